@@ -1,0 +1,29 @@
+"""ArtiMuse on one machine: protocols, checkpoints, images, the network's passes, and scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from artimuse_actor.artimuse import ArtiMuse, ImageScore
+    from artimuse_actor.errors import ArtiMuseError, ImageError
+    from artimuse_actor.images import DecodeOptions
+
+__all__ = ["ArtiMuse", "ArtiMuseError", "DecodeOptions", "ImageError", "ImageScore"]
+
+_MODULES = {
+    "ArtiMuse": "artimuse",
+    "ImageScore": "artimuse",
+    "ArtiMuseError": "errors",
+    "ImageError": "errors",
+    "DecodeOptions": "images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: torch takes seconds, and the planner, `--help` and a finished job never need it.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

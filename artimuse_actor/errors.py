@@ -1,0 +1,85 @@
+"""Every error this project raises on purpose, in one tree.
+
+Two branches: an `ImageError` belongs to one picture and becomes a row of the scores table; all others stop the run,
+on one screen and without a traceback. Each message says what happened, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+ImageErrorType = Literal[
+    "missing",
+    "forbidden",
+    "not_a_file",
+    "unsupported_uri",
+    "fetch_failed",
+    "empty",
+    "too_large",
+    "not_an_image",
+    "unsupported_format",
+    "truncated",
+    "corrupt",
+]
+IMAGE_ERROR_TYPES: tuple[str, ...] = get_args(ImageErrorType)
+
+
+class ArtiMuseError(Exception):
+    """The root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(ArtiMuseError):
+    """An argument, or a combination of arguments, that cannot mean anything."""
+
+    exit_code = 2
+
+
+class CheckpointError(ArtiMuseError):
+    """A checkpoint that is not there, not whole, or not of the published format."""
+
+
+class ManifestError(ArtiMuseError):
+    """A source of images that cannot be read as a manifest."""
+
+
+class StoreError(ArtiMuseError):
+    """An output folder that cannot be read or written."""
+
+
+class StoreMismatch(StoreError):  # noqa: N818 (what happened reads better than "error")
+    """An output folder that holds scores of another checkpoint, protocol or preprocessing."""
+
+
+class StoreLocked(StoreError):  # noqa: N818
+    """An output folder that another run is writing to."""
+
+
+class RunError(ArtiMuseError):
+    """A run that had to stop although its arguments were right."""
+
+
+class ImageError(ArtiMuseError):
+    """One image that has no score, with the reason.
+
+    Attributes:
+        error_type: one of `IMAGE_ERROR_TYPES`.
+        message: one sentence that names what is wrong and what would help.
+        retryable: whether the same image may succeed later without being changed.
+    """
+
+    def __init__(self, error_type: ImageErrorType, message: str, *, retryable: bool = False) -> None:
+        """Name the type, say the sentence."""
+        super().__init__(message)
+        self.error_type = error_type
+        self.message = message
+        self.retryable = retryable
+
+    # Ray pickles exceptions, and the default rebuilds them from `args` alone: one argument where two are needed.
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_image_error, (self.error_type, self.message, self.retryable))
+
+
+def _rebuild_image_error(error_type: ImageErrorType, message: str, retryable: bool) -> ImageError:
+    return ImageError(error_type, message, retryable=retryable)

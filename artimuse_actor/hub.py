@@ -1,0 +1,114 @@
+"""A checkpoint's name → its folder, fetched from the Hugging Face hub if need be.
+
+`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean everywhere. Only data files are fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from artimuse_actor.checkpoint import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, Checkpoint
+from artimuse_actor.errors import CheckpointError
+
+OWNER: Final = "Thunderbolt215215"
+PUBLISHED_NAMES: Final = (
+    "ArtiMuse",
+    "ArtiMuse_AVA",
+    "ArtiMuse_FLICKR-AES",
+    "ArtiMuse_PARA",
+    "ArtiMuse_TAD66K",
+    "UniPercept",
+)
+_FILES: Final = (CONFIG_FILE, INDEX_FILE, "*.safetensors", "generation_config.json", *TOKENIZER_FILES)
+_REPOSITORY = re.compile(r"(?P<repo>(?:[\w.-]+/)?[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """The checkpoint of that name or folder, checked.
+
+    Args:
+        name: a local folder; one of `PUBLISHED_NAMES`; or `owner/name`; the last two with `@revision` if wanted.
+
+    Raises:
+        CheckpointError: there is none, it cannot be fetched, or it is not what it should be.
+    """
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):
+        return Checkpoint(Path(folder))
+    if os.path.exists(folder):
+        raise CheckpointError(f"{name}: is a file. Name the folder that holds {CONFIG_FILE} and the weights.")
+    repository, revision = _repository(name)
+    return Checkpoint(
+        download(repository, revision), name=repository.split("/")[1] + (f"@{revision}" if revision else "")
+    )
+
+
+def _repository(name: str) -> tuple[str, str | None]:
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"{name}: there is no such folder.")
+    repository, revision = match["repo"], match["revision"]
+    if "/" not in repository:
+        if repository not in PUBLISHED_NAMES:
+            raise CheckpointError(
+                f"{name}: there is no such folder, and no published checkpoint of that name. "
+                f"Published are {', '.join(PUBLISHED_NAMES)}; for others give owner/name or a folder."
+            )
+        repository = f"{OWNER}/{repository}"
+    return repository, revision
+
+
+def download(repository: str, revision: str | None = None) -> Path:
+    """Fetch a repository's data files into the hub's cache; what is there already is not fetched again.
+
+    Args:
+        repository: `owner/name`.
+        revision: a branch, tag or commit.
+
+    Raises:
+        CheckpointError: the hub has no such repository or revision, refuses it, or cannot be reached.
+    """
+    # Imported here: huggingface_hub takes a third of a second, and a local folder does not need it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    where = f"{repository}@{revision}" if revision else repository
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=list(_FILES),
+                ignore_patterns=["*/*"],  # a `*` matches slashes too, and other folders hold other models
+                endpoint=os.environ.get("HF_ENDPOINT") or None,
+            )
+        )
+    except GatedRepoError as error:
+        raise CheckpointError(f"{where}: the hub asks for a token that may read it. Set HF_TOKEN.") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{where}: there is no such folder, and the hub has no such repository, or HF_TOKEN may not see it."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{where}: the repository has no such branch, tag or commit.") from error
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{where}: the hub cannot be reached and the checkpoint is not, or not whole, in its cache. "
+            "Check the network and HF_ENDPOINT, or give a local folder."
+        ) from error
+    except HFValidationError as error:
+        raise CheckpointError(f"{where}: there is no such folder, and no repository can have this name.") from error
+    except Exception as error:  # broken connections are errors of the HTTP library, which changes between versions
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(
+            f"{where}: the download failed ({reason}). Run again; files that are whole are kept."
+        ) from error

@@ -1,0 +1,133 @@
+"""A protocol and a tokenizer → token ids, cut where different prompts stop being equal.
+
+The cuts are made between token ids, never between strings: a line break after the image merges with what follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import Qwen2Tokenizer
+
+from artimuse_actor.errors import CheckpointError
+from artimuse_actor.protocols import (
+    IMAGE_CONTEXT,
+    IMAGE_END,
+    IMAGE_START,
+    IMAGE_TOKENS,
+    TURN_END,
+    TURN_START,
+    Protocol,
+)
+
+
+@dataclass(frozen=True)
+class SplitPrompts:
+    """Prompts about one image, as head + image + shared + one tail each.
+
+    Attributes:
+        head: ids up to and with `<img>`; the same for every image.
+        shared: ids after the image that all prompts have in common; starts with `</img>`.
+        tails: what follows, one entry a prompt; never empty.
+    """
+
+    head: tuple[int, ...]
+    shared: tuple[int, ...]
+    tails: tuple[tuple[int, ...], ...]
+
+
+def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        CheckpointError: its files cannot be read, or a token of the prompt is not one token in it.
+    """
+    try:
+        tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exceptions for malformed files
+        raise CheckpointError(f"{folder}: the tokenizer files cannot be read: {error}") from error
+    for token in (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END):
+        if tokenizer.encode(token, add_special_tokens=False) != [_token_id(tokenizer, token)]:
+            raise CheckpointError(
+                f"{folder}: the tokenizer does not know {token}; added_tokens.json is missing or of another model."
+            )
+    return tokenizer
+
+
+def image_token_id(tokenizer: Qwen2Tokenizer) -> int:
+    """Id of the placeholder that stands 256 times for an image."""
+    return int(tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT))
+
+
+def level_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, folder: Path, vocab_size: int) -> list[int]:
+    """Ids of the 101 score tokens, in the order of the levels.
+
+    Raises:
+        CheckpointError: a level is not one token, two are the same, or one lies outside the vocabulary.
+    """
+    ids = [_token_id(tokenizer, level) for level in protocol.levels]
+    for level, token_id in zip(protocol.levels, ids, strict=True):
+        if token_id is None or not 0 <= token_id < vocab_size:
+            raise CheckpointError(
+                f"{folder}: the tokenizer has no token {level!r}, one of the {len(ids)} score levels; "
+                "this checkpoint cannot score."
+            )
+    if len(set(ids)) != len(ids):
+        raise CheckpointError(f"{folder}: two score levels share one token in the tokenizer.")
+    return [token_id for token_id in ids if token_id is not None]
+
+
+def prompt_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, text_after_image: str) -> list[int]:
+    """Token ids of one whole prompt, the image as 256 placeholders."""
+    return list(tokenizer.encode(protocol.prompt(text_after_image), add_special_tokens=False))
+
+
+def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Mapping[str, str]) -> SplitPrompts:
+    """Cut the prompts of several questions where they stop being equal.
+
+    Args:
+        tokenizer: of the checkpoint.
+        protocol: whose system message and template to use.
+        questions: name → text that follows the image; at least one.
+    """
+    prompts = [prompt_ids(tokenizer, protocol, text) for text in questions.values()]
+    image_id = image_token_id(tokenizer)
+    start = prompts[0].index(image_id)
+    head, rests = prompts[0][:start], []
+    for prompt in prompts:
+        if prompt[:start] != head or prompt[start : start + IMAGE_TOKENS] != [image_id] * IMAGE_TOKENS:
+            raise AssertionError("a prompt of this protocol does not have its image where the others have it")
+        rests.append(prompt[start + IMAGE_TOKENS :])
+    # Every prompt must be read at a position of its own, so a prompt that others begin with keeps its last token.
+    cut = min(_common_length(rests), min(map(len, rests)) - 1)
+    if len(prompts) == 1:
+        cut = 0
+    return SplitPrompts(tuple(head), tuple(rests[0][:cut]), tuple(tuple(rest[cut:]) for rest in rests))
+
+
+def check_vocabulary(prompts: SplitPrompts, folder: Path, vocab_size: int) -> None:
+    """Refuse prompts that the embedding table has no rows for; a GPU would end in a device assert that names nothing.
+
+    Raises:
+        CheckpointError: an id lies outside the vocabulary.
+    """
+    largest = max(token_id for ids in (prompts.head, prompts.shared, *prompts.tails) for token_id in ids)
+    if largest >= vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer gives the prompt a token {largest}, outside the vocabulary of {vocab_size:,}; "
+            "it belongs to another model."
+        )
+
+
+def _common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first elements all sequences share."""
+    columns = zip(*sequences, strict=False)
+    return next((index for index, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
+
+
+def _token_id(tokenizer: Qwen2Tokenizer, token: str) -> int | None:
+    # Asked for an unknown token, a tokenizer may answer with the id of its unknown-token.
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    return token_id if isinstance(token_id, int) and tokenizer.convert_ids_to_tokens(token_id) == token else None

@@ -1,0 +1,168 @@
+"""What the model is asked, to the letter.
+
+A protocol is data: the system message, the questions whose answer is a score, the questions whose answer is a text,
+and the 101 tokens that stand for the levels 0…100. The wordings were fixed when the models were trained, with their
+line breaks, indents, trailing blanks and misprints, so nothing here may be tidied up.
+
+Sources: thunderbolt215/ArtiMuse at 750d980, thunderbolt215/UniPercept at 34660ff. Two kinds of places differ between
+the two: the text after the image starts with a line break everywhere but in UniPercept's score questions, and
+UniPercept's level table has two misprints ("73-ec, 74-ed").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from string import ascii_lowercase
+
+from artimuse_actor.errors import UsageError
+
+IMAGE_TOKENS = 256
+"""Tokens one image takes between `<img>` and `</img>`: (448 / 14 / 2)²."""
+
+IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+
+LEVELS: tuple[str, ...] = tuple(
+    f"{first}{second}"
+    for first, seconds in zip(
+        "acde", (ascii_lowercase, ascii_lowercase[:25], ascii_lowercase[:25], ascii_lowercase[:25]), strict=True
+    )
+    for second in seconds
+)
+"""The 101 score tokens aa…az, ca…cy, da…dy, ea…ey; the k-th stands for level k."""
+
+SYSTEM_MESSAGE = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One model's questions.
+
+    Attributes:
+        name: what `--protocol` takes and the fingerprint shows.
+        score_questions: column of the scores table → text that follows the image.
+        text_questions: title of an expert text → text that follows the image.
+        system_message: what every prompt begins with.
+        levels: the tokens of the levels 0…100, in order.
+    """
+
+    name: str
+    score_questions: Mapping[str, str]
+    text_questions: Mapping[str, str]
+    system_message: str = SYSTEM_MESSAGE
+    levels: tuple[str, ...] = LEVELS
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything the model is asked, as 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def prompt_head(self) -> str:
+        """What precedes the image, the same for every image and question."""
+        return f"{TURN_START}system\n{self.system_message}{TURN_END}\n{TURN_START}user\n"
+
+    def prompt(self, text_after_image: str) -> str:
+        """The whole prompt of one question, the image written out as its placeholder tokens."""
+        image = f"{IMAGE_START}{IMAGE_CONTEXT * IMAGE_TOKENS}{IMAGE_END}"
+        return f"{self.prompt_head}{image}{text_after_image}{TURN_END}\n{TURN_START}assistant\n"
+
+
+_ARTIMUSE_SCORE = """
+        Rate the aesthetics score of the image in 0-100.\x20
+        In the output format, numbers are replaced by 2 corresponding letters,\x20
+        and the mapping relationship is:\x20
+        score 0 to 25: 0-aa, 1-ab, 2-ac, 3-ad, ... , 25-az,
+        score 26 to 50: 26-ca, 27-cb, 28-cc, 29-cd, ..., 50-cy,
+        score 51 to 75: 51-da, 52-db, 53-dc, 54-dd, ..., 75-dy,
+        score 76 to 100: 76-ea, 77-eb, 78-ec, 79-ed, ..., 100-ey.
+
+        The answer only outputs 2 corresponding letters.
+        """
+
+_UNIPERCEPT_SCORE = (
+    "Rate the {aspect} score of the image in 0-100. In the output format, numbers are replaced by 2 corresponding "
+    "letters, and the mapping relationship is: score 0 to 25: 0-aa, 1-ab, 2-ac, 3-ad, ... , 25-az, \n"
+    "score 26 to 50: 26-ca, 27-cb, 28-cc, 29-cd, ..., 50-cy, \n"
+    "score 51 to 75: 51-da, 52-db, 53-dc, 54-dd, ..., 75-dy, \n"
+    "score 76 to 100: 76-ea, 77-eb, 73-ec, 74-ed, ..., 100-ey. \n"
+    "The answer only outputs 2 corresponding letters."
+)
+
+_ASPECTS = (
+    "Composition & Design",
+    "Visual Elements & Structure",
+    "Technical Execution",
+    "Originality & Creativity",
+    "Theme & Communication",
+    "Emotion & Viewer Response",
+    "Overall Gestalt",
+)
+
+ARTIMUSE = Protocol(
+    name="artimuse",
+    # The published template puts a line break after the image, and the question opens with one of its own.
+    score_questions={"score": "\n" + _ARTIMUSE_SCORE},
+    text_questions={
+        aspect: f"\nPlease evaluate the aesthetic quality of this image from the aspect of {aspect}."
+        for aspect in (*_ASPECTS, "Comprehensive Evaluation")
+    },
+)
+
+UNIPERCEPT = Protocol(
+    name="unipercept",
+    score_questions={
+        "iaa": _UNIPERCEPT_SCORE.format(aspect="aesthetics"),
+        "iqa": _UNIPERCEPT_SCORE.format(aspect="quality"),
+        "ista": _UNIPERCEPT_SCORE.format(aspect="structure and texture richness"),
+    },
+    text_questions={
+        **{
+            f"IAA-{aspect}": f"\nPlease evaluate the aesthetic quality of this image from the attribute of {aspect}."
+            for aspect in _ASPECTS
+        },
+        "IAA-Comprehensive": "\nAnalyze the aesthetics of this image step by step, providing a comprehensive "
+        "description without assigning any score.",
+        "IQA-Comprehensive": "\nEvaluate the quality of this image step by step, offering a detailed descriptive "
+        "analysis rather than a numerical score.",
+        **{
+            f"IQA-Distortion {aspect}": f"\nAnalyze the Distortion {aspect} of this image."
+            for aspect in ("Location", "Severity", "Type")
+        },
+        "ISTA-Structural Analysis": "\nPerform a detailed hierarchical analysis of the image’s texture and structure. "
+        "For complex scenes, break them down into distinct components and provide the results as structured JSON only, "
+        "without any explanations.",
+    },
+)
+
+PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (ARTIMUSE, UNIPERCEPT)}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return PROTOCOLS[name]
+    except KeyError:
+        raise UsageError(f"There is no protocol {name!r}. Choose one of: {', '.join(PROTOCOLS)}.") from None
+
+
+def guess_protocol(checkpoint: str) -> Protocol:
+    """The protocol that a checkpoint's name or path suggests: UniPercept's if it says so, else ArtiMuse's.
+
+    Of a path the last part that names either decides.
+    """
+    for part in reversed(checkpoint.lower().split("/")):
+        for protocol in (UNIPERCEPT, ARTIMUSE):
+            if protocol.name in part:
+                return protocol
+    return ARTIMUSE

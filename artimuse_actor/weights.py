@@ -1,0 +1,170 @@
+"""Published tensors → transformers' InternVL modules, one to one once the fused qkv is split.
+
+The names differ and three defaults do (tied embeddings, attention bias of the vision tower, rotary settings); each of
+them gives plausible scores when it is wrong, so all are set here explicitly and the state is loaded strictly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, Qwen2Config
+
+from artimuse_actor.checkpoint import Checkpoint, NetworkConfig
+from artimuse_actor.errors import CheckpointError
+from artimuse_actor.protocols import IMAGE_TOKENS
+
+_VISION = "model.vision_tower"
+_RENAMES: Final[tuple[tuple[str, str], ...]] = (
+    (r"^vision_model\.embeddings\.class_embedding$", f"{_VISION}.embeddings.cls_token"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", f"{_VISION}.embeddings.patch_embeddings.projection."),
+    (r"^vision_model\.embeddings\.position_embedding$", f"{_VISION}.embeddings.position_embeddings"),
+    (
+        r"^vision_model\.encoder\.layers\.(\d+)\.attn\.proj\.",
+        rf"{_VISION}.encoder.layer.\1.attention.projection_layer.",
+    ),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.norm1\.", rf"{_VISION}.encoder.layer.\1.layernorm_before."),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.norm2\.", rf"{_VISION}.encoder.layer.\1.layernorm_after."),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.ls([12])$", rf"{_VISION}.encoder.layer.\1.lambda_\2"),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.", rf"{_VISION}.encoder.layer.\1.mlp."),
+    (r"^mlp1\.0\.", "model.multi_modal_projector.layer_norm."),
+    (r"^mlp1\.1\.", "model.multi_modal_projector.linear_1."),
+    (r"^mlp1\.3\.", "model.multi_modal_projector.linear_2."),
+    (r"^language_model\.model\.", "model.language_model."),
+    (r"^language_model\.lm_head\.", "lm_head."),
+)
+_FUSED_QKV = re.compile(r"^vision_model\.encoder\.layers\.(\d+)\.attn\.qkv\.(weight|bias)$")
+
+
+def module_names(published: str) -> tuple[str, ...]:
+    """Transformers' names of one published tensor: three for a fused qkv, which is split along dim 0, else one."""
+    if match := _FUSED_QKV.match(published):
+        layer, kind = match.groups()
+        return tuple(f"{_VISION}.encoder.layer.{layer}.attention.{part}_proj.{kind}" for part in "qkv")
+    for pattern, replacement in _RENAMES:
+        renamed, count = re.subn(pattern, replacement, published)
+        if count:
+            return (renamed,)
+    raise KeyError(published)
+
+
+def to_published(
+    state: Mapping[str, torch.Tensor], published_names: Iterable[str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The published tensors of a network's state: the inverse of loading, for whoever writes a checkpoint."""
+    for published in published_names:
+        yield published, torch.cat([state[name] for name in module_names(published)])
+
+
+def build_network(
+    config: NetworkConfig,
+    *,
+    image_token_id: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+) -> InternVLForConditionalGeneration:
+    """Transformers' modules for these sizes, with uninitialised weights (float32 rotary tables are set).
+
+    Args:
+        config: sizes as the checkpoint gives them.
+        image_token_id: id of `<IMG_CONTEXT>`.
+        device: where the weights go.
+        dtype: of the weights; the rotary tables stay float32 in any case.
+        attention: `sdpa`, `eager` or `flash_attention_2`.
+    """
+    with torch.device("meta"):
+        network = InternVLForConditionalGeneration(_transformers_config(config, image_token_id, attention))
+    network.to(dtype=dtype)
+    network.to_empty(device=device)
+    # A cast or an empty allocation ruins the rotary frequencies, which are in no checkpoint: make them anew.
+    language = network.model.language_model
+    with torch.device(device):
+        language.rotary_emb = type(language.rotary_emb)(config=language.config)
+    if config.language.tie_word_embeddings:  # an empty allocation also unties the head, and leaves it uninitialised
+        network.lm_head.weight = language.embed_tokens.weight
+    network.requires_grad_(False)
+    return network.eval()
+
+
+def load_network(
+    checkpoint: Checkpoint,
+    *,
+    image_token_id: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+) -> InternVLForConditionalGeneration:
+    """The checkpoint's network on a device.
+
+    Raises:
+        CheckpointError: a file's data cannot be read.
+    """
+    network = build_network(
+        checkpoint.config, image_token_id=image_token_id, device=device, dtype=dtype, attention=attention
+    )
+    wanted = set(network.state_dict(keep_vars=True))
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    by_file: dict[Path, list[str]] = {}
+    for name, entry in checkpoint.tensors.items():
+        by_file.setdefault(entry.file, []).append(name)
+    for path, names in by_file.items():
+        for published, tensor in _read_tensors(path, names):
+            targets = module_names(published)
+            for name, part in zip(targets, tensor.chunk(len(targets)), strict=True):
+                parameters[name].copy_(part)
+                wanted.discard(name)
+    if checkpoint.config.language.tie_word_embeddings:
+        wanted.discard("lm_head.weight")
+    if wanted:  # expected_shapes and transformers' modules disagree: ours to fix, never to score with
+        raise CheckpointError(f"{checkpoint.folder}: nothing was loaded into {', '.join(sorted(wanted))}.")
+    return network
+
+
+def _read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in names:
+                yield name, file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}. Download it again.") from error
+
+
+def _transformers_config(config: NetworkConfig, image_token_id: int, attention: str) -> InternVLConfig:
+    vision, language = config.vision, config.language
+    return InternVLConfig(
+        vision_config=InternVLVisionConfig(
+            hidden_size=vision.hidden_size,
+            intermediate_size=vision.intermediate_size,
+            num_hidden_layers=vision.num_layers,
+            num_attention_heads=vision.num_heads,
+            attention_bias=vision.qkv_bias,
+            image_size=[vision.image_size, vision.image_size],
+            patch_size=[vision.patch_size, vision.patch_size],
+            layer_norm_eps=vision.layer_norm_eps,
+            norm_type="layer_norm",
+            use_mean_pooling=True,  # what removes the final norm
+        ),
+        text_config=Qwen2Config(
+            hidden_size=language.hidden_size,
+            intermediate_size=language.intermediate_size,
+            num_hidden_layers=language.num_layers,
+            num_attention_heads=language.num_heads,
+            num_key_value_heads=language.num_kv_heads,
+            vocab_size=language.vocab_size,
+            rms_norm_eps=language.rms_norm_eps,
+            max_position_embeddings=language.max_position_embeddings,
+            rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
+            tie_word_embeddings=language.tie_word_embeddings,
+        ),
+        image_token_id=image_token_id,
+        image_seq_length=IMAGE_TOKENS,
+        downsample_ratio=0.5,
+        tie_word_embeddings=language.tie_word_embeddings,
+        attn_implementation=attention,
+    )

@@ -1,0 +1,34 @@
+"""The manifest: which images there are, one row each.
+
+A user's manifest has `image_id` (or takes the uri for it) and one of `uri` or `image`; any further columns are theirs.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+
+MANIFEST = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False, metadata={"doc": "unique name of the row"}),
+        pa.field("uri", pa.string(), metadata={"doc": "local path, file://, s3:// or https://"}),
+        pa.field("version", pa.string(), metadata={"doc": "changes when the image does: etag, or size and mtime"}),
+        pa.field("gt_score", pa.float64(), metadata={"doc": "ground truth, in its own range"}),
+    ],
+    metadata={"schema_version": SCHEMA_VERSION},
+)
+"""What `artimuse manifest` writes. An embedded image stands in a further column `image` (binary)."""
+
+PLANNED_ROWS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), metadata={"doc": "null if the image is embedded"}),
+        pa.field("version", pa.string()),
+        pa.field("source_file", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "parquet with the image"}),
+        pa.field("source_row_group", pa.int32()),
+        pa.field("source_row", pa.int32(), metadata={"doc": "row within the row group"}),
+    ],
+    metadata={"schema_version": SCHEMA_VERSION},
+)
+"""One shard of a plan; each row group of the file is one unit."""

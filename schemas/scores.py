@@ -1,0 +1,87 @@
+"""The scores table: one row for every row of the manifest, `ok` with a score or `error` with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = "1"
+FINGERPRINT_KEY: Final = b"artimuse.fingerprint"
+PLAN_KEY: Final = b"artimuse.plan"
+CODE_KEY: Final = b"artimuse.code_version"
+
+OK: Final = "ok"
+ERROR: Final = "error"
+
+_KEYS = (
+    pa.field("image_id", pa.string(), nullable=False, metadata={"doc": "as in the manifest"}),
+    pa.field("uri", pa.string(), metadata={"doc": "where the image was read; null if it was embedded"}),
+    pa.field("version", pa.string(), metadata={"doc": "as in the manifest: etag, or size and mtime"}),
+)
+_OUTCOME = (
+    pa.field("status", pa.string(), nullable=False, metadata={"doc": "ok or error"}),
+    pa.field("error_type", pa.string(), metadata={"doc": "null if ok"}),
+    pa.field("error_message", pa.string(), metadata={"doc": "one sentence; null if ok"}),
+    pa.field("retryable", pa.bool_(), metadata={"doc": "whether the same image may succeed later; null if ok"}),
+)
+_IMAGE = (
+    pa.field("width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file, before any rotation"}),
+    pa.field("height", pa.int32(), metadata={"unit": "pixel"}),
+    pa.field("format", pa.string(), metadata={"doc": "Pillow's name of the file format"}),
+    pa.field("sha256", pa.string(), metadata={"doc": "of the file's bytes, hexadecimal"}),
+    pa.field("phash", pa.string(), metadata={"doc": "64-bit perceptual hash, hexadecimal"}),
+)
+_RUN = (
+    pa.field("run_id", pa.string(), nullable=False, metadata={"doc": "the run that made this row"}),
+    pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),
+)
+
+PIXELS: Final = pa.field("pixels", pa.binary(448 * 448 * 3), metadata={"doc": "(448, 448, 3) uint8 RGB; null if error"})
+
+
+def score_fields(questions: Iterable[str], *, keep_distribution: bool) -> list[pa.Field]:
+    """The columns that a protocol's questions fill: for `score` also `score_std` and, if kept, `score_distribution`."""
+    fields = []
+    for question in questions:
+        points = {"unit": "points, 0 to 100"}
+        fields.append(pa.field(question, pa.float32(), metadata={**points, "doc": "null if error"}))
+        fields.append(pa.field(f"{question}_std", pa.float32(), metadata={**points, "doc": "spread of the levels"}))
+        if keep_distribution:
+            levels = pa.list_(pa.field("item", pa.float32(), nullable=False))
+            doc = {"doc": "probability of each of the levels 0 to 100"}
+            fields.append(pa.field(f"{question}_distribution", levels, metadata=doc))
+    return fields
+
+
+def scores_schema(questions: Iterable[str], *, keep_distribution: bool = False) -> pa.Schema:
+    """The scores table of a protocol with these score questions."""
+    scores = score_fields(questions, keep_distribution=keep_distribution)
+    return pa.schema([*_KEYS, *_OUTCOME, *scores, *_IMAGE, *_RUN], metadata={"schema_version": SCHEMA_VERSION})
+
+
+UNIT = pa.schema([pa.field("shard", pa.int32(), nullable=False), pa.field("unit", pa.int32(), nullable=False)])
+"""One row: the block that enters the pipeline."""
+
+LOADED_UNIT = pa.schema([*UNIT, *_KEYS, *_OUTCOME, *_IMAGE, PIXELS])
+"""The block between loading and scoring."""
+
+
+def scored_unit(questions: Iterable[str], *, keep_distribution: bool) -> pa.Schema:
+    """The block between scoring and staging: a loaded unit without pixels, with scores."""
+    scores = score_fields(questions, keep_distribution=keep_distribution)
+    return pa.schema([*UNIT, *_KEYS, *_OUTCOME, *scores, *_IMAGE])
+
+
+RECEIPT = pa.schema(
+    [
+        *UNIT,
+        pa.field("rows", pa.int32(), nullable=False),
+        pa.field("ok", pa.int32(), nullable=False),
+        pa.field(
+            "error_types", pa.list_(pa.string()), nullable=False, metadata={"doc": "one entry for each error row"}
+        ),
+    ]
+)
+"""One row for each staged unit: what reaches the driver."""
