@@ -1,0 +1,1 @@
+"""The batch job: manifest → plan → load → score → commit, as the `artimuse` command."""

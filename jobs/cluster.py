@@ -1,0 +1,126 @@
+"""Ray, started here or joined elsewhere, and quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from artimuse_actor import errors
+from artimuse_actor.errors import RunError, UsageError
+
+# Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Its C++ parts write warnings of their own making to the terminal.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+_LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray cluster that a run works on.
+
+    Attributes:
+        gpus: how many it has now.
+    """
+
+    gpus: int
+
+    def device(self, asked: str) -> str:
+        """`cpu` or `cuda`, for all actors.
+
+        Raises:
+            UsageError: the device is unknown, or not in the cluster.
+        """
+        if asked not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"--device takes auto, cpu or cuda, not {asked!r}; Ray hands the GPUs out.")
+        if asked == "cuda" and not self.gpus:
+            raise UsageError("--device cuda: Ray sees no GPU. Try --device cpu, or check nvidia-smi.")
+        return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
+
+    def default_actors(self, device: str) -> int:
+        """One model on each GPU; one on the CPU."""
+        return max(1, self.gpus) if device == "cuda" else 1
+
+
+@contextmanager
+def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
+    """Ray for one run: started here if no address is given, and then stopped at the end.
+
+    Args:
+        address: of a cluster, or None.
+        block_bytes: the largest block that must not be split.
+
+    Raises:
+        RunError: the cluster cannot be reached.
+    """
+    if address is None:
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    import ray
+    from ray.data import DataContext
+
+    try:
+        with _muted_stderr():
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"Ray at {address or 'this machine'} cannot be used: {error}") from error
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = max(block_bytes, context.target_max_block_size or 0)
+    context.max_consecutive_actor_init_deaths = 3  # the default of 0 fails the job at the first crash
+    # What goes wrong arrives as an exception, and is said once.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    try:
+        yield Cluster(gpus=int(ray.cluster_resources().get("GPU", 0)))
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Nothing reaches the terminal, from C++ either: Ray announces there that it was told to be quiet."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Turn an error that Ray carried here from a task back into our own, if it was one."""
+    import ray.exceptions
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        # Ray Data wraps an exception in one of its own, and the cause is lost when that is pickled: only text is left.
+        said = re.findall(rf"^{errors.__name__}\.(\w+): (.*)$", str(error), re.MULTILINE)
+        for name, message in reversed(said):
+            raise getattr(errors, name)(message) from error
+        raise RunError(
+            f"A task of the run failed: {_last_line(error)}. What was committed stays; run again."
+        ) from error
+
+
+def _last_line(error: BaseException) -> str:
+    """What a traceback ends with, above Ray's own advice."""
+    lines = [line for line in str(error).splitlines() if re.match(r"^[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return (lines[-1] if lines else f"{type(error).__name__}: {error}").rstrip(".")[:500]

@@ -1,0 +1,153 @@
+"""Which files a folder, a prefix or a pattern names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote_from_bytes
+
+from artimuse_actor.errors import ManifestError
+from jobs.storage import s3_filesystem
+
+IMAGE_SUFFIXES: Final = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"),
+        *("jp2", "j2k", "jpx", "jpf", "j2c", "jpc", "ppm", "pgm", "pbm", "pnm"),
+    )
+)
+# Pictures that nobody expects to be skipped in silence: each becomes a row that says why it has no score.
+UNREADABLE_SUFFIXES: Final = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("heic", "heif", "hif", "jxl", "svg", "psd", "eps", "xcf", "ico", "tga"),
+        *("cr2", "cr3", "nef", "arw", "dng", "orf", "raf", "rw2"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """One file of a source.
+
+    Attributes:
+        path: how it is read: a local path, or an s3:// or file:// uri.
+        image_id: its path relative to the folder or prefix.
+        size_bytes: its length, None if it cannot be looked at.
+        version: size and mtime, or etag.
+    """
+
+    path: str
+    image_id: str
+    size_bytes: int | None
+    version: str | None
+
+
+@dataclass
+class Listing:
+    """Files below a folder, or those a pattern names.
+
+    Attributes:
+        named: all of them, sorted.
+        by_pattern: whether the user named them, by name or pattern, rather than a folder.
+        skipped: suffix → files that are not called like an image.
+        pictures: the others.
+    """
+
+    named: list[ListedFile]
+    by_pattern: bool
+    skipped: Counter[str] = field(default_factory=Counter)
+    pictures: list[ListedFile] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for file in self.named:
+            suffix = os.path.splitext(file.path)[1].lower()
+            if suffix in IMAGE_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
+                self.pictures.append(file)
+            else:
+                self.skipped[suffix or "without a suffix"] += 1
+
+    def notes(self) -> list[str]:
+        """What to tell the user about files that were left out."""
+        if self.by_pattern or not self.skipped:
+            return []
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.skipped.most_common(8))
+        return [f"Left out, not being called like images: {kinds}."]
+
+
+def list_local(source: str) -> Listing:
+    """Files of a local folder, name or pattern. Raises ManifestError."""
+    path = os.path.expanduser(source.removeprefix("file://"))
+    if os.path.isdir(path):
+        return Listing(list(_walk(os.path.abspath(path))), by_pattern=False)
+    if os.path.lexists(path):
+        return Listing([local_file(os.path.abspath(path), os.path.dirname(os.path.abspath(path)))], by_pattern=True)
+    if not glob.has_magic(path):
+        raise ManifestError(f"{source}: there is no such file or folder.")
+    base = os.path.abspath(_fixed_part(path))
+    names = sorted(os.path.abspath(name) for name in glob.iglob(path, recursive=True) if not os.path.isdir(name))
+    if not names:
+        raise ManifestError(f"{source}: no file matches this pattern.")
+    return Listing([local_file(name, base) for name in names], by_pattern=True)
+
+
+def _walk(root: str) -> Iterator[ListedFile]:
+    for parent, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A folder that is called like an image is reported, not overlooked; what is in it is walked all the same.
+        names += [name for name in folders if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield local_file(os.path.join(parent, name), root)
+
+
+def local_file(path: str, base: str) -> ListedFile:
+    """A file as it is on the disk now, whether or not it can be read."""
+    relative = os.path.relpath(path, base)
+    try:
+        status = os.stat(path)
+        size, version = status.st_size, f"{status.st_size}-{status.st_mtime_ns}"
+    except OSError:  # a dangling link, for one: its row will say so
+        size, version = None, None
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # a name that is not UTF-8 is written percent-encoded, as a file:// uri
+        path = "file://" + quote_from_bytes(os.fsencode(path))
+        relative = quote_from_bytes(os.fsencode(relative))
+    return ListedFile(path, relative, size, version)
+
+
+def list_s3(source: str) -> Listing:
+    """Objects of an s3:// prefix, name or pattern. Raises ManifestError."""
+    fs = s3_filesystem()
+    pattern = glob.has_magic(source)
+    base = (_fixed_part(source) if pattern else source).removeprefix("s3://").rstrip("/")
+    try:
+        found = fs.glob(source, detail=True) if pattern else fs.find(base, detail=True)
+    except FileNotFoundError:
+        found = {}
+    except Exception as error:
+        raise ManifestError(f"{source}: cannot be listed: {type(error).__name__}: {error}") from error
+    if not found:
+        raise ManifestError(f"{source}: there is no such object or prefix, or nothing in it.")
+    single = list(found) == [base]
+    root = os.path.dirname(base) if single else base
+    files = [
+        ListedFile(
+            f"s3://{key}", key.removeprefix(f"{root}/"), info["size"], str(info.get("ETag", "")).strip('"') or None
+        )
+        for key, info in sorted(found.items())
+        if info["type"] == "file" and not key.endswith("/") and not os.path.basename(key).startswith(".")
+    ]
+    return Listing(files, by_pattern=pattern or single)
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder above the first component with a `*`, `?` or `[`."""
+    parts = pattern.split("/")
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")

@@ -1,0 +1,107 @@
+"""A unit's rows → a block of pixels: fetch, decode, resize, on CPU tasks.
+
+Everything that can go wrong with one image ends here as an error row, and the rest of its unit goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artimuse_actor.errors import ImageError
+from artimuse_actor.fetch import fetch_many
+from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image
+from jobs.plan import Plan, unit_rows_of
+from jobs.storage import Place, s3_filesystem
+from schemas.scores import ERROR, LOADED_UNIT, OK, PIXELS
+
+
+@dataclass(frozen=True)
+class UnitLoader:
+    """Loads the units of a plan.
+
+    Attributes:
+        place: where the plan lies.
+        plan: whose units these are.
+        options: how images are decoded.
+    """
+
+    place: Place
+    plan: Plan
+    options: DecodeOptions
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        """A block of schema `UNIT`, of one row, → its images, of schema `LOADED_UNIT`."""
+        shard, number = unit["shard"][0].as_py(), unit["unit"][0].as_py()
+        rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
+        pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+        loaded = []
+        for index, data in enumerate(fetch_many(_sources(rows), self.options.max_bytes)):
+            about = _load(data, self.options, into=pixels[index])
+            keys = {name: rows[index][name] for name in ("image_id", "uri", "version")}
+            loaded.append({"shard": shard, "unit": number, **keys, **about})
+        columns = pa.Table.from_pylist(loaded, schema=pa.schema([field for field in LOADED_UNIT if field != PIXELS]))
+        readable = pa.array([row["status"] == OK for row in loaded])
+        return columns.append_column(PIXELS, _pixel_column(pixels, readable))
+
+
+def _load(data: bytes | ImageError, options: DecodeOptions, into: Pixels) -> dict[str, Any]:
+    """The columns of one row but its keys and pixels, which go `into` the block; what is not there is null."""
+    if isinstance(data, ImageError):
+        return _error(data)
+    about = {"sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        image = decode_image(data, options)
+    except ImageError as error:
+        return about | _error(error)
+    into[:] = image.pixels
+    return about | {
+        "status": OK,
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "phash": image.phash,
+    }
+
+
+def _pixel_column(pixels: Pixels, readable: pa.BooleanArray) -> pa.FixedSizeBinaryArray:
+    """(N, 448, 448, 3) uint8 as one Arrow column, without a copy; null where the image is not readable."""
+    # The bits of a boolean array are what a validity bitmap is made of.
+    buffers = [readable.buffers()[1], pa.py_buffer(pixels)]
+    return pa.FixedSizeBinaryArray.from_buffers(PIXELS.type, len(pixels), buffers)
+
+
+def _error(error: ImageError) -> dict[str, Any]:
+    return {
+        "status": ERROR,
+        "error_type": error.error_type,
+        "error_message": error.message,
+        "retryable": error.retryable,
+    }
+
+
+def _sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageError]:
+    """For each row where its bytes are: a uri, or the bytes themselves if they are embedded."""
+    for row in rows:
+        if row["uri"] is not None:
+            yield row["uri"]
+            continue
+        images = _embedded_images(row["source_file"], row["source_row_group"])
+        image = images[row["source_row"]].as_py()
+        data = image.get("bytes") if isinstance(image, dict) else image
+        yield data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")
+
+
+@lru_cache(maxsize=1)  # rows of a unit come in the order of the file, so one row group at a time is wanted
+def _embedded_images(path: str, row_group: int) -> pa.ChunkedArray:
+    if path.startswith("s3://"):
+        with s3_filesystem().open(path, "rb") as file:
+            return pq.ParquetFile(file).read_row_group(row_group, columns=["image"])["image"]
+    return pq.ParquetFile(path).read_row_group(row_group, columns=["image"])["image"]

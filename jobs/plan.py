@@ -1,0 +1,296 @@
+"""Manifest minus store → shards → units.
+
+A plan is written to the store before any work starts, and a restart goes on with it. Each shard of it is one Parquet
+file with the rows to score, whose row groups are the units: a task reads its own row group and needs neither the
+manifest nor the driver. That replaces the row ranges of the first design: a range of a user's manifest can only be
+read by decoding the whole row group around it, a million rows with pyarrow's defaults, once for every unit of 200.
+
+    _plan.json                                  written last: it makes the plan the current one
+    _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
+    _runs/<plan>/staging/00007/0003.parquet     unit 3 of it, scored
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from artimuse_actor.errors import ManifestError
+from jobs.ids import IdIndex, hash_strings
+from jobs.manifest import Manifest, ManifestBatch
+from jobs.storage import Place, parquet_bytes, read_parquet
+from schemas.manifest import PLANNED_ROWS
+
+SHARD_ROWS: Final = 65_536
+MAX_UNIT_ROWS: Final = 200  # 200 × 448 × 448 × 3 bytes stay below Ray's block size of 128 MiB
+MIN_UNIT_ROWS: Final = 16
+_UNITS_OF_A_SMALL_JOB: Final = 64
+
+CURRENT_PLAN: Final = "_plan.json"
+RUNS: Final = "_runs"
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard: rows that are committed together.
+
+    Attributes:
+        index: its number within the plan.
+        rows: how many.
+        units: in how many units.
+        replaces: the scores file that holds older rows of the same ids, or None if all ids are new.
+    """
+
+    index: int
+    rows: int
+    units: int
+    replaces: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the work of one manifest against one store.
+
+    Attributes:
+        plan_id: id of the run that made it.
+        source: as the user gave it.
+        identity: digest of the manifest's rows.
+        manifest_rows: rows of the manifest.
+        held_rows: of these, how many the store had already.
+        new_rows: of these, how many ids the store did not know.
+        store_rows: rows of the scores table before.
+        store_files: scores files before; if others appear or vanish, the plan is void.
+        unit_rows: rows of a unit.
+        shards: the work.
+    """
+
+    plan_id: str
+    source: str
+    identity: str
+    manifest_rows: int
+    held_rows: int
+    new_rows: int
+    store_rows: int
+    store_files: tuple[str, ...]
+    unit_rows: int
+    shards: tuple[ShardPlan, ...]
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie in the store."""
+        return f"{RUNS}/{self.plan_id}"
+
+    @property
+    def rows(self) -> int:
+        """Rows to score."""
+        return sum(shard.rows for shard in self.shards)
+
+    def rows_path(self, shard: int) -> str:
+        """The rows to score of one shard."""
+        return f"{self.folder}/rows/{shard:05}.parquet"
+
+    def staging_folder(self, shard: int) -> str:
+        """Where the scored units of one shard are staged."""
+        return f"{self.folder}/staging/{shard:05}"
+
+    def staged_path(self, shard: int, unit: int) -> str:
+        """Where one scored unit is staged; depends on the unit alone, so that a retry overwrites."""
+        return f"{self.staging_folder(shard)}/{unit:04}.parquet"
+
+    def scores_path(self, shard: ShardPlan) -> str:
+        """The scores file that commits a shard."""
+        return shard.replaces or f"scores/{self.plan_id}-{shard.index:05}.parquet"
+
+    def to_json(self) -> str:
+        """As it stands in `plan.json`."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """The inverse of `to_json`."""
+        raw = json.loads(text)
+        shards = tuple(ShardPlan(**shard) for shard in raw.pop("shards"))
+        return cls(**{**raw, "store_files": tuple(raw["store_files"])}, shards=shards)
+
+
+@dataclass(frozen=True)
+class HeldIds:
+    """What the store holds already.
+
+    Attributes:
+        files: the scores files.
+        ids: where each image_id stands among the rows of all files.
+        versions: (N, 2) uint64 hashes of the rows' versions.
+        file_of_row: (N,) int32, index into `files`.
+    """
+
+    files: tuple[str, ...]
+    ids: IdIndex
+    versions: NDArray[np.uint64]
+    file_of_row: NDArray[np.int32]
+
+
+def default_unit_rows(manifest_rows: int) -> int:
+    """Rows of a unit: 200, but fewer for a small job, so that it keeps several actors busy and shows progress."""
+    return max(MIN_UNIT_ROWS, min(MAX_UNIT_ROWS, manifest_rows // _UNITS_OF_A_SMALL_JOB))
+
+
+def make_plan(
+    place: Place,
+    manifest: Manifest,
+    held: HeldIds,
+    plan_id: str,
+    unit_rows: int | None = None,
+    shard_rows: int = SHARD_ROWS,
+) -> Plan:
+    """Read the manifest once, check it, and write a plan for the rows that the store does not hold.
+
+    Rows whose version changed are planned into shards that replace the files they stand in; a row without a version
+    is taken as unchanged. Nothing is committed unless the whole manifest is in order.
+
+    Raises:
+        ManifestError: an id is doubled; the message names both rows.
+    """
+    writer = _ShardWriter(place, f"{RUNS}/{plan_id}/rows", unit_rows, shard_rows)
+    hashes: list[NDArray[np.uint64]] = []
+    batches: list[ManifestBatch] = []
+    changed: list[tuple[NDArray[np.int32], pa.Table]] = []
+    manifest_rows = held_rows = new_rows = 0
+    pending: list[pa.Table] = []
+    try:
+        for batch in manifest.batches():
+            rows = batch.rows.select(PLANNED_ROWS.names)
+            ids = hash_strings(rows["image_id"])
+            hashes.append(ids)
+            batches.append(ManifestBatch(rows.slice(0, 0), batch.file, batch.first_row))
+            manifest_rows += rows.num_rows
+            places = held.ids.find(ids)
+            same = _same_version(rows["version"], held, places)
+            is_new, is_changed = places < 0, (places >= 0) & ~same
+            held_rows += int(same.sum())
+            new_rows += int(is_new.sum())
+            if is_changed.any():
+                files = held.file_of_row[places[is_changed]]
+                changed.append((files, rows.filter(pa.array(is_changed))))
+            pending.append(rows if is_new.all() else rows.filter(pa.array(is_new)))
+            # The first shard decides the unit size, and a small job is known to be small only at its end.
+            if sum(map(len, pending)) >= shard_rows:
+                pending = writer.write_full_shards(pending)
+        _refuse_doubles(hashes, batches)
+        writer.write_rest(pending)
+        writer.write_replacements(changed, held.files)
+    except BaseException:
+        place.delete_tree(f"{RUNS}/{plan_id}")
+        raise
+    plan = Plan(
+        plan_id=plan_id,
+        source=manifest.source,
+        identity=manifest.identity(),
+        manifest_rows=manifest_rows,
+        held_rows=held_rows,
+        new_rows=new_rows,
+        store_rows=len(held.ids),
+        store_files=held.files,
+        unit_rows=writer.unit_rows or MAX_UNIT_ROWS,
+        shards=tuple(writer.shards),
+    )
+    place.write(CURRENT_PLAN, plan.to_json().encode())
+    return plan
+
+
+def current_plan(place: Place) -> Plan | None:
+    """The plan that the last run worked on, finished or not."""
+    try:
+        return Plan.from_json(place.read(CURRENT_PLAN))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        # Nothing is lost without it: what it planned and was not committed is planned anew.
+        return None
+
+
+def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
+    """The rows of one unit: one row group of its shard's file."""
+    with place.open(plan.rows_path(shard)) as file:
+        return pq.ParquetFile(file).read_row_group(unit)
+
+
+def planned_ids(place: Place, plan: Plan, shard: int) -> pa.ChunkedArray:
+    """The ids that a shard must hold, in order."""
+    return read_parquet(place, plan.rows_path(shard), ["image_id"])["image_id"]
+
+
+class _ShardWriter:
+    """Cuts rows into shards and writes each as a file whose row groups are its units."""
+
+    def __init__(self, place: Place, folder: str, unit_rows: int | None, shard_rows: int) -> None:
+        self.place, self.folder = place, folder
+        self.unit_rows, self.shard_rows = unit_rows, shard_rows
+        self.shards: list[ShardPlan] = []
+
+    def write_full_shards(self, tables: list[pa.Table]) -> list[pa.Table]:
+        """Write all whole shards that there are rows for; returns the rest."""
+        table = pa.concat_tables(tables)
+        while table.num_rows >= self.shard_rows:
+            self._write(table.slice(0, self.shard_rows), None)
+            table = table.slice(self.shard_rows)
+        return [table]
+
+    def write_rest(self, tables: list[pa.Table]) -> None:
+        for rest in self.write_full_shards(tables) if tables else []:
+            if rest.num_rows:
+                self._write(rest, None)
+
+    def write_replacements(self, changed: Iterable[tuple[NDArray[np.int32], pa.Table]], files: tuple[str, ...]) -> None:
+        """One shard for each scores file that holds older rows."""
+        changed = list(changed)
+        if not changed:
+            return
+        file_of_row = np.concatenate([files_of_rows for files_of_rows, _ in changed])
+        table = pa.concat_tables([rows for _, rows in changed])
+        for index in np.unique(file_of_row):
+            self._write(table.filter(pa.array(file_of_row == index)), files[index])
+
+    def _write(self, table: pa.Table, replaces: str | None) -> None:
+        if self.unit_rows is None:
+            self.unit_rows = default_unit_rows(table.num_rows)
+        shard = ShardPlan(len(self.shards), table.num_rows, -(-table.num_rows // self.unit_rows), replaces)
+        table = table.unify_dictionaries().combine_chunks()
+        self.place.write(f"{self.folder}/{shard.index:05}.parquet", parquet_bytes(table, self.unit_rows))
+        self.shards.append(shard)
+
+
+def _same_version(versions: pa.ChunkedArray, held: HeldIds, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the store holds a row with this version, or no version says otherwise: (M,) bool."""
+    known: NDArray[np.bool_] = places >= 0
+    if not known.any():
+        return known
+    equal = (hash_strings(versions) == held.versions[np.where(known, places, 0)]).all(axis=1)
+    unknown = pc.is_null(versions).to_numpy(zero_copy_only=False)
+    same: NDArray[np.bool_] = known & (equal | unknown)
+    return same
+
+
+def _refuse_doubles(hashes: list[NDArray[np.uint64]], batches: list[ManifestBatch]) -> None:
+    if not hashes:
+        return
+    double = IdIndex(np.concatenate(hashes)).first_double()
+    if double is None:
+        return
+    starts = np.cumsum([0, *map(len, hashes)])
+    where = []
+    for position in double:
+        number = int(np.searchsorted(starts, position, side="right")) - 1
+        where.append(f"{batches[number].file}, row {batches[number].first_row + position - int(starts[number])}")
+    raise ManifestError(
+        f"{where[1]}: has the same `image_id` as {where[0]}. No image was read. "
+        "Drop one of them, or choose another id with --id-column."
+    )

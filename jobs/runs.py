@@ -1,0 +1,100 @@
+"""What is written down of each run: `_runs/<run>/run.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from jobs.storage import Place
+from jobs.version import CODE_VERSION
+from schemas.fingerprint import Fingerprint
+
+_PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "safetensors", "tokenizers")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY = re.compile(r"(?<=\?)\S+")
+
+
+def new_run_id() -> str:
+    """An id that sorts by time, such as 20261123-140312-9f2c."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def without_secrets(text: str) -> str:
+    """A url without user, password and query, where credentials and signatures stand."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub("…", _CREDENTIALS.sub("…@", text))
+
+
+@dataclass
+class RunRecord:
+    """One run, as its `run.json` has it.
+
+    Attributes:
+        run_id: its name, also in every row it made.
+        arguments: as given, without secrets.
+        fingerprint: of its scores.
+        state: `running`, `finished`, `stopped` or, if the process died, `running` for ever.
+        manifest_rows: rows of the manifest.
+        held_rows: of these, scored before this run.
+        scored_rows: rows that this run committed.
+        failed_rows: of these, errors.
+        images_per_s: speed after the first unit.
+        seconds: wall time by phase: `plan`, and `score` with Ray's start and the loading of the model.
+    """
+
+    run_id: str
+    arguments: Mapping[str, Any]
+    fingerprint: Fingerprint
+    state: str = "running"
+    started_at: str = field(default_factory=lambda: _now())
+    ended_at: str | None = None
+    plan_id: str | None = None
+    manifest_rows: int = 0
+    held_rows: int = 0
+    scored_rows: int = 0
+    failed_rows: int = 0
+    images_per_s: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: _versions())
+
+    def end(self, state: str) -> None:
+        """Note how and when the run ended."""
+        self.state, self.ended_at = state, _now()
+
+    def write(self, place: Place) -> None:
+        """Put the record into the store."""
+        raw = asdict(self)
+        raw["arguments"] = {name: _printable(value) for name, value in self.arguments.items()}
+        place.write(f"_runs/{self.run_id}/run.json", json.dumps(raw, indent=1, ensure_ascii=False).encode())
+
+
+def read_runs(place: Place) -> list[dict[str, Any]]:
+    """All runs of a store, oldest first, as their `run.json` has them."""
+    paths = [file.path for file in place.files("_runs") if re.fullmatch(r"_runs/[^/]+/run\.json", file.path)]
+    return [json.loads(place.read(path)) for path in paths]
+
+
+def _printable(value: Any) -> Any:
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"artimuse-batch": CODE_VERSION, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

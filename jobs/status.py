@@ -1,0 +1,93 @@
+"""What a store holds, and how it came to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.runs import read_runs
+from jobs.store import Counts, Store
+from schemas.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """A store, counted.
+
+    Attributes:
+        out: where it is.
+        fingerprint: of all its scores.
+        planned: rows the table has when the last plan is done.
+        counts: rows it has now.
+        staged_rows: rows scored but not committed yet.
+        doubled_id: an id that stands twice in the table; None as it should be.
+        runs: the `run.json` of every run, oldest first.
+    """
+
+    out: str
+    fingerprint: Fingerprint
+    planned: int
+    counts: Counts
+    staged_rows: int
+    doubled_id: str | None
+    runs: list[dict[str, Any]]
+
+    @property
+    def remaining(self) -> int:
+        """Rows that are planned and not in the table; negative if there are more than planned."""
+        return self.planned - self.counts.rows
+
+    @property
+    def verdict(self) -> str:
+        """Manifest and table reconciled, in one line."""
+        line = f"{self.planned:,} rows planned = {self.counts.ok:,} ok + {self.counts.failed:,} failed"
+        if self.doubled_id is not None:
+            return f"{line}; id {self.doubled_id!r} stands in the table twice: not written by this program alone"
+        if self.remaining < 0:
+            return f"{line}, {-self.remaining:,} too many: files were put into scores/ by hand"
+        return f"{line} + {self.remaining:,} remaining; no id twice"
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "out": self.out,
+            "fingerprint": asdict(self.fingerprint),
+            "rows": {
+                "planned": self.planned,
+                "ok": self.counts.ok,
+                "failed": self.counts.failed,
+                "remaining": self.remaining,
+                "staged": self.staged_rows,
+            },
+            "errors": dict(self.counts.errors),
+            "reconciled": self.remaining == 0 and self.doubled_id is None,
+            "verdict": self.verdict,
+            "runs": self.runs,
+        }
+
+
+def store_status(out: str) -> StoreStatus:
+    """Count a store.
+
+    Raises:
+        StoreError: there is none.
+    """
+    store = Store.open(out)
+    counts = store.counts()
+    plan = store.current_plan()
+    planned = plan.store_rows + plan.new_rows if plan else counts.rows
+    staged = 0
+    if plan:
+        done, units = store.committed(plan), store.staged(plan)
+        for shard in plan.shards:
+            if shard.index not in done:
+                staged += min(shard.rows, len(units[shard.index]) * plan.unit_rows)
+    return StoreStatus(
+        out=out,
+        fingerprint=store.fingerprint,
+        planned=planned,
+        counts=counts,
+        staged_rows=staged,
+        doubled_id=store.first_doubled_id(),
+        runs=read_runs(store.place),
+    )

@@ -1,0 +1,289 @@
+"""A folder on a disk or a prefix on S3, with the few operations that the commit protocol is made of.
+
+A file appears whole or not at all: on a disk it is written aside, synced and renamed; on S3 one PUT does it. Nothing
+here caches a listing, since other processes write to the same place.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, Final, Protocol, TypeVar
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artimuse_actor.errors import StoreError, UsageError
+from artimuse_actor.fetch import s3_error_code
+
+TEMPORARY: Final = "_runs/tmp"
+"""Where files grow on a disk before they are renamed; in the same folder tree, so a rename never copies."""
+
+
+_EXISTS: Final = ("PreconditionFailed", "ConditionalRequestConflict")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a place.
+
+    Attributes:
+        path: relative to the place.
+        size_bytes: its length.
+        version: changes when the content does: size and mtime on a disk, the etag on S3.
+    """
+
+    path: str
+    size_bytes: int
+    version: str
+
+
+class Place(Protocol):
+    """Operations on paths relative to a root; picklable, so that tasks anywhere can use it."""
+
+    @property
+    def root(self) -> str:
+        """The folder or prefix itself."""
+
+    def uri(self, path: str) -> str:
+        """The full name of a path."""
+
+    def read(self, path: str) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """The file for random reads. Raises FileNotFoundError."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Create or replace the file, atomically."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create the file, atomically; False if it exists already."""
+
+    def files(self, folder: str) -> list[StoredFile]:
+        """All files below a folder, sorted by path; none if there is no such folder."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file if it is there."""
+
+    def delete_tree(self, folder: str) -> None:
+        """Remove a folder and all in it, if it is there."""
+
+
+def _says_where(method: Callable[..., _T]) -> Callable[..., _T]:
+    """Name the file in whatever goes wrong with it; that a file is not there is for the caller to judge."""
+
+    @functools.wraps(method)
+    def wrapped(place: Place, path: str, *rest: Any) -> _T:
+        try:
+            return method(place, path, *rest)
+        except Exception as error:  # botocore's errors share no base but this
+            if isinstance(error, FileNotFoundError) and method.__name__ in ("read", "open"):
+                raise
+            detail = " ".join(str(error).split())[:300] or type(error).__name__
+            raise StoreError(
+                f"{place.uri(path)}: {detail}. Check the path, the permissions and the credentials, and run again; "
+                "what is committed stays."
+            ) from error
+
+    return wrapped
+
+
+@dataclass(frozen=True)
+class LocalPlace:
+    """A folder on a disk."""
+
+    root: str
+
+    def uri(self, path: str) -> str:
+        """See `Place`."""
+        return os.path.join(self.root, path)
+
+    @_says_where
+    def read(self, path: str) -> bytes:
+        """See `Place`."""
+        with self.open(path) as file:
+            return file.read()
+
+    @_says_where
+    def open(self, path: str) -> IO[bytes]:
+        """See `Place`."""
+        return open(self.uri(path), "rb")
+
+    @_says_where
+    def write(self, path: str, data: bytes) -> None:
+        """See `Place`."""
+        temporary = self._written_aside(data)
+        target = self.uri(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.replace(temporary, target)
+        _sync_folder(os.path.dirname(target))
+
+    @_says_where
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Place`."""
+        temporary = self._written_aside(data)
+        target = self.uri(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.link(temporary, target)  # unlike a rename, it never replaces
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        return True
+
+    @_says_where
+    def files(self, folder: str) -> list[StoredFile]:
+        """See `Place`."""
+        found = []
+        for parent, _, names in os.walk(self.uri(folder)):
+            for name in names:
+                full = os.path.join(parent, name)
+                status = os.stat(full)
+                version = f"{status.st_size}-{status.st_mtime_ns}"
+                found.append(StoredFile(os.path.relpath(full, self.root), status.st_size, version))
+        return sorted(found, key=lambda file: file.path)
+
+    @_says_where
+    def delete(self, path: str) -> None:
+        """See `Place`."""
+        if os.path.exists(self.uri(path)):
+            os.unlink(self.uri(path))
+
+    @_says_where
+    def delete_tree(self, folder: str) -> None:
+        """See `Place`."""
+        shutil.rmtree(self.uri(folder), ignore_errors=True)
+
+    def _written_aside(self, data: bytes) -> str:
+        folder = self.uri(TEMPORARY)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, uuid.uuid4().hex)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary
+
+
+@dataclass(frozen=True)
+class S3Place:
+    """A prefix of a bucket, with the endpoint and credentials of the environment."""
+
+    root: str
+
+    def uri(self, path: str) -> str:
+        """See `Place`."""
+        return f"{self.root}/{path}"
+
+    @_says_where
+    def read(self, path: str) -> bytes:
+        """See `Place`."""
+        data: bytes = s3_filesystem().cat_file(self.uri(path))
+        return data
+
+    @_says_where
+    def open(self, path: str) -> IO[bytes]:
+        """See `Place`."""
+        file: IO[bytes] = s3_filesystem().open(self.uri(path), "rb")
+        return file
+
+    @_says_where
+    def write(self, path: str, data: bytes) -> None:
+        """See `Place`."""
+        s3_filesystem().pipe_file(self.uri(path), data)
+
+    @_says_where
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Place`."""
+        try:
+            s3_filesystem().pipe_file(self.uri(path), data, mode="create")
+        except OSError as error:
+            if isinstance(error, FileExistsError) or s3_error_code(error) in _EXISTS:
+                return False
+            raise
+        return True
+
+    @_says_where
+    def files(self, folder: str) -> list[StoredFile]:
+        """See `Place`."""
+        prefix = self.uri(folder).removeprefix("s3://")
+        bucket = self.root.removeprefix("s3://")
+        return [
+            StoredFile(key.removeprefix(f"{bucket}/"), int(info["size"]), str(info.get("ETag", "")).strip('"'))
+            for key, info in sorted(s3_filesystem().find(prefix, detail=True).items())
+            if key.startswith(f"{prefix}/")  # and not a folder whose name only begins alike
+        ]
+
+    @_says_where
+    def delete(self, path: str) -> None:
+        """See `Place`."""
+        fs = s3_filesystem()
+        if fs.exists(self.uri(path)):
+            fs.rm_file(self.uri(path))
+
+    @_says_where
+    def delete_tree(self, folder: str) -> None:
+        """See `Place`."""
+        fs = s3_filesystem()
+        if paths := [self.uri(file.path) for file in self.files(folder)]:
+            fs.rm(paths)
+
+
+def open_place(root: str) -> Place:
+    """The place that a local path or an s3:// prefix names.
+
+    Raises:
+        UsageError: it has another scheme.
+    """
+    if root.startswith("s3://"):
+        if not re.match(r"^s3://[^/]+", root):
+            raise UsageError(f"{root}: names no bucket. Write s3://bucket/prefix.")
+        return S3Place(root.rstrip("/"))
+    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", root) and not root.startswith("file://"):
+        raise UsageError(f"{root}: only local folders and s3:// prefixes can be written to.")
+    return LocalPlace(os.path.abspath(os.path.expanduser(root.removeprefix("file://"))))
+
+
+def s3_filesystem() -> Any:
+    """s3fs without any cache of listings, configured by the environment (AWS_ENDPOINT_URL and the like)."""
+    return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file of our own as a table.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StoreError: it is not a whole Parquet file.
+    """
+    with place.open(path) as file:
+        try:
+            return pq.ParquetFile(file).read(columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StoreError(
+                f"{place.uri(path)}: is not a whole Parquet file ({error}). Delete it and run again."
+            ) from error
+
+
+def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
+    """A table as the bytes of a Parquet file, compressed with zstd."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
+    return bytes(sink.getvalue())
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,274 @@
+"""One output folder: what is in it, and how a shard gets in.
+
+    OUT/scores/<plan>-<shard>.parquet   committed shards, nothing else, ever
+    OUT/_store.json                     the fingerprint of all scores in here
+    OUT/_plan.json, OUT/_runs/, OUT/_lock   work in progress; names with an underscore are invisible to readers
+
+A unit is staged under a name that depends on the unit alone. When the last unit of a shard is staged, its files become
+one scores file, in one atomic write: the presence of that file is the commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from artimuse_actor.errors import StoreError, StoreMismatch
+from artimuse_actor.protocols import Protocol
+from jobs.ids import IdIndex, hash_strings
+from jobs.plan import HeldIds, Plan, ShardPlan, current_plan, planned_ids
+from jobs.storage import Place, StoredFile, open_place, parquet_bytes, read_parquet
+from jobs.version import CODE_VERSION
+from schemas.fingerprint import Fingerprint
+from schemas.scores import CODE_KEY, FINGERPRINT_KEY, OK, PLAN_KEY, scores_schema
+
+STORE_FILE: Final = "_store.json"
+SCORES: Final = "scores"
+_FORMAT: Final = 1
+_READ_THREADS: Final = 16
+
+
+@dataclass
+class Counts:
+    """Rows of the scores table.
+
+    Attributes:
+        ok: rows with a score.
+        errors: error type → rows.
+    """
+
+    ok: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failed(self) -> int:
+        """Rows with an error."""
+        return sum(self.errors.values())
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return self.ok + self.failed
+
+
+class Store:
+    """The scores of one fingerprint, in one place."""
+
+    def __init__(
+        self, place: Place, fingerprint: Fingerprint, questions: tuple[str, ...], keep_distribution: bool
+    ) -> None:
+        """Use `Store.open` or `Store.for_run`."""
+        self.place = place
+        self.fingerprint = fingerprint
+        self.questions = questions
+        self.keep_distribution = keep_distribution
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the scores table."""
+        return scores_schema(self.questions, keep_distribution=self.keep_distribution)
+
+    @classmethod
+    def open(cls, out: str) -> Store:
+        """An existing store.
+
+        Raises:
+            StoreError: there is none.
+        """
+        place = open_place(out)
+        try:
+            raw = json.loads(place.read(STORE_FILE))
+        except FileNotFoundError:
+            raise StoreError(
+                f"{out}: is no store of scores (it has no {STORE_FILE}). Name the --out of a run."
+            ) from None
+        except (ValueError, OSError) as error:
+            raise StoreError(f"{place.uri(STORE_FILE)}: cannot be read: {error}") from error
+        if raw.get("format") != _FORMAT:
+            raise StoreError(f"{out}: was written in format {raw.get('format')}, this version reads {_FORMAT}.")
+        fingerprint = Fingerprint(**raw["fingerprint"])
+        return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]))
+
+    @classmethod
+    def for_run(cls, out: str, fingerprint: Fingerprint, protocol: Protocol, keep_distribution: bool) -> Store:
+        """The store that a run writes to; made if it is not there.
+
+        Raises:
+            StoreMismatch: it holds other scores than this run would make.
+        """
+        place = open_place(out)
+        questions = tuple(protocol.score_questions)
+        raw = {
+            "format": _FORMAT,
+            "fingerprint": asdict(fingerprint),
+            "questions": questions,
+            "keep_distribution": keep_distribution,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        if place.create(STORE_FILE, json.dumps(raw, indent=1).encode()):
+            return cls(place, fingerprint, questions, keep_distribution)
+        store = cls.open(out)
+        if not store.fingerprint.same_scores(fingerprint):
+            raise StoreMismatch(
+                f"{out} holds scores of {store.fingerprint}; this run is {fingerprint}. Nothing was written. "
+                "Choose another --out, or score with the checkpoint, protocol and options of the store."
+            )
+        if keep_distribution and not store.keep_distribution:
+            raise StoreMismatch(
+                f"{out} keeps no distributions. Leave out --keep-distribution, or choose another --out."
+            )
+        return store
+
+    def scores_files(self) -> list[StoredFile]:
+        """The committed shards."""
+        return [file for file in self.place.files(SCORES) if file.path.endswith(".parquet")]
+
+    def held(self) -> HeldIds:
+        """Ids and versions of all committed rows.
+
+        Raises:
+            StoreError: a scores file is not whole.
+        """
+        files = self.scores_files()
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            hashes = list(pool.map(self._hashed_keys, files))
+        no_hash = np.empty((0, 2), dtype=np.uint64)
+        return HeldIds(
+            files=tuple(file.path for file in files),
+            ids=IdIndex(np.concatenate([no_hash, *(ids for ids, _ in hashes)])),
+            versions=np.concatenate([no_hash, *(versions for _, versions in hashes)]),
+            file_of_row=np.repeat(np.arange(len(files), dtype=np.int32), [len(ids) for ids, _ in hashes]),
+        )
+
+    def counts(self) -> Counts:
+        """Rows of the scores table by outcome."""
+        counts = Counts()
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            for table in pool.map(self._read_outcomes, self.scores_files()):
+                counts.ok += pc.sum(pc.equal(table["status"], OK)).as_py() or 0
+                for entry in table["error_type"].drop_null().value_counts().to_pylist():
+                    counts.errors[entry["values"]] += entry["counts"]
+        return counts
+
+    def row_count(self) -> int:
+        """Rows of the scores table, from the footers of its files."""
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            return sum(pool.map(self._rows_of, self.scores_files()))
+
+    def first_doubled_id(self) -> str | None:
+        """An id that stands in the table twice, which the commit protocol rules out; None as it should be."""
+        double = self.held().ids.first_double()
+        if double is None:
+            return None
+        files = (read_parquet(self.place, file.path, ["image_id"])["image_id"] for file in self.scores_files())
+        return str(pa.chunked_array([chunk for ids in files for chunk in ids.chunks])[double[0]])
+
+    def is_current(self, plan: Plan) -> bool:
+        """Whether the scores files are those the plan was made against, and its own: none came, none went."""
+        own = {plan.scores_path(shard) for shard in plan.shards if not shard.replaces}
+        others = {file.path for file in self.scores_files()} - own
+        return others == set(plan.store_files)
+
+    def committed(self, plan: Plan) -> set[int]:
+        """The shards of a plan that are committed."""
+        present = {file.path for file in self.scores_files()}
+        return {
+            shard.index
+            for shard in plan.shards
+            if plan.scores_path(shard) in present and (not shard.replaces or self._was_replaced(plan, shard))
+        }
+
+    def staged(self, plan: Plan) -> dict[int, set[int]]:
+        """Shard → its units that are staged."""
+        staged: dict[int, set[int]] = {shard.index: set() for shard in plan.shards}
+        for file in self.place.files(f"{plan.folder}/staging"):
+            shard, unit = file.path.removesuffix(".parquet").split("/")[-2:]
+            if int(shard) in staged:
+                staged[int(shard)].add(int(unit))
+        return staged
+
+    def commit(self, plan: Plan, shard: ShardPlan) -> None:
+        """Make a shard whose units are all staged part of the table.
+
+        Raises:
+            StoreError: the staged rows are not the planned ones.
+        """
+        table = self._staged_rows(plan, shard, list(range(shard.units)))
+        planned = planned_ids(self.place, plan, shard.index)
+        if not table["image_id"].equals(planned):
+            raise StoreError(
+                f"{self.place.uri(plan.staging_folder(shard.index))}: the {table.num_rows} staged rows are not the "
+                f"{len(planned)} planned ones. Delete this folder and run again; only this shard is scored anew."
+            )
+        self._write_shard(plan, shard, table)
+
+    def retire(self, plan: Plan) -> None:
+        """Commit what of an abandoned plan is staged, as shards that are smaller than planned, and drop the rest."""
+        staged, done = self.staged(plan), self.committed(plan)
+        present = {file.path for file in self.scores_files()}
+        for shard in plan.shards:
+            units = sorted(staged[shard.index])
+            if units and shard.index not in done and (not shard.replaces or shard.replaces in present):
+                self._write_shard(plan, shard, self._staged_rows(plan, shard, units))
+        self.discard_work(plan)
+
+    def discard_work(self, plan: Plan) -> None:
+        """Delete a plan's rows and staging."""
+        self.place.delete_tree(f"{plan.folder}/rows")
+        self.place.delete_tree(f"{plan.folder}/staging")
+
+    def current_plan(self) -> Plan | None:
+        """The plan that the last run worked on, finished or not."""
+        return current_plan(self.place)
+
+    def _staged_rows(self, plan: Plan, shard: ShardPlan, units: list[int]) -> pa.Table:
+        paths = [plan.staged_path(shard.index, unit) for unit in units]
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            return pa.concat_tables(pool.map(self._read_staged, paths)).combine_chunks()
+
+    def _read_staged(self, path: str) -> pa.Table:
+        try:
+            return read_parquet(self.place, path)
+        except StoreError as error:
+            self.place.delete(path)
+            raise StoreError(
+                f"{self.place.uri(path)}: was not whole and is deleted. Run again to score its unit."
+            ) from error
+
+    def _write_shard(self, plan: Plan, shard: ShardPlan, table: pa.Table) -> None:
+        if shard.replaces:
+            old = read_parquet(self.place, shard.replaces)
+            kept = old.filter(pc.invert(pc.is_in(old["image_id"], table["image_id"].combine_chunks())))
+            table = pa.concat_tables([kept.cast(self.schema), table.cast(self.schema)])
+        metadata: dict[Any, Any] = {
+            **self.schema.metadata,
+            FINGERPRINT_KEY: self.fingerprint.to_json(),
+            PLAN_KEY: plan.plan_id,
+            CODE_KEY: CODE_VERSION,
+        }
+        self.place.write(plan.scores_path(shard), parquet_bytes(table.replace_schema_metadata(metadata)))
+
+    def _was_replaced(self, plan: Plan, shard: ShardPlan) -> bool:
+        with self.place.open(plan.scores_path(shard)) as file:
+            metadata = pq.read_schema(file).metadata or {}
+        return bool(metadata.get(PLAN_KEY) == plan.plan_id.encode())
+
+    def _hashed_keys(self, file: StoredFile) -> tuple[Any, Any]:
+        table = read_parquet(self.place, file.path, ["image_id", "version"])
+        return hash_strings(table["image_id"]), hash_strings(table["version"])
+
+    def _rows_of(self, file: StoredFile) -> int:
+        with self.place.open(file.path) as opened:
+            return int(pq.read_metadata(opened).num_rows)
+
+    def _read_outcomes(self, file: StoredFile) -> pa.Table:
+        return read_parquet(self.place, file.path, ["status", "error_type"])

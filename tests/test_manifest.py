@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import golden_images
+from photo_library import make_photo_library
+
+from artimuse_actor.errors import ManifestError, UsageError
+from jobs.manifest import Manifest, ManifestOptions, open_manifest, write_manifest
+
+
+def _rows(manifest: Manifest) -> list[dict[str, Any]]:
+    return [row for batch in manifest.batches() for row in batch.rows.to_pylist()]
+
+
+def _write(path: Path, **columns: Any) -> str:
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def test_a_folder_names_each_picture_by_its_relative_path(tmp_path: Path) -> None:
+    expected = make_photo_library(tmp_path / "photos")
+    manifest = open_manifest(str(tmp_path / "photos"))
+    rows = _rows(manifest)
+    assert sorted(row["image_id"] for row in rows) == sorted(expected)
+    assert all(row["uri"] == str(tmp_path / "photos" / row["image_id"]) for row in rows)
+    assert manifest.notes == ["Left out, not being called like images: 1 .txt."]
+
+
+def test_names_that_are_not_utf8_are_percent_encoded_and_hidden_files_left_out(tmp_path: Path) -> None:
+    photo = golden_images()[0].read_bytes()
+    with open(bytes(tmp_path) + b"/caf\xe9 1.jpg", "wb") as file:
+        file.write(photo)
+    (tmp_path / ".trash.jpg").write_bytes(photo)
+    (row,) = _rows(open_manifest(str(tmp_path)))
+    assert row["image_id"] == "caf%E9%201.jpg"
+    assert row["uri"] == f"file://{tmp_path}/caf%E9%201.jpg"
+
+
+def test_a_glob_takes_what_it_matches_whatever_it_is_called(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/2.dat", "b/3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [row["image_id"] for row in _rows(open_manifest(f"{tmp_path}/a/*"))] == ["1.jpg", "2.dat"]
+    assert [row["image_id"] for row in _rows(open_manifest(f"{tmp_path}/**/*.jpg"))] == ["a/1.jpg", "b/3.jpg"]
+
+
+def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"one")
+    before = open_manifest(str(tmp_path))
+    (tmp_path / "a.jpg").write_bytes(b"three")
+    after = open_manifest(str(tmp_path))
+    assert _rows(before)[0]["version"] != _rows(after)[0]["version"]
+    assert before.identity() != after.identity()
+    assert after.identity() == open_manifest(str(tmp_path)).identity()
+
+
+def test_test_json_names_images_below_a_folder_and_keeps_the_ground_truth(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a b.jpg").write_bytes(b"x")
+    entries = [{"image": "a b.jpg", "gt_score": 3.5}, {"image": "lost.jpg", "gt_score": 4}, {"image": "a b.jpg"}]
+    (tmp_path / "test.json").write_text(json.dumps(entries))
+    manifest = open_manifest(str(tmp_path / "test.json"))
+    rows = _rows(manifest)
+    assert [(row["image_id"], row["gt_score"]) for row in rows] == [("a b.jpg", 3.5), ("lost.jpg", 4.0)]
+    assert rows[0]["uri"] == f"{tmp_path}/images/a b.jpg"
+    assert rows[1]["version"] is None
+    assert manifest.notes == ["1 of 3 entries name an image again; each image is scored once."]
+    elsewhere = open_manifest(str(tmp_path / "test.json"), ManifestOptions(images="s3://bucket/ava"))
+    assert _rows(elsewhere)[0]["uri"] == "s3://bucket/ava/a b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ('{"a.jpg": 3}', "is not a list"),
+        ('[{"image": "a.jpg"}, {"gt_score": 3}]', "entry 1: has no `image`"),
+        ('[{"image": "\\ud800.jpg"}]', "entry 0: has no `image`"),
+        ('[{"image": "a.jpg", "gt_score": "high"}]', "entry 0: `gt_score` is 'high'"),
+        ("[" * 100_000, "is not valid JSON"),
+    ],
+)
+def test_a_malformed_test_json_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "test.json").write_text(text)
+    with pytest.raises(ManifestError, match=sentence):
+        open_manifest(str(tmp_path / "test.json"))
+
+
+def test_a_parquet_manifest_gives_ids_uris_and_versions(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "m.parquet", image_id=["1", "2"], uri=["/a.jpg", "b/c.jpg"], version=["x", None], age=[1, 2]
+    )
+    rows = _rows(open_manifest(path, ManifestOptions(images="/photos/")))
+    assert [(row["image_id"], row["uri"], row["version"]) for row in rows] == [
+        ("1", "/a.jpg", "x"),
+        ("2", "/photos/b/c.jpg", None),
+    ]
+    assert _rows(open_manifest(path, ManifestOptions(images="s3://b/p")))[1]["uri"] == "s3://b/p/b/c.jpg"
+    assert _rows(open_manifest(path))[1]["uri"] == f"{Path.cwd()}/b/c.jpg"
+
+
+def test_without_ids_the_uri_is_the_id_and_columns_can_be_chosen(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.parquet", url=["https://h/a.jpg"], key=["k"])
+    assert _rows(open_manifest(path, ManifestOptions(uri_column="url")))[0]["image_id"] == "https://h/a.jpg"
+    chosen = open_manifest(path, ManifestOptions(uri_column="url", id_column="key"))
+    assert _rows(chosen)[0]["image_id"] == "k"
+    with pytest.raises(ManifestError, match="has neither a column `uri`"):
+        _rows(open_manifest(path))
+    with pytest.raises(ManifestError, match="has no column 'link'"):
+        _rows(open_manifest(path, ManifestOptions(uri_column="link")))
+
+
+def test_embedded_images_are_named_by_file_and_row_and_are_not_read(tmp_path: Path) -> None:
+    images = [{"bytes": b"1", "path": "x.jpg"}, {"bytes": b"2", "path": "x.jpg"}, {"bytes": b"3", "path": None}]
+    pq.write_table(pa.table({"image": images, "label": [1, 2, 3]}), tmp_path / "train.parquet", row_group_size=2)
+    rows = _rows(open_manifest(str(tmp_path)))
+    assert [row["image_id"] for row in rows] == ["train.parquet#0", "train.parquet#1", "train.parquet#2"]
+    assert [(row["source_row_group"], row["source_row"]) for row in rows] == [(0, 0), (0, 1), (1, 0)]
+    assert all(row["uri"] is None for row in rows)
+
+
+def test_a_folder_of_parquet_files_is_one_manifest(tmp_path: Path) -> None:
+    _write(tmp_path / "0.parquet", uri=["a", "b"])
+    _write(tmp_path / "1.parquet", uri=["c"])
+    assert len(_rows(open_manifest(str(tmp_path)))) == 3
+    assert len(_rows(open_manifest(f"{tmp_path}/*.parquet", ManifestOptions(limit=2)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"image_id": ["1", None], "uri": ["a", "b"]}, "m.parquet, row 1: `image_id` is null"),
+        ({"uri": ["a", "b", None]}, "m.parquet, row 2: `uri` is null"),
+        ({"image_id": [1, 2], "uri": ["a", "b"]}, "`image_id` is of type int64"),
+        ({"uri": [1.5]}, "`uri` is of type double"),
+        ({"uri": ["a"], "version": [3]}, "`version` is of type int64"),
+        ({"uri": ["a"], "gt_score": ["good"]}, "`gt_score` is of type string"),
+    ],
+)
+def test_wrong_columns_are_named_with_file_and_row(tmp_path: Path, columns: Any, sentence: str) -> None:
+    path = _write(tmp_path / "m.parquet", **columns)
+    with pytest.raises(ManifestError, match=sentence):
+        _rows(open_manifest(path))
+
+
+def test_sources_that_are_not_there_are_sentences(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 but not really PAR1")
+    for source, sentence in (
+        (f"{tmp_path}/nowhere", "no such file or folder"),
+        (f"{tmp_path}/*.jpg", "no file matches"),
+        (f"{tmp_path}/none.json", "no such file"),
+    ):
+        with pytest.raises(ManifestError, match=sentence):
+            open_manifest(source)
+    with pytest.raises(ManifestError, match="cannot be read as Parquet"):
+        _rows(open_manifest(f"{tmp_path}/no.parquet"))
+    (tmp_path / "no.parquet").unlink()
+    with pytest.raises(ManifestError, match=r"no image and no Parquet file in it \(found: 1 .txt\)"):
+        open_manifest(str(tmp_path))
+    with pytest.raises(UsageError, match="--limit"):
+        open_manifest(str(tmp_path), ManifestOptions(limit=0))
+
+
+def test_a_written_manifest_reads_as_the_source_it_was_made_from(tmp_path: Path) -> None:
+    make_photo_library(tmp_path / "photos")
+    source = open_manifest(str(tmp_path / "photos"))
+    assert write_manifest(source, str(tmp_path / "m.parquet")) == len(_rows(source))
+    assert _rows(open_manifest(str(tmp_path / "m.parquet"))) == _rows(source)

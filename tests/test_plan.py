@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artimuse_actor.errors import ManifestError
+from artimuse_actor.protocols import ARTIMUSE
+from jobs.ids import IdIndex, hash_strings
+from jobs.manifest import open_manifest
+from jobs.plan import Plan, ShardPlan, default_unit_rows, make_plan, unit_rows_of
+from jobs.store import Store
+from schemas.fingerprint import Fingerprint
+
+FINGERPRINT = Fingerprint("ArtiMuse", "c" * 64, "artimuse", "p" * 64, "rgb-bicubic-448/1")
+
+
+def _manifest(path: Path, ids: list[str], versions: list[str | None] | None = None) -> str:
+    pq.write_table(pa.table({"image_id": ids, "uri": ids, "version": versions or ["1"] * len(ids)}), path)
+    return str(path)
+
+
+def _store(folder: Path) -> Store:
+    return Store.for_run(str(folder), FINGERPRINT, ARTIMUSE, keep_distribution=False)
+
+
+def _plan(store: Store, source: str, plan_id: str, **sizes: Any) -> Plan:
+    return make_plan(store.place, open_manifest(source), store.held(), plan_id, **sizes)
+
+
+def _stage(store: Store, plan: Plan, shard: ShardPlan, units: list[int], score: float = 50.0) -> None:
+    """Put a scored unit where the pipeline puts it."""
+    from jobs.storage import parquet_bytes
+
+    for unit in units:
+        rows = unit_rows_of(store.place, plan, shard.index, unit)
+        known = {"image_id": rows["image_id"], "uri": rows["uri"], "version": rows["version"]}
+        made = {"status": "ok", "run_id": plan.plan_id, "scored_at": 0, "score": score}
+        columns = [
+            known[field.name] if field.name in known else pa.array([made.get(field.name)] * len(rows), field.type)
+            for field in store.schema
+        ]
+        table = pa.table(columns, schema=store.schema)
+        store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(table))
+
+
+def _complete(store: Store, plan: Plan, score: float = 50.0) -> None:
+    for shard in plan.shards:
+        _stage(store, plan, shard, list(range(shard.units)), score)
+        store.commit(plan, shard)
+
+
+def _table(folder: Path) -> dict[str, float]:
+    rows = pq.read_table(folder / "scores").to_pylist()
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    return {row["image_id"]: row["score"] for row in rows}
+
+
+def test_a_plan_cuts_rows_into_shards_and_units_in_the_order_of_the_manifest(tmp_path: Path) -> None:
+    ids = [f"{number:03}" for number in range(95)]
+    store = _store(tmp_path / "out")
+    plan = _plan(store, _manifest(tmp_path / "m.parquet", ids), "p", unit_rows=7, shard_rows=40)
+    assert [(shard.rows, shard.units) for shard in plan.shards] == [(40, 6), (40, 6), (15, 3)]
+    planned = [
+        row["image_id"]
+        for shard in plan.shards
+        for unit in range(shard.units)
+        for row in unit_rows_of(store.place, plan, shard.index, unit).to_pylist()
+    ]
+    assert planned == ids
+    assert store.current_plan() == plan
+
+
+def test_rows_of_the_store_are_not_planned_again(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    source = _manifest(tmp_path / "m.parquet", ["a", "b", "c"])
+    _complete(store, _plan(store, source, "p1", unit_rows=2, shard_rows=2))
+    more = _manifest(tmp_path / "m.parquet", ["x", "b", "a", "y"])
+    plan = _plan(store, more, "p2")
+    assert (plan.manifest_rows, plan.held_rows, plan.new_rows, plan.store_rows) == (4, 2, 2, 3)
+    _complete(store, plan)
+    assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "x", "y"]
+    assert not _plan(store, more, "p3").shards
+
+
+def test_a_changed_version_replaces_its_row_in_its_own_file(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    _complete(
+        store,
+        _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d"]), "p1", unit_rows=2, shard_rows=2),
+        1.0,
+    )
+    before = [file.path for file in store.scores_files()]
+    changed = _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"], ["1", "2", None, "2", "1"])
+    plan = _plan(store, changed, "p2")
+    assert sorted((shard.rows, shard.replaces) for shard in plan.shards if shard.replaces) == [(1, f) for f in before]
+    assert not store.committed(plan)
+    _complete(store, plan, 2.0)
+    assert _table(tmp_path / "out") == {"a": 1.0, "b": 2.0, "c": 1.0, "d": 2.0, "e": 2.0}
+    assert store.committed(plan) == {0, 1, 2}
+    assert store.row_count() == plan.store_rows + plan.new_rows
+
+
+def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    (tmp_path / "m").mkdir()
+    _manifest(tmp_path / "m" / "0.parquet", ["a", "b"])
+    _manifest(tmp_path / "m" / "1.parquet", ["c", "b"])
+    with pytest.raises(ManifestError, match=r"1.parquet, row 1: has the same `image_id` as .*0.parquet, row 1"):
+        _plan(store, str(tmp_path / "m"), "p")
+    assert store.current_plan() is None
+    assert not list(store.place.files("_runs/p"))
+
+
+def test_what_an_abandoned_plan_staged_is_kept(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"]), "p1", unit_rows=2, shard_rows=4)
+    _stage(store, plan, plan.shards[0], [1])
+    store.retire(plan)
+    assert sorted(_table(tmp_path / "out")) == ["c", "d"]
+    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e", "f"]), "p2"))
+    assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_a_plan_is_void_when_a_scores_file_it_did_not_make_is_gone(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ["a"]), "p1"))
+    plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b"]), "p2")
+    assert store.is_current(plan)
+    store.place.delete(store.scores_files()[0].path)
+    assert not store.is_current(plan)
+    assert _plan(store, str(tmp_path / "m.parquet"), "p3").new_rows == 2
+
+
+def test_small_jobs_get_small_units() -> None:
+    assert [default_unit_rows(rows) for rows in (1, 1_000, 6_400, 65_536)] == [16, 16, 100, 200]
+
+
+def test_a_unit_of_the_default_size_fits_into_one_ray_block() -> None:
+    assert default_unit_rows(10**9) * 448 * 448 * 3 < 128 * 1024**2
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text(max_size=4), max_size=60), st.lists(st.text(max_size=4), max_size=60))
+def test_the_index_finds_what_a_dictionary_finds(held: list[str], asked: list[str]) -> None:
+    index = IdIndex(hash_strings(pa.array(held, pa.string())))
+    first = {text: place for place, text in reversed(list(enumerate(held)))}
+    found = index.find(hash_strings(pa.array(asked, pa.string())))
+    assert [held[place] if place >= 0 else None for place in found] == [
+        text if text in first else None for text in asked
+    ]
+    double = index.first_double()
+    assert (double is None) == (len(first) == len(held))
+    if double is not None:
+        assert double[0] < double[1]
+        assert held[double[0]] == held[double[1]]
+
+
+def test_ids_that_share_half_of_their_hash_are_told_apart() -> None:
+    hashes = np.array([[7, 1], [7, 3], [7, 2], [9, 1]], dtype=np.uint64)
+    index = IdIndex(hashes)
+    assert index.find(hashes).tolist() == [0, 1, 2, 3]
+    assert index.find(np.array([[7, 9], [8, 1]], dtype=np.uint64)).tolist() == [-1, -1]
+    assert index.first_double() is None

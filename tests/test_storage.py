@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3_server import running_s3
+
+from artimuse_actor.errors import StoreError, StoreLocked, UsageError
+from jobs.lock import run_lock
+from jobs.storage import LocalPlace, Place, open_place, s3_filesystem
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if request.param == "disk":
+        return open_place(str(tmp_path / "out"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_endpoint"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3_filesystem().clear_instance_cache()
+    bucket = tmp_path.name.replace("_", "-").lower()[:40].strip("-")
+    s3_filesystem().mkdir(bucket)
+    return open_place(f"s3://{bucket}/out")
+
+
+def test_a_written_file_is_read_listed_replaced_and_deleted(place: Place) -> None:
+    place.write("scores/a b#1.parquet", b"one")
+    place.write("scores/deep/c.parquet", b"three")
+    place.write("scores2/d", b"not below scores")
+    before = place.files("scores")
+    assert [(file.path, file.size_bytes) for file in before] == [
+        ("scores/a b#1.parquet", 3),
+        ("scores/deep/c.parquet", 5),
+    ]
+    place.write("scores/a b#1.parquet", b"two!")
+    assert place.read("scores/a b#1.parquet") == b"two!"
+    assert place.files("scores")[0].version != before[0].version
+    place.delete("scores/deep/c.parquet")
+    place.delete("scores/deep/c.parquet")
+    assert [file.path for file in place.files("scores")] == ["scores/a b#1.parquet"]
+    place.delete_tree("scores")
+    place.delete_tree("scores")
+    assert place.files("scores") == []
+
+
+def test_only_the_first_creates_a_file(place: Place) -> None:
+    assert place.create("_lock", b"first")
+    assert not place.create("_lock", b"second")
+    assert place.read("_lock") == b"first"
+
+
+def test_a_missing_file_is_not_found(place: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        place.read("nowhere")
+
+
+def test_a_second_run_is_refused_and_names_the_first(place: Place) -> None:
+    second = run_lock(place, "run-2")
+    with run_lock(place, "run-1"), pytest.raises(StoreLocked, match=rf"run run-1 \(process {os.getpid()} on"):
+        second.__enter__()
+    with run_lock(place, "run-3"):
+        pass
+
+
+def test_a_lock_whose_owner_died_is_taken_over(place: Place) -> None:
+    if isinstance(place, LocalPlace):  # the kernel lets go of it: only the note of a dead owner stays
+        os.makedirs(place.root)
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    import json
+    import socket
+    import time
+
+    owner = {"run_id": "dead", "host": socket.gethostname(), "pid": dead, "renewed_at": time.time()}
+    place.write("_lock", json.dumps(owner).encode())
+    with run_lock(place, "run-2"):
+        assert b"run-2" in place.read("_lock")
+
+
+def test_nothing_half_written_is_ever_at_the_target(tmp_path: Path) -> None:
+    place = LocalPlace(str(tmp_path))
+    (tmp_path / "scores").mkdir()
+    os.chmod(tmp_path, 0o755)
+    place.write("scores/a", b"x" * 1_000_000)
+    assert os.listdir(tmp_path / "scores") == ["a"]
+    assert os.listdir(tmp_path / "_runs" / "tmp") == []
+
+
+def test_places_that_cannot_be_written_to_are_sentences(tmp_path: Path) -> None:
+    for root, sentence in (("https://host/out", "only local folders and s3://"), ("s3://", "names no bucket")):
+        with pytest.raises(UsageError, match=sentence):
+            open_place(root)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/out/_store.json: .*Check the path"):
+        open_place(str(tmp_path / "file" / "out")).write("_store.json", b"")
