@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format install clean
+.PHONY: demo test check format docs install clean
 
 demo: install  ## score a small photo library with the embedded demo checkpoint
 	$(BIN)/artimuse demo --out artimuse-demo
@@ -19,6 +19,9 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install  ## the reference of the command line, from --help
+	$(BIN)/python docs/cli.py > docs/cli.md
 
 install: $(VENV)/installed
 

@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from artimuse_actor.checkpoint import Checkpoint, NetworkConfig
+from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch import fetch
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers
+from artimuse_actor.network_config import NetworkConfig
 from artimuse_actor.prompts import check_vocabulary, image_token_id, level_ids, load_tokenizer, split_prompts
 from artimuse_actor.protocols import IMAGE_TOKENS, Protocol, get_protocol, guess_protocol
 from artimuse_actor.scoring import LEVEL_COUNT, expected_level, level_probabilities, level_spread

@@ -14,8 +14,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from artimuse_actor.errors import CheckpointError
+from artimuse_actor.file_digest import file_digest
+from artimuse_actor.network_config import NetworkConfig, Shape, expected_shapes, read_json
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -38,72 +39,6 @@ TOKENIZER_FILES = (
 
 _DTYPE_BYTES: Final[Mapping[str, int]] = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
-_MAX_JSON_BYTES = 100_000_000
-_MAX_LAYERS = 1_000
-_MAX_DIMENSION = 10_000_000
-# Hashing 16 GB takes many seconds; smaller files are cheaper to hash than to remember.
-_REMEMBER_DIGEST_FROM_BYTES = 64 * 1024 * 1024
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """InternViT: pre-norm LayerNorm, layer scale, CLS token, learned positions."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    image_size: int
-    patch_size: int
-    layer_norm_eps: float
-    qkv_bias: bool
-    hidden_act: str
-
-    @property
-    def num_patches(self) -> int:
-        """Patches of one image, without the CLS token."""
-        return (self.image_size // self.patch_size) ** 2
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """Qwen2: RMSNorm, rotary positions, grouped-query attention with biased q, k, v."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    vocab_size: int
-    rope_theta: float
-    rms_norm_eps: float
-    hidden_act: str
-    max_position_embeddings: int
-    tie_word_embeddings: bool
-
-    @property
-    def head_dim(self) -> int:
-        """Features of one attention head."""
-        return self.hidden_size // self.num_heads
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """What of a `config.json` the network depends on."""
-
-    vision: VisionConfig
-    language: LanguageConfig
-
-    @classmethod
-    def from_file(cls, path: Path) -> NetworkConfig:
-        """Read a published `config.json`.
-
-        Raises:
-            CheckpointError: it is missing, not JSON, or describes another network; the message names the field.
-        """
-        return _ConfigReader(path).network()
 
 
 @dataclass(frozen=True)
@@ -148,7 +83,7 @@ class Checkpoint:
         files += [path for name in TOKENIZER_FILES if (path := self.folder / name).is_file()]
         files.sort(key=lambda path: path.name)
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            digests = list(pool.map(_file_digest, files))
+            digests = list(pool.map(file_digest, files))
         listing = json.dumps([[path.name, digest] for path, digest in zip(files, digests, strict=True)])
         return hashlib.sha256(listing.encode()).hexdigest()
 
@@ -164,64 +99,6 @@ class Checkpoint:
                 f"{self.folder}: no tokenizer: vocab.json and merges.txt (or tokenizer.json) are not all there. "
                 "Copy them from the published checkpoint."
             )
-
-
-def expected_shapes(config: NetworkConfig) -> dict[str, Shape]:
-    """Published tensor name → shape, for a network of these sizes."""
-    return (
-        dict(_vision_shapes(config.vision)) | dict(_projector_shapes(config)) | dict(_language_shapes(config.language))
-    )
-
-
-def _vision_shapes(vision: VisionConfig) -> Iterator[tuple[str, Shape]]:
-    hidden, wide = vision.hidden_size, vision.intermediate_size
-    yield "vision_model.embeddings.class_embedding", (1, 1, hidden)
-    yield "vision_model.embeddings.patch_embedding.weight", (hidden, 3, vision.patch_size, vision.patch_size)
-    yield "vision_model.embeddings.patch_embedding.bias", (hidden,)
-    yield "vision_model.embeddings.position_embedding", (1, vision.num_patches + 1, hidden)
-    for n in range(vision.num_layers):
-        layer = f"vision_model.encoder.layers.{n}"
-        yield f"{layer}.attn.qkv.weight", (3 * hidden, hidden)
-        if vision.qkv_bias:
-            yield f"{layer}.attn.qkv.bias", (3 * hidden,)
-        yield f"{layer}.attn.proj.weight", (hidden, hidden)
-        yield f"{layer}.attn.proj.bias", (hidden,)
-        yield f"{layer}.mlp.fc1.weight", (wide, hidden)
-        yield f"{layer}.mlp.fc1.bias", (wide,)
-        yield f"{layer}.mlp.fc2.weight", (hidden, wide)
-        yield f"{layer}.mlp.fc2.bias", (hidden,)
-        for vector in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "ls1", "ls2"):
-            yield f"{layer}.{vector}", (hidden,)
-
-
-def _projector_shapes(config: NetworkConfig) -> Iterator[tuple[str, Shape]]:
-    shuffled, hidden = 4 * config.vision.hidden_size, config.language.hidden_size
-    yield "mlp1.0.weight", (shuffled,)
-    yield "mlp1.0.bias", (shuffled,)
-    yield "mlp1.1.weight", (hidden, shuffled)
-    yield "mlp1.1.bias", (hidden,)
-    yield "mlp1.3.weight", (hidden, hidden)
-    yield "mlp1.3.bias", (hidden,)
-
-
-def _language_shapes(language: LanguageConfig) -> Iterator[tuple[str, Shape]]:
-    hidden, wide = language.hidden_size, language.intermediate_size
-    keys = language.num_kv_heads * language.head_dim
-    yield "language_model.model.embed_tokens.weight", (language.vocab_size, hidden)
-    for n in range(language.num_layers):
-        layer = f"language_model.model.layers.{n}"
-        yield f"{layer}.input_layernorm.weight", (hidden,)
-        for name, rows in (("q", hidden), ("k", keys), ("v", keys)):
-            yield f"{layer}.self_attn.{name}_proj.weight", (rows, hidden)
-            yield f"{layer}.self_attn.{name}_proj.bias", (rows,)
-        yield f"{layer}.self_attn.o_proj.weight", (hidden, hidden)
-        yield f"{layer}.post_attention_layernorm.weight", (hidden,)
-        yield f"{layer}.mlp.gate_proj.weight", (wide, hidden)
-        yield f"{layer}.mlp.up_proj.weight", (wide, hidden)
-        yield f"{layer}.mlp.down_proj.weight", (hidden, wide)
-    yield "language_model.model.norm.weight", (hidden,)
-    if not language.tie_word_embeddings:
-        yield "language_model.lm_head.weight", (language.vocab_size, hidden)
 
 
 def _compare_tensors(expected: Mapping[str, Shape], found: Mapping[str, TensorEntry], folder: Path) -> None:
@@ -266,7 +143,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE_FILE).exists():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).exists():
-        index = _read_json(folder / INDEX_FILE)
+        index = read_json(folder / INDEX_FILE)
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise CheckpointError(f"{folder / INDEX_FILE}: has no `weight_map` of tensor names to file names.")
@@ -343,176 +220,3 @@ def _header_entry(path: Path, name: str, value: Any) -> tuple[TensorEntry, int]:
             f"{path}: the header gives tensor {name[:200]} {end - begin} bytes for {dtype} {list(shape)}."
         )
     return TensorEntry(path, dtype, shape), end
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise CheckpointError(f"{path}: is larger than {_MAX_JSON_BYTES:,} bytes; that is no config.")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: the file is missing.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not valid JSON: {error}.") from error
-
-
-class _ConfigReader:
-    """Reads a published config field by field, so that an error can name the field."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = self._object(_read_json(path), "the file")
-
-    def network(self) -> NetworkConfig:
-        architectures = self.config.get("architectures")
-        if self.config.get("model_type") != "internvl_chat" and architectures != ["InternVLChatModel"]:
-            raise CheckpointError(
-                f"{self.path}: unknown architecture {architectures} (model_type {self.config.get('model_type')!r}). "
-                "ArtiMuse checkpoints are of the published `internvl_chat` format (InternVLChatModel)."
-            )
-        vision = self._object(self.config.get("vision_config"), "vision_config")
-        language = self._object(self.config.get("llm_config"), "llm_config")
-        self._only(self.config, "", "template", "internvl2_5", "internvl2_5")
-        self._only(self.config, "", "downsample_ratio", 0.5, 0.5)
-        self._only(self.config, "", "ps_version", "v2", "v1")
-        self._only(self.config, "", "select_layer", -1, -1)
-        self._only(self.config, "", "force_image_size", 448, 448)
-        self._only(vision, "vision_config.", "norm_type", "layer_norm", "rms_norm")
-        self._only(vision, "vision_config.", "qk_normalization", False, True)
-        self._only(vision, "vision_config.", "image_size", 448, 224)
-        self._only(vision, "vision_config.", "patch_size", 14, 14)
-        self._only(vision, "vision_config.", "num_channels", 3, 3)
-        if language.get("architectures") != ["Qwen2ForCausalLM"]:
-            raise CheckpointError(
-                f"{self.path}: `llm_config.architectures` is {language.get('architectures')}; "
-                "only Qwen2ForCausalLM, the language model of ArtiMuse and UniPercept, is supported."
-            )
-        return NetworkConfig(self._vision(vision), self._language(language))
-
-    def _vision(self, raw: dict[str, Any]) -> VisionConfig:
-        where = "vision_config."
-        hidden_size = self._size(raw, where, "hidden_size")
-        return VisionConfig(
-            hidden_size=hidden_size,
-            intermediate_size=self._size(raw, where, "intermediate_size"),
-            num_layers=self._size(raw, where, "num_hidden_layers", _MAX_LAYERS),
-            num_heads=self._divisor(raw, where, "num_attention_heads", hidden_size),
-            image_size=448,
-            patch_size=14,
-            layer_norm_eps=self._number(raw, where, "layer_norm_eps", 1e-6),
-            qkv_bias=bool(raw.get("qkv_bias", False)),
-            hidden_act=self._activation(raw, where, "gelu"),
-        )
-
-    def _language(self, raw: dict[str, Any]) -> LanguageConfig:
-        where = "llm_config."
-        hidden_size = self._size(raw, where, "hidden_size")
-        heads = self._divisor(raw, where, "num_attention_heads", hidden_size)
-        if hidden_size // heads % 2:  # rotary positions turn features in pairs
-            raise CheckpointError(
-                f"{self.path}: `{where}num_attention_heads` is {heads}, which makes heads of odd size."
-            )
-        return LanguageConfig(
-            hidden_size=hidden_size,
-            intermediate_size=self._size(raw, where, "intermediate_size"),
-            num_layers=self._size(raw, where, "num_hidden_layers", _MAX_LAYERS),
-            num_heads=heads,
-            num_kv_heads=self._divisor(raw, where, "num_key_value_heads", heads),
-            vocab_size=self._size(raw, where, "vocab_size"),
-            # A `rope_scaling` is ignored, as it was by the version of transformers that made the published numbers.
-            rope_theta=self._number(raw, where, "rope_theta", 10000.0),
-            rms_norm_eps=self._number(raw, where, "rms_norm_eps", 1e-6),
-            hidden_act=self._activation(raw, where, "silu"),
-            max_position_embeddings=self._size(
-                {"max_position_embeddings": 32768, **raw}, where, "max_position_embeddings"
-            ),
-            tie_word_embeddings=raw.get("tie_word_embeddings") is True,
-        )
-
-    def _object(self, value: Any, what: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{self.path}: {what} is not an object; this is no `internvl_chat` config.")
-        return value
-
-    def _only(self, raw: dict[str, Any], where: str, key: str, wanted: object, default: object) -> None:
-        value = raw.get(key, default)
-        if value != wanted:
-            raise CheckpointError(
-                f"{self.path}: `{where}{key}` is {value!r}; ArtiMuse's network has {wanted!r}, no other is supported."
-            )
-
-    def _size(self, raw: dict[str, Any], where: str, key: str, maximum: int = _MAX_DIMENSION) -> int:
-        value = raw.get(key)
-        if type(value) is not int or not 1 <= value <= maximum:
-            raise CheckpointError(
-                f"{self.path}: `{where}{key}` is {value!r}; expected a whole number from 1 to {maximum}."
-            )
-        return value
-
-    def _divisor(self, raw: dict[str, Any], where: str, key: str, of: int) -> int:
-        value = self._size(raw, where, key)
-        if of % value:
-            raise CheckpointError(f"{self.path}: `{where}{key}` is {value}, which does not divide {of}.")
-        return value
-
-    def _number(self, raw: dict[str, Any], where: str, key: str, default: float) -> float:
-        value = raw.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-            raise CheckpointError(f"{self.path}: `{where}{key}` is {value!r}; expected a positive number.")
-        return float(value)
-
-    def _activation(self, raw: dict[str, Any], where: str, default: str) -> str:
-        value = raw.get("hidden_act", default)
-        if value != default:
-            raise CheckpointError(f"{self.path}: `{where}hidden_act` is {value!r}; only {default!r} is supported.")
-        return default
-
-
-def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    if stat.st_size < _REMEMBER_DIGEST_FROM_BYTES:
-        return _hash_file(path)
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-    remembered = _remembered_digests()
-    if key not in remembered:
-        digest = _hash_file(path)
-        _remember_digest(key, digest)
-        return digest
-    return remembered[key]
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_memory() -> Path:
-    return cache_folder() / "digests.json"
-
-
-def cache_folder() -> Path:
-    """Where this project keeps what it can always make again."""
-    root = os.environ.get("ARTIMUSE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "artimuse")
-    return Path(root).expanduser()
-
-
-def _remembered_digests() -> dict[str, str]:
-    try:
-        remembered = json.loads(_digest_memory().read_text())
-    except (OSError, ValueError):
-        return {}
-    return remembered if isinstance(remembered, dict) else {}
-
-
-def _remember_digest(key: str, digest: str) -> None:
-    memory = _digest_memory()
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file:
-            json.dump(_remembered_digests() | {key: digest}, file)
-        os.replace(file.name, memory)
-    except OSError:
-        # A home that cannot be written costs time at the next start, nothing else.
-        return

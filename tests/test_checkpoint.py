@@ -14,7 +14,7 @@ from conftest import golden_checkpoint, golden_images
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import change_config, change_tensors, copy_checkpoint, split_into_shards, write_index
 
-from artimuse_actor import ArtiMuse, checkpoint
+from artimuse_actor import ArtiMuse, file_digest
 from artimuse_actor.checkpoint import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, Checkpoint, read_safetensors_header
 from artimuse_actor.errors import CheckpointError
 
@@ -384,7 +384,7 @@ def test_the_digests_of_large_files_are_remembered_by_size_and_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ARTIMUSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(checkpoint, "_REMEMBER_DIGEST_FROM_BYTES", 1_000_000)
+    monkeypatch.setattr(file_digest, "_REMEMBER_FROM_BYTES", 1_000_000)
     weights = folder / SINGLE_FILE
     first = Checkpoint(folder).digest
     time_ns = weights.stat().st_mtime_ns
@@ -408,7 +408,7 @@ def test_a_spoilt_memory_of_digests_costs_time_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, memory: str
 ) -> None:
     expected = Checkpoint(folder).digest
-    monkeypatch.setattr(checkpoint, "_REMEMBER_DIGEST_FROM_BYTES", 0)
+    monkeypatch.setattr(file_digest, "_REMEMBER_FROM_BYTES", 0)
     monkeypatch.setenv("ARTIMUSE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "digests.json").write_bytes(memory.encode("latin-1"))
@@ -419,7 +419,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected = Checkpoint(folder).digest
-    monkeypatch.setattr(checkpoint, "_REMEMBER_DIGEST_FROM_BYTES", 0)
+    monkeypatch.setattr(file_digest, "_REMEMBER_FROM_BYTES", 0)
     (tmp_path / "file").write_text("in the way of the folder")
     monkeypatch.setenv("ARTIMUSE_CACHE", str(tmp_path / "file"))
     assert Checkpoint(folder).digest == expected

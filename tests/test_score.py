@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,10 +234,8 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
                 errors = {row["uri"]: row["error_type"] for row in table}
                 assert errors["s3://photos/in/zero.jpg"] == "empty"
                 assert errors.get("s3://photos/in/gone.jpg", "missing") == "missing"
-            assert (
-                json.loads(_run("status", "s3://photos/in-out", "--json", environment=environment).stdout)["reconciled"]
-                is True
-            )
+            status = _run("status", "s3://photos/in-out", "--json", environment=environment).stdout
+            assert json.loads(status)["reconciled"] is True
 
 
 def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
@@ -250,12 +248,13 @@ def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", driver, tmp_path / "photos", golden_checkpoint("artimuse"), tmp_path / "out"]
     scores, plan = tmp_path / "out" / "scores", tmp_path / "out" / "_plan.json"
     # Each run is killed later in its life: planned, something staged, one shard committed, three, five; then none.
-    for is_time in (
+    moments: list[Callable[[], bool]] = [
         plan.exists,
         lambda: any((tmp_path / "out" / "_runs").glob("*/staging/*/*.parquet")),
         *(partial(_has_files, scores, shards) for shards in (1, 3, 5)),
         lambda: False,
-    ):
+    ]
+    for is_time in moments:
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
         while process.poll() is None and not is_time():

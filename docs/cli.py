@@ -1,0 +1,36 @@
+"""Prints the reference of the command line, `docs/cli.md`, as `--help` has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+COMMANDS: Final = ("", "score", "manifest", "status", "image", "demo")
+_HEAD: Final = """# The command line
+
+Made by `make docs` from `--help`; a test keeps the two equal. Exit codes: 0 done (failed images included, and said),
+1 the run stopped, 2 wrong usage, 130 interrupted. `artimuse --debug COMMAND …` shows the traceback of an error.
+"""
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    sections = [_HEAD]
+    for command in COMMANDS:
+        words = ["artimuse", *filter(None, [command])]
+        shown = subprocess.run(
+            [sys.executable, "-m", "jobs", *words[1:], "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "112", "TERM": "dumb"},
+        )
+        text = "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
+        sections.append(f"## `{' '.join(words)}`\n\n```text\n{text.replace('python -m jobs', 'artimuse')}\n```\n")
+    return "\n".join(sections)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from conftest import PROTOCOL_NAMES, golden_answers, golden_checkpoint, golden_images
+from photo_library import make_photos
+
+from artimuse_actor.protocols import get_protocol
+from jobs.__main__ import app
+
+ROOT = Path(__file__).parent.parent
+COMMANDS: Any = typer.main.get_command(app)
+
+
+def _run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *map(str, arguments)], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def _commands_in(text: str) -> list[str]:
+    found = re.findall(r"^(?:\$ |\s+)(?:\.venv/bin/)?(artimuse .*)$", text, re.MULTILINE)
+    return [line.split(" #")[0].strip() for line in found]
+
+
+def _parse(line: str) -> None:
+    """Parse a command as the program would, without running it; raises what a user would see."""
+    words = shlex.split(line)[1:]
+    context = COMMANDS.make_context("artimuse", words[:1], resilient_parsing=True)
+    COMMANDS.commands[words[0]].make_context(words[0], words[1:], parent=context)
+
+
+@pytest.mark.parametrize("name", COMMANDS.commands)
+def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
+    shown = _run(name, "--help").stdout
+    examples = _commands_in(shown.partition("example:")[2])
+    assert examples
+    for example in examples:
+        assert example.split()[1] == name
+        _parse(example)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
+def test_every_command_in_the_docs_parses(page: str) -> None:
+    commands = _commands_in((ROOT / page).read_text())
+    assert len(commands) >= 6
+    for command in commands:
+        _parse(command)
+
+
+def test_every_link_in_the_docs_leads_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_reference_is_what_help_says() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "cli.py"))["reference"]()
+    assert (ROOT / "docs" / "cli.md").read_text() == made, "run `make docs`"
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {re.split(r"[\[<>=]", requirement)[0] for requirement in wanted} <= pinned
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("score photos --out o --checkpont x", "--checkpoint"),
+        ("scor photos --out o", "score"),
+        ("score photos", "--out"),
+        ("score photos --out o --batch-size many", "--batch-size takes a whole number from 1 or auto"),
+        ("score photos --out o --decode quick", "--decode takes exact or fast"),
+        ("score photos --out o --actors 0", "--actors takes a whole number from 1"),
+        ("image a.jpg --checkpoint . --device tpu", "CheckpointError"),
+    ],
+)
+def test_wrong_usage_says_what_is_right(line: str, sentence: str) -> None:
+    done = _run(*line.split(), code=1 if sentence.endswith("Error") else 2)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_command_at_all_shows_the_help() -> None:
+    assert "artimuse demo" in _run(code=2).stdout + _run(code=2).stderr
+
+
+def test_a_traceback_is_shown_to_those_who_ask(tmp_path: Path) -> None:
+    assert "Traceback" in _run("--debug", "status", tmp_path, code=1).stderr
+    assert _run("status", tmp_path, code=1).stderr.startswith("StoreError: ")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_image_scores_files_like_the_published_code(protocol: str, batch_size: int, tmp_path: Path) -> None:
+    broken = tmp_path / "text.jpg"
+    broken.write_text("no picture")
+    options = ["--checkpoint", golden_checkpoint(protocol), "--protocol", protocol, "--batch-size", str(batch_size)]
+    results = json.loads(_run("image", *golden_images(), broken, *options, "--json", code=1).stdout)
+    assert results.pop()["error_type"] == "not_an_image"
+    for result, answer in zip(results, golden_answers(protocol), strict=True):
+        assert Path(result["image"]).name == answer["image"]
+        for question in get_protocol(protocol).score_questions:
+            assert result[question] == pytest.approx(answer["scores"][question]["score"], abs=1e-3)
+
+
+def test_manifest_writes_what_score_reads(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 3)
+    screen = _run("manifest", tmp_path / "photos", "--out", tmp_path / "m.parquet").stdout
+    assert "3 images. Next: artimuse score" in screen
+
+
+def test_the_program_runs_from_anywhere(tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "artimuse"
+    done = subprocess.run(
+        [program, "status", "nowhere"], capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, check=False
+    )
+    assert done.returncode == 1
+    assert "is no store of scores" in done.stderr
+    assert not (tmp_path / "nowhere").exists()
