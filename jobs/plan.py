@@ -109,6 +109,10 @@ class Plan:
         """The scores file that commits a shard."""
         return shard.replaces or f"scores/{self.plan_id}-{shard.index:05}.parquet"
 
+    def rows_of_unit(self, shard: ShardPlan, unit: int) -> int:
+        """Rows of one unit: the last one of a shard may be smaller."""
+        return min(self.unit_rows, shard.rows - unit * self.unit_rows)
+
     def to_json(self) -> str:
         """As it stands in `plan.json`."""
         return json.dumps(asdict(self), indent=1)

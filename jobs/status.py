@@ -81,7 +81,7 @@ def store_status(out: str) -> StoreStatus:
         done, units = store.committed(plan), store.staged(plan)
         for shard in plan.shards:
             if shard.index not in done:
-                staged += min(shard.rows, len(units[shard.index]) * plan.unit_rows)
+                staged += sum(plan.rows_of_unit(shard, unit) for unit in units[shard.index])
     return StoreStatus(
         out=out,
         fingerprint=store.fingerprint,

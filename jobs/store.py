@@ -172,11 +172,19 @@ class Store:
         files = (read_parquet(self.place, file.path, ["image_id"])["image_id"] for file in self.scores_files())
         return str(pa.chunked_array([chunk for ids in files for chunk in ids.chunks])[double[0]])
 
-    def is_current(self, plan: Plan) -> bool:
-        """Whether the scores files are those the plan was made against, and its own: none came, none went."""
+    def can_continue(self, plan: Plan) -> bool:
+        """Whether the work of a plan can go on as it was planned.
+
+        The scores files must be those it was made against, and its own; and of shards that are not committed, the rows
+        must be there still: when a plan is done they are deleted, and a scores file may be deleted after that.
+        """
         own = {plan.scores_path(shard) for shard in plan.shards if not shard.replaces}
         others = {file.path for file in self.scores_files()} - own
-        return others == set(plan.store_files)
+        rows = {file.path for file in self.place.files(f"{plan.folder}/rows")}
+        done = self.committed(plan)
+        return others == set(plan.store_files) and all(
+            plan.rows_path(shard.index) in rows for shard in plan.shards if shard.index not in done
+        )
 
     def committed(self, plan: Plan) -> set[int]:
         """The shards of a plan that are committed."""

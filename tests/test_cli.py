@@ -112,7 +112,14 @@ def test_a_traceback_is_shown_to_those_who_ask(tmp_path: Path) -> None:
 def test_image_scores_files_like_the_published_code(protocol: str, batch_size: int, tmp_path: Path) -> None:
     broken = tmp_path / "text.jpg"
     broken.write_text("no picture")
-    options = ["--checkpoint", golden_checkpoint(protocol), "--protocol", protocol, "--batch-size", str(batch_size)]
+    options: list[str | Path] = [
+        "--checkpoint",
+        golden_checkpoint(protocol),
+        "--protocol",
+        protocol,
+        "--batch-size",
+        str(batch_size),
+    ]
     results = json.loads(_run("image", *golden_images(), broken, *options, "--json", code=1).stdout)
     assert results.pop()["error_type"] == "not_an_image"
     for result, answer in zip(results, golden_answers(protocol), strict=True):

@@ -132,10 +132,21 @@ def test_a_plan_is_void_when_a_scores_file_it_did_not_make_is_gone(tmp_path: Pat
     store = _store(tmp_path / "out")
     _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ["a"]), "p1"))
     plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b"]), "p2")
-    assert store.is_current(plan)
+    assert store.can_continue(plan)
     store.place.delete(store.scores_files()[0].path)
-    assert not store.is_current(plan)
+    assert not store.can_continue(plan)
     assert _plan(store, str(tmp_path / "m.parquet"), "p3").new_rows == 2
+
+
+def test_rows_of_a_deleted_scores_file_are_pending_again(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c"]), "p1", unit_rows=1, shard_rows=2)
+    _complete(store, plan)
+    store.discard_work(plan)
+    assert store.can_continue(plan)
+    store.place.delete(store.scores_files()[0].path)
+    assert not store.can_continue(plan)
+    assert _plan(store, str(tmp_path / "m.parquet"), "p2").new_rows == 2
 
 
 def test_small_jobs_get_small_units() -> None:

@@ -1,0 +1,69 @@
+"""Which units of a plan are done, and the commit of each shard when its last one is: beside the scoring."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self
+
+from jobs.plan import Plan
+from jobs.store import Store
+
+_COMMIT_THREADS: Final = 2
+
+
+class ShardCommitter:
+    """Follows the staging of one plan; as a context, leaves when every commit has ended.
+
+    Attributes:
+        rows_to_score: rows of the plan whose unit was not staged when this began.
+        rows_to_commit: rows of the plan whose shard was not committed when this began.
+    """
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        """Find out what an earlier run has left to do."""
+        self._store, self._plan = store, plan
+        committed, self._staged = store.committed(plan), store.staged(plan)
+        self._pending = {shard.index: shard for shard in plan.shards if shard.index not in committed}
+        self.units = [
+            (shard.index, unit)
+            for shard in self._pending.values()
+            for unit in range(shard.units)
+            if unit not in self._staged[shard.index]
+        ]
+        self.rows_to_commit = sum(shard.rows for shard in self._pending.values())
+        self.rows_to_score = sum(plan.rows_of_unit(plan.shards[shard], unit) for shard, unit in self.units)
+        self._pool = ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit")
+        self._commits: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        for shard in self._pending:
+            self._commit_if_whole(shard)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self._raise_failures()
+
+    def unit_staged(self, shard: int, unit: int) -> None:
+        """Note that a unit is staged.
+
+        Raises:
+            StoreError: a commit that was begun before has failed.
+        """
+        self._staged[shard].add(unit)
+        self._commit_if_whole(shard)
+        self._raise_failures()
+
+    def _commit_if_whole(self, shard: int) -> None:
+        planned = self._pending[shard]
+        if len(self._staged[shard]) == planned.units:
+            self._commits.append(self._pool.submit(self._store.commit, self._plan, planned))
+
+    def _raise_failures(self) -> None:
+        for commit in self._commits:
+            if commit.done():
+                commit.result()

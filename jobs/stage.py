@@ -1,0 +1,46 @@
+"""A scored unit → a file that its shard's commit will find, and a receipt for the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from jobs.plan import Plan
+from jobs.storage import Place, parquet_bytes
+from schemas.scores import OK, RECEIPT
+
+
+@dataclass(frozen=True)
+class UnitStager:
+    """Writes a scored unit where its shard's commit will look for it.
+
+    Attributes:
+        place: of the store.
+        plan: whose unit it is.
+        schema: of the scores table.
+        run_id: of this run.
+    """
+
+    place: Place
+    plan: Plan
+    schema: pa.Schema
+    run_id: str
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        """A block of schema `scored_unit` → its receipt, of schema `RECEIPT`."""
+        shard, number = unit["shard"][0].as_py(), unit["unit"][0].as_py()
+        made = {"run_id": self.run_id, "scored_at": datetime.now(UTC)}
+        rows = pa.table(
+            [
+                pa.array([made[column.name]] * len(unit), column.type) if column.name in made else unit[column.name]
+                for column in self.schema
+            ],
+            schema=self.schema,
+        )
+        self.place.write(self.plan.staged_path(shard, number), parquet_bytes(rows))
+        errors = unit["error_type"].drop_null().to_pylist()
+        ok = unit["status"].to_pylist().count(OK)
+        receipt = {"shard": shard, "unit": number, "rows": len(unit), "ok": ok, "error_types": errors}
+        return pa.Table.from_pylist([receipt], schema=RECEIPT)
