@@ -24,6 +24,8 @@ def _example(*commands: str) -> str:
     return "\b\nexample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="artimuse",
     help="Score image collections for aesthetics with the published ArtiMuse checkpoints.",
@@ -293,10 +295,11 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         code = 1
+    if code == INTERRUPTED:  # typer may have caught it first
+        print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ class Progress:
         self._last = 0.0
         self._first = 0
         self._logged = time.monotonic()
-        self._console = Console(stderr=True)
+        # A descriptor of its own: Ray's start mutes standard error, but not this line.
+        self._console = Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"))
         self._live: Live | None = None
 
     @property
@@ -43,13 +45,15 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator[Progress]:
         """Show the line until the block ends."""
-        if not self._console.is_terminal:
-            yield self
-            return
-        with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as live:
-            self._live = live
-            yield self
-        self._live = None
+        try:
+            if self._console.is_terminal:
+                with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as self._live:
+                    yield self
+            else:
+                yield self
+        finally:
+            self._live = None
+            self._console.file.close()
 
     def add(self, rows: int, errors: int) -> None:
         """Rows that were staged, of which some are errors."""

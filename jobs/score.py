@@ -136,13 +136,13 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
                 if committer.units:
                     actor = _actor_config(settings, checkpoint, protocol, store.keep_distribution)
                     errors = _score_units(committer, store, plan, settings, actor, record)
-            clock.lap(record, "score")
             _reconcile(store, plan)
             record.end("finished")
         except BaseException:
             record.end("stopped")
             raise
         finally:
+            clock.lap(record, "score")
             record.write(store.place)
         store.discard_work(plan)
     was_finished = committer.rows_to_commit == 0
@@ -201,12 +201,13 @@ def _score_units(
 
     errors: Counter[str] = Counter()
     progress = Progress(committer.rows_to_commit, done=committer.rows_to_commit - committer.rows_to_score)
-    with running_ray(settings.address, int(plan.unit_rows * PIXEL_BYTES * _BLOCK_SLACK)) as cluster:
+    block_bytes = int(plan.unit_rows * PIXEL_BYTES * _BLOCK_SLACK)
+    with progress.shown(), running_ray(settings.address, block_bytes) as cluster:
         device = cluster.device(settings.device)
         actors = settings.actors or cluster.default_actors(device)
         actor = replace(actor, device=device, actors_per_node=actors)
         receipts = pipeline(committer.units, store, plan, actor, actors, settings.decode, record.run_id)
-        with own_errors(), progress.shown():
+        with own_errors():
             for receipt in receipts.iter_rows():
                 errors.update(receipt["error_types"])
                 record.scored_rows += receipt["rows"]
