@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from artimuse_actor.errors import RunError, UsageError
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Its C++ parts write warnings of their own making to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+_REACHABLE_WITHIN_S = 10.0
 _LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 
 
@@ -61,6 +63,8 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     if address is None:
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+    else:
+        _check_reachable(address)
     import ray
     from ray.data import DataContext
 
@@ -86,6 +90,19 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
         yield Cluster(gpus=int(ray.cluster_resources().get("GPU", 0)))
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for ten minutes before it gives an address up."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # such as `auto`, which Ray answers at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACHABLE_WITHIN_S).close()
+    except OSError as error:
+        raise RunError(
+            f"Ray at {address} cannot be reached: {error}. Check the address with `ray status`, or leave --address out."
+        ) from error
 
 
 @contextmanager

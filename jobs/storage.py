@@ -274,9 +274,7 @@ def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> p
             ) from error
 
 
-def parquet_bytes(
-    table: pa.Table, row_group_rows: int | None = None, dictionaries: bool | list[str] = True
-) -> bytes:
+def parquet_bytes(table: pa.Table, row_group_rows: int | None = None, dictionaries: bool | list[str] = True) -> bytes:
     """A table as the bytes of a Parquet file, compressed with zstd; `dictionaries` names columns that repeat values."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows, use_dictionary=dictionaries)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -280,3 +282,15 @@ def test_an_odd_head_dimension_is_a_checkpoint_error(tmp_path: Path) -> None:
     change_config(folder, language={"num_attention_heads": 32, "num_key_value_heads": 16})
     with pytest.raises(CheckpointError, match="num_attention_heads"):
         ArtiMuse.load(folder)
+
+
+def test_everything_but_the_actor_works_without_ray_and_pyarrow() -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['ray'] = sys.modules['pyarrow'] = None\n"  # an import of either fails
+        "from artimuse_actor import ArtiMuse\n"
+        "print(ArtiMuse.load(sys.argv[1]).score(sys.argv[2]).score)\n"
+    )
+    command = [sys.executable, "-c", program, str(golden_checkpoint("artimuse")), str(golden_images()[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    assert float(done.stdout) == pytest.approx(golden_answers("artimuse")[0]["scores"]["score"]["score"], abs=1e-3)

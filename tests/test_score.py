@@ -181,6 +181,15 @@ def test_a_bad_checkpoint_stops_the_run_before_ray_starts(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 1)
+    checkpoint = ("--checkpoint", golden_checkpoint("artimuse"))
+    done = _run(
+        "score", tmp_path / "photos", "--out", tmp_path / "out", *checkpoint, "--address", "127.0.0.1:9", code=1
+    )
+    assert "RunError: Ray at 127.0.0.1:9 cannot be reached" in done.stderr
+
+
 def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
     checkpoint = tmp_path / "checkpoint"
