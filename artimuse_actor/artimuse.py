@@ -9,10 +9,12 @@ Works without Ray, on a bare machine with torch and transformers.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, Literal, TypeAlias, overload
 
 import numpy as np
@@ -137,6 +139,7 @@ class ArtiMuse:
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         tokenizer = load_tokenizer(found.folder)
+        _check_memory(found, place, precision)
         try:
             network = load_network(
                 found,
@@ -297,6 +300,27 @@ def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, d
     bytes_per_image = dtype.itemsize * (tokens * per_token + (vision.num_patches + 1) * per_patch)
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return int(max(1, min(MAX_AUTO_BATCH_SIZE, _MEMORY_SHARE * free_bytes // bytes_per_image)))
+
+
+def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    """On a CPU, a network that is too large would end with the process being killed, without a word."""
+    needed_bytes = dtype.itemsize * sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    available_bytes = _available_memory_bytes()
+    if device.type == "cpu" and available_bytes is not None and needed_bytes > available_bytes:
+        raise RunError(
+            f"{checkpoint.name} takes {needed_bytes / 1e9:.0f} GB of memory as {str(dtype).removeprefix('torch.')}, "
+            f"and {available_bytes / 1e9:.0f} GB are free. Use a GPU, or --dtype bfloat16: half of what float32 takes."
+        )
+
+
+def _available_memory_bytes() -> int | None:
+    """What Linux says could be allocated without swapping; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return int(kilobytes) * 1024 if kilobytes else None
 
 
 def _read(image: ImageInput, options: DecodeOptions) -> Pixels:

@@ -54,12 +54,14 @@ class Listing:
     Attributes:
         named: all of them, sorted.
         by_pattern: whether the user named them, by name or pattern, rather than a folder.
+        unlisted: folders that could not be looked into.
         skipped: suffix → files that are not called like an image.
         pictures: the others.
     """
 
     named: list[ListedFile]
     by_pattern: bool
+    unlisted: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     pictures: list[ListedFile] = field(default_factory=list)
 
@@ -73,17 +75,19 @@ class Listing:
 
     def notes(self) -> list[str]:
         """What to tell the user about files that were left out."""
-        if self.by_pattern or not self.skipped:
-            return []
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.skipped.most_common(8))
-        return [f"Left out, not being called like images: {kinds}."]
+        notes = [f"Left out, not being readable: {folder}." for folder in self.unlisted]
+        if self.skipped and not self.by_pattern:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.skipped.most_common(8))
+            notes.append(f"Left out, not being called like images: {kinds}.")
+        return notes
 
 
 def list_local(source: str) -> Listing:
     """Files of a local folder, name or pattern. Raises ManifestError."""
     path = os.path.expanduser(source.removeprefix("file://"))
     if os.path.isdir(path):
-        return Listing(list(_walk(os.path.abspath(path))), by_pattern=False)
+        unlisted: list[str] = []
+        return Listing(list(_walk(os.path.abspath(path), unlisted)), by_pattern=False, unlisted=unlisted)
     if os.path.lexists(path):
         return Listing([local_file(os.path.abspath(path), os.path.dirname(os.path.abspath(path)))], by_pattern=True)
     if not glob.has_magic(path):
@@ -95,8 +99,9 @@ def list_local(source: str) -> Listing:
     return Listing([local_file(name, base) for name in names], by_pattern=True)
 
 
-def _walk(root: str) -> Iterator[ListedFile]:
-    for parent, folders, names in os.walk(root):
+def _walk(root: str, unlisted: list[str]) -> Iterator[ListedFile]:
+    """All files below a folder that do not begin with a dot; notes the folders that it may not look into."""
+    for parent, folders, names in os.walk(root, onerror=lambda error: unlisted.append(str(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         # A folder that is called like an image is reported, not overlooked; what is in it is walked all the same.
         names += [name for name in folders if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]

@@ -136,6 +136,8 @@ class LocalPlace:
             os.link(temporary, target)  # unlike a rename, it never replaces
         except FileExistsError:
             return False
+        except OSError:  # a file system without hard links, such as that of a memory card
+            return _created_in_place(target, data)
         finally:
             os.unlink(temporary)
         return True
@@ -279,6 +281,15 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None, dictionari
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows, use_dictionary=dictionaries)
     return bytes(sink.getvalue())
+
+
+def _created_in_place(path: str, data: bytes) -> bool:
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _sync_folder(folder: str) -> None:

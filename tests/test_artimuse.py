@@ -294,3 +294,9 @@ def test_everything_but_the_actor_works_without_ray_and_pyarrow() -> None:
     command = [sys.executable, "-c", program, str(golden_checkpoint("artimuse")), str(golden_images()[0])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert float(done.stdout) == pytest.approx(golden_answers("artimuse")[0]["scores"]["score"]["score"], abs=1e-3)
+
+
+def test_a_network_that_does_not_fit_into_memory_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("artimuse_actor.artimuse._available_memory_bytes", lambda: 1_000_000)
+    with pytest.raises(RunError, match=r"checkpoint takes 0 GB of memory as float32, and 0 GB are free. Use a GPU"):
+        ArtiMuse.load(golden_checkpoint("artimuse"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,18 @@ def test_a_written_manifest_reads_as_the_source_it_was_made_from(tmp_path: Path)
     source = open_manifest(str(tmp_path / "photos"))
     assert write_manifest(source, str(tmp_path / "m.parquet")) == len(_rows(source))
     assert _rows(open_manifest(str(tmp_path / "m.parquet"))) == _rows(source)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.jpg", "secret/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:  # root may look into everything, and tests may run as root
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert open_manifest(str(tmp_path)).notes == [f"Left out, not being readable: {tmp_path}/secret."]
