@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Final, Protocol
 
 import pyarrow as pa
@@ -164,9 +164,10 @@ class ParquetManifest:
     notes: list[str] = field(default_factory=list)
 
     def identity(self) -> str:
-        """See `Manifest`: here the names, sizes and times of the files do, so nothing is read."""
+        """See `Manifest`: here it is the files' names, sizes and times that change, and how they are read."""
+        # Relative paths start from the current folder.
         listing = [[file.path, file.size_bytes, file.version] for file in self.files]
-        return hashlib.sha256(json.dumps([listing, self.options.images]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([listing, os.getcwd(), asdict(self.options)]).encode()).hexdigest()
 
     def batches(self) -> Iterator[ManifestBatch]:
         """See `Manifest`."""

@@ -117,6 +117,17 @@ def test_without_ids_the_uri_is_the_id_and_columns_can_be_chosen(tmp_path: Path)
         _rows(open_manifest(path, ManifestOptions(uri_column="link")))
 
 
+def test_a_manifest_read_in_another_way_is_another_manifest(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.parquet", uri=["a"], url=["b"], key=["k"])
+    ways = [
+        ManifestOptions(),
+        ManifestOptions(uri_column="url"),
+        ManifestOptions(id_column="key"),
+        ManifestOptions("/x"),
+    ]
+    assert len({open_manifest(path, way).identity() for way in ways}) == len(ways)
+
+
 def test_embedded_images_are_named_by_file_and_row_and_are_not_read(tmp_path: Path) -> None:
     images = [{"bytes": b"1", "path": "x.jpg"}, {"bytes": b"2", "path": "x.jpg"}, {"bytes": b"3", "path": None}]
     pq.write_table(pa.table({"image": images, "label": [1, 2, 3]}), tmp_path / "train.parquet", row_group_size=2)
