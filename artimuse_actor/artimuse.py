@@ -28,7 +28,7 @@ from artimuse_actor.fetch import fetch
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers
-from artimuse_actor.network_config import NetworkConfig
+from artimuse_actor.network_config import AUTO_DTYPES, NetworkConfig
 from artimuse_actor.prompts import check_vocabulary, image_token_id, level_ids, load_tokenizer, split_prompts
 from artimuse_actor.protocols import IMAGE_TOKENS, Protocol, get_protocol, guess_protocol
 from artimuse_actor.scoring import LEVEL_COUNT, expected_level, level_probabilities, level_spread
@@ -135,7 +135,7 @@ class ArtiMuse:
             UsageError: an argument has no meaning here.
         """
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
-        asked = get_protocol(protocol) if protocol else guess_protocol(str(found.folder))
+        asked = get_protocol(protocol) if protocol else guess_protocol(str(found.folder.resolve()))
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         tokenizer = load_tokenizer(found.folder)
@@ -270,7 +270,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         UsageError: it is unknown.
     """
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = AUTO_DTYPES[device.type]
     if dtype not in _DTYPES:
         raise UsageError(f"--dtype takes auto, {', '.join(_DTYPES)}, not {dtype!r}.")
     return _DTYPES[dtype]

@@ -52,6 +52,10 @@ class StoreMismatch(StoreError):  # noqa: N818 (what happened reads better than 
     """An output folder that holds scores of another checkpoint, protocol or preprocessing."""
 
 
+class BrokenFile(StoreError):  # noqa: N818
+    """A file of our own that is not whole."""
+
+
 class StoreLocked(StoreError):  # noqa: N818
     """An output folder that another run is writing to."""
 

@@ -6,7 +6,7 @@ Everything is refused that would make it another network than ArtiMuse's, with t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,9 @@ _MAX_LAYERS: Final = 1_000
 _MAX_DIMENSION: Final = 10_000_000
 
 Shape = tuple[int, ...]
+
+AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "cpu": "float32"}
+"""What `--dtype auto` means on each kind of device."""
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def get_protocol(name: str) -> Protocol:
 
 
 def guess_protocol(checkpoint: str) -> Protocol:
-    """The protocol that a checkpoint's name or path suggests: UniPercept's if it says so, else ArtiMuse's.
+    """The protocol that a checkpoint's path suggests: UniPercept's if it says so, else ArtiMuse's.
 
     Of a path the last part that names either decides.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -89,7 +91,8 @@ ExifRotate = Annotated[
 MaxBytes = Annotated[int, typer.Option(metavar="N", help="Larger files become error rows.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", help="Larger pictures become error rows.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-_MAX_BYTES, _MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
+# As in DecodeOptions; a test keeps them equal, since importing it here would import numpy, Pillow and scipy.
+MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
 
 
 @app.callback(epilog=_example("artimuse demo"))
@@ -130,8 +133,8 @@ def score(
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
-    max_bytes: MaxBytes = _MAX_BYTES,
-    max_pixels: MaxPixels = _MAX_PIXELS,
+    max_bytes: MaxBytes = MAX_BYTES,
+    max_pixels: MaxPixels = MAX_PIXELS,
     address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
@@ -143,7 +146,7 @@ def score(
     from jobs.manifest import ManifestOptions
     from jobs.score import ScoreSettings
     from jobs.score import score as run
-    from jobs.screens import score_json, show_guess, show_score
+    from jobs.screens import score_json, show_score
 
     arguments = {name: value for name, value in context.params.items() if value is not None}
     settings = ScoreSettings(
@@ -161,8 +164,6 @@ def score(
         keep_distribution=keep_distribution,
         address=address,
     )
-    if protocol is None:
-        show_guess(checkpoint)
     result = run(settings, arguments)
     if as_json:
         print(json.dumps(score_json(result)))
@@ -192,7 +193,7 @@ def manifest(
     rows = write_manifest(opened, out)
     for note in opened.notes:
         print(note, file=sys.stderr)
-    print(f"{out}: {rows:,} images. Next: artimuse score {out} --out scored")
+    print(f"{out}: {rows:,} images. Next: artimuse score {shlex.quote(out)} --out scored")
 
 
 @app.command(epilog=_example("artimuse status scored --json"))
@@ -225,8 +226,8 @@ def image(
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
-    max_bytes: MaxBytes = _MAX_BYTES,
-    max_pixels: MaxPixels = _MAX_PIXELS,
+    max_bytes: MaxBytes = MAX_BYTES,
+    max_pixels: MaxPixels = MAX_PIXELS,
     as_json: AsJson = False,
 ) -> None:
     """Score one image or a few, here and now, without Ray.
@@ -235,11 +236,9 @@ def image(
     """
     from artimuse_actor.images import DecodeOptions
     from jobs.image import score_files
-    from jobs.screens import show_guess, show_images
+    from jobs.screens import show_images
 
     options = DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels)  # type: ignore[arg-type]
-    if protocol is None:
-        show_guess(checkpoint)
     results = score_files(
         files,
         checkpoint=checkpoint,
@@ -250,7 +249,7 @@ def image(
         options=options,
     )
     if as_json:
-        print(json.dumps([result.to_json() for result in results], ensure_ascii=False))
+        print(json.dumps([result.to_json() for result in results]))
     else:
         show_images(results)
     if any(result.error for result in results):
@@ -287,6 +286,9 @@ def _fail(error: ArtiMuseError) -> int:
 
 def main() -> NoReturn:
     """The entry point: 0 done, 1 the run stopped, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         code = app(standalone_mode=False)
     except ArtiMuseError as error:
@@ -297,6 +299,15 @@ def main() -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        if os.environ.get("ARTIMUSE_DEBUG"):
+            raise
+        detail = " ".join(str(error).split())[:500]
+        print(
+            f"{type(error).__name__}: {detail}. This was not foreseen; `artimuse --debug …` shows where.",
+            file=sys.stderr,
+        )
         code = 1
     if code == INTERRUPTED:  # typer may have caught it first
         print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)

@@ -12,14 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from artimuse_actor import errors
-from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.errors import ImageError, RunError, UsageError
 
 # Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Its C++ parts write warnings of their own making to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
-_LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
+_LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    # After a second Ray ends an idle process beyond one for each CPU, and the next unit to stage waits for a new one.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of many kinds, RayError and OSError among them
         raise RunError(f"Ray at {address or 'this machine'} cannot be used: {error}") from error
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -131,7 +135,8 @@ def own_errors() -> Iterator[None]:
         # Ray Data wraps an exception in one of its own, and the cause is lost when that is pickled: only text is left.
         said = re.findall(rf"^{errors.__name__}\.(\w+): (.*)$", str(error), re.MULTILINE)
         for name, message in reversed(said):
-            raise getattr(errors, name)(message) from error
+            if name != ImageError.__name__:  # those become rows, and none should come this far
+                raise getattr(errors, name, RunError)(message) from error
         raise RunError(
             f"A task of the run failed: {_last_line(error)}. What was committed stays; run again."
         ) from error

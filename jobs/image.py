@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ def score_files(
 ) -> list[FileResult]:
     """Score files in order; one that cannot be read does not keep the others from it."""
     model = ArtiMuse.load(checkpoint, protocol=protocol, device=device, dtype=dtype, batch_size=batch_size)
+    if protocol is None:
+        print(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
     results: list[FileResult] = []
     batch: list[tuple[str, Any]] = []
     for file, data in zip(files, fetch_many(files, options.max_bytes), strict=True):

@@ -75,7 +75,7 @@ class Listing:
 
     def notes(self) -> list[str]:
         """What to tell the user about files that were left out."""
-        notes = [f"Left out, not being readable: {folder}." for folder in self.unlisted]
+        notes = [f"Left out, not looked into: {folder}." for folder in self.unlisted]
         if self.skipped and not self.by_pattern:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.skipped.most_common(8))
             notes.append(f"Left out, not being called like images: {kinds}.")
@@ -103,6 +103,9 @@ def _walk(root: str, unlisted: list[str]) -> Iterator[ListedFile]:
     """All files below a folder that do not begin with a dot; notes the folders that it may not look into."""
     for parent, folders, names in os.walk(root, onerror=lambda error: unlisted.append(str(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A link to a folder could lead in a circle, or to the same pictures again.
+        linked = [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
+        unlisted.extend(f"{path} (a link)" for path in linked)
         # A folder that is called like an image is reported, not overlooked; what is in it is walked all the same.
         names += [name for name in folders if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         for name in sorted(names):
@@ -116,7 +119,7 @@ def local_file(path: str, base: str) -> ListedFile:
     try:
         status = os.stat(path)
         size, version = status.st_size, f"{status.st_size}-{status.st_mtime_ns}"
-    except OSError:  # a dangling link, for one: its row will say so
+    except (OSError, ValueError):  # a dangling link, or a NUL in the name: its row will say so
         size, version = None, None
     try:
         path.encode()

@@ -93,8 +93,15 @@ def _sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageError]:
         if row["uri"] is not None:
             yield row["uri"]
             continue
-        images = _embedded_images(row["source_file"], row["source_row_group"])
-        image = images[row["source_row"]].as_py()
+        try:
+            image = _embedded_images(row["source_file"], row["source_row_group"])[row["source_row"]].as_py()
+        except FileNotFoundError:
+            yield ImageError("missing", f"The Parquet file of the image is gone: {row['source_file']}.")
+            continue
+        except (OSError, pa.ArrowException, IndexError) as error:
+            detail = " ".join(str(error).split())[:200]
+            yield ImageError("fetch_failed", f"{row['source_file']}: {type(error).__name__}: {detail}", retryable=True)
+            continue
         data = image.get("bytes") if isinstance(image, dict) else image
         yield data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")
 

@@ -6,6 +6,7 @@ made with a conditional PUT, kept fresh by its owner; one that was not renewed f
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,9 +15,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
-from artimuse_actor.errors import StoreLocked
+from artimuse_actor.errors import StoreError, StoreLocked
 from jobs.storage import LocalPlace, Place
 
 LOCK_FILE: Final = "_lock"
@@ -36,7 +38,22 @@ def run_lock(place: Place, run_id: str) -> Iterator[None]:
 
 
 def _owner(run_id: str) -> dict[str, Any]:
-    return {"run_id": run_id, "host": socket.gethostname(), "pid": os.getpid(), "renewed_at": time.time()}
+    return {
+        "run_id": run_id,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "processes": _process_space(),
+        "renewed_at": time.time(),
+    }
+
+
+def _process_space() -> str:
+    """Where a process id means what it means here: this boot of this machine, and its container if it is in one."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _refusal(place: Place, raw: bytes) -> StoreLocked:
@@ -84,18 +101,29 @@ def _object_lock(place: Place, run_id: str) -> Iterator[None]:
     finally:
         stop.set()
         renewer.join()
-        place.delete(LOCK_FILE)
+        if _is_ours(place, run_id):
+            place.delete(LOCK_FILE)
 
 
 def _renew(place: Place, run_id: str, stop: threading.Event) -> None:
     while not stop.wait(RENEW_EVERY_S):
-        place.write(LOCK_FILE, json.dumps(_owner(run_id)).encode())
+        # A renewal that fails is tried again; ten may fail before anyone takes the lock for abandoned.
+        with contextlib.suppress(StoreError):
+            if _is_ours(place, run_id):
+                place.write(LOCK_FILE, json.dumps(_owner(run_id)).encode())
+
+
+def _is_ours(place: Place, run_id: str) -> bool:
+    try:
+        return bool(json.loads(place.read(LOCK_FILE))["run_id"] == run_id)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_stale(raw: bytes) -> bool:
     try:
         owner = json.loads(raw)
-        if owner["host"] == socket.gethostname() and not _is_alive(int(owner["pid"])):
+        if owner["processes"] == _process_space() and not _is_alive(int(owner["pid"])):
             return True
         return time.time() - float(owner["renewed_at"]) > STALE_AFTER_S
     except (ValueError, KeyError, TypeError):

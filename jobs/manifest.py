@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,12 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import ManifestError, UsageError
+from artimuse_actor.errors import ManifestError, StoreError, UsageError
 from jobs.listing import ListedFile, list_local, list_s3, local_file
 from jobs.storage import s3_filesystem
 from schemas.manifest import MANIFEST, PLANNED_ROWS
 
 BATCH_ROWS: Final = 65_536
+_ABSOLUTE: Final = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
+_MAX_POINTS: Final = 10**15
 
 ROWS: Final = pa.schema([*PLANNED_ROWS, MANIFEST.field("gt_score")])
 """A batch of a manifest: what a plan keeps of each row, and the ground truth if there is one."""
@@ -98,7 +101,7 @@ def _open_manifest(source: str, options: ManifestOptions) -> Manifest:
     if source.lower().endswith(".json"):
         return _read_test_json(source, options)
     files = list_s3(source) if source.startswith("s3://") else list_local(source)
-    parquet = [file for file in files.named if _names_parquet(file.path)]
+    parquet = [file for file in files.named if _names_parquet(file.path) and not _is_hidden(file.image_id)]
     # A pattern or a single name means what it says; from a folder only what is called like an image is taken.
     pictures = files.pictures if not files.by_pattern else [f for f in files.named if not _names_parquet(f.path)]
     if parquet and not pictures:
@@ -121,14 +124,32 @@ def write_manifest(manifest: Manifest, out: str) -> int:
 
     Raises:
         ManifestError: its images are embedded, so it is a manifest that can be used as it is.
+        UsageError: the file is not called like a Parquet file, and would not be taken for a manifest.
+        StoreError: it cannot be written.
     """
+    if not _names_parquet(out):
+        raise UsageError(f"--out {out}: a manifest is called something.parquet, so that `score` knows it for one.")
+    remote = out.startswith("s3://")
+    path = out if remote else os.path.abspath(os.path.expanduser(out))
     rows = 0
-    with _parquet_writer(out) as writer:
-        for batch in manifest.batches():
-            if batch.rows["source_file"].null_count < batch.rows.num_rows:
-                raise ManifestError(f"{manifest.source}: holds its images itself; use it as it is.")
-            writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
-            rows += batch.rows.num_rows
+    try:
+        if not remote:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        # Whole or not at all: the file gets its name when it is complete.
+        with tempfile.TemporaryDirectory(dir=None if remote else os.path.dirname(path), prefix=".manifest-") as folder:
+            aside = os.path.join(folder, "manifest.parquet")
+            with pq.ParquetWriter(aside, MANIFEST, compression="zstd") as writer:
+                for batch in manifest.batches():
+                    if batch.rows["source_file"].null_count < batch.rows.num_rows:
+                        raise ManifestError(f"{manifest.source}: holds its images itself; use it as it is.")
+                    writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
+                    rows += batch.rows.num_rows
+            if remote:
+                s3_filesystem().put_file(aside, path)
+            else:
+                os.replace(aside, path)
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written: {error}.") from error
     return rows
 
 
@@ -173,7 +194,7 @@ class ParquetManifest:
         """See `Manifest`."""
         for file in self.files:
             with _open_parquet(file.path) as parquet:
-                reader = _ColumnReader(file.path, parquet.schema_arrow, self.options)
+                reader = _ColumnReader(file, parquet.schema_arrow, self.options)
                 first_row = 0
                 for group in range(parquet.num_row_groups):
                     row_in_group = 0
@@ -214,8 +235,11 @@ class _Head:
 class _ColumnReader:
     """Which columns of one Parquet file are the id, the uri and so on; checks them and renames them."""
 
-    def __init__(self, path: str, schema: pa.Schema, options: ManifestOptions) -> None:
-        self.path = path
+    def __init__(self, file: ListedFile, schema: pa.Schema, options: ManifestOptions) -> None:
+        self.path = path = file.path
+        self.file = file
+        if doubled := [name for name in set(schema.names) if schema.names.count(name) > 1]:
+            raise ManifestError(f"{path}: has two columns of the name {doubled[0]!r}. Rename one of them.")
         self.options = options
         self.uri = self._pick(schema, options.uri_column, "uri")
         image = schema.field("image") if "image" in schema.names else None
@@ -242,21 +266,23 @@ class _ColumnReader:
         if self.id:
             image_id = self._strings(table, self.id)
             self._no_null(image_id, self.id, first_row)
-        elif self.uri:
-            image_id = uri
         else:
-            name = os.path.basename(self.path)
-            image_id = pa.array([f"{name}#{row}" for row in range(first_row, first_row + count)], pa.string())
+            rows = [f"{self.file.image_id}#{row}" for row in range(first_row, first_row + count)]
+            image_id = pc.coalesce(uri, pa.array(rows, pa.string()))
         if not self.embedded and self.uri:
             self._no_null(uri, self.uri, first_row)
         here = pc.is_null(uri)
+        version = self._strings(table, self.version) if self.version else pa.nulls(count, pa.string())
+        if not self.version:
+            # An embedded image may have changed whenever the file around it did.
+            version = pc.if_else(here, pa.scalar(self.file.version, pa.string()), version)
         none = pa.nulls(count, pa.int32())
         numbers = pa.array(range(row_in_group, row_in_group + count), pa.int32())
         return pa.table(
             [
                 image_id,
                 _absolute(uri, self.options.images),
-                self._strings(table, self.version) if self.version else pa.nulls(count, pa.string()),
+                version,
                 pc.if_else(here, self.path, pa.nulls(count, pa.string())).dictionary_encode(),
                 pc.if_else(here, pa.scalar(group, pa.int32()), none),
                 pc.if_else(here, numbers, none),
@@ -313,7 +339,7 @@ def _read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
         raise ManifestError(f"{source}: is not valid JSON: {error}.") from error
     if not isinstance(entries, list):
         raise ManifestError(f'{source}: is not a list of {{"image": …, "gt_score": …}}.')
-    base = options.images or _images_beside(source)
+    base = _absolute_base(options.images) if options.images else _images_beside(source)
     rows: dict[str, tuple[str, str | None, float | None]] = {}
     for number, entry in enumerate(entries):
         image = entry.get("image") if isinstance(entry, dict) else None
@@ -322,6 +348,8 @@ def _read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
         truth = entry.get("gt_score")
         if truth is not None and (isinstance(truth, bool) or not isinstance(truth, int | float)):
             raise ManifestError(f"{source}, entry {number}: `gt_score` is {truth!r}, not a number. No image was read.")
+        if isinstance(truth, int) and abs(truth) > _MAX_POINTS:
+            raise ManifestError(f"{source}, entry {number}: `gt_score` is beyond any scale. No image was read.")
         uri = f"{base.rstrip('/')}/{image}"
         version = None if uri.startswith("s3://") else local_file(uri, base).version
         rows.setdefault(image, (uri, version, truth))
@@ -339,13 +367,16 @@ def _images_beside(source: str) -> str:
 
 def _absolute(uri: pa.Array, base: str | None) -> pa.Array:
     """Relative paths from `base`, or from the current folder: tasks run elsewhere."""
-    relative = pc.invert(pc.match_substring_regex(uri, r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"))
+    relative = pc.invert(pc.match_substring_regex(uri, _ABSOLUTE))
     if not pc.any(relative).as_py():
         return uri
-    root = (base or "").rstrip("/") or os.getcwd()
-    if not re.match(r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)", root):
-        root = os.path.abspath(root)
-    return pc.if_else(relative, pc.binary_join_element_wise(root, uri, "/"), uri)
+    return pc.if_else(relative, pc.binary_join_element_wise(_absolute_base(base or os.getcwd()), uri, "/"), uri)
+
+
+def _absolute_base(folder: str) -> str:
+    if re.match(_ABSOLUTE, folder):
+        return folder.rstrip("/")
+    return os.path.abspath(os.path.expanduser(folder))
 
 
 def _is_unicode(text: str) -> bool:
@@ -374,6 +405,11 @@ def _smallest_leaf(schema: pa.Schema) -> str:
     return plain[0] if plain else "image.path" if pa.types.is_struct(schema.field("image").type) else "image"
 
 
+def _is_hidden(relative: str) -> bool:
+    """Whether dataset readers pass over a file: work in progress of a store, for one."""
+    return any(part.startswith(("_", ".")) for part in relative.split("/"))
+
+
 def _names_parquet(path: str) -> bool:
     return path.lower().endswith((".parquet", ".parq"))
 
@@ -392,17 +428,3 @@ def _open_parquet(path: str) -> Iterator[Any]:
             yield parquet
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from error
-
-
-@contextmanager
-def _parquet_writer(out: str) -> Iterator[Any]:
-    if out.startswith("s3://"):
-        with s3_filesystem().open(out, "wb") as file, pq.ParquetWriter(file, MANIFEST, compression="zstd") as writer:
-            yield writer
-        return
-    path = os.path.abspath(os.path.expanduser(out))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.tmp"
-    with pq.ParquetWriter(temporary, MANIFEST, compression="zstd") as writer:
-        yield writer
-    os.replace(temporary, path)

@@ -114,7 +114,7 @@ class Plan:
         return min(self.unit_rows, shard.rows - unit * self.unit_rows)
 
     def to_json(self) -> str:
-        """As it stands in `plan.json`."""
+        """As it stands in `_plan.json`."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
@@ -142,9 +142,9 @@ class HeldIds:
     file_of_row: NDArray[np.int32]
 
 
-def default_unit_rows(manifest_rows: int) -> int:
+def default_unit_rows(pending_rows: int) -> int:
     """Rows of a unit: 200, but fewer for a small job, so that it keeps several actors busy and shows progress."""
-    return max(MIN_UNIT_ROWS, min(MAX_UNIT_ROWS, manifest_rows // _UNITS_OF_A_SMALL_JOB))
+    return max(MIN_UNIT_ROWS, min(MAX_UNIT_ROWS, pending_rows // _UNITS_OF_A_SMALL_JOB))
 
 
 def make_plan(
@@ -161,7 +161,7 @@ def make_plan(
     is taken as unchanged. Nothing is committed unless the whole manifest is in order.
 
     Raises:
-        ManifestError: an id is doubled; the message names both rows.
+        ManifestError: there are no rows, or an id is doubled; the message names both rows.
     """
     writer = _ShardWriter(place, f"{RUNS}/{plan_id}/rows", unit_rows, shard_rows)
     hashes: list[NDArray[np.uint64]] = []
@@ -185,10 +185,13 @@ def make_plan(
                 files = held.file_of_row[places[is_changed]]
                 changed.append((files, rows.filter(pa.array(is_changed))))
             pending.append(rows if is_new.all() else rows.filter(pa.array(is_new)))
-            # The first shard decides the unit size, and a small job is known to be small only at its end.
             if sum(map(len, pending)) >= shard_rows:
                 pending = writer.write_full_shards(pending)
+        if not manifest_rows:
+            raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
         _refuse_doubles(hashes, starts_of_batches)
+        if writer.unit_rows is None:
+            writer.unit_rows = default_unit_rows(manifest_rows - held_rows)
         writer.write_rest(pending)
         writer.write_replacements(changed, held.files)
     except BaseException:
@@ -264,8 +267,8 @@ class _ShardWriter:
             self._write(table.filter(pa.array(file_of_row == index)), files[index])
 
     def _write(self, table: pa.Table, replaces: str | None) -> None:
-        if self.unit_rows is None:
-            self.unit_rows = default_unit_rows(table.num_rows)
+        if self.unit_rows is None:  # a whole shard before the end of the manifest: no small job
+            self.unit_rows = MAX_UNIT_ROWS
         shard = ShardPlan(len(self.shards), table.num_rows, -(-table.num_rows // self.unit_rows), replaces)
         table = table.unify_dictionaries().combine_chunks()
         # Ids and uris are all different: dictionaries of them take a third of the time, and bytes.

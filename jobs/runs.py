@@ -47,6 +47,8 @@ class RunRecord:
         scored_rows: rows that this run committed.
         failed_rows: of these, errors.
         images_per_s: speed after the first unit.
+        device: what scored, `cpu` or `cuda`; None if nothing had to be.
+        dtype: in which precision.
         seconds: wall time by phase: `plan`, and `score` with Ray's start and the loading of the model.
     """
 
@@ -62,6 +64,8 @@ class RunRecord:
     scored_rows: int = 0
     failed_rows: int = 0
     images_per_s: float | None = None
+    device: str | None = None
+    dtype: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
@@ -73,7 +77,7 @@ class RunRecord:
         """Put the record into the store."""
         raw = asdict(self)
         raw["arguments"] = {name: _printable(value) for name, value in self.arguments.items()}
-        place.write(f"_runs/{self.run_id}/run.json", json.dumps(raw, indent=1, ensure_ascii=False).encode())
+        place.write(f"_runs/{self.run_id}/run.json", json.dumps(raw, indent=1).encode())
 
 
 def read_runs(place: Place) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,15 +16,17 @@ from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import PIXEL_BYTES, DecodeOptions
+from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocols import Protocol, get_protocol, guess_protocol
 from jobs.commit import ShardCommitter
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest import Manifest, ManifestOptions, open_manifest
-from jobs.plan import SHARD_ROWS, Plan, make_plan
+from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan
 from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
+from jobs.storage import TEMPORARY
 from jobs.store import Counts, Store
 from schemas.fingerprint import Fingerprint
 from schemas.scores import UNIT
@@ -74,9 +77,9 @@ class ScoreSettings:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("--unit-size", self.unit_size), ("--actors", self.actors)):
-            if value is not None and value < 1:
-                raise UsageError(f"{option} takes a whole number from 1, not {value}.")
+        for option, value, most in (("--unit-size", self.unit_size, MAX_UNIT_ROWS), ("--actors", self.actors, 100_000)):
+            if value is not None and not 1 <= value <= most:
+                raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     """
     clock = _Clock()
     checkpoint = open_checkpoint(settings.checkpoint)
-    protocol = get_protocol(settings.protocol) if settings.protocol else guess_protocol(settings.checkpoint)
+    protocol = _protocol(settings, checkpoint)
     fingerprint = Fingerprint(
         checkpoint=checkpoint.name,
         checkpoint_digest=checkpoint.digest,
@@ -125,7 +128,9 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     record = RunRecord(new_run_id(), arguments or {}, fingerprint)
     errors: Counter[str] = Counter()
     with run_lock(store.place, record.run_id):
+        store.place.delete_tree(TEMPORARY)  # of runs that were killed while they wrote
         plan = _plan(store, manifest, record.run_id, settings)
+        store.declare()
         clock.lap(record, "plan")
         committer = ShardCommitter(store, plan)
         record.plan_id, record.manifest_rows = plan.plan_id, plan.manifest_rows
@@ -183,7 +188,12 @@ def pipeline(
             num_gpus=1 if actor.device == "cuda" else 0,
         )
         .map_batches(
-            UnitStager(store.place, plan, store.schema, run_id), batch_size=None, batch_format="pyarrow", num_cpus=0.25
+            UnitStager(store.place, plan, store.schema, run_id),
+            # Ray sets CPUs aside for every step that may use more; of two it left the loaders one, of 24 about 14.
+            compute=ray.data.TaskPoolStrategy(size=actors),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
         )
     )
 
@@ -206,6 +216,8 @@ def _score_units(
         device = cluster.device(settings.device)
         actors = settings.actors or cluster.default_actors(device)
         actor = replace(actor, device=device, actors_per_node=actors)
+        record.device = device
+        record.dtype = AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype
         receipts = pipeline(committer.units, store, plan, actor, actors, settings.decode, record.run_id)
         with own_errors():
             for receipt in receipts.iter_rows():
@@ -216,6 +228,14 @@ def _score_units(
                 record.images_per_s = progress.images_per_s
                 committer.unit_staged(receipt["shard"], receipt["unit"])
     return errors
+
+
+def _protocol(settings: ScoreSettings, checkpoint: Checkpoint) -> Protocol:
+    if settings.protocol:
+        return get_protocol(settings.protocol)
+    guessed = guess_protocol(str(checkpoint.folder.resolve()))
+    print(f"Protocol {guessed.name}, guessed from the checkpoint's name.", file=sys.stderr)
+    return guessed
 
 
 def _plan(store: Store, manifest: Manifest, run_id: str, settings: ScoreSettings) -> Plan:
@@ -230,12 +250,12 @@ def _plan(store: Store, manifest: Manifest, run_id: str, settings: ScoreSettings
 
 def _reconcile(store: Store, plan: Plan) -> None:
     """Count both sides: what the plan promised, and what the table holds."""
-    missing = [shard for shard in plan.shards if shard.index not in store.committed(plan)]
+    missing = len(plan.shards) - len(store.committed(plan))
     rows = store.row_count()
     expected = plan.store_rows + plan.new_rows
     if missing or rows != expected:
         raise RunError(
-            f"The table holds {rows:,} rows, {expected:,} were planned, and {len(missing)} shards are not committed. "
+            f"The table holds {rows:,} rows, {expected:,} were planned, and {missing} shards are not committed. "
             "Run the same command again; what is committed stays."
         )
 

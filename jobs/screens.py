@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from artimuse_actor.protocols import guess_protocol
 from jobs.progress import format_seconds
 
 if TYPE_CHECKING:
     from jobs.image import FileResult
     from jobs.score import ScoreResult, ScoreSettings
     from jobs.status import StoreStatus
-
-
-def show_guess(checkpoint: str) -> None:
-    """Say aloud which protocol a checkpoint's name suggests."""
-    print(f"Protocol {guess_protocol(checkpoint).name}, guessed from the checkpoint's name.", file=sys.stderr)
 
 
 def score_json(result: ScoreResult) -> dict[str, Any]:
@@ -30,6 +23,8 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
         "rows": {"manifest": record.manifest_rows, "held": record.held_rows, "scored": record.scored_rows},
         "store": {"rows": result.counts.rows, "ok": result.counts.ok, "failed": result.counts.failed},
         "errors": dict(result.counts.errors),
+        "new_errors": dict(result.new_errors),
+        "notes": result.notes,
         "images_per_s": record.images_per_s,
         "seconds": record.seconds,
     }

@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import StoreError, UsageError
+from artimuse_actor.errors import BrokenFile, StoreError, UsageError
 from artimuse_actor.fetch import s3_error_code
 
 TEMPORARY: Final = "_runs/tmp"
@@ -149,7 +150,10 @@ class LocalPlace:
         for parent, _, names in os.walk(self.uri(folder)):
             for name in names:
                 full = os.path.join(parent, name)
-                status = os.stat(full)
+                try:
+                    status = os.stat(full)
+                except FileNotFoundError:
+                    continue  # another process is at work in here
                 version = f"{status.st_size}-{status.st_mtime_ns}"
                 found.append(StoredFile(os.path.relpath(full, self.root), status.st_size, version))
         return sorted(found, key=lambda file: file.path)
@@ -169,10 +173,14 @@ class LocalPlace:
         folder = self.uri(TEMPORARY)
         os.makedirs(folder, exist_ok=True)
         temporary = os.path.join(folder, uuid.uuid4().hex)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # a full disk, say: leave it no fuller
+            os.unlink(temporary)
+            raise
         return temporary
 
 
@@ -265,14 +273,32 @@ def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> p
 
     Raises:
         FileNotFoundError: it is not there.
-        StoreError: it is not a whole Parquet file.
+        BrokenFile: it is not a whole Parquet file, or of another table.
     """
+    with _whole_parquet(place, path) as parquet:
+        if unknown := set(columns or ()) - set(parquet.schema_arrow.names):
+            raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(unknown))}")
+        return parquet.read(columns=columns)
+
+
+def read_footer(place: Place, path: str) -> pq.FileMetaData:
+    """Row count and metadata of a Parquet file of our own. Raises as `read_parquet`."""
+    with _whole_parquet(place, path) as parquet:
+        return parquet.metadata
+
+
+@contextmanager
+def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
     with place.open(path) as file:
         try:
-            return pq.ParquetFile(file).read(columns=columns)
+            yield pq.ParquetFile(file)
         except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(
-                f"{place.uri(path)}: is not a whole Parquet file ({error}). Delete it and run again."
+            # pyarrow calls a damaged footer an OSError too, one without a number; others are the storage's fault.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise BrokenFile(
+                f"{place.uri(path)}: is not a whole file of ours ({' '.join(str(error).split())[:200]}). "
+                "Move it away and run again; its rows are scored anew."
             ) from error
 
 

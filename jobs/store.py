@@ -20,13 +20,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from artimuse_actor.errors import StoreError, StoreMismatch
+from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
 from artimuse_actor.protocols import Protocol
 from jobs.ids import IdIndex, hash_strings
-from jobs.plan import HeldIds, Plan, ShardPlan, current_plan, planned_ids
-from jobs.storage import Place, StoredFile, open_place, parquet_bytes, read_parquet
+from jobs.plan import CURRENT_PLAN, HeldIds, Plan, ShardPlan, current_plan, planned_ids
+from jobs.storage import Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
 from jobs.version import CODE_VERSION
 from schemas.fingerprint import Fingerprint
 from schemas.scores import CODE_KEY, FINGERPRINT_KEY, OK, PLAN_KEY, scores_schema
@@ -91,31 +90,28 @@ class Store:
             raise StoreError(
                 f"{out}: is no store of scores (it has no {STORE_FILE}). Name the --out of a run."
             ) from None
-        except (ValueError, OSError) as error:
-            raise StoreError(f"{place.uri(STORE_FILE)}: cannot be read: {error}") from error
-        if raw.get("format") != _FORMAT:
-            raise StoreError(f"{out}: was written in format {raw.get('format')}, this version reads {_FORMAT}.")
-        fingerprint = Fingerprint(**raw["fingerprint"])
-        return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]))
+        except ValueError as error:
+            raise StoreError(f"{place.uri(STORE_FILE)}: is not valid JSON: {error}.") from error
+        try:
+            if raw["format"] != _FORMAT:
+                raise StoreError(f"{out}: was written in format {raw['format']}, this version reads {_FORMAT}.")
+            fingerprint = Fingerprint(**raw["fingerprint"])
+            return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]))
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{place.uri(STORE_FILE)}: is not the description of a store.") from error
 
     @classmethod
     def for_run(cls, out: str, fingerprint: Fingerprint, protocol: Protocol, keep_distribution: bool) -> Store:
-        """The store that a run writes to; made if it is not there.
+        """The store that a run writes to; `declare` makes it if it is not there.
 
         Raises:
             StoreMismatch: it holds other scores than this run would make.
         """
         place = open_place(out)
-        questions = tuple(protocol.score_questions)
-        raw = {
-            "format": _FORMAT,
-            "fingerprint": asdict(fingerprint),
-            "questions": questions,
-            "keep_distribution": keep_distribution,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        if place.create(STORE_FILE, json.dumps(raw, indent=1).encode()):
-            return cls(place, fingerprint, questions, keep_distribution)
+        try:
+            place.read(STORE_FILE)
+        except FileNotFoundError:
+            return cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution)
         store = cls.open(out)
         if not store.fingerprint.same_scores(fingerprint):
             raise StoreMismatch(
@@ -127,6 +123,17 @@ class Store:
                 f"{out} keeps no distributions. Leave out --keep-distribution, or choose another --out."
             )
         return store
+
+    def declare(self) -> None:
+        """Write down whose scores these are, if it is not written yet: once the manifest has proved to be in order."""
+        raw = {
+            "format": _FORMAT,
+            "fingerprint": asdict(self.fingerprint),
+            "questions": self.questions,
+            "keep_distribution": self.keep_distribution,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.place.create(STORE_FILE, json.dumps(raw, indent=1).encode())
 
     def scores_files(self) -> list[StoredFile]:
         """The committed shards."""
@@ -220,14 +227,19 @@ class Store:
         self._write_shard(plan, shard, table)
 
     def retire(self, plan: Plan) -> None:
-        """Commit what of an abandoned plan is staged, as shards that are smaller than planned, and drop the rest."""
+        """Commit what of an abandoned plan is staged, and end the plan; what was not staged is planned anew.
+
+        The smaller shards go by names of their own, so that nobody takes them for the planned ones. Killed in the
+        middle, this is done again with the same result: the plan is there until its staging is gone.
+        """
         staged, done = self.staged(plan), self.committed(plan)
         present = {file.path for file in self.scores_files()}
         for shard in plan.shards:
             units = sorted(staged[shard.index])
             if units and shard.index not in done and (not shard.replaces or shard.replaces in present):
-                self._write_shard(plan, shard, self._staged_rows(plan, shard, units))
+                self._write_shard(plan, shard, self._staged_rows(plan, shard, units), part=True)
         self.discard_work(plan)
+        self.place.delete(CURRENT_PLAN)
 
     def discard_work(self, plan: Plan) -> None:
         """Delete a plan's rows and staging."""
@@ -246,13 +258,13 @@ class Store:
     def _read_staged(self, path: str) -> pa.Table:
         try:
             return read_parquet(self.place, path)
-        except StoreError as error:
+        except BrokenFile as error:
             self.place.delete(path)
             raise StoreError(
                 f"{self.place.uri(path)}: was not whole and is deleted. Run again to score its unit."
             ) from error
 
-    def _write_shard(self, plan: Plan, shard: ShardPlan, table: pa.Table) -> None:
+    def _write_shard(self, plan: Plan, shard: ShardPlan, table: pa.Table, *, part: bool = False) -> None:
         if shard.replaces:
             old = read_parquet(self.place, shard.replaces)
             kept = old.filter(pc.invert(pc.is_in(old["image_id"], table["image_id"].combine_chunks())))
@@ -260,14 +272,16 @@ class Store:
         metadata: dict[Any, Any] = {
             **self.schema.metadata,
             FINGERPRINT_KEY: self.fingerprint.to_json(),
-            PLAN_KEY: plan.plan_id,
+            PLAN_KEY: f"{plan.plan_id}-part" if part else plan.plan_id,
             CODE_KEY: CODE_VERSION,
         }
-        self.place.write(plan.scores_path(shard), parquet_bytes(table.replace_schema_metadata(metadata)))
+        path = plan.scores_path(shard)
+        if part and not shard.replaces:
+            path = path.replace(".parquet", "-part.parquet")
+        self.place.write(path, parquet_bytes(table.replace_schema_metadata(metadata)))
 
     def _was_replaced(self, plan: Plan, shard: ShardPlan) -> bool:
-        with self.place.open(plan.scores_path(shard)) as file:
-            metadata = pq.read_schema(file).metadata or {}
+        metadata = read_footer(self.place, plan.scores_path(shard)).metadata or {}
         return bool(metadata.get(PLAN_KEY) == plan.plan_id.encode())
 
     def _hashed_keys(self, file: StoredFile) -> tuple[Any, Any]:
@@ -275,8 +289,7 @@ class Store:
         return hash_strings(table["image_id"]), hash_strings(table["version"])
 
     def _rows_of(self, file: StoredFile) -> int:
-        with self.place.open(file.path) as opened:
-            return int(pq.read_metadata(opened).num_rows)
+        return int(read_footer(self.place, file.path).num_rows)
 
     def _read_outcomes(self, file: StoredFile) -> pa.Table:
         return read_parquet(self.place, file.path, ["status", "error_type"])

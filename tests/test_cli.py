@@ -89,6 +89,7 @@ def test_every_direct_dependency_is_pinned() -> None:
         ("score photos --out o --batch-size many", "--batch-size takes a whole number from 1 or auto"),
         ("score photos --out o --decode quick", "--decode takes exact or fast"),
         ("score photos --out o --actors 0", "--actors takes a whole number from 1"),
+        ("score photos --out o --unit-size 100000", "--unit-size takes a whole number from 1 to 200"),
         ("image a.jpg --checkpoint . --device tpu", "CheckpointError"),
     ],
 )
@@ -142,3 +143,20 @@ def test_the_program_runs_from_anywhere(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is no store of scores" in done.stderr
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_limits_in_help_are_those_of_the_decoder() -> None:
+    from artimuse_actor import DecodeOptions
+    from jobs.__main__ import MAX_BYTES, MAX_PIXELS
+
+    assert (DecodeOptions().max_bytes, DecodeOptions().max_pixels) == (MAX_BYTES, MAX_PIXELS)
+
+
+def test_names_that_are_no_text_are_printed_all_the_same(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with open(name, "wb") as file:
+        file.write(golden_images()[0].read_bytes())
+    command: list[Any] = [sys.executable, "-m", "jobs", "image", name, "--checkpoint", golden_checkpoint("artimuse")]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=strict, check=True)
+    assert "caf\\udce9.jpg: score " in done.stdout

@@ -5,14 +5,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import golden_images
 from photo_library import make_photo_library
 
-from artimuse_actor.errors import ManifestError, UsageError
+from artimuse_actor.errors import ManifestError, StoreError, UsageError
+from jobs.ids import IdIndex
 from jobs.manifest import Manifest, ManifestOptions, open_manifest, write_manifest
+from jobs.plan import HeldIds, make_plan
+from jobs.storage import open_place
+
+_NO_HASHES = np.empty((0, 2), dtype=np.uint64)
+NOTHING_HELD = HeldIds((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32))
 
 
 def _rows(manifest: Manifest) -> list[dict[str, Any]]:
@@ -199,4 +206,61 @@ def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, monkeypatc
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert open_manifest(str(tmp_path)).notes == [f"Left out, not being readable: {tmp_path}/secret."]
+    assert open_manifest(str(tmp_path)).notes == [f"Left out, not looked into: {tmp_path}/secret."]
+
+
+def test_embedded_images_are_as_old_as_their_file_and_keep_their_folders_apart(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        pq.write_table(pa.table({"image": [part.encode()]}), tmp_path / part / "train.parquet")
+    (tmp_path / "_runs").mkdir()
+    (tmp_path / "_runs" / "rows.parquet").write_bytes(b"of a store, and no part of the manifest")
+    before = _rows(open_manifest(str(tmp_path)))
+    assert [row["image_id"] for row in before] == ["a/train.parquet#0", "b/train.parquet#0"]
+    pq.write_table(pa.table({"image": [b"another"]}), tmp_path / "a" / "train.parquet")
+    after = _rows(open_manifest(str(tmp_path)))
+    assert [old["version"] != new["version"] for old, new in zip(before, after, strict=True)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [('[{"image": "a.jpg", "gt_score": 1%s}]' % ("0" * 400), "beyond any scale"), ("[]", "has no rows")],
+)
+def test_odd_entries_of_a_test_json_are_sentences(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "test.json").write_text(text)
+    with pytest.raises(ManifestError, match=sentence):
+        make_plan(open_place(str(tmp_path / "out")), open_manifest(str(tmp_path / "test.json")), NOTHING_HELD, "p")
+
+
+def test_a_name_with_a_nul_is_a_row_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text(json.dumps([{"image": "a\u0000b.jpg"}]))
+    assert _rows(open_manifest(str(tmp_path / "test.json")))[0]["version"] is None
+
+
+def test_images_of_a_test_json_are_absolute_wherever_they_are_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test.json").write_text('[{"image": "a.jpg"}]')
+    monkeypatch.chdir(tmp_path)
+    options = ManifestOptions(images="images")
+    assert _rows(open_manifest("test.json", options))[0]["uri"] == f"{tmp_path}/images/a.jpg"
+
+
+def test_two_columns_of_one_name_and_mixed_rows(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["uri", "uri"])
+    pq.write_table(twice, tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="two columns of the name 'uri'"):
+        _rows(open_manifest(str(tmp_path / "m.parquet")))
+    _write(tmp_path / "m.parquet", uri=["a.jpg", None], image=[None, b"x"])
+    assert [row["image_id"] for row in _rows(open_manifest(str(tmp_path / "m.parquet")))] == ["a.jpg", "m.parquet#1"]
+
+
+def test_manifests_are_written_under_a_name_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "folder.parquet").mkdir()
+    source = open_manifest(str(tmp_path / "a.jpg"))
+    with pytest.raises(UsageError, match=r"is called something.parquet"):
+        write_manifest(source, str(tmp_path / "manifest"))
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_manifest(source, str(tmp_path / "folder.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder.parquet"]

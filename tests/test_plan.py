@@ -118,6 +118,20 @@ def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_
     assert not list(store.place.files("_runs/p"))
 
 
+def test_a_manifest_without_rows_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uri": pa.array([], pa.string())}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="has no rows"):
+        _plan(_store(tmp_path / "out"), str(tmp_path / "m.parquet"), "p")
+
+
+def test_units_are_small_only_when_all_that_is_pending_is_little(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    ids = [f"{number:05}" for number in range(6_500)]
+    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ids[:1]), "p1"))
+    changed = _plan(store, _manifest(tmp_path / "m.parquet", ids, ["2"] * len(ids)), "p2")
+    assert changed.unit_rows == 101
+
+
 def test_what_an_abandoned_plan_staged_is_kept(tmp_path: Path) -> None:
     store = _store(tmp_path / "out")
     plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"]), "p1", unit_rows=2, shard_rows=4)
@@ -126,6 +140,38 @@ def test_what_an_abandoned_plan_staged_is_kept(tmp_path: Path) -> None:
     assert sorted(_table(tmp_path / "out")) == ["c", "d"]
     _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e", "f"]), "p2"))
     assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_an_abandoned_plan_that_is_asked_for_again_is_planned_anew(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    source = _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"])
+    plan = _plan(store, source, "p1", unit_rows=2)
+    _stage(store, plan, plan.shards[0], [0])
+    # The next call has another manifest, which proves to be bad, and then the first command is given again.
+    store.retire(plan)
+    assert store.current_plan() is None
+    store.retire(plan)  # killed in the middle, it is done once more
+    again = _plan(store, source, "p2", unit_rows=2)
+    assert (again.held_rows, again.new_rows) == (2, 3)
+    _complete(store, again)
+    assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e"]
+    assert store.row_count() == again.store_rows + again.new_rows
+
+
+def test_of_an_abandoned_replacement_only_what_was_staged_is_new(tmp_path: Path) -> None:
+    store = _store(tmp_path / "out")
+    ids = ["a", "b", "c", "d"]
+    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ids), "p1"), 1.0)
+    source = _manifest(tmp_path / "m.parquet", ids, ["2"] * 4)
+    plan = _plan(store, source, "p2", unit_rows=2)
+    _stage(store, plan, plan.shards[0], [0], 2.0)
+    store.retire(plan)
+    assert not store.committed(plan)
+    assert _table(tmp_path / "out") == {"a": 2.0, "b": 2.0, "c": 1.0, "d": 1.0}
+    again = _plan(store, source, "p3", unit_rows=2)
+    assert [shard.rows for shard in again.shards] == [2]
+    _complete(store, again, 3.0)
+    assert _table(tmp_path / "out") == {"a": 2.0, "b": 2.0, "c": 3.0, "d": 3.0}
 
 
 def test_a_plan_is_void_when_a_scores_file_it_did_not_make_is_gone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
-from jobs.lock import run_lock
+from jobs.lock import _owner, run_lock
 from jobs.storage import LocalPlace, Place, open_place, s3_filesystem
 
 
@@ -78,12 +79,7 @@ def test_a_lock_whose_owner_died_is_taken_over(place: Place) -> None:
     if dead == 0:
         os._exit(0)
     os.waitpid(dead, 0)
-    import json
-    import socket
-    import time
-
-    owner = {"run_id": "dead", "host": socket.gethostname(), "pid": dead, "renewed_at": time.time()}
-    place.write("_lock", json.dumps(owner).encode())
+    place.write("_lock", json.dumps(_owner("dead") | {"pid": dead}).encode())
     with run_lock(place, "run-2"):
         assert b"run-2" in place.read("_lock")
 
