@@ -10,8 +10,8 @@ from typing import Final
 COMMANDS: Final = ("", "score", "manifest", "status", "image", "demo")
 _HEAD: Final = """# The command line
 
-Made by `make docs` from `--help`; a test keeps the two equal. Exit codes: 0 done (failed images included, and said),
-1 the run stopped, 2 wrong usage, 130 interrupted. `artimuse --debug COMMAND …` shows the traceback of an error.
+Made by `make docs` from `--help`; a test keeps the two equal. Exit codes: 0 done (failed images included, and said;
+`artimuse image` ends with 1 for them), 1 the run stopped, 2 wrong usage, 130 interrupted. `artimuse --debug COMMAND …` shows the traceback of an error.
 """
 
 

@@ -189,7 +189,7 @@ def pipeline(
         )
         .map_batches(
             UnitStager(store.place, plan, store.schema, run_id),
-            # Ray sets CPUs aside for every step that may use more; of two it left the loaders one, of 24 about 14.
+            # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
             compute=ray.data.TaskPoolStrategy(size=actors),
             batch_size=None,
             batch_format="pyarrow",
