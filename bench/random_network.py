@@ -1,0 +1,171 @@
+"""A network of random weights, made where it runs, with prompts and pictures of the real lengths and sizes.
+
+Speed does not depend on the weights, so a benchmark needs no checkpoint and no tokenizer. What it cannot tell: how much
+bfloat16 moves the scores of a *trained* network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch.nn import functional
+from transformers import InternVLForConditionalGeneration
+
+from artimuse_actor.network_config import LanguageConfig, NetworkConfig, VisionConfig
+from artimuse_actor.prompts import SplitPrompts
+from artimuse_actor.scoring import LEVEL_COUNT
+from artimuse_actor.weights import build_network
+
+HEAD_TOKENS: Final = 41  # the system message, the header of the user's turn and `<img>`
+TAIL_TOKENS: Final = 213  # `</img>`, the score question and the assistant's header
+IMAGE_TOKEN_ID: Final = 0
+
+_WEIGHT_STD: Final = 0.02
+_LAYER_SCALE: Final = 0.1
+_LOGIT_STD: Final = 2.0  # levels as unequal as a trained network's, so that scores differ from picture to picture
+
+
+def network_config(
+    *,
+    vision_hidden: int,
+    vision_layers: int,
+    vision_heads: int,
+    hidden: int,
+    intermediate: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    vocabulary: int,
+) -> NetworkConfig:
+    """Sizes of a network of ArtiMuse's kind; what is not an argument is as published."""
+    vision = VisionConfig(
+        hidden_size=vision_hidden,
+        intermediate_size=4 * vision_hidden,
+        num_layers=vision_layers,
+        num_heads=vision_heads,
+        image_size=448,
+        patch_size=14,
+        layer_norm_eps=1e-6,
+        qkv_bias=True,
+        hidden_act="gelu",
+    )
+    language = LanguageConfig(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        vocab_size=vocabulary,
+        rope_theta=1e6,
+        rms_norm_eps=1e-6,
+        hidden_act="silu",
+        max_position_embeddings=32768,
+        tie_word_embeddings=False,
+    )
+    return NetworkConfig(vision, language)
+
+
+SMALL: Final = network_config(
+    vision_hidden=64,
+    vision_layers=2,
+    vision_heads=2,
+    hidden=256,
+    intermediate=1024,
+    layers=4,
+    heads=4,
+    kv_heads=2,
+    vocabulary=2048,
+)
+"""For a run of seconds on a CPU."""
+
+MEDIUM: Final = network_config(
+    vision_hidden=192,
+    vision_layers=8,
+    vision_heads=3,
+    hidden=512,
+    intermediate=2688,
+    layers=16,
+    heads=8,
+    kv_heads=2,
+    vocabulary=10240,
+)
+"""The proportions of the published network at an eightieth of its operations, for one CPU thread."""
+
+FULL: Final = network_config(
+    vision_hidden=1024,
+    vision_layers=24,
+    vision_heads=16,
+    hidden=3584,
+    intermediate=18944,
+    layers=28,
+    heads=28,
+    kv_heads=4,
+    vocabulary=151674,
+)
+"""InternVL3-8B, as published."""
+
+
+def with_layers(config: NetworkConfig, layers: int) -> NetworkConfig:
+    """The same widths with fewer layers in the language model."""
+    return replace(config, language=replace(config.language, num_layers=layers))
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """What both contestants of a benchmark are made from.
+
+    Attributes:
+        config: the sizes.
+        network: random weights in transformers' modules.
+        prompts: one score prompt of 510 tokens, cut as the product cuts it.
+        level_ids: (101,) int64 on the network's device, ids of the score tokens.
+    """
+
+    config: NetworkConfig
+    network: InternVLForConditionalGeneration
+    prompts: SplitPrompts
+    level_ids: torch.Tensor
+
+
+def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> RandomModel:
+    """Random weights, prompt and level ids.
+
+    The weights are scaled so that activations stay finite in bfloat16 and different pictures get different scores.
+
+    Args:
+        config: the sizes.
+        device: where the weights are made, and stay.
+        dtype: of the weights.
+        seed: of all of it; the weights also depend on the device.
+    """
+    network = build_network(config, image_token_id=IMAGE_TOKEN_ID, device=device, dtype=dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if "norm" in name:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+        elif "lambda_" in name:
+            parameter.fill_(_LAYER_SCALE)
+        elif name == "lm_head.weight":
+            parameter.normal_(0.0, _LOGIT_STD / config.language.hidden_size**0.5, generator=generator)
+        else:
+            parameter.normal_(0.0, _WEIGHT_STD, generator=generator)
+    ids = torch.randperm(config.language.vocab_size - 1, generator=torch.Generator().manual_seed(seed)) + 1
+    level_ids, words = ids[:LEVEL_COUNT], ids[LEVEL_COUNT:][: HEAD_TOKENS + TAIL_TOKENS].tolist()
+    prompts = SplitPrompts(head=tuple(words[:HEAD_TOKENS]), shared=(), tails=(tuple(words[HEAD_TOKENS:]),))
+    return RandomModel(config, network, prompts, level_ids.to(device))
+
+
+def random_pictures(count: int, seed: int = 0) -> torch.Tensor:
+    """(count, 448, 448, 3) uint8 on the CPU: soft blobs of colour, each picture of another contrast and grain."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = []
+    for _ in range(count):
+        cells = int(torch.randint(2, 64, (), generator=generator))
+        contrast = 0.2 + 0.8 * torch.rand((), generator=generator)
+        mean = torch.rand(3, 1, 1, generator=generator)
+        blobs = torch.rand(1, 3, cells, cells, generator=generator) - 0.5
+        smooth = functional.interpolate(blobs, size=(448, 448), mode="bicubic")[0]
+        pictures.append(((mean + contrast * smooth).clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0))
+    return torch.stack(pictures)

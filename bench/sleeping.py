@@ -1,0 +1,47 @@
+"""The product's actor with a model that only sleeps, at the pace of a GPU, and writes down when."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+import artimuse_actor.actor
+from artimuse_actor.actor import ActorConfig, ArtiMuseActor
+from artimuse_actor.images import Pixels
+
+PACE_VARIABLE = "ARTIMUSE_BENCH_SECONDS_PER_IMAGE"
+LOG_VARIABLE = "ARTIMUSE_BENCH_LOG"
+
+
+class SleepingModel:
+    """Sleeps where `ArtiMuse.score_pixels` would compute; at pace 0 it reads every pixel once instead."""
+
+    def __init__(self) -> None:
+        self._seconds_per_image = float(os.environ[PACE_VARIABLE])
+        self._log = Path(os.environ[LOG_VARIABLE])
+
+    def score_pixels(self, pixels: Pixels) -> Any:
+        """(N, 448, 448, 3) uint8 → mean values for scores; one line of the log: start, end, N."""
+        start = time.time()
+        if self._seconds_per_image:
+            time.sleep(len(pixels) * self._seconds_per_image)
+            means = np.zeros(len(pixels))
+        else:
+            means = np.array([picture.mean() for picture in pixels])
+        with self._log.open("a") as log:
+            log.write(f"{start} {time.time()} {len(pixels)}\n")
+        return SimpleNamespace(score=means[:, None], std=np.zeros((len(pixels), 1)))
+
+
+class SleepingActor(ArtiMuseActor):
+    """`ArtiMuseActor` in everything but its model."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        with patch.object(artimuse_actor.actor, "_load_model", lambda _: SleepingModel()):
+            super().__init__(config)

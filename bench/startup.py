@@ -1,0 +1,140 @@
+"""How long a user waits: for the help, for a finished job to say so, for the first scored image.
+
+    python bench/startup.py [--small]
+
+Commands as a user types them, each a few times, in turn. The first score is there when the first staging or scores file
+is: it includes the start of Python, the plan, the start of Ray and the loading of the (tiny) model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+
+import pyarrow as pa
+
+from artimuse_actor.images import DecodeOptions
+from artimuse_actor.protocols import ARTIMUSE
+from bench.machine import ROOT, machine_line
+from bench.photos import make_photos
+from bench.plan import write_manifest
+from jobs.manifest import open_manifest
+from jobs.plan import make_plan, unit_rows_of
+from jobs.storage import parquet_bytes
+from jobs.store import Store
+from schemas.fingerprint import Fingerprint
+
+CHECKPOINT: Final = ROOT / "tests" / "golden" / "artimuse" / "checkpoint"
+PHOTOS: Final = 200
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="one round, a finished job of 1,000 rows")
+    parser.add_argument("--rounds", type=int, default=5, help="of all commands (default 5)")
+    options = parser.parse_args(arguments)
+    rounds, rows = (1, 1_000) if options.small else (options.rounds, 100_000)
+
+    print(machine_line("ray", "torch", "transformers", "pyarrow", "typer"))
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        base = Path(folder)
+        make_photos(base / "photos", PHOTOS)
+        write_manifest(base / "manifest", rows)
+        fill_store(base / "finished", base / "manifest")
+        waits: dict[str, tuple[float, Callable[[int], float]]] = {
+            "artimuse --help": (0.5, lambda _: seconds_of("--help")),
+            "artimuse score --help": (0.5, lambda _: seconds_of("score", "--help")),
+            f"a finished job of {rows:,} rows": (2, lambda _: seconds_of(*score(base / "manifest", base / "finished"))),
+            "first scored image": (15, lambda turn: first_score(base / "photos", base / f"out{turn}")),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in waits}
+        for turn in range(rounds):
+            for name, (_, wait) in waits.items():
+                seconds[name].append(wait(turn))
+    print(f"{rounds} rounds in turn; seconds\n")
+    print("|                                | median | smallest | largest | goal |")
+    print("| ------------------------------ | -----: | -------: | ------: | ---: |")
+    for name, times in seconds.items():
+        print(f"| {name:30} | {median(times):6.2f} | {min(times):8.2f} | {max(times):7.2f} | {waits[name][0]:4g} |")
+    return 0
+
+
+def score(source: Path, out: Path) -> list[str]:
+    """Arguments of a `score` command with the tiny checkpoint of the tests."""
+    arguments = ["score", str(source), "--out", str(out), "--checkpoint", str(CHECKPOINT)]
+    return [*arguments, "--protocol", ARTIMUSE.name, "--device", "cpu"]
+
+
+def seconds_of(*arguments: str) -> float:
+    """Wall time of one command."""
+    start = time.perf_counter()
+    subprocess.run(command(*arguments), capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
+def first_score(source: Path, out: Path) -> float:
+    """Wall time from the start of a command to its first scored rows; waits for its end."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command(*score(source, out)), stdout=said, stderr=said)
+        while not (first := has_scores(out)) and process.poll() is None:
+            time.sleep(0.02)
+        seconds = time.perf_counter() - start
+        if process.wait() or not first:
+            said.seek(0)
+            raise RuntimeError(said.read().decode()[-2000:])
+    return seconds
+
+
+def has_scores(out: Path) -> bool:
+    """Whether a unit is staged or a shard committed."""
+    return any(out.glob("_runs/*/staging/*/*.parquet")) or any(out.glob("scores/*.parquet"))
+
+
+def command(*arguments: str) -> list[str]:
+    """The `artimuse` of this environment, or the module where it is not installed."""
+    program = Path(sys.executable).with_name("artimuse")
+    return [str(program), *arguments] if program.exists() else [sys.executable, "-m", "jobs", *arguments]
+
+
+def fill_store(out: Path, manifest: Path) -> None:
+    """Commit made-up scores for every row of a manifest, through the store's own plan and commit."""
+    from artimuse_actor.hub import open_checkpoint
+
+    checkpoint = open_checkpoint(str(CHECKPOINT))
+    fingerprint = Fingerprint(
+        checkpoint.name, checkpoint.digest, ARTIMUSE.name, ARTIMUSE.digest, DecodeOptions().version
+    )
+    store = Store.for_run(str(out), fingerprint, ARTIMUSE, keep_distribution=False)
+    store.declare()
+    plan = make_plan(store.place, open_manifest(str(manifest)), store.held(), "bench")
+    made = {"status": "ok", "run_id": plan.plan_id, "scored_at": 0, "score": 50.0, "sha256": os.urandom(32).hex()}
+    for shard in plan.shards:
+        rows = pa.concat_tables([unit_rows_of(store.place, plan, shard.index, unit) for unit in range(shard.units)])
+        columns = [
+            rows[field.name]
+            if field.name in rows.column_names
+            else pa.array([made.get(field.name)] * len(rows), field.type)
+            for field in store.schema
+        ]
+        table = pa.table(columns, schema=store.schema)
+        for unit in range(shard.units):
+            part = table.slice(unit * plan.unit_rows, plan.unit_rows)
+            store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(part))
+        store.commit(plan, shard)
+    store.discard_work(plan)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

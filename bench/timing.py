@@ -1,0 +1,35 @@
+"""Contestants measured in turn, so that a machine that slows down or warms up does so for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import torch
+
+
+def alternate(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round; the order is reversed in every second round.
+
+    Args:
+        contestants: name → the work to time; call each once beforehand to warm it up.
+        rounds: how often each runs.
+        device: waited for before a clock is read.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds):
+        for name in list(contestants)[:: -1 if turn % 2 else 1]:
+            wait(device)
+            start = perf_counter()
+            contestants[name]()
+            wait(device)
+            seconds[name].append(perf_counter() - start)
+    return seconds
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
