@@ -1,0 +1,95 @@
+"""`artimuse demo`: a small photo library with known scores, scored by the main job, compared with the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import stats
+
+from artimuse_actor.errors import UsageError
+from jobs.demo.pictures import make_picture
+from jobs.manifest import ManifestOptions
+from jobs.score import ScoreSettings, score
+from jobs.screens import show_score
+from schemas.scores import OK
+
+CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
+PICTURES: Final = 60
+FIRST_SEED: Final = 900_000  # far from those of the training
+
+
+def run_demo(folder: Path) -> float:
+    """Make the library, score it, print what came out and what to do next.
+
+    Args:
+        folder: where the pictures, the ground truth and the store go. A second call goes on with what is there.
+
+    Returns:
+        SRCC of the scores against the ground truth.
+    """
+    truth_file = folder / "test.json"
+    if folder.exists() and any(folder.iterdir()) and not truth_file.exists():
+        raise UsageError(f"{folder}: is not empty and no demo. Choose another --out.")
+    if not truth_file.exists():
+        make_library(folder)
+    out = folder / "scored"
+    print(f"Scoring {folder / 'images'} with the embedded demo checkpoint: trained on drawn pictures, no judge of art.")
+    settings = ScoreSettings(
+        source=str(truth_file),
+        checkpoint=str(CHECKPOINT),
+        out=str(out),
+        manifest=ManifestOptions(images=str(folder / "images")),
+        device="cpu",
+        protocol="artimuse",
+    )
+    result = score(settings, {"command": "demo"})
+    show_score(result, settings)
+    srcc, rated = compare(truth_file, out)
+    print(f"SRCC against the ground truth: {srcc:.3f} on {rated} pictures the checkpoint has never seen.")
+    print(
+        f"""
+Look at
+  {folder}/images        the pictures, and {result.counts.failed} broken files among them
+  {folder}/scored/scores one Parquet table, a row for each file:
+      python -c "import pyarrow.dataset as d; print(d.dataset('{out}/scores').to_table().to_pandas())"
+Then, with a GPU and your own photos:
+  artimuse score ~/Pictures --checkpoint ArtiMuse --out scored
+  artimuse status scored"""
+    )
+    return srcc
+
+
+def make_library(folder: Path) -> None:
+    """Draw the pictures, break a few files, and write `test.json` with the ground truth of each."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    truth: list[tuple[str, float]] = []
+    for number in range(PICTURES):
+        picture = make_picture(FIRST_SEED + number)
+        name = f"{number:03}.{random.Random(number).choice(['jpg', 'jpg', 'png', 'webp'])}"
+        picture.image.save(images / name, quality=95)
+        truth.append((name, round(picture.gt_score, 3)))
+    whole = (images / truth[0][0]).read_bytes()
+    (images / "cut short.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "empty.jpg").touch()
+    (images / "really a text.png").write_text("This is no picture.\n")
+    truth += [(name, 50.0) for name in ("cut short.jpg", "empty.jpg", "really a text.png", "lost.jpg")]
+    temporary = folder / "test.json.tmp"
+    temporary.write_text(json.dumps([{"image": name, "gt_score": points} for name, points in truth], indent=1))
+    os.replace(temporary, folder / "test.json")
+
+
+def compare(truth_file: Path, out: Path) -> tuple[float, int]:
+    """SRCC of a store's scores against a `test.json`, and the number of pictures that have both."""
+    truth = pa.Table.from_pylist(json.loads(truth_file.read_text()))
+    scores = pq.read_table(out / "scores", columns=["image_id", "status", "score"])
+    rated = scores.filter(pc.equal(scores["status"], OK))
+    joined = rated.join(truth, keys="image_id", right_keys="image", join_type="inner")
+    return float(stats.spearmanr(joined["score"], joined["gt_score"]).statistic), joined.num_rows
