@@ -113,19 +113,15 @@ class Store:
         except FileNotFoundError:
             return cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution)
         store = cls.open(out)
-        if not store.fingerprint.same_scores(fingerprint):
-            raise StoreMismatch(
-                f"{out} holds scores of {store.fingerprint}; this run is {fingerprint}. Nothing was written. "
-                "Choose another --out, or score with the checkpoint, protocol and options of the store."
-            )
-        if keep_distribution and not store.keep_distribution:
-            raise StoreMismatch(
-                f"{out} keeps no distributions. Leave out --keep-distribution, or choose another --out."
-            )
+        store._refuse_other(fingerprint, keep_distribution)
         return store
 
     def declare(self) -> None:
-        """Write down whose scores these are, if it is not written yet: once the manifest has proved to be in order."""
+        """Write down whose scores these are, if it is not written yet: once the manifest has proved to be in order.
+
+        Raises:
+            StoreMismatch: another run has written it meanwhile, and not the same.
+        """
         raw = {
             "format": _FORMAT,
             "fingerprint": asdict(self.fingerprint),
@@ -133,7 +129,20 @@ class Store:
             "keep_distribution": self.keep_distribution,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self.place.create(STORE_FILE, json.dumps(raw, indent=1).encode())
+        if not self.place.create(STORE_FILE, json.dumps(raw, indent=1).encode()):
+            Store.open(self.place.root)._refuse_other(self.fingerprint, self.keep_distribution)
+
+    def _refuse_other(self, fingerprint: Fingerprint, keep_distribution: bool) -> None:
+        if not self.fingerprint.same_scores(fingerprint):
+            raise StoreMismatch(
+                f"{self.place.root} holds scores of {self.fingerprint}; this run is {fingerprint}. "
+                "Nothing was written. Choose another --out, or score with the checkpoint, protocol and options of the "
+                "store."
+            )
+        if keep_distribution and not self.keep_distribution:
+            raise StoreMismatch(
+                f"{self.place.root} keeps no distributions. Leave out --keep-distribution, or choose another --out."
+            )
 
     def scores_files(self) -> list[StoredFile]:
         """The committed shards."""

@@ -24,6 +24,10 @@ def test_the_demo_scores_its_library_and_agrees_with_the_ground_truth(tmp_path: 
     srcc = re.search(r"SRCC against the ground truth: ([\d.]+) on 60 pictures", screen)
     assert srcc
     assert float(srcc[1]) >= 0.9
+    python = re.search(r'^ +(\S*python) -c "(.*)"$', screen, re.MULTILINE)
+    assert python
+    shown = subprocess.run([python[1], "-c", python[2]], capture_output=True, text=True, timeout=60, check=True)
+    assert "lost.jpg" in shown.stdout
     assert "artimuse score ~/Pictures --checkpoint ArtiMuse --out scored" in screen
     rows = ds.dataset(tmp_path / "demo" / "scored" / "scores").to_table().to_pylist()
     failed = {row["image_id"]: row["error_type"] for row in rows if row["status"] == "error"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -53,17 +55,25 @@ def run_demo(folder: Path) -> float:
     show_score(result, settings)
     srcc, rated = compare(truth_file, out)
     print(f"SRCC against the ground truth: {srcc:.3f} on {rated} pictures the checkpoint has never seen.")
+    programs = _programs()
     print(
         f"""
 Look at
   {folder}/images        the pictures, and {result.counts.failed} broken files among them
   {folder}/scored/scores one Parquet table, a row for each file:
-      python -c "import pyarrow.dataset as d; print(d.dataset('{out}/scores').to_table().to_pandas())"
+      {programs}python -c "import pyarrow.dataset as d; print(d.dataset('{out}/scores').to_table().to_pandas())"
 Then, with a GPU and your own photos:
-  artimuse score ~/Pictures --checkpoint ArtiMuse --out scored
-  artimuse status scored"""
+  {programs}artimuse score ~/Pictures --checkpoint ArtiMuse --out scored
+  {programs}artimuse status scored"""
     )
     return srcc
+
+
+def _programs() -> str:
+    """The folder of `artimuse` and its python if it must be typed, such as `.venv/bin/` after `make demo`."""
+    folder = os.path.dirname(sys.executable)
+    on_path = shutil.which("artimuse") == os.path.join(folder, "artimuse")
+    return "" if on_path else f"{os.path.relpath(folder)}/"
 
 
 def make_library(folder: Path) -> None:
