@@ -306,5 +306,5 @@ def _pillow_accepts() -> dict[str, Any]:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # Pillow names the object it read from, address and all
-        return "its header makes no sense"
+        return "its header makes no sense, or is of a kind that Pillow does not read"
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 LOG_EVERY_S: Final = 30.0
+_MEASURE_AT_LEAST_S: Final = 1.0
 
 
 class Progress:
@@ -34,11 +35,11 @@ class Progress:
 
     @property
     def images_per_s(self) -> float | None:
-        """Speed since the first unit was staged; None until a second one was.
+        """Speed since the first unit was staged; None until that is a second ago.
 
         The first unit starts the clock: before it come Ray's start and the loading of the model.
         """
-        if self._began is None or self._last <= self._began:
+        if self._began is None or self._last - self._began < _MEASURE_AT_LEAST_S:
             return None
         return (self.done - self._first) / (self._last - self._began)
 
