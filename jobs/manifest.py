@@ -263,14 +263,16 @@ class _ColumnReader:
     def rows(self, table: pa.Table, first_row: int, group: int, row_in_group: int) -> pa.Table:
         count = table.num_rows
         uri = self._strings(table, self.uri) if self.uri else pa.nulls(count, pa.string())
+        if not self.embedded and self.uri:
+            self._no_null(uri, self.uri, first_row)
         if self.id:
             image_id = self._strings(table, self.id)
             self._no_null(image_id, self.id, first_row)
-        else:
+        elif uri.null_count:
             rows = [f"{self.file.image_id}#{row}" for row in range(first_row, first_row + count)]
             image_id = pc.coalesce(uri, pa.array(rows, pa.string()))
-        if not self.embedded and self.uri:
-            self._no_null(uri, self.uri, first_row)
+        else:
+            image_id = uri
         here = pc.is_null(uri)
         version = self._strings(table, self.version) if self.version else pa.nulls(count, pa.string())
         if not self.version:

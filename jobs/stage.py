@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.plan import Plan
 from jobs.storage import Place, parquet_bytes
-from schemas.scores import OK, RECEIPT
+from schemas.scores import RECEIPT
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,5 @@ class UnitStager:
         )
         self.place.write(self.plan.staged_path(shard, number), parquet_bytes(rows))
         errors = unit["error_type"].drop_null().to_pylist()
-        ok = unit["status"].to_pylist().count(OK)
-        receipt = {"shard": shard, "unit": number, "rows": len(unit), "ok": ok, "error_types": errors}
+        receipt = {"shard": shard, "unit": number, "rows": len(unit), "error_types": errors}
         return pa.Table.from_pylist([receipt], schema=RECEIPT)

@@ -78,7 +78,6 @@ RECEIPT = pa.schema(
     [
         *UNIT,
         pa.field("rows", pa.int32(), nullable=False),
-        pa.field("ok", pa.int32(), nullable=False),
         pa.field(
             "error_types", pa.list_(pa.string()), nullable=False, metadata={"doc": "one entry for each error row"}
         ),
