@@ -35,7 +35,6 @@ class VisionConfig:
     patch_size: int
     layer_norm_eps: float
     qkv_bias: bool
-    hidden_act: str
 
     @property
     def num_patches(self) -> int:
@@ -55,7 +54,6 @@ class LanguageConfig:
     vocab_size: int
     rope_theta: float
     rms_norm_eps: float
-    hidden_act: str
     max_position_embeddings: int
     tie_word_embeddings: bool
 
@@ -180,6 +178,8 @@ class _ConfigReader:
         self._only(vision, "vision_config.", "image_size", 448, 224)
         self._only(vision, "vision_config.", "patch_size", 14, 14)
         self._only(vision, "vision_config.", "num_channels", 3, 3)
+        self._only(vision, "vision_config.", "hidden_act", "gelu", "gelu")
+        self._only(language, "llm_config.", "hidden_act", "silu", "silu")
         if language.get("architectures") != ["Qwen2ForCausalLM"]:
             raise CheckpointError(
                 f"{self.path}: `llm_config.architectures` is {language.get('architectures')}; "
@@ -199,7 +199,6 @@ class _ConfigReader:
             patch_size=14,
             layer_norm_eps=self._number(raw, where, "layer_norm_eps", 1e-6),
             qkv_bias=bool(raw.get("qkv_bias", False)),
-            hidden_act=self._activation(raw, where, "gelu"),
         )
 
     def _language(self, raw: dict[str, Any]) -> LanguageConfig:
@@ -220,7 +219,6 @@ class _ConfigReader:
             # A `rope_scaling` is ignored, as it was by the version of transformers that made the published numbers.
             rope_theta=self._number(raw, where, "rope_theta", 10000.0),
             rms_norm_eps=self._number(raw, where, "rms_norm_eps", 1e-6),
-            hidden_act=self._activation(raw, where, "silu"),
             max_position_embeddings=self._size(
                 {"max_position_embeddings": 32768, **raw}, where, "max_position_embeddings"
             ),
@@ -258,9 +256,3 @@ class _ConfigReader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
             raise CheckpointError(f"{self.path}: `{where}{key}` is {value!r}; expected a positive number.")
         return float(value)
-
-    def _activation(self, raw: dict[str, Any], where: str, default: str) -> str:
-        value = raw.get("hidden_act", default)
-        if value != default:
-            raise CheckpointError(f"{self.path}: `{where}hidden_act` is {value!r}; only {default!r} is supported.")
-        return default

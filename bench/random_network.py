@@ -49,7 +49,6 @@ def network_config(
         patch_size=14,
         layer_norm_eps=1e-6,
         qkv_bias=True,
-        hidden_act="gelu",
     )
     language = LanguageConfig(
         hidden_size=hidden,
@@ -60,7 +59,6 @@ def network_config(
         vocab_size=vocabulary,
         rope_theta=1e6,
         rms_norm_eps=1e-6,
-        hidden_act="silu",
         max_position_embeddings=32768,
         tie_word_embeddings=False,
     )
