@@ -1,19 +1,22 @@
-"""ArtiMuse on one machine: protocols, checkpoints, images, the network's passes, and scores."""
+"""ArtiMuse on one machine: protocols, checkpoints, images, the network's passes, scores and texts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from artimuse_actor.artimuse import ArtiMuse, ImageScore
+    from artimuse_actor.artimuse import ArtiMuse
+    from artimuse_actor.describe import ImageDescription
     from artimuse_actor.errors import ArtiMuseError, ImageError
     from artimuse_actor.images import DecodeOptions
+    from artimuse_actor.scoring import ImageScore
 
-__all__ = ["ArtiMuse", "ArtiMuseError", "DecodeOptions", "ImageError", "ImageScore"]
+__all__ = ["ArtiMuse", "ArtiMuseError", "DecodeOptions", "ImageDescription", "ImageError", "ImageScore"]
 
 _MODULES = {
     "ArtiMuse": "artimuse",
-    "ImageScore": "artimuse",
+    "ImageDescription": "describe",
+    "ImageScore": "scoring",
     "ArtiMuseError": "errors",
     "ImageError": "errors",
     "DecodeOptions": "images",

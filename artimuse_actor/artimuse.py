@@ -1,21 +1,18 @@
-"""The model as a Python object: load a checkpoint, score pictures.
+"""The model as a Python object: load a checkpoint, score and describe pictures.
 
     model = ArtiMuse.load("ArtiMuse")
     model.score("photo.jpg").score          # 63.1
     model.score(["a.jpg", "b.jpg"])         # a list, in the same order
+    model.describe("photo.jpg").texts       # {"Composition & Design": "The composition…", …}
 
 Works without Ray, on a bare machine with torch and transformers.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Final, Literal, TypeAlias, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -23,66 +20,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from artimuse_actor.checkpoint import Checkpoint
+from artimuse_actor.describe import Describer, ImageDescription
+from artimuse_actor.device import check_memory, probe_batch_size, resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch import fetch
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers
-from artimuse_actor.network_config import AUTO_DTYPES, NetworkConfig
-from artimuse_actor.prompts import check_vocabulary, image_token_id, level_ids, load_tokenizer, split_prompts
-from artimuse_actor.protocols import IMAGE_TOKENS, Protocol, get_protocol, guess_protocol
-from artimuse_actor.scoring import LEVEL_COUNT, expected_level, level_probabilities, level_spread
+from artimuse_actor.prompts import (
+    check_vocabulary,
+    image_token_id,
+    level_ids,
+    load_tokenizer,
+    split_prompts,
+    turn_end_id,
+)
+from artimuse_actor.protocols import DEFAULT_MAX_NEW_TOKENS, IMAGE_TOKENS, Protocol, get_protocol, guess_protocol
+from artimuse_actor.scoring import LEVEL_COUNT, ImageScore, Scores, image_scores, level_probabilities, scores_of
+from artimuse_actor.texts import TextEngine, probe_sequences
 from artimuse_actor.weights import load_network
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path or uri, the bytes of a file, an opened picture, or a (height, width[, 3 or 4]) uint8 array."""
 
 BatchSize: TypeAlias = int | Literal["auto"]
-
-CPU_BATCH_SIZE: Final = 2  # one image's 470 tokens fill a CPU's matrix products; larger activations leave its caches
-MAX_AUTO_BATCH_SIZE: Final = 64  # 30,000 tokens in a pass; larger matrices are no faster
-_MEMORY_SHARE: Final = 0.8
-_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of N images for Q questions.
-
-    Attributes:
-        score: (N, Q) float32, points from 0 to 100.
-        std: (N, Q) float32, points: the spread of the levels' probabilities.
-        distribution: (N, Q, 101) float32, the probabilities themselves.
-    """
-
-    score: NDArray[np.float32]
-    std: NDArray[np.float32]
-    distribution: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """What the model says of one picture, by question: `score` for ArtiMuse; `iaa`, `iqa`, `ista` for UniPercept.
-
-    Attributes:
-        scores: points from 0 to 100.
-        stds: how unsure the model is, in points.
-        distributions: the 101 probabilities.
-    """
-
-    scores: Mapping[str, float]
-    stds: Mapping[str, float]
-    distributions: Mapping[str, NDArray[np.float32]]
-
-    @property
-    def score(self) -> float:
-        """The score of the protocol's first question, which is about aesthetics in every protocol."""
-        return next(iter(self.scores.values()))
-
-    @property
-    def score_std(self) -> float:
-        """The spread of the first question's score."""
-        return next(iter(self.stds.values()))
+"""Images of a pass, or sequences in flight; `auto` asks the device's free memory."""
 
 
 class ArtiMuse:
@@ -95,9 +57,9 @@ class ArtiMuse:
         self.model = model
         self.checkpoint = checkpoint
         self.protocol = protocol
-        tokenizer = load_tokenizer(checkpoint.folder)
+        self._tokenizer = tokenizer = load_tokenizer(checkpoint.folder)
         vocab_size = checkpoint.config.language.vocab_size
-        self._prompts = split_prompts(tokenizer, protocol, protocol.score_questions)
+        self._prompts = split_prompts(tokenizer, protocol, protocol.score_questions.values())
         check_vocabulary(self._prompts, checkpoint.folder, vocab_size)
         ids = level_ids(tokenizer, protocol, checkpoint.folder, vocab_size)
         with torch.inference_mode():
@@ -139,7 +101,7 @@ class ArtiMuse:
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         tokenizer = load_tokenizer(found.folder)
-        _check_memory(found, place, precision)
+        check_memory(found, place, precision)
         try:
             network = load_network(
                 found,
@@ -218,11 +180,121 @@ class ArtiMuse:
             torch.cuda.empty_cache()
         questions = len(self.protocol.score_questions)
         probabilities = torch.cat(parts) if parts else torch.empty(0, questions, LEVEL_COUNT)  # (N, Q, 101)
-        return Scores(
-            score=expected_level(probabilities).numpy(),
-            std=level_spread(probabilities).numpy(),
-            distribution=probabilities.numpy(),
+        return scores_of(probabilities)
+
+    @overload
+    def describe(  # type: ignore[overload-overlap]
+        self,
+        images: ImageInput,
+        *,
+        attributes: Sequence[str] | None = ...,
+        max_new_tokens: int = ...,
+        sequences: BatchSize = ...,
+        options: DecodeOptions = ...,
+    ) -> ImageDescription: ...
+    @overload
+    def describe(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        attributes: Sequence[str] | None = ...,
+        max_new_tokens: int = ...,
+        sequences: BatchSize = ...,
+        options: DecodeOptions = ...,
+    ) -> list[ImageDescription]: ...
+    def describe(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        attributes: Sequence[str] | None = None,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        sequences: BatchSize = "auto",
+        options: DecodeOptions = DecodeOptions(),  # noqa: B008
+    ) -> ImageDescription | list[ImageDescription]:
+        """Score one picture, or many, and answer the text questions about each.
+
+        Args:
+            images: one picture or an iterable of pictures, see `ImageInput`.
+            attributes: titles of some text questions, or their columns; all of them if not given.
+            max_new_tokens: where a text is cut; the published code's limit is 8192.
+            sequences: texts that are generated at the same time.
+            options: how files are decoded; the default is the published preprocessing.
+
+        Returns:
+            One `ImageDescription` for one picture, a list in the same order for many.
+
+        Raises:
+            ImageError: a picture cannot be read; the message names it.
+            UsageError: an attribute is unknown, or a number out of range.
+        """
+        alone = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        given: Iterable[ImageInput] = [images] if alone else images  # type: ignore[assignment, list-item]
+        found = dict(
+            self.describe_each(
+                given, attributes=attributes, max_new_tokens=max_new_tokens, sequences=sequences, options=options
+            )
         )
+        return found[0] if alone else [found[index] for index in range(len(found))]
+
+    def describe_each(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        attributes: Sequence[str] | None = None,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        sequences: BatchSize = "auto",
+        options: DecodeOptions = DecodeOptions(),  # noqa: B008
+    ) -> Iterator[tuple[int, ImageDescription]]:
+        """As `describe`, each picture as soon as it is finished, with its place among the images.
+
+        Pictures are read as they are needed, so an endless iterable is fine.
+        """
+        describer = self.describer(attributes=attributes, max_new_tokens=max_new_tokens, sequences=sequences)
+        for index, image in enumerate(images):
+            describer.add(index, _read(image, options))
+            while not describer.engine.wants_images:
+                yield from describer.step()
+        while describer.engine.busy:
+            yield from describer.step()
+
+    def describer(
+        self,
+        *,
+        attributes: Sequence[str] | None = None,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        sequences: BatchSize = "auto",
+    ) -> Describer:
+        """What `describe` works with, for pictures that are preprocessed already; arguments as there.
+
+        Raises:
+            UsageError: an attribute is unknown, or a number out of range.
+        """
+        questions = self.protocol.choose_texts(attributes)
+        scores = self.protocol.score_questions
+        language = self.checkpoint.config.language
+        prompts = split_prompts(self._tokenizer, self.protocol, [*scores.values(), *questions.values()])
+        check_vocabulary(prompts, self.checkpoint.folder, language.vocab_size)
+        prompt_tokens = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + max(map(len, prompts.tails))
+        if not 1 <= max_new_tokens <= language.max_position_embeddings - prompt_tokens:
+            raise UsageError(
+                f"--max-new-tokens takes a whole number from 1 to {language.max_position_embeddings - prompt_tokens} "
+                f"with this checkpoint, not {max_new_tokens}."
+            )
+        if sequences == "auto":
+            sequences = probe_sequences(self.checkpoint.config, prompt_tokens, self.model.device, self.model.dtype)
+        elif sequences < 1:
+            raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
+        engine = TextEngine(
+            self.model,
+            prompts,
+            level_ids=self._level_ids,
+            score_questions=len(scores),
+            stop_id=turn_end_id(self._tokenizer),
+            max_new_tokens=max_new_tokens,
+            sequences=sequences,
+            max_admission=self.batch_size,
+        )
+        return Describer(engine, self._tokenizer, tuple(scores), tuple(questions))
 
     @torch.inference_mode()
     def _probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -232,95 +304,7 @@ class ArtiMuse:
         return level_probabilities(self.model.head_logits(hidden, self._level_ids)).cpu()
 
     def _score_batch(self, batch: Sequence[Pixels]) -> list[ImageScore]:
-        scores = self.score_pixels(np.stack(batch))
-        names = tuple(self.protocol.score_questions)
-        return [
-            ImageScore(
-                scores=dict(zip(names, map(float, score), strict=True)),
-                stds=dict(zip(names, map(float, std), strict=True)),
-                distributions=dict(zip(names, distribution, strict=True)),
-            )
-            for score, std, distribution in zip(scores.score, scores.std, scores.distribution, strict=True)
-        ]
-
-
-def resolve_device(device: str) -> torch.device:
-    """The torch device that `--device` names.
-
-    Raises:
-        UsageError: it is unknown, or not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}.") from None
-    if place.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}.")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here. Try --device cpu.")
-    return place
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The precision that `--dtype` names: bfloat16 on CUDA and float32 elsewhere if it is `auto`.
-
-    Raises:
-        UsageError: it is unknown.
-    """
-    if dtype == "auto":
-        dtype = AUTO_DTYPES[device.type]
-    if dtype not in _DTYPES:
-        raise UsageError(f"--dtype takes auto, {', '.join(_DTYPES)}, not {dtype!r}.")
-    return _DTYPES[dtype]
-
-
-def resolve_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """`flash_attention_2` where its package is there and can work (CUDA, half precision), else `sdpa`."""
-    usable = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and find_spec("flash_attn")
-    return "flash_attention_2" if usable else "sdpa"
-
-
-def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Images of one pass that should fit into the device's free memory.
-
-    Args:
-        config: the network's sizes.
-        tokens: tokens of one image's prefill.
-        device: where the weights already are.
-        dtype: of the activations.
-    """
-    if device.type != "cuda":
-        return CPU_BATCH_SIZE
-    language, vision = config.language, config.vision
-    kv_features = 2 * language.num_layers * language.num_kv_heads * language.head_dim
-    per_token = 8 * language.hidden_size + 3 * language.intermediate_size + 2 * kv_features
-    per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
-    bytes_per_image = dtype.itemsize * (tokens * per_token + (vision.num_patches + 1) * per_patch)
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return int(max(1, min(MAX_AUTO_BATCH_SIZE, _MEMORY_SHARE * free_bytes // bytes_per_image)))
-
-
-def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """On a CPU, a network that is too large would end with the process being killed, without a word."""
-    needed_bytes = dtype.itemsize * sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    available_bytes = _available_memory_bytes()
-    if device.type == "cpu" and available_bytes is not None and needed_bytes > available_bytes:
-        raise RunError(
-            f"{checkpoint.name} takes {needed_bytes / 1e9:.0f} GB of memory as {str(dtype).removeprefix('torch.')}, "
-            f"and {available_bytes / 1e9:.0f} GB are free. Use a GPU, or --dtype bfloat16: half of what float32 takes."
-        )
-
-
-def _available_memory_bytes() -> int | None:
-    """What Linux says could be allocated without swapping; None elsewhere."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return int(kilobytes) * 1024 if kilobytes else None
+        return image_scores(tuple(self.protocol.score_questions), self.score_pixels(np.stack(batch)))
 
 
 def _read(image: ImageInput, options: DecodeOptions) -> Pixels:

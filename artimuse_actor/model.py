@@ -1,4 +1,4 @@
-"""The network's passes: image encoding, and prefill with a KV cache.
+"""The network's passes: image encoding, prefill with a KV cache, and the decode step.
 
 transformers' InternVL modules hold the weights; the passes over them are our own, because a score needs far less than
 a general forward computes: the keys and values of what all images share are computed once, the last layer runs only
@@ -12,7 +12,6 @@ of a head, C features of a token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -20,25 +19,13 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from transformers import InternVLForConditionalGeneration
 
+from artimuse_actor.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache, PageGroup, StepRows
 from artimuse_actor.prompts import SplitPrompts
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """Keys and values of the tokens read so far, a pair of (B, G, P, D) for each layer; B may be 1, for all."""
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-
-    @property
-    def length(self) -> int:
-        """P: tokens in the cache."""
-        return self.layers[0][0].shape[2] if self.layers else 0
-
-
-EMPTY_CACHE: Final = KVCache(())
+PAGE_TOKENS: Final = 32
+FLASH_PAGE_TOKENS: Final = 256  # flash-attn's kernel takes multiples of it
 
 
 class VisionLanguageModel:
@@ -54,7 +41,7 @@ class VisionLanguageModel:
         self._num_heads: int = config.num_attention_heads
         self._num_kv_heads: int = config.num_key_value_heads
         self._head_dim: int = config.hidden_size // config.num_attention_heads
-        self._flash = network.config._attn_implementation == "flash_attention_2"
+        self.flash = network.config._attn_implementation == "flash_attention_2"
         embedding = self._language.embed_tokens.weight
         self.device: torch.device = embedding.device
         self.dtype: torch.dtype = embedding.dtype
@@ -135,9 +122,53 @@ class VisionLanguageModel:
         rows: torch.Tensor = self.network.lm_head.weight[token_ids].float()  # (K, C)
         return last_hidden.float() @ rows.T
 
+    def new_pages(self) -> PagedKVCache:
+        """An empty cache for `decode_step`."""
+        return PagedKVCache(
+            layers=len(self._language.layers),
+            kv_heads=self._num_kv_heads,
+            head_dim=self._head_dim,
+            page_tokens=FLASH_PAGE_TOKENS if self.flash else PAGE_TOKENS,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def decode_step(self, token_ids: torch.Tensor, cache: PagedKVCache, rows: StepRows) -> torch.Tensor:
+        """Read one more token of each row.
+
+        Doing a step again changes nothing: it writes the same keys and values to the same places.
+
+        Args:
+            token_ids: (B,) int64.
+            cache: what the rows have read before; the new token's keys and values are added.
+            rows: where each row stands.
+
+        Returns:
+            (B, C), the final hidden state, after the final norm.
+        """
+        hidden: torch.Tensor = self._language.embed_tokens(token_ids)  # (B, C)
+        cos, sin = (part.unsqueeze(1) for part in self._rotary(rows.positions))  # (B, 1, D)
+        for index, layer in enumerate(self._language.layers):
+            attention = layer.self_attn
+            normed = self._norm(hidden, layer.input_layernorm)
+            queries = _rotate(attention.q_proj(normed).unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
+            keys = _rotate(attention.k_proj(normed).unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
+            values = attention.v_proj(normed).unflatten(1, (self._num_kv_heads, -1))
+            hidden = attention.o_proj(self._attend_pages(queries, keys, values, cache, index, rows)).add_(hidden)
+            hidden = self._feed_forward(hidden, layer)
+        return self._norm(hidden, self._language.norm)
+
+    def next_tokens(self, last_hidden: torch.Tensor) -> torch.Tensor:
+        """The likeliest next token after each of (B, C) hidden states: (B,) int64; the first of equals.
+
+        In half precision the logits are rounded before they are compared, as the published code has it.
+        """
+        tokens: torch.Tensor = self.network.lm_head(last_hidden).argmax(dim=-1)
+        return tokens
+
     def _prefill(self, hidden: torch.Tensor, past: KVCache, *, read_last: bool) -> tuple[KVCache, torch.Tensor]:
         tokens = hidden.shape[1]
-        cos, sin = self._rotary(past.length, tokens)
+        cos, sin = self._rotary(torch.arange(past.length, past.length + tokens, device=self.device))
         mask = self._causal_mask(past.length, tokens)
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         final = len(self._language.layers) - 1
@@ -158,17 +189,21 @@ class VisionLanguageModel:
             queries = _rotate(self._heads(layer.self_attn.q_proj(normed), self._num_heads), cos, sin)
             # Sums and products in place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
             hidden = layer.self_attn.o_proj(self._attend(queries, keys, values, mask)).add_(hidden)
-            normed = self._norm(hidden, layer.post_attention_layernorm)
-            gated = functional.silu(layer.mlp.gate_proj(normed), inplace=True).mul_(layer.mlp.up_proj(normed))
-            hidden = layer.mlp.down_proj(gated).add_(hidden)
+            hidden = self._feed_forward(hidden, layer)
         return KVCache(tuple(layers)), hidden
+
+    def _feed_forward(self, hidden: torch.Tensor, layer: Any) -> torch.Tensor:
+        normed = self._norm(hidden, layer.post_attention_layernorm)
+        gated = functional.silu(layer.mlp.gate_proj(normed), inplace=True).mul_(layer.mlp.up_proj(normed))
+        fed: torch.Tensor = layer.mlp.down_proj(gated).add_(hidden)
+        return fed
 
     def _attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Causal attention of the last T of P + T positions: (B, H, T, D) over (B, G, P + T, D) → (B, T, H·D)."""
         attended: torch.Tensor
-        if self._flash:
+        if self.flash:
             from flash_attn import flash_attn_func  # the `gpu` extra; its causal mask is aligned to the lower right
 
             attended = flash_attn_func(*(part.transpose(1, 2) for part in (queries, keys, values)), causal=True)
@@ -179,9 +214,54 @@ class VisionLanguageModel:
             ).transpose(1, 2)
         return attended.flatten(2)
 
+    def _attend_pages(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        cache: PagedKVCache,
+        layer: int,
+        rows: StepRows,
+    ) -> torch.Tensor:
+        """Store the new (B, G, D) keys and values, then attend to all tokens of each row: (B, H, D) → (B, H·D)."""
+        if self.flash:
+            from flash_attn import flash_attn_with_kvcache
+
+            attended = flash_attn_with_kvcache(
+                queries.unsqueeze(1),
+                cache.keys[layer],
+                cache.values[layer],
+                keys.unsqueeze(1),
+                values.unsqueeze(1),
+                cache_seqlens=rows.positions.int(),
+                block_table=rows.table.int(),
+                causal=True,
+            )
+            return attended.flatten(1)  # type: ignore[no-any-return]
+        cache.write(layer, rows.pages, rows.offsets, keys, values)
+        # The H / G heads that share their keys are the queries of one attention: nothing is repeated in memory.
+        grouped = queries.unflatten(1, (self._num_kv_heads, -1))  # (B, G, H/G, D)
+        if len(rows.groups) == 1:
+            return self._attend_group(grouped, cache, layer, rows.groups[0]).flatten(1)
+        attended = torch.empty_like(grouped)
+        for group in rows.groups:
+            attended[group.rows] = self._attend_group(grouped[group.rows], cache, layer, group)
+        return attended.flatten(1)
+
+    def _attend_group(self, queries: torch.Tensor, cache: PagedKVCache, layer: int, group: PageGroup) -> torch.Tensor:
+        """(M, G, H/G, D) over the pages of M rows → the same shape."""
+        rows, tokens = len(queries), group.mask.shape[-1]
+        keys, values = (
+            pool.index_select(0, group.table.flatten()).view(rows, tokens, *pool.shape[2:]).transpose(1, 2)
+            for pool in (cache.keys[layer], cache.values[layer])
+        )  # (M, G, W·S, D)
+        return functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=group.mask.expand(-1, -1, queries.shape[2], -1)
+        )
+
     def _causal_mask(self, past: int, new: int) -> torch.Tensor | None:
         """What SDPA must be told of who sees whom; nothing where its own `is_causal` says it."""
-        if self._flash or past == 0 or new == 1:
+        if self.flash or past == 0 or new == 1:
             return None
         if self.device.type == "cuda" and self.dtype != torch.float32:
             # No tensor but a word to SDPA, which then takes the flash kernel, grouped heads included.
@@ -193,11 +273,10 @@ class VisionLanguageModel:
         batch, tokens, _ = projected.shape
         return projected.view(batch, tokens, heads, self._head_dim).transpose(1, 2)  # (B, heads, T, D)
 
-    def _rotary(self, start: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(T, D) cosines and signed sines, see `_rotate`, of positions start…start + T - 1, computed in float32."""
-        positions = torch.arange(start, start + tokens, device=self.device).unsqueeze(0)
+    def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(T, D) cosines and signed sines, see `_rotate`, of (T,) positions, computed in float32."""
         probe = torch.empty(0, dtype=self.dtype, device=self.device)
-        cos, sin = self._language.rotary_emb(probe, positions)
+        cos, sin = self._language.rotary_emb(probe, positions.unsqueeze(0))
         lower, upper = sin[0].chunk(2, dim=-1)
         return cos[0], torch.cat([-lower, upper], dim=-1)
 

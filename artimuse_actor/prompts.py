@@ -5,7 +5,7 @@ The cuts are made between token ids, never between strings: a line break after t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,11 @@ def image_token_id(tokenizer: Qwen2Tokenizer) -> int:
     return int(tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT))
 
 
+def turn_end_id(tokenizer: Qwen2Tokenizer) -> int:
+    """Id of the token that ends an answer."""
+    return int(tokenizer.convert_tokens_to_ids(TURN_END))
+
+
 def level_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, folder: Path, vocab_size: int) -> list[int]:
     """Ids of the 101 score tokens, in the order of the levels.
 
@@ -84,15 +89,15 @@ def prompt_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, text_after_image: 
     return list(tokenizer.encode(protocol.prompt(text_after_image), add_special_tokens=False))
 
 
-def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Mapping[str, str]) -> SplitPrompts:
+def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Iterable[str]) -> SplitPrompts:
     """Cut the prompts of several questions where they stop being equal.
 
     Args:
         tokenizer: of the checkpoint.
         protocol: whose system message and template to use.
-        questions: name → text that follows the image; at least one.
+        questions: texts that follow the image; at least one.
     """
-    prompts = [prompt_ids(tokenizer, protocol, text) for text in questions.values()]
+    prompts = [prompt_ids(tokenizer, protocol, text) for text in questions]
     image_id = image_token_id(tokenizer)
     start = prompts[0].index(image_id)
     head, rests = prompts[0][:start], []
@@ -100,11 +105,15 @@ def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Mapp
         if prompt[:start] != head or prompt[start : start + IMAGE_TOKENS] != [image_id] * IMAGE_TOKENS:
             raise AssertionError("a prompt of this protocol does not have its image where the others have it")
         rests.append(prompt[start + IMAGE_TOKENS :])
+    shared, tails = split_tails(rests)
+    return SplitPrompts(tuple(head), shared, tails)
+
+
+def split_tails(rests: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """What several sequences of ids have in common at their start, and what of each follows; never empty."""
     # Every prompt must be read at a position of its own, so a prompt that others begin with keeps its last token.
     cut = min(_common_length(rests), min(map(len, rests)) - 1)
-    if len(prompts) == 1:
-        cut = 0
-    return SplitPrompts(tuple(head), tuple(rests[0][:cut]), tuple(tuple(rest[cut:]) for rest in rests))
+    return tuple(rests[0][:cut]), tuple(tuple(rest[cut:]) for rest in rests)
 
 
 def check_vocabulary(prompts: SplitPrompts, folder: Path, vocab_size: int) -> None:

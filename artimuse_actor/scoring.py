@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 LEVEL_COUNT = 101
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N images for Q questions.
+
+    Attributes:
+        score: (N, Q) float32, points from 0 to 100.
+        std: (N, Q) float32, points: the spread of the levels' probabilities.
+        distribution: (N, Q, 101) float32, the probabilities themselves.
+    """
+
+    score: NDArray[np.float32]
+    std: NDArray[np.float32]
+    distribution: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What the model says of one picture, by question: `score` for ArtiMuse; `iaa`, `iqa`, `ista` for UniPercept.
+
+    Attributes:
+        scores: points from 0 to 100.
+        stds: how unsure the model is, in points.
+        distributions: the 101 probabilities.
+    """
+
+    scores: Mapping[str, float]
+    stds: Mapping[str, float]
+    distributions: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def score(self) -> float:
+        """The score of the protocol's first question, which is about aesthetics in every protocol."""
+        return next(iter(self.scores.values()))
+
+    @property
+    def score_std(self) -> float:
+        """The spread of the first question's score."""
+        return next(iter(self.stds.values()))
 
 
 def level_probabilities(level_logits: torch.Tensor) -> torch.Tensor:
@@ -54,3 +99,24 @@ def level_spread(probabilities: torch.Tensor) -> torch.Tensor:
 
 def _levels(like: torch.Tensor) -> torch.Tensor:
     return torch.arange(LEVEL_COUNT, dtype=torch.float32, device=like.device)
+
+
+def scores_of(probabilities: torch.Tensor) -> Scores:
+    """Scores from the (N, Q, 101) float32 probabilities of the levels, on the CPU."""
+    return Scores(
+        score=expected_level(probabilities).numpy(),
+        std=level_spread(probabilities).numpy(),
+        distribution=probabilities.numpy(),
+    )
+
+
+def image_scores(questions: Sequence[str], scores: Scores) -> list[ImageScore]:
+    """The same, one by one, under the names of the Q questions."""
+    return [
+        ImageScore(
+            scores=dict(zip(questions, map(float, score), strict=True)),
+            stds=dict(zip(questions, map(float, std), strict=True)),
+            distributions=dict(zip(questions, distribution, strict=True)),
+        )
+        for score, std, distribution in zip(scores.score, scores.std, scores.distribution, strict=True)
+    ]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from artimuse_actor.artimuse import ArtiMuse, BatchSize, ImageScore
+from artimuse_actor.artimuse import ArtiMuse, BatchSize
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch import fetch_many
 from artimuse_actor.images import DecodeOptions, decode_image
+from artimuse_actor.scoring import ImageScore
 
 
 @dataclass(frozen=True)

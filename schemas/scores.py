@@ -15,8 +15,9 @@ CODE_KEY: Final = b"artimuse.code_version"
 OK: Final = "ok"
 ERROR: Final = "error"
 
+IMAGE_ID: Final = pa.field("image_id", pa.string(), nullable=False, metadata={"doc": "as in the manifest"})
 _KEYS = (
-    pa.field("image_id", pa.string(), nullable=False, metadata={"doc": "as in the manifest"}),
+    IMAGE_ID,
     pa.field("uri", pa.string(), metadata={"doc": "where the image was read; null if it was embedded"}),
     pa.field("version", pa.string(), metadata={"doc": "as in the manifest: etag, or size and mtime"}),
 )

@@ -27,7 +27,7 @@ def test_token_ids_of_every_prompt_equal_those_of_the_published_code(name: str, 
 @pytest.mark.parametrize("kind", ["score_questions", "text_questions"])
 def test_split_prompts_put_together_again_are_the_prompts(name: str, kind: str) -> None:
     tokenizer, protocol = load_tokenizer(golden_checkpoint(name)), PROTOCOLS[name]
-    prompts = split_prompts(tokenizer, protocol, getattr(protocol, kind))
+    prompts = split_prompts(tokenizer, protocol, getattr(protocol, kind).values())
     image = (tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),) * IMAGE_TOKENS
     whole = [list(prompts.head + image + prompts.shared + tail) for tail in prompts.tails]
     assert whole == [entry["input_ids"] for entry in golden_protocol(name)[kind].values()]
@@ -36,7 +36,7 @@ def test_split_prompts_put_together_again_are_the_prompts(name: str, kind: str) 
 
 def test_the_image_is_between_its_two_marks() -> None:
     tokenizer = load_tokenizer(golden_checkpoint("unipercept"))
-    prompts = split_prompts(tokenizer, PROTOCOLS["unipercept"], PROTOCOLS["unipercept"].score_questions)
+    prompts = split_prompts(tokenizer, PROTOCOLS["unipercept"], PROTOCOLS["unipercept"].score_questions.values())
     assert prompts.head[-1] == tokenizer.convert_tokens_to_ids("<img>")
     assert prompts.shared[0] == tokenizer.convert_tokens_to_ids("</img>")
 
@@ -44,7 +44,7 @@ def test_the_image_is_between_its_two_marks() -> None:
 def test_a_prompt_that_others_begin_with_keeps_a_token_to_be_read_at() -> None:
     # With nothing of its own left, its answer could not be read apart from the others'.
     tokenizer, protocol = load_tokenizer(golden_checkpoint("artimuse")), PROTOCOLS["artimuse"]
-    twins = split_prompts(tokenizer, protocol, {"one": "\nWhat is it?", "two": "\nWhat is it?"})
+    twins = split_prompts(tokenizer, protocol, ["\nWhat is it?", "\nWhat is it?"])
     assert [len(tail) for tail in twins.tails] == [1, 1]
 
 

@@ -1,0 +1,84 @@
+"""Texts and scores of pictures: the engine's answers as words, under the names of the questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import Qwen2Tokenizer
+
+from artimuse_actor.images import Pixels
+from artimuse_actor.protocols import TURN_END
+from artimuse_actor.scoring import ImageScore, image_scores, scores_of
+from artimuse_actor.texts import AnsweredImage, FinishReason, TextEngine
+
+
+@dataclass(frozen=True)
+class ImageDescription(ImageScore):
+    """What the model says of one picture, in numbers and in words.
+
+    Attributes:
+        texts: title of the question → answer.
+        finish_reasons: title → `stop` if the text ended by itself, `length` if at the limit.
+        token_counts: title → tokens of the text, without the one that ended it.
+    """
+
+    texts: Mapping[str, str]
+    finish_reasons: Mapping[str, FinishReason]
+    token_counts: Mapping[str, int]
+
+
+class Describer:
+    """Works off pictures one decode step at a time, for whoever feeds it and takes what is finished.
+
+    Attributes:
+        titles: of the text questions, in order.
+        engine: that decodes.
+    """
+
+    def __init__(
+        self, engine: TextEngine, tokenizer: Qwen2Tokenizer, score_questions: Sequence[str], titles: Sequence[str]
+    ) -> None:
+        """Name what an engine answers; `ArtiMuse.describer` is the usual way in."""
+        self.engine = engine
+        self.titles = tuple(titles)
+        self._tokenizer = tokenizer
+        self._score_questions = tuple(score_questions)
+
+    def add(self, key: Any, pixels: Pixels, *, scored: bool = True) -> None:
+        """Queue a picture of (448, 448, 3) uint8; without `scored` its scores stay empty."""
+        self.engine.add(key, pixels, scored=scored)
+
+    def step(self) -> list[tuple[Any, ImageDescription]]:
+        """One decode step; the pictures that are finished with it, by the keys they were added with.
+
+        Raises:
+            RunError: not even one text fits into the device's memory.
+        """
+        return [(answered.key, self._describe(answered)) for answered in self.engine.step()]
+
+    def _describe(self, answered: AnsweredImage) -> ImageDescription:
+        score = ImageScore({}, {}, {})
+        if answered.probabilities is not None:
+            (score,) = image_scores(self._score_questions, scores_of(answered.probabilities.unsqueeze(0)))
+        named = dict(zip(self.titles, answered.texts, strict=True))
+        return ImageDescription(
+            scores=score.scores,
+            stds=score.stds,
+            distributions=score.distributions,
+            texts={title: to_text(self._tokenizer, text.token_ids) for title, text in named.items()},
+            finish_reasons={title: text.finish_reason for title, text in named.items()},
+            token_counts={title: len(text.token_ids) for title, text in named.items()},
+        )
+
+
+def to_text(tokenizer: Qwen2Tokenizer, token_ids: Sequence[int]) -> str:
+    """Generated tokens as the published code prints them, and as any table can hold them.
+
+    Source: ArtiMuse, `InternVLChatModel.chat` at 750d980.
+    """
+    text = str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    text = text.split(TURN_END)[0].strip()
+    # A lone surrogate is no text in UTF-8; bytes that are none come out of the tokenizer as this character already.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,197 @@
+"""Keys and values of the tokens read so far: in one block for prompts of one length, in pages for texts of any length.
+
+Shapes: B prompts or rows, G key-value heads, D features of a head, P tokens in a block, S tokens of a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+SCRATCH_PAGE: Final = 0
+"""Belongs to nobody: what pads a batch reads and writes here."""
+
+_MIN_GROWTH_PAGES: Final = 32
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """A pair of (B, G, P, D) for each layer; B may be 1, for all."""
+
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @property
+    def length(self) -> int:
+        """P: tokens in the cache."""
+        return self.layers[0][0].shape[2] if self.layers else 0
+
+
+EMPTY_CACHE: Final = KVCache(())
+
+
+class PagedKVCache:
+    """Pages of S tokens that sequences take when they need one and give back when they end.
+
+    So memory follows what was generated, never what might be; and sequences about one image share the pages of what
+    they have in common.
+
+    Attributes:
+        page_tokens: S.
+        pages: how many there are, free ones and the scratch page included.
+        keys: (pages, S, G, D) for each layer; replaced by larger tensors when the cache grows.
+        values: the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        page_tokens: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Start with the scratch page alone."""
+        self.page_tokens = page_tokens
+        self.pages = 1
+        shape = (1, page_tokens, kv_heads, head_dim)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self._free: list[int] = []
+
+    def allocate(self, count: int) -> list[int]:
+        """Take pages, growing by a quarter if too few are free.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for them; nothing was taken.
+        """
+        if count > len(self._free):
+            self.grow(max(count - len(self._free), self.pages // 4, _MIN_GROWTH_PAGES))
+        return [self._free.pop() for _ in range(count)]
+
+    def release(self, pages: Iterable[int]) -> None:
+        """Give pages back."""
+        self._free += pages
+
+    def grow(self, count: int) -> None:
+        """Add free pages.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for them; the cache is as it was.
+        """
+        pages = self.pages + count
+        for tensors in (self.keys, self.values):
+            # One tensor at a time: beside the cache there is never more than one of its layers twice.
+            for layer, tensor in enumerate(tensors):
+                if len(tensor) < pages:  # an attempt that failed half way may have enlarged it already
+                    # Zeros, since a masked token's weight of 0 would not hide what is no number.
+                    tensors[layer] = tensor.new_zeros(pages, *tensor.shape[1:])
+                    tensors[layer][: len(tensor)] = tensor
+        self._free += range(pages - 1, self.pages - 1, -1)
+        self.pages = pages
+
+    def write(
+        self, layer: int, pages: torch.Tensor, offsets: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Put one token a row into its page.
+
+        Args:
+            layer: which.
+            pages: (B,) int64.
+            offsets: (B,) int64, place within the page.
+            keys: (B, G, D).
+            values: (B, G, D).
+        """
+        self.keys[layer].index_put_((pages, offsets), keys)
+        self.values[layer].index_put_((pages, offsets), values)
+
+    def write_prefix(self, prefix: KVCache, shared: torch.Tensor, own: torch.Tensor) -> None:
+        """Store what the sequences about each of B images have in common.
+
+        Args:
+            prefix: P tokens.
+            shared: (B, P // S) int64, pages of an image, for all its sequences.
+            own: (B, K) int64, the next page of each of its K sequences: what remains of the prefix opens them all.
+        """
+        whole = shared.shape[1] * self.page_tokens
+        rest = prefix.length - whole
+        for pool, block in self._pools_with(prefix):
+            tokens = block.transpose(1, 2)  # (B, P, G, D)
+            pool[shared] = tokens[:, :whole].unflatten(1, (shared.shape[1], self.page_tokens))
+            pool[own, :rest] = tokens[:, None, whole:].expand(-1, own.shape[1], -1, -1, -1)
+
+    def _pools_with(self, prefix: KVCache) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        for layer, (keys, values) in enumerate(prefix.layers):
+            yield self.keys[layer], keys
+            yield self.values[layer], values
+
+
+@dataclass(frozen=True)
+class PageGroup:
+    """Rows of one step that are attended to together.
+
+    Attributes:
+        rows: (M,) int64, which of the step's rows, or None for all of them.
+        table: (M, W) int64, the pages of each in order, padded with any.
+        mask: (M, 1, 1, W · S), 0 for the tokens of a row and -inf for the rest of its pages.
+    """
+
+    rows: torch.Tensor | None
+    table: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """Where each of B rows reads and writes in one decode step.
+
+    Attributes:
+        positions: (B,) int64, the place of the new token in its prompt and text, counted from 0.
+        pages: (B,) int64, the page that takes it.
+        offsets: (B,) int64, where in that page.
+        table: (B, W) int64, the pages of each row in order, padded with the scratch page.
+        groups: all rows, each in one group.
+    """
+
+    positions: torch.Tensor
+    pages: torch.Tensor
+    offsets: torch.Tensor
+    table: torch.Tensor
+    groups: tuple[PageGroup, ...]
+
+    @classmethod
+    def of(
+        cls,
+        positions: torch.Tensor,
+        table: torch.Tensor,
+        cache: PagedKVCache,
+        groups: Sequence[tuple[Sequence[int], int]] = (),
+    ) -> StepRows:
+        """Work out the rest from where the rows stand.
+
+        Args:
+            positions: as above.
+            table: as above.
+            cache: whose pages they are.
+            groups: rows and the number of pages of the longest, for each group; all rows in one if there are none.
+        """
+        pages = table.gather(1, (positions // cache.page_tokens).unsqueeze(1)).squeeze(1)
+        made = []
+        if len(groups) < 2:
+            made.append(PageGroup(None, table, _mask(positions, table, cache)))
+        else:
+            for numbers, width in groups:
+                rows = torch.tensor(numbers, device=table.device)
+                part = table[rows, :width]
+                made.append(PageGroup(rows, part, _mask(positions[rows], part, cache)))
+        return cls(positions, pages, positions % cache.page_tokens, table, tuple(made))
+
+
+def _mask(positions: torch.Tensor, table: torch.Tensor, cache: PagedKVCache) -> torch.Tensor:
+    tokens = torch.arange(table.shape[1] * cache.page_tokens, device=table.device)
+    mask = torch.zeros(len(positions), len(tokens), dtype=cache.keys[0].dtype, device=table.device)
+    return mask.masked_fill_(tokens > positions.unsqueeze(1), -torch.inf)[:, None, None, :]
