@@ -1,7 +1,8 @@
 """ArtiMuseActor: one device, one block in, one block out.
 
 The only module here that is made for Ray: it imports nothing of it, but takes and gives Arrow blocks, holds the model
-for the life of its process, and may be called by two threads, so that one block arrives while another is scored.
+for the life of its process, and may be called by two threads, so that one block arrives while another is scored. Texts
+of both blocks are generated together: places that the last texts of one leave are taken by the next one's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,14 @@ import pyarrow as pa
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, UsageError
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, PIXEL_BYTES, Pixels
-from artimuse_actor.protocols import get_protocol
-from schemas.scores import scored_unit
+from artimuse_actor.protocols import Protocol
+from schemas.text_settings import TextSettings
+from schemas.units import LOADED_UNIT, scored_unit
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse, BatchSize
+    from artimuse_actor.describe import Describer, ImageDescription
+    from artimuse_actor.scoring import ImageScore
 
 # torch and the model are imported by the actor's own process only: the driver needs this class, but not them.
 
@@ -33,26 +37,30 @@ class ActorConfig:
     Attributes:
         checkpoint: folder or name.
         checkpoint_digest: of the files it must be.
-        protocol: name of the protocol.
+        protocol: what is asked.
         device: `cpu` or `cuda`.
         dtype: as `--dtype`.
         batch_size: as `--batch-size`.
         keep_distribution: whether the probabilities are kept.
+        texts: which texts are made, if any.
+        sequences: as `--sequences`.
         actors_per_node: how many share a node's CPU cores.
     """
 
     checkpoint: str
     checkpoint_digest: str
-    protocol: str
+    protocol: Protocol
     device: str
     dtype: str
     batch_size: BatchSize
     keep_distribution: bool
+    texts: TextSettings | None = None
+    sequences: BatchSize = "auto"
     actors_per_node: int = 1
 
 
 class ArtiMuseActor:
-    """Scores the decoded images of one unit at a time."""
+    """Scores and describes the decoded images of units."""
 
     def __init__(self, config: ActorConfig) -> None:
         """Load the model.
@@ -60,13 +68,18 @@ class ArtiMuseActor:
         Raises:
             RunError: it does not fit into this device's memory.
         """
-        self._lock = threading.Lock()
-        self._questions = tuple(get_protocol(config.protocol).score_questions)
+        self._questions = tuple(config.protocol.score_questions)
         self._keep_distribution = config.keep_distribution
-        self._schema = scored_unit(self._questions, keep_distribution=config.keep_distribution)
+        self._texts = config.texts
+        self._schema = scored_unit(self._questions, keep_distribution=config.keep_distribution, texts=config.texts)
+        self._made = pa.schema([field for field in self._schema if field.name not in LOADED_UNIT.names])
+        self._lock = threading.Lock()
+        self._stepped = threading.Condition(self._lock)
+        self._stepping = False
         self._refusal: ArtiMuseError | None = None
         try:
             self._model = _load_model(config)
+            self._describer = self._new_describer(config.texts, config.sequences) if config.texts else None
         except (CheckpointError, UsageError) as error:
             # Ray takes an exception here for a bad node and tries elsewhere, again and again; this one would be
             # the same everywhere, so the first unit says it.
@@ -81,20 +94,67 @@ class ArtiMuseActor:
         if self._refusal is not None:
             raise self._refusal
         pixels = unit["pixels"].combine_chunks()
-        readable = np.flatnonzero(pixels.is_valid().to_numpy(zero_copy_only=False))
+        readable = np.flatnonzero(pixels.is_valid().to_numpy(zero_copy_only=False)).tolist()
         images = _pixel_array(pixels)
+        if self._describer is None:
+            answers = self._score(images, readable)
+        else:
+            answers = self._describe(self._describer, images, readable, unit["texts_only"].to_pylist())
+        made = pa.Table.from_pylist([answers.get(row, {}) for row in range(len(unit))], schema=self._made)
+        columns = [made[name] if name in self._made.names else unit[name] for name in self._schema.names]
+        return pa.table(columns, schema=self._schema)
+
+    def _score(self, images: Pixels, readable: list[int]) -> dict[int, dict[str, Any]]:
+        """Row → the columns of its scores."""
+        from artimuse_actor.scoring import image_scores
+
         with self._lock:
             scores = self._model.score_pixels(images[readable] if len(readable) < len(images) else images)
-        columns = {name: unit[name] for name in self._schema.names if name in unit.column_names}
-        for index, question in enumerate(self._questions):
-            columns[question] = _scatter(scores.score[:, index], readable, len(unit))
-            columns[f"{question}_std"] = _scatter(scores.std[:, index], readable, len(unit))
+        found = image_scores(self._questions, scores)
+        return {row: self._score_columns(score) for row, score in zip(readable, found, strict=True)}
+
+    def _describe(
+        self, describer: Describer, images: Pixels, readable: list[int], texts_only: list[bool]
+    ) -> dict[int, dict[str, Any]]:
+        """Row → the columns of its scores and texts.
+
+        The images are added to those of the other thread; whichever thread steps, steps for both.
+        """
+        answers: dict[int, dict[str, Any]] = {}
+        for row in readable:
+            describer.add((answers, row), images[row], scored=not texts_only[row])
+        while True:
+            with self._stepped:
+                self._stepped.wait_for(lambda: len(answers) == len(readable) or not self._stepping)
+                if len(answers) == len(readable):
+                    return answers
+                self._stepping = True
+            try:
+                for (owner, row), description in describer.step():
+                    owner[row] = self._score_columns(description) | self._text_columns(description)
+            finally:
+                with self._stepped:
+                    self._stepping = False
+                    self._stepped.notify_all()
+
+    def _score_columns(self, answer: ImageScore) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        for question, points in answer.scores.items():
+            columns |= {question: points, f"{question}_std": answer.stds[question]}
             if self._keep_distribution:
-                rows = [None] * len(unit)
-                for row, distribution in zip(readable, scores.distribution[:, index], strict=True):
-                    rows[row] = distribution
-                columns[f"{question}_distribution"] = rows
-        return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+                columns[f"{question}_distribution"] = answer.distributions[question]
+        return columns
+
+    def _text_columns(self, answer: ImageDescription) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        for column, title in self._texts.columns.items() if self._texts else ():
+            columns[column] = answer.texts[title]
+            columns[f"{column}_tokens"] = answer.token_counts[title]
+            columns[f"{column}_finish_reason"] = answer.finish_reasons[title]
+        return columns
+
+    def _new_describer(self, texts: TextSettings, sequences: BatchSize) -> Describer:
+        return self._model.describer(attributes=texts.titles, max_new_tokens=texts.max_new_tokens, sequences=sequences)
 
 
 def _load_model(config: ActorConfig) -> ArtiMuse:
@@ -124,11 +184,3 @@ def _pixel_array(pixels: pa.FixedSizeBinaryArray) -> Pixels:
     """(N, 448, 448, 3) uint8, a view of Arrow's buffer; rows of nulls hold anything."""
     data = np.frombuffer(pixels.buffers()[1], dtype=np.uint8, offset=pixels.offset * PIXEL_BYTES)
     return data[: len(pixels) * PIXEL_BYTES].reshape(len(pixels), IMAGE_SIZE, IMAGE_SIZE, 3)
-
-
-def _scatter(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:
-    scattered = np.zeros(count, dtype=np.float32)
-    absent = np.ones(count, dtype=bool)
-    scattered[rows] = values
-    absent[rows] = False
-    return pa.array(scattered, mask=absent)

@@ -35,7 +35,14 @@ from artimuse_actor.prompts import (
     split_prompts,
     turn_end_id,
 )
-from artimuse_actor.protocols import DEFAULT_MAX_NEW_TOKENS, IMAGE_TOKENS, Protocol, get_protocol, guess_protocol
+from artimuse_actor.protocol_file import open_protocol
+from artimuse_actor.protocols import (
+    DEFAULT_MAX_NEW_TOKENS,
+    IMAGE_TOKENS,
+    Protocol,
+    check_max_new_tokens,
+    guess_protocol,
+)
 from artimuse_actor.scoring import LEVEL_COUNT, ImageScore, Scores, image_scores, level_probabilities, scores_of
 from artimuse_actor.texts import TextEngine, probe_sequences
 from artimuse_actor.weights import load_network
@@ -77,7 +84,7 @@ class ArtiMuse:
         cls,
         checkpoint: str | os.PathLike[str] | Checkpoint = "ArtiMuse",
         *,
-        protocol: str | None = None,
+        protocol: str | Protocol | None = None,
         device: str = "auto",
         dtype: str = "auto",
         batch_size: BatchSize = "auto",
@@ -87,7 +94,8 @@ class ArtiMuse:
         Args:
             checkpoint: a local folder, a published name such as `ArtiMuse_AVA`, or `owner/name[@revision]` on the hub;
                 or one that is opened already.
-            protocol: `artimuse` or `unipercept`; guessed from the checkpoint's name if not given.
+            protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol_file`; guessed from the
+                checkpoint's name if not given.
             device: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
             dtype: `auto` (bfloat16 on CUDA, float32 elsewhere), `float32`, `bfloat16` or `float16`.
             batch_size: images of one forward pass; `auto` asks the device's free memory.
@@ -97,7 +105,9 @@ class ArtiMuse:
             UsageError: an argument has no meaning here.
         """
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
-        asked = get_protocol(protocol) if protocol else guess_protocol(str(found.folder.resolve()))
+        if protocol is None:
+            protocol = guess_protocol(str(found.folder.resolve()))
+        asked = open_protocol(protocol) if isinstance(protocol, str) else protocol
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         tokenizer = load_tokenizer(found.folder)
@@ -274,13 +284,9 @@ class ArtiMuse:
         language = self.checkpoint.config.language
         prompts = split_prompts(self._tokenizer, self.protocol, [*scores.values(), *questions.values()])
         check_vocabulary(prompts, self.checkpoint.folder, language.vocab_size)
-        prompt_tokens = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + max(map(len, prompts.tails))
-        if not 1 <= max_new_tokens <= language.max_position_embeddings - prompt_tokens:
-            raise UsageError(
-                f"--max-new-tokens takes a whole number from 1 to {language.max_position_embeddings - prompt_tokens} "
-                f"with this checkpoint, not {max_new_tokens}."
-            )
         if sequences == "auto":
+            longest = max(map(len, prompts.tails[len(scores) :]))
+            prompt_tokens = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + longest
             sequences = probe_sequences(self.checkpoint.config, prompt_tokens, self.model.device, self.model.dtype)
         elif sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
@@ -290,7 +296,7 @@ class ArtiMuse:
             level_ids=self._level_ids,
             score_questions=len(scores),
             stop_id=turn_end_id(self._tokenizer),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=check_max_new_tokens(max_new_tokens),
             sequences=sequences,
             max_admission=self.batch_size,
         )

@@ -94,6 +94,7 @@ class _Graphs:
     ) -> list[int]:
         if self._pages != self._cache.pages:  # it has grown, and its tensors have moved
             self._captured.clear()
+            self._pool = torch.cuda.graph_pool_handle()  # that of the old graphs goes with them
             self._pages = self._cache.pages
         count = len(token_ids)
         rows = _GRAPH_ROWS[bisect_left(_GRAPH_ROWS, count)]
@@ -120,8 +121,6 @@ class _Graphs:
         with torch.cuda.stream(stream):
             step()
         torch.cuda.current_stream(self._model.device).wait_stream(stream)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             next_ids = step()

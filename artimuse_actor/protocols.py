@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -21,12 +20,13 @@ from functools import cached_property
 from string import ascii_lowercase
 
 from artimuse_actor.errors import UsageError
+from schemas.text_settings import text_column
 
 IMAGE_TOKENS = 256
 """Tokens one image takes between `<img>` and `</img>`: (448 / 14 / 2)²."""
 
-DEFAULT_MAX_NEW_TOKENS = 512
-"""Where a text is cut. Of published answers 95 in 100 have at most 107 words; the published limit is 8192 tokens."""
+DEFAULT_MAX_NEW_TOKENS, MAX_NEW_TOKENS = 512, 8192
+"""Where a text is cut, and the published limit. Of published answers 95 in 100 have at most 107 words."""
 
 IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -43,11 +43,6 @@ LEVELS: tuple[str, ...] = tuple(
 SYSTEM_MESSAGE = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
-
-
-def text_column(title: str) -> str:
-    """The column of a text question: its title in snake case, such as `composition_design`."""
-    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
 
 
 @dataclass(frozen=True)
@@ -173,6 +168,17 @@ UNIPERCEPT = Protocol(
 )
 
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (ARTIMUSE, UNIPERCEPT)}
+
+
+def check_max_new_tokens(value: int) -> int:
+    """The same number.
+
+    Raises:
+        UsageError: it is out of range.
+    """
+    if not 1 <= value <= MAX_NEW_TOKENS:
+        raise UsageError(f"--max-new-tokens takes a whole number from 1 to {MAX_NEW_TOKENS}, not {value}.")
+    return value
 
 
 def get_protocol(name: str) -> Protocol:

@@ -32,7 +32,6 @@ CPU_SEQUENCES: Final = 16
 MAX_AUTO_SEQUENCES: Final = 512  # a step is bound by arithmetic from about 200 rows on
 EXPECTED_TEXT_TOKENS: Final = 128  # published answers average 94 words
 _MEMORY_SHARE: Final = 0.6  # of what is free; the rest is for prefill
-_MAX_ADMISSION: Final = 16  # images of one prefill: 5,000 tokens
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,8 @@ class _Sequence:
 class TextEngine:
     """Decodes greedily, with a fixed budget of sequences in flight.
 
-    Images are added to a queue, and `step` works it off: call it while `busy`. Not for several threads at once.
+    Images are added to a queue, and `step` works it off: call it while `busy`. One thread at a time may step; others
+    may add images meanwhile.
 
     Attributes:
         sequences: the budget; smaller once the device's memory has run out.
@@ -114,7 +114,7 @@ class TextEngine:
         stop_id: int,
         max_new_tokens: int,
         sequences: int,
-        max_admission: int = _MAX_ADMISSION,
+        max_admission: int,
     ) -> None:
         """Read the head of the prompts.
 
@@ -294,12 +294,12 @@ class TextEngine:
             torch.cuda.empty_cache()
 
 
-def probe_sequences(config: NetworkConfig, prefix_tokens: int, device: torch.device, dtype: torch.dtype) -> int:
+def probe_sequences(config: NetworkConfig, prompt_tokens: int, device: torch.device, dtype: torch.dtype) -> int:
     """Sequences in flight that should fit into the device's free memory.
 
     Args:
         config: the network's sizes.
-        prefix_tokens: tokens that all sequences about an image share.
+        prompt_tokens: of the longest text prompt, its image included.
         device: where the weights already are.
         dtype: of keys and values.
     """
@@ -309,5 +309,5 @@ def probe_sequences(config: NetworkConfig, prefix_tokens: int, device: torch.dev
     language = config.language
     bytes_per_token = 2 * language.num_layers * language.num_kv_heads * language.head_dim * dtype.itemsize
     # Rounded up as if nothing of the prefix were shared, which leaves room for what waits.
-    bytes_per_sequence = bytes_per_token * (prefix_tokens + EXPECTED_TEXT_TOKENS)
+    bytes_per_sequence = bytes_per_token * (prompt_tokens + EXPECTED_TEXT_TOKENS)
     return int(max(1, min(MAX_AUTO_SEQUENCES, _MEMORY_SHARE * free_bytes // bytes_per_sequence)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 import artimuse_actor.actor
 from artimuse_actor.actor import ActorConfig, ArtiMuseActor
 from artimuse_actor.images import Pixels
+from artimuse_actor.scoring import LEVEL_COUNT, Scores
 
 PACE_VARIABLE = "ARTIMUSE_BENCH_SECONDS_PER_IMAGE"
 LOG_VARIABLE = "ARTIMUSE_BENCH_LOG"
@@ -26,17 +25,18 @@ class SleepingModel:
         self._seconds_per_image = float(os.environ[PACE_VARIABLE])
         self._log = Path(os.environ[LOG_VARIABLE])
 
-    def score_pixels(self, pixels: Pixels) -> Any:
+    def score_pixels(self, pixels: Pixels) -> Scores:
         """(N, 448, 448, 3) uint8 → mean values for scores; one line of the log: start, end, N."""
         start = time.time()
         if self._seconds_per_image:
             time.sleep(len(pixels) * self._seconds_per_image)
-            means = np.zeros(len(pixels))
+            means = np.zeros(len(pixels), dtype=np.float32)
         else:
-            means = np.array([picture.mean() for picture in pixels])
+            means = np.array([picture.mean() for picture in pixels], dtype=np.float32)
         with self._log.open("a") as log:
             log.write(f"{start} {time.time()} {len(pixels)}\n")
-        return SimpleNamespace(score=means[:, None], std=np.zeros((len(pixels), 1)))
+        distribution = np.zeros((len(pixels), 1, LEVEL_COUNT), dtype=np.float32)
+        return Scores(score=means[:, None], std=np.zeros_like(means)[:, None], distribution=distribution)
 
 
 class SleepingActor(ArtiMuseActor):

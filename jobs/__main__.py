@@ -57,7 +57,12 @@ Checkpoint = Annotated[
 ]
 Protocol = Annotated[
     str | None,
-    typer.Option(help="artimuse or unipercept. [default: guessed from the checkpoint's name]", show_default=False),
+    typer.Option(
+        metavar="NAME",
+        help="artimuse, unipercept, or a TOML file with questions of your own. [default: guessed from the "
+        "checkpoint's name]",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, float32 on the CPU), float32, bfloat16 or float16.")]
@@ -90,6 +95,29 @@ ExifRotate = Annotated[
 ]
 MaxBytes = Annotated[int, typer.Option(metavar="N", help="Larger files become error rows.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", help="Larger pictures become error rows.")]
+Texts = Annotated[bool, typer.Option("--texts", help="Also answer the text questions of the protocol.")]
+Attributes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…", help="Only these text questions, by title or column. [default: all]", show_default=False
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Where a text is cut, up to 8192. [default: 512]", show_default=False),
+]
+Sequences = Annotated[
+    str, typer.Option(metavar="N", help="Texts generated at the same time; auto asks the free memory of the device.")
+]
+Questions = Annotated[
+    bool,
+    typer.Option(
+        "--questions",
+        help="List the questions of every protocol and leave.",
+        is_eager=True,
+        callback=lambda asked: _list_questions() if asked else None,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 # As in DecodeOptions; a test keeps them equal, since importing it here would import numpy, Pillow and scipy.
 MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
@@ -106,6 +134,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
     epilog=_example(
         "artimuse score photos --checkpoint ArtiMuse --out scored",
         "artimuse score s3://photos/manifest --checkpoint ArtiMuse_AVA --out s3://photos/scores",
+        "artimuse score photos --out scored --texts --attributes 'Composition & Design,Technical Execution'",
     )
 )
 def score(
@@ -130,6 +159,11 @@ def score(
     keep_distribution: Annotated[
         bool, typer.Option("--keep-distribution", help="Also keep the probabilities of the 101 levels.")
     ] = False,
+    texts: Texts = False,
+    attributes: Attributes = None,
+    max_new_tokens: MaxNewTokens = None,
+    sequences: Sequences = "auto",
+    questions: Questions = False,  # noqa: ARG001 - its callback answers
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
@@ -141,7 +175,10 @@ def score(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score every image of a manifest or folder. Run it again to go on where it stopped."""
+    """Score every image of a manifest or folder. Run it again to go on where it stopped.
+
+    With --texts each image also gets expert texts, in a second table; asked for later, they are added to the scores.
+    """
     from artimuse_actor.images import DecodeOptions
     from jobs.manifest import ManifestOptions
     from jobs.score import ScoreSettings
@@ -158,10 +195,12 @@ def score(
         protocol=protocol,
         device=device,
         dtype=dtype,
-        batch_size=_batch_size(batch_size),
+        batch_size=_count_or_auto("--batch-size", batch_size),
         unit_size=unit_size,
         actors=actors,
         keep_distribution=keep_distribution,
+        texts=_wanted_texts(texts, attributes, max_new_tokens),
+        sequences=_count_or_auto("--sequences", sequences),
         address=address,
     )
     result = run(settings, arguments)
@@ -223,6 +262,11 @@ def image(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
+    texts: Texts = False,
+    attributes: Attributes = None,
+    max_new_tokens: MaxNewTokens = None,
+    sequences: Sequences = "auto",
+    questions: Questions = False,  # noqa: ARG001 - its callback answers
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
@@ -232,26 +276,29 @@ def image(
 ) -> None:
     """Score one image or a few, here and now, without Ray.
 
-    The exit code is 1 if one of them could not be read.
+    With --texts --json one image prints as the published code has it. The exit code is 1 if one could not be read.
     """
     from artimuse_actor.images import DecodeOptions
-    from jobs.image import score_files
-    from jobs.screens import show_images
+    from jobs.image import ImageSettings, score_files
+    from jobs.screens import images_json, show_image
 
-    options = DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels)  # type: ignore[arg-type]
-    results = score_files(
-        files,
+    settings = ImageSettings(
         checkpoint=checkpoint,
         protocol=protocol,
         device=device,
         dtype=dtype,
-        batch_size=_batch_size(batch_size),
-        options=options,
+        batch_size=_count_or_auto("--batch-size", batch_size),
+        texts=_wanted_texts(texts, attributes, max_new_tokens),
+        sequences=_count_or_auto("--sequences", sequences),
+        options=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
     )
+    results = []
+    for result in score_files(files, settings):
+        results.append(result)
+        if not as_json:
+            show_image(result)
     if as_json:
-        print(json.dumps([result.to_json() for result in results]))
-    else:
-        show_images(results)
+        print(json.dumps(images_json(results)))
     if any(result.error for result in results):
         raise typer.Exit(1)
 
@@ -269,12 +316,31 @@ def demo(
     run_demo(out)
 
 
-def _batch_size(text: str) -> Any:
+def _count_or_auto(option: str, text: str) -> Any:
     if text == "auto":
         return "auto"
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size takes a whole number from 1 or auto, not {text!r}.")
+        raise UsageError(f"{option} takes a whole number from 1 or auto, not {text!r}.")
     return int(text)
+
+
+def _wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None) -> Any:
+    from jobs.wanted_texts import WantedTexts
+
+    if not texts:
+        if attributes is not None or max_new_tokens is not None:
+            option = "--attributes" if attributes is not None else "--max-new-tokens"
+            raise UsageError(f"{option} is about texts. Add --texts.")
+        return None
+    names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
+    return WantedTexts(names, max_new_tokens)
+
+
+def _list_questions() -> NoReturn:
+    from jobs.screens import show_questions
+
+    show_questions()
+    raise typer.Exit()
 
 
 def _fail(error: ArtiMuseError) -> int:

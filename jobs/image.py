@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from artimuse_actor.artimuse import ArtiMuse, BatchSize
+from artimuse_actor.describe import ImageDescription
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch import fetch_many
-from artimuse_actor.images import DecodeOptions, decode_image
+from artimuse_actor.images import DecodeOptions, Pixels, decode_image
 from artimuse_actor.scoring import ImageScore
+from jobs.wanted_texts import WantedTexts
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What the `image` command was asked; see the options of `artimuse image`."""
+
+    checkpoint: str
+    protocol: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: BatchSize = "auto"
+    texts: WantedTexts | None = None
+    sequences: BatchSize = "auto"
+    options: DecodeOptions = field(default_factory=DecodeOptions)
 
 
 @dataclass(frozen=True)
@@ -20,7 +36,7 @@ class FileResult:
 
     Attributes:
         file: as it was named.
-        score: what the model says.
+        score: what the model says, with texts an `ImageDescription`.
         error: why it says nothing.
     """
 
@@ -28,45 +44,50 @@ class FileResult:
     score: ImageScore | None
     error: ImageError | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The names of the scores table."""
-        if self.score is None:
-            assert self.error is not None
-            about = {"error_type": self.error.error_type, "error_message": self.error.message}
-            return {"image": self.file, "status": "error", **about}
-        scores: dict[str, Any] = {"image": self.file, "status": "ok"}
-        for question, points in self.score.scores.items():
-            scores |= {question: points, f"{question}_std": self.score.stds[question]}
-        return scores
+    @property
+    def texts(self) -> dict[str, str]:
+        """Title of the question → answer; empty if none was asked."""
+        return dict(self.score.texts) if isinstance(self.score, ImageDescription) else {}
 
 
-def score_files(
-    files: Sequence[str],
-    *,
-    checkpoint: str,
-    protocol: str | None,
-    device: str,
-    dtype: str,
-    batch_size: BatchSize,
-    options: DecodeOptions,
-) -> list[FileResult]:
-    """Score files in order; one that cannot be read does not keep the others from it."""
-    model = ArtiMuse.load(checkpoint, protocol=protocol, device=device, dtype=dtype, batch_size=batch_size)
-    if protocol is None:
+def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileResult]:
+    """Score and describe files, in order, each as soon as it and those before it are done.
+
+    One that cannot be read does not keep the others from it.
+    """
+    model = ArtiMuse.load(
+        settings.checkpoint,
+        protocol=settings.protocol,
+        device=settings.device,
+        dtype=settings.dtype,
+        batch_size=settings.batch_size,
+    )
+    if settings.protocol is None:
         print(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
-    results: list[FileResult] = []
+    decoded = (
+        (file, _decode(data, settings.options))
+        for file, data in zip(files, fetch_many(files, settings.options.max_bytes), strict=True)
+    )
+    return _described(model, files, decoded, settings) if settings.texts else _scored(model, decoded)
+
+
+def _decode(data: bytes | ImageError, options: DecodeOptions) -> Pixels | ImageError:
+    if isinstance(data, ImageError):
+        return data
+    try:
+        return decode_image(data, options).pixels
+    except ImageError as error:
+        return error
+
+
+def _scored(model: ArtiMuse, decoded: Iterable[tuple[str, Pixels | ImageError]]) -> Iterator[FileResult]:
     batch: list[tuple[str, Any]] = []
-    for file, data in zip(files, fetch_many(files, options.max_bytes), strict=True):
-        try:
-            if isinstance(data, ImageError):
-                raise data
-            batch.append((file, decode_image(data, options).pixels))
-        except ImageError as error:
-            batch.append((file, error))
+    for entry in decoded:
+        batch.append(entry)
         if len(batch) == model.batch_size:
-            results += _score_batch(model, batch)
+            yield from _score_batch(model, batch)
             batch = []
-    return results + _score_batch(model, batch)
+    yield from _score_batch(model, batch)
 
 
 def _score_batch(model: ArtiMuse, batch: list[tuple[str, Any]]) -> list[FileResult]:
@@ -75,3 +96,35 @@ def _score_batch(model: ArtiMuse, batch: list[tuple[str, Any]]) -> list[FileResu
         FileResult(file, None, found) if isinstance(found, ImageError) else FileResult(file, next(scores), None)
         for file, found in batch
     ]
+
+
+def _described(
+    model: ArtiMuse,
+    files: Sequence[str],
+    decoded: Iterable[tuple[str, Pixels | ImageError]],
+    settings: ImageSettings,
+) -> Iterator[FileResult]:
+    assert settings.texts is not None
+    texts = settings.texts.settings(model.protocol)
+    results: dict[int, FileResult] = {}
+    shown = 0
+    places: list[int] = []  # of the pictures that can be read, among the files
+
+    def pictures() -> Iterator[Pixels]:
+        for place, (file, found) in enumerate(decoded):
+            if isinstance(found, ImageError):
+                results[place] = FileResult(file, None, found)
+            else:
+                places.append(place)
+                yield found
+
+    described = model.describe_each(
+        pictures(), attributes=texts.titles, max_new_tokens=texts.max_new_tokens, sequences=settings.sequences
+    )
+    for number, description in described:
+        place = places[number]
+        results[place] = FileResult(files[place], description, None)
+        while shown in results:
+            yield results.pop(shown)
+            shown += 1
+    yield from (results[place] for place in sorted(results))

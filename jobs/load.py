@@ -20,7 +20,8 @@ from artimuse_actor.fetch import fetch_many
 from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image
 from jobs.plan import Plan, unit_rows_of
 from jobs.storage import Place, s3_filesystem
-from schemas.scores import ERROR, LOADED_UNIT, OK, PIXELS
+from schemas.scores import ERROR, OK
+from schemas.units import LOADED_UNIT, PIXELS
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class UnitLoader:
         loaded = []
         for index, data in enumerate(fetch_many(_sources(rows), self.options.max_bytes)):
             about = _load(data, self.options, into=pixels[index])
-            keys = {name: rows[index][name] for name in ("image_id", "uri", "version")}
+            keys = {name: rows[index][name] for name in ("image_id", "uri", "version", "texts_only")}
             loaded.append({"shard": shard, "unit": number, **keys, **about})
         columns = pa.Table.from_pylist(loaded, schema=pa.schema([field for field in LOADED_UNIT if field != PIXELS]))
         readable = pa.array([row["status"] == OK for row in loaded])

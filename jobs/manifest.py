@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
 from jobs.listing import ListedFile, list_local, list_s3, local_file
 from jobs.storage import s3_filesystem
-from schemas.manifest import MANIFEST, PLANNED_ROWS
+from schemas.manifest import IMAGE_ROWS, MANIFEST
 
 BATCH_ROWS: Final = 65_536
 _ABSOLUTE: Final = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
 _MAX_POINTS: Final = 10**15
 
-ROWS: Final = pa.schema([*PLANNED_ROWS, MANIFEST.field("gt_score")])
+ROWS: Final = pa.schema([*IMAGE_ROWS, MANIFEST.field("gt_score")])
 """A batch of a manifest: what a plan keeps of each row, and the ground truth if there is one."""
 
 

@@ -27,10 +27,11 @@ from artimuse_actor.errors import ManifestError
 from jobs.ids import IdIndex, hash_strings
 from jobs.manifest import Manifest
 from jobs.storage import Place, parquet_bytes, read_parquet
-from schemas.manifest import PLANNED_ROWS
+from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
 
 SHARD_ROWS: Final = 65_536
 MAX_UNIT_ROWS: Final = 200  # 200 × 448 × 448 × 3 bytes stay below Ray's block size of 128 MiB
+MAX_UNIT_ROWS_WITH_TEXTS: Final = 64  # 512 texts, as many as are ever generated at the same time
 MIN_UNIT_ROWS: Final = 16
 _UNITS_OF_A_SMALL_JOB: Final = 64
 
@@ -47,12 +48,14 @@ class ShardPlan:
         rows: how many.
         units: in how many units.
         replaces: the scores file that holds older rows of the same ids, or None if all ids are new.
+        texts_only: whether it adds texts and leaves that scores file as it is.
     """
 
     index: int
     rows: int
     units: int
     replaces: str | None = None
+    texts_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Plan:
         store_rows: rows of the scores table before.
         store_files: scores files before; if others appear or vanish, the plan is void.
         unit_rows: rows of a unit.
+        texts: whether it makes texts too.
         shards: the work.
     """
 
@@ -81,6 +85,7 @@ class Plan:
     store_rows: int
     store_files: tuple[str, ...]
     unit_rows: int
+    texts: bool
     shards: tuple[ShardPlan, ...]
 
     @property
@@ -106,7 +111,7 @@ class Plan:
         return f"{self.staging_folder(shard)}/{unit:04}.parquet"
 
     def scores_path(self, shard: ShardPlan) -> str:
-        """The scores file that commits a shard."""
+        """The scores file of a shard: what commits it, unless it adds texts only."""
         return shard.replaces or f"scores/{self.plan_id}-{shard.index:05}.parquet"
 
     def rows_of_unit(self, shard: ShardPlan, unit: int) -> int:
@@ -134,17 +139,25 @@ class HeldIds:
         ids: where each image_id stands among the rows of all files.
         versions: (N, 2) uint64 hashes of the rows' versions.
         file_of_row: (N,) int32, index into `files`.
+        wants_texts: (N,) bool, whether the row has a score but no texts, in a store of texts.
     """
 
     files: tuple[str, ...]
     ids: IdIndex
     versions: NDArray[np.uint64]
     file_of_row: NDArray[np.int32]
+    wants_texts: NDArray[np.bool_]
 
 
-def default_unit_rows(pending_rows: int) -> int:
-    """Rows of a unit: 200, but fewer for a small job, so that it keeps several actors busy and shows progress."""
-    return max(MIN_UNIT_ROWS, min(MAX_UNIT_ROWS, pending_rows // _UNITS_OF_A_SMALL_JOB))
+def default_unit_rows(pending_rows: int | None, *, texts: bool = False) -> int:
+    """Rows of a unit: 200, but fewer for a small job, so that it keeps several actors busy and shows progress.
+
+    Args:
+        pending_rows: of the job; None if they are many.
+        texts: whether texts are made, which take longer.
+    """
+    most = MAX_UNIT_ROWS_WITH_TEXTS if texts else MAX_UNIT_ROWS
+    return most if pending_rows is None else max(MIN_UNIT_ROWS, min(most, pending_rows // _UNITS_OF_A_SMALL_JOB))
 
 
 def make_plan(
@@ -154,16 +167,18 @@ def make_plan(
     plan_id: str,
     unit_rows: int | None = None,
     shard_rows: int = SHARD_ROWS,
+    *,
+    texts: bool = False,
 ) -> Plan:
     """Read the manifest once, check it, and write a plan for the rows that the store does not hold.
 
-    Rows whose version changed are planned into shards that replace the files they stand in; a row without a version
-    is taken as unchanged. Nothing is committed unless the whole manifest is in order.
+    Rows whose version changed, or which want texts only, are planned into shards that replace the files they stand in;
+    a row without a version is taken as unchanged. Nothing is committed unless the whole manifest is in order.
 
     Raises:
         ManifestError: there are no rows, or an id is doubled; the message names both rows.
     """
-    writer = _ShardWriter(place, f"{RUNS}/{plan_id}/rows", unit_rows, shard_rows)
+    writer = _ShardWriter(place, f"{RUNS}/{plan_id}/rows", unit_rows, shard_rows, texts=texts)
     hashes: list[NDArray[np.uint64]] = []
     starts_of_batches: list[tuple[str, int]] = []
     changed: list[tuple[NDArray[np.int32], pa.Table]] = []
@@ -171,15 +186,17 @@ def make_plan(
     pending: list[pa.Table] = []
     try:
         for batch in manifest.batches():
-            rows = batch.rows.select(PLANNED_ROWS.names)
+            rows = batch.rows.select(IMAGE_ROWS.names)
             ids = hash_strings(rows["image_id"])
             hashes.append(ids)
             starts_of_batches.append((batch.file, batch.first_row))
             manifest_rows += rows.num_rows
             places = held.ids.find(ids)
             same = _same_version(rows["version"], held, places)
-            is_new, is_changed = places < 0, (places >= 0) & ~same
-            held_rows += int(same.sum())
+            texts_only = same & held.wants_texts[places] if len(held.ids) else same
+            is_new, is_changed = places < 0, (places >= 0) & (~same | texts_only)
+            rows = rows.append_column(TEXTS_ONLY, pa.array(texts_only))
+            held_rows += int((same & ~texts_only).sum())
             new_rows += int(is_new.sum())
             if is_changed.any():
                 files = held.file_of_row[places[is_changed]]
@@ -191,7 +208,7 @@ def make_plan(
             raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
         _refuse_doubles(hashes, starts_of_batches)
         if writer.unit_rows is None:
-            writer.unit_rows = default_unit_rows(manifest_rows - held_rows)
+            writer.unit_rows = default_unit_rows(manifest_rows - held_rows, texts=texts)
         writer.write_rest(pending)
         writer.write_replacements(changed, held.files)
     except BaseException:
@@ -206,7 +223,8 @@ def make_plan(
         new_rows=new_rows,
         store_rows=len(held.ids),
         store_files=held.files,
-        unit_rows=writer.unit_rows or MAX_UNIT_ROWS,
+        unit_rows=writer.unit_rows,
+        texts=texts,
         shards=tuple(writer.shards),
     )
     place.write(CURRENT_PLAN, plan.to_json().encode())
@@ -238,8 +256,8 @@ def planned_ids(place: Place, plan: Plan, shard: int) -> pa.ChunkedArray:
 class _ShardWriter:
     """Cuts rows into shards and writes each as a file whose row groups are its units."""
 
-    def __init__(self, place: Place, folder: str, unit_rows: int | None, shard_rows: int) -> None:
-        self.place, self.folder = place, folder
+    def __init__(self, place: Place, folder: str, unit_rows: int | None, shard_rows: int, *, texts: bool) -> None:
+        self.place, self.folder, self.texts = place, folder, texts
         self.unit_rows, self.shard_rows = unit_rows, shard_rows
         self.shards: list[ShardPlan] = []
 
@@ -268,8 +286,10 @@ class _ShardWriter:
 
     def _write(self, table: pa.Table, replaces: str | None) -> None:
         if self.unit_rows is None:  # a whole shard before the end of the manifest: no small job
-            self.unit_rows = MAX_UNIT_ROWS
-        shard = ShardPlan(len(self.shards), table.num_rows, -(-table.num_rows // self.unit_rows), replaces)
+            self.unit_rows = default_unit_rows(None, texts=self.texts)
+        texts_only = bool(pc.all(table["texts_only"]).as_py())
+        units = -(-table.num_rows // self.unit_rows)
+        shard = ShardPlan(len(self.shards), table.num_rows, units, replaces, texts_only)
         table = table.unify_dictionaries().combine_chunks()
         # Ids and uris are all different: dictionaries of them take a third of the time, and bytes.
         data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file"])

@@ -44,8 +44,10 @@ class RunRecord:
         state: `running`, `finished`, `stopped` or, if the process died, `running` for ever.
         manifest_rows: rows of the manifest.
         held_rows: of these, scored before this run.
-        scored_rows: rows that this run committed.
-        failed_rows: of these, errors.
+        scored_rows: rows that this run put into the scores table.
+        described_rows: rows that it put into the texts table, errors left out.
+        failed_rows: rows that it made errors, in either table.
+        text_tokens: tokens that it generated.
         images_per_s: speed after the first unit.
         device: what scored, `cpu` or `cuda`; None if nothing had to be.
         dtype: in which precision.
@@ -62,7 +64,9 @@ class RunRecord:
     manifest_rows: int = 0
     held_rows: int = 0
     scored_rows: int = 0
+    described_rows: int = 0
     failed_rows: int = 0
+    text_tokens: int = 0
     images_per_s: float | None = None
     device: str | None = None
     dtype: str | None = None

@@ -1,4 +1,4 @@
-"""The main job: manifest → plan → load → score → commit, one Ray Data operator a step."""
+"""The main job: manifest → plan → load → score (and describe) → commit, one Ray Data operator a step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.network_config import AUTO_DTYPES
-from artimuse_actor.protocols import Protocol, get_protocol, guess_protocol
+from artimuse_actor.protocol_file import open_protocol
+from artimuse_actor.protocols import Protocol, guess_protocol
 from jobs.commit import ShardCommitter
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
@@ -28,8 +29,10 @@ from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
 from jobs.storage import TEMPORARY
 from jobs.store import Counts, Store
+from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
-from schemas.scores import UNIT
+from schemas.text_settings import TextSettings
+from schemas.units import UNIT, staged_unit
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -50,7 +53,7 @@ class ScoreSettings:
         out: the store.
         manifest: how the source is read.
         decode: how images are decoded.
-        protocol: its name, or None to guess it from the checkpoint's.
+        protocol: its name or TOML file, or None to guess it from the checkpoint's name.
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
@@ -58,6 +61,8 @@ class ScoreSettings:
         unit_size: rows of a unit, or None for a size that fits the job.
         actors: how many models work at once, or None for one on each GPU.
         keep_distribution: keep the probabilities of the levels.
+        texts: which texts to make, or None for those of the store, if it has any.
+        sequences: texts that a model generates at the same time, or `auto`.
         address: of a Ray cluster, or None to start Ray here.
     """
 
@@ -74,9 +79,13 @@ class ScoreSettings:
     shard_rows: int = SHARD_ROWS
     actors: int | None = None
     keep_distribution: bool = False
+    texts: WantedTexts | None = None
+    sequences: BatchSize = "auto"
     address: str | None = None
 
     def __post_init__(self) -> None:
+        if self.sequences != "auto" and self.sequences < 1:
+            raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
         for option, value, most in (("--unit-size", self.unit_size, MAX_UNIT_ROWS), ("--actors", self.actors, 100_000)):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
@@ -92,6 +101,7 @@ class ScoreResult:
         new_errors: error type → rows that this run made.
         notes: what was left out of the source, and why.
         protocol: what was asked.
+        texts: which texts the store holds, if any.
         was_finished: the store held every row before the run.
     """
 
@@ -100,6 +110,7 @@ class ScoreResult:
     new_errors: Counter[str]
     notes: list[str]
     protocol: Protocol
+    texts: TextSettings | None
     was_finished: bool
 
 
@@ -124,11 +135,14 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
         preprocessing=settings.decode.version,
     )
     manifest = open_manifest(settings.source, settings.manifest)
-    store = Store.for_run(settings.out, fingerprint, protocol, settings.keep_distribution)
+    store = Store.for_run(settings.out, fingerprint, protocol, settings.keep_distribution, settings.texts)
+    if store.texts and not settings.texts:
+        print(f"{settings.out} holds texts, so this run makes them too.", file=sys.stderr)
     record = RunRecord(new_run_id(), arguments or {}, fingerprint)
     errors: Counter[str] = Counter()
     with run_lock(store.place, record.run_id):
         store.place.delete_tree(TEMPORARY)  # of runs that were killed while they wrote
+        store.delete_orphans()
         plan = _plan(store, manifest, record.run_id, settings)
         store.declare()
         clock.lap(record, "plan")
@@ -139,7 +153,7 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
         try:
             with committer:
                 if committer.units:
-                    actor = _actor_config(settings, checkpoint, protocol, store.keep_distribution)
+                    actor = _actor_config(settings, checkpoint, protocol, store)
                     errors = _score_units(committer, store, plan, settings, actor, record)
             _reconcile(store, plan)
             record.end("finished")
@@ -151,7 +165,7 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
             record.write(store.place)
         store.discard_work(plan)
     was_finished = committer.rows_to_commit == 0
-    return ScoreResult(record, store.counts(), errors, manifest.notes, protocol, was_finished)
+    return ScoreResult(record, store.counts(), errors, manifest.notes, protocol, store.texts, was_finished)
 
 
 def pipeline(
@@ -188,7 +202,7 @@ def pipeline(
             num_gpus=1 if actor.device == "cuda" else 0,
         )
         .map_batches(
-            UnitStager(store.place, plan, store.schema, run_id),
+            UnitStager(store.place, plan, staged_unit(store.schema, store.texts), store.texts, run_id),
             # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
             compute=ray.data.TaskPoolStrategy(size=actors),
             batch_size=None,
@@ -222,7 +236,9 @@ def _score_units(
         with own_errors():
             for receipt in receipts.iter_rows():
                 errors.update(receipt["error_types"])
-                record.scored_rows += receipt["rows"]
+                record.scored_rows += receipt["scored"]
+                record.described_rows += receipt["described"]
+                record.text_tokens += receipt["text_tokens"]
                 record.failed_rows += len(receipt["error_types"])
                 progress.add(receipt["rows"], len(receipt["error_types"]))
                 record.images_per_s = progress.images_per_s
@@ -232,7 +248,7 @@ def _score_units(
 
 def _protocol(settings: ScoreSettings, checkpoint: Checkpoint) -> Protocol:
     if settings.protocol:
-        return get_protocol(settings.protocol)
+        return open_protocol(settings.protocol)
     guessed = guess_protocol(str(checkpoint.folder.resolve()))
     print(f"Protocol {guessed.name}, guessed from the checkpoint's name.", file=sys.stderr)
     return guessed
@@ -245,7 +261,15 @@ def _plan(store: Store, manifest: Manifest, run_id: str, settings: ScoreSettings
         if plan.identity == manifest.identity() and store.can_continue(plan):
             return plan
         store.retire(plan)
-    return make_plan(store.place, manifest, store.held(), run_id, settings.unit_size, settings.shard_rows)
+    return make_plan(
+        store.place,
+        manifest,
+        store.held(),
+        run_id,
+        settings.unit_size,
+        settings.shard_rows,
+        texts=bool(store.texts),
+    )
 
 
 def _reconcile(store: Store, plan: Plan) -> None:
@@ -260,9 +284,7 @@ def _reconcile(store: Store, plan: Plan) -> None:
         )
 
 
-def _actor_config(
-    settings: ScoreSettings, checkpoint: Checkpoint, protocol: Protocol, keep_distribution: bool
-) -> ActorConfig:
+def _actor_config(settings: ScoreSettings, checkpoint: Checkpoint, protocol: Protocol, store: Store) -> ActorConfig:
     from artimuse_actor.actor import ActorConfig
 
     folder = os.path.expanduser(settings.checkpoint)
@@ -270,11 +292,13 @@ def _actor_config(
         # A name stays a name: each node has a cache of its own.
         checkpoint=os.path.abspath(folder) if os.path.isdir(folder) else settings.checkpoint,
         checkpoint_digest=checkpoint.digest,
-        protocol=protocol.name,
+        protocol=protocol,
         device=settings.device,
         dtype=settings.dtype,
         batch_size=settings.batch_size,
-        keep_distribution=keep_distribution,
+        keep_distribution=store.keep_distribution,
+        texts=store.texts,
+        sequences=settings.sequences,
     )
 
 

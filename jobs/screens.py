@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobs.image import FileResult
     from jobs.score import ScoreResult, ScoreSettings
     from jobs.status import StoreStatus
+    from jobs.store import Counts
 
 
 def score_json(result: ScoreResult) -> dict[str, Any]:
@@ -20,8 +21,18 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
     record = result.record
     return {
         "run_id": record.run_id,
-        "rows": {"manifest": record.manifest_rows, "held": record.held_rows, "scored": record.scored_rows},
-        "store": {"rows": result.counts.rows, "ok": result.counts.ok, "failed": result.counts.failed},
+        "rows": {
+            "manifest": record.manifest_rows,
+            "held": record.held_rows,
+            "scored": record.scored_rows,
+            "described": record.described_rows,
+        },
+        "store": {
+            "rows": result.counts.rows,
+            "ok": result.counts.ok,
+            "failed": result.counts.failed,
+            "described": result.counts.described,
+        },
         "errors": dict(result.counts.errors),
         "new_errors": dict(result.new_errors),
         "notes": result.notes,
@@ -41,10 +52,13 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         speed = f" ({record.images_per_s:,.1f} images/s)" if record.images_per_s else ""
         held = f"; {record.held_rows:,} were there before" if record.held_rows else ""
         seconds = format_seconds(sum(record.seconds.values()))
-        print(f"{record.scored_rows:,} of {record.manifest_rows:,} images in {seconds}{speed}{held}.")
+        described = f", {record.described_rows:,} described" if result.texts else ""
+        print(f"{record.scored_rows:,} of {record.manifest_rows:,} images{described} in {seconds}{speed}{held}.")
     print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed.")
     if counts.failed:
         print(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")
+    if result.texts:
+        print(f"{settings.out}/texts: {_texts_line(counts)}.")
     print(f"Next: artimuse status {shlex.quote(settings.out)}")
 
 
@@ -54,6 +68,8 @@ def show_status(status: StoreStatus) -> None:
     print(status.verdict + ".")
     if status.counts.failed:
         print(f"  failed: {_by_type(status.counts.errors)}")
+    if status.texts:
+        print(f"texts ({status.texts}): {_texts_line(status.counts)}.")
     if status.staged_rows:
         print(f"  {status.staged_rows:,} of the remaining are scored and wait for their shard to be complete.")
     if status.remaining > 0:
@@ -65,16 +81,70 @@ def show_status(status: StoreStatus) -> None:
         print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}")
 
 
-def show_images(results: Sequence[FileResult]) -> None:
-    """One line an image: scores with their spread, or the error."""
-    for result in results:
-        if result.score is None:
-            assert result.error is not None
-            print(f"{result.file}: {result.error.error_type}: {result.error.message}")
-            continue
-        stds = result.score.stds
-        points = ", ".join(f"{name} {value:.2f} ± {stds[name]:.2f}" for name, value in result.score.scores.items())
-        print(f"{result.file}: {points}")
+def show_image(result: FileResult) -> None:
+    """One line for an image: scores with their spread, or the error; then its texts."""
+    if result.score is None:
+        assert result.error is not None
+        print(f"{result.file}: {result.error.error_type}: {result.error.message}")
+        return
+    stds = result.score.stds
+    points = ", ".join(f"{name} {value:.2f} ± {stds[name]:.2f}" for name, value in result.score.scores.items())
+    print(f"{result.file}: {points}")
+    for title, text in result.texts.items():
+        print(f"  {title}: {printable(text)}", flush=True)
+
+
+def images_json(results: Sequence[FileResult]) -> Any:
+    """The same, for scripts: a list under the names of the tables; texts of ArtiMuse as the published code has them.
+
+    One image with texts is no list, since the published code prints one at a time.
+    """
+    if len(results) == 1 and results[0].texts:
+        published = _image_json(results[0])
+        return {name: value for name, value in published.items() if name != "image"}
+    return [_image_json(result) for result in results]
+
+
+def _image_json(result: FileResult) -> dict[str, Any]:
+    if result.score is None:
+        assert result.error is not None
+        about = {"error_type": result.error.error_type, "error_message": result.error.message}
+        return {"image": result.file, "status": "error", **about}
+    scores = result.score.scores
+    if result.texts and list(scores) == ["score"]:
+        return {"image": result.file, "Aesthetic Score": scores["score"], "Aesthetic Attributes": result.texts}
+    row: dict[str, Any] = {"image": result.file, "status": "ok"}
+    for question, points in scores.items():
+        row |= {question: points, f"{question}_std": result.score.stds[question]}
+    return row | ({"texts": result.texts} if result.texts else {})
+
+
+def show_questions() -> None:
+    """What each protocol asks: columns, and titles of the texts."""
+    from artimuse_actor.protocols import PROTOCOLS
+    from schemas.text_settings import text_column
+
+    for protocol in PROTOCOLS.values():
+        print(f"{protocol.name}: scores {', '.join(protocol.score_questions)}; texts:")
+        for title, question in protocol.text_questions.items():
+            print(f"  {title}  ({text_column(title)})\n    {question.strip()}")
+
+
+def printable(text: str) -> str:
+    """A text that may hold anything, without what a terminal would obey."""
+    return "".join(
+        mark if mark.isprintable() or mark == "\n" else mark.encode("unicode_escape").decode() for mark in text
+    )
+
+
+def _texts_line(counts: Counts) -> str:
+    """The texts table against the images that have a score."""
+    line = f"{counts.described:,} of {counts.ok:,} images with a score are described"
+    if counts.text_errors:
+        line += f", of others the image is gone since ({_by_type(counts.text_errors)})"
+    if counts.without_texts:
+        line += f", {counts.without_texts:,} not, since they are in no manifest of a run with texts"
+    return line
 
 
 def _by_type(errors: Mapping[str, int]) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.plan import Plan
 from jobs.storage import Place, parquet_bytes
-from schemas.scores import RECEIPT
+from schemas.text_settings import TextSettings
+from schemas.units import RECEIPT
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,15 @@ class UnitStager:
     Attributes:
         place: of the store.
         plan: whose unit it is.
-        schema: of the scores table.
+        schema: of what is staged, see `staged_unit`.
+        texts: of the store, if it holds any.
         run_id: of this run.
     """
 
     place: Place
     plan: Plan
     schema: pa.Schema
+    texts: TextSettings | None
     run_id: str
 
     def __call__(self, unit: pa.Table) -> pa.Table:
@@ -41,5 +45,14 @@ class UnitStager:
         )
         self.place.write(self.plan.staged_path(shard, number), parquet_bytes(rows))
         errors = unit["error_type"].drop_null().to_pylist()
-        receipt = {"shard": shard, "unit": number, "rows": len(unit), "error_types": errors}
+        tokens = (unit[f"{column}_tokens"] for column in (self.texts.columns if self.texts else ()))
+        receipt = {
+            "shard": shard,
+            "unit": number,
+            "rows": len(unit),
+            "scored": len(unit) - (pc.sum(unit["texts_only"]).as_py() or 0),
+            "described": len(unit) - len(errors) if self.texts else 0,
+            "text_tokens": sum(pc.sum(counts).as_py() or 0 for counts in tokens),
+            "error_types": errors,
+        }
         return pa.Table.from_pylist([receipt], schema=RECEIPT)

@@ -8,6 +8,7 @@ from typing import Any
 from jobs.runs import read_runs
 from jobs.store import Counts, Store
 from schemas.fingerprint import Fingerprint
+from schemas.text_settings import TextSettings
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class StoreStatus:
     Attributes:
         out: where it is.
         fingerprint: of all its scores.
+        texts: which texts it holds, if any.
         planned: rows the table has when the last plan is done.
         counts: rows it has now.
         staged_rows: rows scored but not committed yet.
@@ -26,6 +28,7 @@ class StoreStatus:
 
     out: str
     fingerprint: Fingerprint
+    texts: TextSettings | None
     planned: int
     counts: Counts
     staged_rows: int
@@ -60,9 +63,20 @@ class StoreStatus:
                 "staged": self.staged_rows,
             },
             "errors": dict(self.counts.errors),
+            "texts": self._texts_json(),
             "reconciled": self.remaining == 0 and self.doubled_id is None,
             "verdict": self.verdict,
             "runs": self.runs,
+        }
+
+    def _texts_json(self) -> dict[str, Any] | None:
+        if self.texts is None:
+            return None
+        return {
+            **asdict(self.texts),
+            "described": self.counts.described,
+            "errors": dict(self.counts.text_errors),
+            "waiting": self.counts.without_texts,
         }
 
 
@@ -85,6 +99,7 @@ def store_status(out: str) -> StoreStatus:
     return StoreStatus(
         out=out,
         fingerprint=store.fingerprint,
+        texts=store.texts,
         planned=planned,
         counts=counts,
         staged_rows=staged,

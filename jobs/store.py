@@ -1,11 +1,13 @@
 """One output folder: what is in it, and how a shard gets in.
 
     OUT/scores/<plan>-<shard>.parquet   committed shards, nothing else, ever
-    OUT/_store.json                     the fingerprint of all scores in here
+    OUT/texts/<plan>-<shard>.parquet    the texts of the same shard, if there are any
+    OUT/_store.json                     the fingerprint of all scores in here, and which texts
     OUT/_plan.json, OUT/_runs/, OUT/_lock   work in progress; names with an underscore are invisible to readers
 
 A unit is staged under a name that depends on the unit alone. When the last unit of a shard is staged, its files become
-one scores file, in one atomic write: the presence of that file is the commit.
+one texts file and one scores file, each in one atomic write: the presence of the scores file, which is written last, is
+the commit. Texts without scores were left by a run that was killed between the two, and the next run deletes them.
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ from jobs.ids import IdIndex, hash_strings
 from jobs.plan import CURRENT_PLAN, HeldIds, Plan, ShardPlan, current_plan, planned_ids
 from jobs.storage import Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
 from jobs.version import CODE_VERSION
+from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.scores import CODE_KEY, FINGERPRINT_KEY, OK, PLAN_KEY, scores_schema
+from schemas.text_settings import TextSettings
+from schemas.texts import MAX_NEW_TOKENS_KEY, texts_schema
 
 STORE_FILE: Final = "_store.json"
 SCORES: Final = "scores"
+TEXTS: Final = "texts"
 _FORMAT: Final = 1
 _READ_THREADS: Final = 16
 
@@ -43,10 +49,14 @@ class Counts:
     Attributes:
         ok: rows with a score.
         errors: error type → rows.
+        described: rows with a score and texts.
+        text_errors: error type → rows with a score whose image could not be read for its texts.
     """
 
     ok: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    described: int = 0
+    text_errors: Counter[str] = field(default_factory=Counter)
 
     @property
     def failed(self) -> int:
@@ -58,18 +68,29 @@ class Counts:
         """All rows."""
         return self.ok + self.failed
 
+    @property
+    def without_texts(self) -> int:
+        """Rows with a score that no run has tried to describe."""
+        return self.ok - self.described - sum(self.text_errors.values())
+
 
 class Store:
     """The scores of one fingerprint, in one place."""
 
     def __init__(
-        self, place: Place, fingerprint: Fingerprint, questions: tuple[str, ...], keep_distribution: bool
+        self,
+        place: Place,
+        fingerprint: Fingerprint,
+        questions: tuple[str, ...],
+        keep_distribution: bool,
+        texts: TextSettings | None,
     ) -> None:
         """Use `Store.open` or `Store.for_run`."""
         self.place = place
         self.fingerprint = fingerprint
         self.questions = questions
         self.keep_distribution = keep_distribution
+        self.texts = texts
 
     @property
     def schema(self) -> pa.Schema:
@@ -96,28 +117,52 @@ class Store:
             if raw["format"] != _FORMAT:
                 raise StoreError(f"{out}: was written in format {raw['format']}, this version reads {_FORMAT}.")
             fingerprint = Fingerprint(**raw["fingerprint"])
-            return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]))
+            texts = raw.get("texts")
+            settings = TextSettings(tuple(texts["titles"]), int(texts["max_new_tokens"])) if texts else None
+            return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]), settings)
         except (KeyError, TypeError) as error:
             raise StoreError(f"{place.uri(STORE_FILE)}: is not the description of a store.") from error
 
     @classmethod
-    def for_run(cls, out: str, fingerprint: Fingerprint, protocol: Protocol, keep_distribution: bool) -> Store:
+    def for_run(
+        cls,
+        out: str,
+        fingerprint: Fingerprint,
+        protocol: Protocol,
+        keep_distribution: bool,
+        wanted_texts: WantedTexts | None = None,
+    ) -> Store:
         """The store that a run writes to; `declare` makes it if it is not there.
 
+        A store that has texts gets them from every run, so that each image with a score has its texts.
+
         Raises:
-            StoreMismatch: it holds other scores than this run would make.
+            StoreMismatch: it holds other scores or texts than this run would make.
         """
         place = open_place(out)
         try:
             place.read(STORE_FILE)
         except FileNotFoundError:
-            return cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution)
-        store = cls.open(out)
-        store._refuse_other(fingerprint, keep_distribution)
+            store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
+        else:
+            store = cls.open(out)
+            store._refuse_other(fingerprint, keep_distribution)
+        texts = wanted_texts.settings(protocol, store.texts) if wanted_texts else store.texts
+        if store.texts and texts and store.texts != texts:
+            has, asks = (
+                (f"of at most {store.texts.max_new_tokens} tokens", f"of at most {texts.max_new_tokens}")
+                if store.texts.titles == texts.titles
+                else (f"on {', '.join(store.texts.titles)}", f"on {', '.join(texts.titles)}")
+            )
+            raise StoreMismatch(
+                f"{place.root} holds texts {has}; this run would add texts {asks}. Nothing was written. "
+                "Choose another --out, or leave out --attributes and --max-new-tokens to go on with the store's."
+            )
+        store.texts = texts
         return store
 
     def declare(self) -> None:
-        """Write down whose scores these are, if it is not written yet: once the manifest has proved to be in order.
+        """Write down what is in here, if it is not written yet: once the manifest has proved to be in order.
 
         Raises:
             StoreMismatch: another run has written it meanwhile, and not the same.
@@ -127,10 +172,15 @@ class Store:
             "fingerprint": asdict(self.fingerprint),
             "questions": self.questions,
             "keep_distribution": self.keep_distribution,
+            "texts": asdict(self.texts) if self.texts else None,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         if not self.place.create(STORE_FILE, json.dumps(raw, indent=1).encode()):
-            Store.open(self.place.root)._refuse_other(self.fingerprint, self.keep_distribution)
+            written = Store.open(self.place.root)
+            written._refuse_other(self.fingerprint, self.keep_distribution)
+            if self.texts and not written.texts:
+                old = json.loads(self.place.read(STORE_FILE))
+                self.place.write(STORE_FILE, json.dumps({**old, "texts": raw["texts"]}, indent=1).encode())
 
     def _refuse_other(self, fingerprint: Fingerprint, keep_distribution: bool) -> None:
         if not self.fingerprint.same_scores(fingerprint):
@@ -148,31 +198,44 @@ class Store:
         """The committed shards."""
         return [file for file in self.place.files(SCORES) if file.path.endswith(".parquet")]
 
+    def texts_files(self) -> set[str]:
+        """Paths of the texts of shards; those of a shard that is being committed may be among them."""
+        return {file.path for file in self.place.files(TEXTS) if file.path.endswith(".parquet")}
+
+    def delete_orphans(self) -> None:
+        """Delete texts whose scores were never written or are gone; not while a run writes to the store."""
+        for path in self.texts_files() - {texts_path(file.path) for file in self.scores_files()}:
+            self.place.delete(path)
+
     def held(self) -> HeldIds:
         """Ids and versions of all committed rows.
 
         Raises:
             StoreError: a scores file is not whole.
         """
-        files = self.scores_files()
+        files, texts_files = self.scores_files(), self.texts_files()
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            hashes = list(pool.map(self._hashed_keys, files))
+            keys = list(pool.map(lambda file: self._keys(file.path, texts_files), files))
         no_hash = np.empty((0, 2), dtype=np.uint64)
         return HeldIds(
             files=tuple(file.path for file in files),
-            ids=IdIndex(np.concatenate([no_hash, *(ids for ids, _ in hashes)])),
-            versions=np.concatenate([no_hash, *(versions for _, versions in hashes)]),
-            file_of_row=np.repeat(np.arange(len(files), dtype=np.int32), [len(ids) for ids, _ in hashes]),
+            ids=IdIndex(np.concatenate([no_hash, *(ids for ids, _, _ in keys)])),
+            versions=np.concatenate([no_hash, *(versions for _, versions, _ in keys)]),
+            file_of_row=np.repeat(np.arange(len(files), dtype=np.int32), [len(ids) for ids, _, _ in keys]),
+            wants_texts=np.concatenate([np.empty(0, dtype=np.bool_), *(wants for _, _, wants in keys)]),
         )
 
     def counts(self) -> Counts:
-        """Rows of the scores table by outcome."""
+        """Rows of the tables by outcome."""
         counts = Counts()
+        texts_files = sorted(self.texts_files() & {texts_path(file.path) for file in self.scores_files()})
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for table in pool.map(self._read_outcomes, self.scores_files()):
-                counts.ok += pc.sum(pc.equal(table["status"], OK)).as_py() or 0
-                for entry in table["error_type"].drop_null().value_counts().to_pylist():
-                    counts.errors[entry["values"]] += entry["counts"]
+            for ok, errors in pool.map(self._outcomes, (file.path for file in self.scores_files())):
+                counts.ok += ok
+                counts.errors.update(errors)
+            for ok, errors in pool.map(self._outcomes, texts_files):
+                counts.described += ok
+                counts.text_errors.update(errors)
         return counts
 
     def row_count(self) -> int:
@@ -191,9 +254,12 @@ class Store:
     def can_continue(self, plan: Plan) -> bool:
         """Whether the work of a plan can go on as it was planned.
 
-        The scores files must be those it was made against, and its own; and of shards that are not committed, the rows
-        must be there still: when a plan is done they are deleted, and a scores file may be deleted after that.
+        It must make what the store holds, texts or none. The scores files must be those it was made against, and its
+        own; and of shards that are not committed, the rows must be there still: when a plan is done they are deleted,
+        and a scores file may be deleted after that.
         """
+        if plan.texts != bool(self.texts):
+            return False
         own = {plan.scores_path(shard) for shard in plan.shards if not shard.replaces}
         others = {file.path for file in self.scores_files()} - own
         rows = {file.path for file in self.place.files(f"{plan.folder}/rows")}
@@ -205,11 +271,15 @@ class Store:
     def committed(self, plan: Plan) -> set[int]:
         """The shards of a plan that are committed."""
         present = {file.path for file in self.scores_files()}
-        return {
-            shard.index
-            for shard in plan.shards
-            if plan.scores_path(shard) in present and (not shard.replaces or self._was_replaced(plan, shard))
-        }
+        texts = self.texts_files() if plan.texts else set()
+
+        def is_committed(shard: ShardPlan) -> bool:
+            scores = plan.scores_path(shard)
+            if scores not in present or (plan.texts and texts_path(scores) not in texts):
+                return False
+            return not shard.replaces or self._wrote(plan, texts_path(scores) if shard.texts_only else scores)
+
+        return {shard.index for shard in plan.shards if is_committed(shard)}
 
     def staged(self, plan: Plan) -> dict[int, set[int]]:
         """Shard → its units that are staged."""
@@ -273,32 +343,73 @@ class Store:
                 f"{self.place.uri(path)}: was not whole and is deleted. Run again to score its unit."
             ) from error
 
-    def _write_shard(self, plan: Plan, shard: ShardPlan, table: pa.Table, *, part: bool = False) -> None:
-        if shard.replaces:
-            old = read_parquet(self.place, shard.replaces)
-            kept = old.filter(pc.invert(pc.is_in(old["image_id"], table["image_id"].combine_chunks())))
-            table = pa.concat_tables([kept.cast(self.schema), table.cast(self.schema)])
+    def _write_shard(self, plan: Plan, shard: ShardPlan, staged: pa.Table, *, part: bool = False) -> None:
+        """Put staged rows into the tables: the texts first, then the scores, which commit them."""
+        path = plan.scores_path(shard)
+        if part and not shard.replaces:
+            path = path.replace(".parquet", "-part.parquet")
         metadata: dict[Any, Any] = {
-            **self.schema.metadata,
             FINGERPRINT_KEY: self.fingerprint.to_json(),
             PLAN_KEY: f"{plan.plan_id}-part" if part else plan.plan_id,
             CODE_KEY: CODE_VERSION,
         }
-        path = plan.scores_path(shard)
-        if part and not shard.replaces:
-            path = path.replace(".parquet", "-part.parquet")
+        texts_only = staged["texts_only"]
+        if plan.texts and self.texts:
+            schema = texts_schema(self.texts)
+            made = staged.filter(pc.or_(texts_only, pc.equal(staged["status"], OK)))
+            made = made.append_column("described_at", made["scored_at"]).select(schema.names)
+            table = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
+            written = {**metadata, MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
+            self._write_table(texts_path(path), table, written)
+        if not shard.texts_only:
+            made = staged.filter(pc.invert(texts_only)).select(self.schema.names)
+            old = path if shard.replaces else None
+            self._write_table(path, self._merged(old, self.schema, made, replaced=made["image_id"]), metadata)
+
+    def _merged(self, path: str | None, schema: pa.Schema, made: pa.Table, *, replaced: pa.ChunkedArray) -> pa.Table:
+        """The rows of a file but those of these ids, if there is such a file, and then the rows that were made."""
+        try:
+            old = read_parquet(self.place, path) if path else schema.empty_table()
+        except FileNotFoundError:
+            old = schema.empty_table()
+        kept = old.filter(pc.invert(pc.is_in(old["image_id"], replaced.combine_chunks())))
+        return pa.concat_tables([kept.cast(schema), made.cast(schema)])
+
+    def _write_table(self, path: str, table: pa.Table, metadata: dict[Any, Any]) -> None:
+        metadata = {**table.schema.metadata, **metadata}
         self.place.write(path, parquet_bytes(table.replace_schema_metadata(metadata)))
 
-    def _was_replaced(self, plan: Plan, shard: ShardPlan) -> bool:
-        metadata = read_footer(self.place, plan.scores_path(shard)).metadata or {}
+    def _wrote(self, plan: Plan, path: str) -> bool:
+        """Whether a file that was there before was written by this plan."""
+        metadata = read_footer(self.place, path).metadata or {}
         return bool(metadata.get(PLAN_KEY) == plan.plan_id.encode())
 
-    def _hashed_keys(self, file: StoredFile) -> tuple[Any, Any]:
-        table = read_parquet(self.place, file.path, ["image_id", "version"])
-        return hash_strings(table["image_id"]), hash_strings(table["version"])
+    def _keys(self, path: str, texts_files: set[str]) -> tuple[Any, Any, Any]:
+        """Of the rows of a scores file: hashes of ids and versions, and whether they want texts."""
+        if not self.texts:
+            table = read_parquet(self.place, path, ["image_id", "version"])
+            wants = np.zeros(len(table), dtype=np.bool_)
+        else:
+            table = read_parquet(self.place, path, ["image_id", "version", "status"])
+            wanting = pc.equal(table["status"], OK)
+            if texts_path(path) in texts_files:
+                told = read_parquet(self.place, texts_path(path), ["image_id"])["image_id"]
+                wanting = pc.and_(wanting, pc.invert(pc.is_in(table["image_id"], told.combine_chunks())))
+            wants = wanting.to_numpy()
+        return hash_strings(table["image_id"]), hash_strings(table["version"]), wants
 
     def _rows_of(self, file: StoredFile) -> int:
         return int(read_footer(self.place, file.path).num_rows)
 
-    def _read_outcomes(self, file: StoredFile) -> pa.Table:
-        return read_parquet(self.place, file.path, ["status", "error_type"])
+    def _outcomes(self, path: str) -> tuple[int, dict[str, int]]:
+        """Rows that are ok, and error type → rows, of a scores or texts file."""
+        table = read_parquet(self.place, path, ["status", "error_type"])
+        errors = table["error_type"].drop_null().value_counts().to_pylist()
+        return pc.sum(pc.equal(table["status"], OK)).as_py() or 0, {
+            entry["values"]: entry["counts"] for entry in errors
+        }
+
+
+def texts_path(scores_path: str) -> str:
+    """The texts file beside a scores file."""
+    return f"{TEXTS}/{scores_path.removeprefix(f'{SCORES}/')}"

@@ -20,7 +20,7 @@ MANIFEST = pa.schema(
 )
 """What `artimuse manifest` writes. An embedded image stands in a further column `image` (binary)."""
 
-PLANNED_ROWS = pa.schema(
+IMAGE_ROWS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), metadata={"doc": "null if the image is embedded"}),
@@ -28,7 +28,13 @@ PLANNED_ROWS = pa.schema(
         pa.field("source_file", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "parquet with the image"}),
         pa.field("source_row_group", pa.int32()),
         pa.field("source_row", pa.int32(), metadata={"doc": "row within the row group"}),
-    ],
-    metadata={"schema_version": SCHEMA_VERSION},
+    ]
 )
+"""Where images are: what every kind of source comes to."""
+
+TEXTS_ONLY = pa.field(
+    "texts_only", pa.bool_(), nullable=False, metadata={"doc": "the scores table holds the row already"}
+)
+
+PLANNED_ROWS = pa.schema([*IMAGE_ROWS, TEXTS_ONLY], metadata={"schema_version": SCHEMA_VERSION})
 """One shard of a plan; each row group of the file is one unit."""

@@ -16,30 +16,30 @@ OK: Final = "ok"
 ERROR: Final = "error"
 
 IMAGE_ID: Final = pa.field("image_id", pa.string(), nullable=False, metadata={"doc": "as in the manifest"})
-_KEYS = (
+KEYS: Final = (
     IMAGE_ID,
     pa.field("uri", pa.string(), metadata={"doc": "where the image was read; null if it was embedded"}),
     pa.field("version", pa.string(), metadata={"doc": "as in the manifest: etag, or size and mtime"}),
 )
-_OUTCOME = (
+OUTCOME: Final = (
     pa.field("status", pa.string(), nullable=False, metadata={"doc": "ok or error"}),
     pa.field("error_type", pa.string(), metadata={"doc": "null if ok"}),
     pa.field("error_message", pa.string(), metadata={"doc": "one sentence; null if ok"}),
     pa.field("retryable", pa.bool_(), metadata={"doc": "whether the same image may succeed later; null if ok"}),
 )
-_IMAGE = (
+SHA256: Final = pa.field("sha256", pa.string(), metadata={"doc": "of the file's bytes, hexadecimal"})
+IMAGE: Final = (
     pa.field("width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file, before any rotation"}),
     pa.field("height", pa.int32(), metadata={"unit": "pixel"}),
     pa.field("format", pa.string(), metadata={"doc": "Pillow's name of the file format"}),
-    pa.field("sha256", pa.string(), metadata={"doc": "of the file's bytes, hexadecimal"}),
+    SHA256,
     pa.field("phash", pa.string(), metadata={"doc": "64-bit perceptual hash, hexadecimal"}),
 )
-_RUN = (
-    pa.field("run_id", pa.string(), nullable=False, metadata={"doc": "the run that made this row"}),
+RUN_ID: Final = pa.field("run_id", pa.string(), nullable=False, metadata={"doc": "the run that made this row"})
+RUN: Final = (
+    RUN_ID,
     pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),
 )
-
-PIXELS: Final = pa.field("pixels", pa.binary(448 * 448 * 3), metadata={"doc": "(448, 448, 3) uint8 RGB; null if error"})
 
 
 def score_fields(questions: Iterable[str], *, keep_distribution: bool) -> list[pa.Field]:
@@ -59,29 +59,4 @@ def score_fields(questions: Iterable[str], *, keep_distribution: bool) -> list[p
 def scores_schema(questions: Iterable[str], *, keep_distribution: bool = False) -> pa.Schema:
     """The scores table of a protocol with these score questions."""
     scores = score_fields(questions, keep_distribution=keep_distribution)
-    return pa.schema([*_KEYS, *_OUTCOME, *scores, *_IMAGE, *_RUN], metadata={"schema_version": SCHEMA_VERSION})
-
-
-UNIT = pa.schema([pa.field("shard", pa.int32(), nullable=False), pa.field("unit", pa.int32(), nullable=False)])
-"""One row: the block that enters the pipeline."""
-
-LOADED_UNIT = pa.schema([*UNIT, *_KEYS, *_OUTCOME, *_IMAGE, PIXELS])
-"""The block between loading and scoring."""
-
-
-def scored_unit(questions: Iterable[str], *, keep_distribution: bool) -> pa.Schema:
-    """The block between scoring and staging: a loaded unit without pixels, with scores."""
-    scores = score_fields(questions, keep_distribution=keep_distribution)
-    return pa.schema([*UNIT, *_KEYS, *_OUTCOME, *scores, *_IMAGE])
-
-
-RECEIPT = pa.schema(
-    [
-        *UNIT,
-        pa.field("rows", pa.int32(), nullable=False),
-        pa.field(
-            "error_types", pa.list_(pa.string()), nullable=False, metadata={"doc": "one entry for each error row"}
-        ),
-    ]
-)
-"""One row for each staged unit: what reaches the driver."""
+    return pa.schema([*KEYS, *OUTCOME, *scores, *IMAGE, *RUN], metadata={"schema_version": SCHEMA_VERSION})

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import pyarrow as pa
 
-from schemas.scores import IMAGE_ID
+from schemas.scores import IMAGE_ID, OUTCOME, RUN_ID, SHA256
+from schemas.text_settings import TextSettings
 
 SCHEMA_VERSION: Final = "1"
+MAX_NEW_TOKENS_KEY: Final = b"artimuse.max_new_tokens"
 
 
-def text_fields(titles: Mapping[str, str]) -> list[pa.Field]:
-    """The columns that text questions fill, given as column → title."""
+def text_fields(texts: TextSettings | None) -> list[pa.Field]:
+    """The columns that texts fill; none if there are none."""
     fields = []
-    for column, title in titles.items():
+    for column, title in texts.columns.items() if texts else ():
         fields.append(pa.field(column, pa.string(), metadata={"doc": title}))
         fields.append(
             pa.field(f"{column}_tokens", pa.int32(), metadata={"unit": "token", "doc": "without the one that ended it"})
@@ -26,19 +27,13 @@ def text_fields(titles: Mapping[str, str]) -> list[pa.Field]:
     return fields
 
 
-def texts_schema(titles: Mapping[str, str]) -> pa.Schema:
-    """The texts table of these text questions, given as column → title."""
-    sha256 = pa.field("sha256", pa.string(), metadata={"doc": "of the bytes that the texts are about, hexadecimal"})
-    outcome = (
-        pa.field("status", pa.string(), nullable=False, metadata={"doc": "ok, or error if the image was gone since"}),
-        pa.field("error_type", pa.string(), metadata={"doc": "null if ok"}),
-        pa.field("error_message", pa.string(), metadata={"doc": "one sentence; null if ok"}),
-        pa.field("retryable", pa.bool_(), metadata={"doc": "null if ok"}),
-    )
-    run = (
-        pa.field("run_id", pa.string(), nullable=False, metadata={"doc": "the run that made this row"}),
-        pa.field("described_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    )
+def texts_schema(texts: TextSettings) -> pa.Schema:
+    """The texts table of a store.
+
+    A row is an error if its image had a score already and could not be read when texts were asked for later.
+    """
+    described_at = pa.field("described_at", pa.timestamp("us", tz="UTC"), nullable=False)
     return pa.schema(
-        [IMAGE_ID, *outcome, *text_fields(titles), sha256, *run], metadata={"schema_version": SCHEMA_VERSION}
+        [IMAGE_ID, *OUTCOME, *text_fields(texts), SHA256, RUN_ID, described_at],
+        metadata={"schema_version": SCHEMA_VERSION},
     )

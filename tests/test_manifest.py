@@ -19,7 +19,7 @@ from jobs.plan import HeldIds, make_plan
 from jobs.storage import open_place
 
 _NO_HASHES = np.empty((0, 2), dtype=np.uint64)
-NOTHING_HELD = HeldIds((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32))
+NOTHING_HELD = HeldIds((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.bool_))
 
 
 def _rows(manifest: Manifest) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,51 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import complete, open_store, plan_for, stage, write_manifest
 
 from artimuse_actor.errors import ManifestError
-from artimuse_actor.protocols import ARTIMUSE
 from jobs.ids import IdIndex, hash_strings
-from jobs.manifest import open_manifest
-from jobs.plan import Plan, ShardPlan, default_unit_rows, make_plan, unit_rows_of
-from jobs.store import Store
-from schemas.fingerprint import Fingerprint
-
-FINGERPRINT = Fingerprint("ArtiMuse", "c" * 64, "artimuse", "p" * 64, "rgb-bicubic-448/1")
-
-
-def _manifest(path: Path, ids: list[str], versions: list[str | None] | None = None) -> str:
-    pq.write_table(pa.table({"image_id": ids, "uri": ids, "version": versions or ["1"] * len(ids)}), path)
-    return str(path)
-
-
-def _store(folder: Path) -> Store:
-    return Store.for_run(str(folder), FINGERPRINT, ARTIMUSE, keep_distribution=False)
-
-
-def _plan(store: Store, source: str, plan_id: str, **sizes: Any) -> Plan:
-    return make_plan(store.place, open_manifest(source), store.held(), plan_id, **sizes)
-
-
-def _stage(store: Store, plan: Plan, shard: ShardPlan, units: list[int], score: float = 50.0) -> None:
-    """Put a scored unit where the pipeline puts it."""
-    from jobs.storage import parquet_bytes
-
-    for unit in units:
-        rows = unit_rows_of(store.place, plan, shard.index, unit)
-        known = {"image_id": rows["image_id"], "uri": rows["uri"], "version": rows["version"]}
-        made = {"status": "ok", "run_id": plan.plan_id, "scored_at": 0, "score": score}
-        columns = [
-            known[field.name] if field.name in known else pa.array([made.get(field.name)] * len(rows), field.type)
-            for field in store.schema
-        ]
-        table = pa.table(columns, schema=store.schema)
-        store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(table))
-
-
-def _complete(store: Store, plan: Plan, score: float = 50.0) -> None:
-    for shard in plan.shards:
-        _stage(store, plan, shard, list(range(shard.units)), score)
-        store.commit(plan, shard)
+from jobs.plan import default_unit_rows, unit_rows_of
 
 
 def _table(folder: Path) -> dict[str, float]:
@@ -64,8 +23,8 @@ def _table(folder: Path) -> dict[str, float]:
 
 def test_a_plan_cuts_rows_into_shards_and_units_in_the_order_of_the_manifest(tmp_path: Path) -> None:
     ids = [f"{number:03}" for number in range(95)]
-    store = _store(tmp_path / "out")
-    plan = _plan(store, _manifest(tmp_path / "m.parquet", ids), "p", unit_rows=7, shard_rows=40)
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ids), "p", unit_rows=7, shard_rows=40)
     assert [(shard.rows, shard.units) for shard in plan.shards] == [(40, 6), (40, 6), (15, 3)]
     planned = [
         row["image_id"]
@@ -78,42 +37,42 @@ def test_a_plan_cuts_rows_into_shards_and_units_in_the_order_of_the_manifest(tmp
 
 
 def test_rows_of_the_store_are_not_planned_again(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
-    source = _manifest(tmp_path / "m.parquet", ["a", "b", "c"])
-    _complete(store, _plan(store, source, "p1", unit_rows=2, shard_rows=2))
-    more = _manifest(tmp_path / "m.parquet", ["x", "b", "a", "y"])
-    plan = _plan(store, more, "p2")
+    store = open_store(tmp_path / "out")
+    source = write_manifest(tmp_path / "m.parquet", ["a", "b", "c"])
+    complete(store, plan_for(store, source, "p1", unit_rows=2, shard_rows=2))
+    more = write_manifest(tmp_path / "m.parquet", ["x", "b", "a", "y"])
+    plan = plan_for(store, more, "p2")
     assert (plan.manifest_rows, plan.held_rows, plan.new_rows, plan.store_rows) == (4, 2, 2, 3)
-    _complete(store, plan)
+    complete(store, plan)
     assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "x", "y"]
-    assert not _plan(store, more, "p3").shards
+    assert not plan_for(store, more, "p3").shards
 
 
 def test_a_changed_version_replaces_its_row_in_its_own_file(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
-    _complete(
+    store = open_store(tmp_path / "out")
+    complete(
         store,
-        _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d"]), "p1", unit_rows=2, shard_rows=2),
+        plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d"]), "p1", unit_rows=2, shard_rows=2),
         1.0,
     )
     before = [file.path for file in store.scores_files()]
-    changed = _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"], ["1", "2", None, "2", "1"])
-    plan = _plan(store, changed, "p2")
+    changed = write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"], ["1", "2", None, "2", "1"])
+    plan = plan_for(store, changed, "p2")
     assert sorted((shard.rows, shard.replaces) for shard in plan.shards if shard.replaces) == [(1, f) for f in before]
     assert not store.committed(plan)
-    _complete(store, plan, 2.0)
+    complete(store, plan, 2.0)
     assert _table(tmp_path / "out") == {"a": 1.0, "b": 2.0, "c": 1.0, "d": 2.0, "e": 2.0}
     assert store.committed(plan) == {0, 1, 2}
     assert store.row_count() == plan.store_rows + plan.new_rows
 
 
 def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
+    store = open_store(tmp_path / "out")
     (tmp_path / "m").mkdir()
-    _manifest(tmp_path / "m" / "0.parquet", ["a", "b"])
-    _manifest(tmp_path / "m" / "1.parquet", ["c", "b"])
+    write_manifest(tmp_path / "m" / "0.parquet", ["a", "b"])
+    write_manifest(tmp_path / "m" / "1.parquet", ["c", "b"])
     with pytest.raises(ManifestError, match=r"1.parquet, row 1: has the same `image_id` as .*0.parquet, row 1"):
-        _plan(store, str(tmp_path / "m"), "p")
+        plan_for(store, str(tmp_path / "m"), "p")
     assert store.current_plan() is None
     assert not list(store.place.files("_runs/p"))
 
@@ -121,78 +80,80 @@ def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_
 def test_a_manifest_without_rows_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": pa.array([], pa.string())}), tmp_path / "m.parquet")
     with pytest.raises(ManifestError, match="has no rows"):
-        _plan(_store(tmp_path / "out"), str(tmp_path / "m.parquet"), "p")
+        plan_for(open_store(tmp_path / "out"), str(tmp_path / "m.parquet"), "p")
 
 
 def test_units_are_small_only_when_all_that_is_pending_is_little(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
+    store = open_store(tmp_path / "out")
     ids = [f"{number:05}" for number in range(6_500)]
-    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ids[:1]), "p1"))
-    changed = _plan(store, _manifest(tmp_path / "m.parquet", ids, ["2"] * len(ids)), "p2")
+    complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ids[:1]), "p1"))
+    changed = plan_for(store, write_manifest(tmp_path / "m.parquet", ids, ["2"] * len(ids)), "p2")
     assert changed.unit_rows == 101
 
 
 def test_what_an_abandoned_plan_staged_is_kept(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
-    plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"]), "p1", unit_rows=2, shard_rows=4)
-    _stage(store, plan, plan.shards[0], [1])
+    store = open_store(tmp_path / "out")
+    plan = plan_for(
+        store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"]), "p1", unit_rows=2, shard_rows=4
+    )
+    stage(store, plan, plan.shards[0], [1])
     store.retire(plan)
     assert sorted(_table(tmp_path / "out")) == ["c", "d"]
-    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e", "f"]), "p2"))
+    complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e", "f"]), "p2"))
     assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e", "f"]
 
 
 def test_an_abandoned_plan_that_is_asked_for_again_is_planned_anew(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
-    source = _manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"])
-    plan = _plan(store, source, "p1", unit_rows=2)
-    _stage(store, plan, plan.shards[0], [0])
+    store = open_store(tmp_path / "out")
+    source = write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"])
+    plan = plan_for(store, source, "p1", unit_rows=2)
+    stage(store, plan, plan.shards[0], [0])
     # The next call has another manifest, which proves to be bad, and then the first command is given again.
     store.retire(plan)
     assert store.current_plan() is None
     store.retire(plan)  # killed in the middle, it is done once more
-    again = _plan(store, source, "p2", unit_rows=2)
+    again = plan_for(store, source, "p2", unit_rows=2)
     assert (again.held_rows, again.new_rows) == (2, 3)
-    _complete(store, again)
+    complete(store, again)
     assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e"]
     assert store.row_count() == again.store_rows + again.new_rows
 
 
 def test_of_an_abandoned_replacement_only_what_was_staged_is_new(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
+    store = open_store(tmp_path / "out")
     ids = ["a", "b", "c", "d"]
-    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ids), "p1"), 1.0)
-    source = _manifest(tmp_path / "m.parquet", ids, ["2"] * 4)
-    plan = _plan(store, source, "p2", unit_rows=2)
-    _stage(store, plan, plan.shards[0], [0], 2.0)
+    complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ids), "p1"), 1.0)
+    source = write_manifest(tmp_path / "m.parquet", ids, ["2"] * 4)
+    plan = plan_for(store, source, "p2", unit_rows=2)
+    stage(store, plan, plan.shards[0], [0], 2.0)
     store.retire(plan)
     assert not store.committed(plan)
     assert _table(tmp_path / "out") == {"a": 2.0, "b": 2.0, "c": 1.0, "d": 1.0}
-    again = _plan(store, source, "p3", unit_rows=2)
+    again = plan_for(store, source, "p3", unit_rows=2)
     assert [shard.rows for shard in again.shards] == [2]
-    _complete(store, again, 3.0)
+    complete(store, again, 3.0)
     assert _table(tmp_path / "out") == {"a": 2.0, "b": 2.0, "c": 3.0, "d": 3.0}
 
 
 def test_a_plan_is_void_when_a_scores_file_it_did_not_make_is_gone(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
-    _complete(store, _plan(store, _manifest(tmp_path / "m.parquet", ["a"]), "p1"))
-    plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b"]), "p2")
+    store = open_store(tmp_path / "out")
+    complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["a"]), "p1"))
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b"]), "p2")
     assert store.can_continue(plan)
     store.place.delete(store.scores_files()[0].path)
     assert not store.can_continue(plan)
-    assert _plan(store, str(tmp_path / "m.parquet"), "p3").new_rows == 2
+    assert plan_for(store, str(tmp_path / "m.parquet"), "p3").new_rows == 2
 
 
 def test_rows_of_a_deleted_scores_file_are_pending_again(tmp_path: Path) -> None:
-    store = _store(tmp_path / "out")
-    plan = _plan(store, _manifest(tmp_path / "m.parquet", ["a", "b", "c"]), "p1", unit_rows=1, shard_rows=2)
-    _complete(store, plan)
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c"]), "p1", unit_rows=1, shard_rows=2)
+    complete(store, plan)
     store.discard_work(plan)
     assert store.can_continue(plan)
     store.place.delete(store.scores_files()[0].path)
     assert not store.can_continue(plan)
-    assert _plan(store, str(tmp_path / "m.parquet"), "p2").new_rows == 2
+    assert plan_for(store, str(tmp_path / "m.parquet"), "p2").new_rows == 2
 
 
 def test_small_jobs_get_small_units() -> None:

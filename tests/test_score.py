@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,48 +19,18 @@ import pytest
 from conftest import GOLDEN, PROTOCOL_NAMES, golden_answers, golden_checkpoint, golden_images
 from photo_library import make_photo_library, make_photos
 from s3_server import running_s3
+from score_job import has_files, kill_when, run_artimuse, run_score, table_rows
 
 from artimuse_actor.protocols import get_protocol
 
 pytestmark = pytest.mark.timeout(240)
 
-ARTIMUSE = [sys.executable, "-m", "jobs"]
-
-
-def _run(
-    *arguments: str | Path, code: int = 0, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [*ARTIMUSE, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env={**os.environ, **(environment or {})}, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def _score(
-    source: str | Path,
-    out: str | Path,
-    *options: str,
-    protocol: str = "artimuse",
-    environment: Mapping[str, str] | None = None,
-) -> str:
-    checkpoint = ("--checkpoint", str(golden_checkpoint(protocol)), "--protocol", protocol)
-    return _run("score", source, "--out", out, *checkpoint, *options, environment=environment).stdout
-
-
-def _rows(out: str | Path) -> dict[str, dict[str, Any]]:
-    rows = ds.dataset(f"{out}/scores").to_table().to_pylist()
-    assert len({row["image_id"] for row in rows}) == len(rows)
-    return {row["image_id"]: row for row in rows}
-
 
 @pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
 def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Path) -> None:
-    screen = _score(GOLDEN / "artimuse" / "images", tmp_path / "out", "--keep-distribution", protocol=protocol)
+    screen = run_score(GOLDEN / "artimuse" / "images", tmp_path / "out", "--keep-distribution", protocol=protocol)
     assert "13 of 13 images" in screen
-    rows = _rows(tmp_path / "out")
+    rows = table_rows(tmp_path / "out")
     for answer in golden_answers(protocol):
         row = rows[answer["image"]]
         assert row["status"] == "ok"
@@ -77,8 +43,8 @@ def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Pa
 
 def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Path) -> None:
     expected = make_photo_library(tmp_path / "photos")
-    screen = _score(tmp_path / "photos", tmp_path / "out")
-    rows = _rows(tmp_path / "out")
+    screen = run_score(tmp_path / "photos", tmp_path / "out")
+    rows = table_rows(tmp_path / "out")
     assert {name: row["error_type"] or row["status"] for name, row in rows.items()} == expected
     failed = sum(kind != "ok" for kind in expected.values())
     assert f"{len(expected)} rows = {len(expected) - failed} ok + {failed} failed." in screen
@@ -90,7 +56,7 @@ def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Pa
     for name in ("06_palette.png", "07_rgba.png", "08_cmyk.jpg", "10_exif6.jpg", "12_gray16.png"):
         assert rows[name]["score"] == pytest.approx(golden[name], abs=1e-3)
 
-    status = json.loads(_run("status", tmp_path / "out", "--json").stdout)
+    status = json.loads(run_artimuse("status", tmp_path / "out", "--json").stdout)
     assert status["reconciled"] is True
     assert status["rows"] == {
         "planned": len(expected), "ok": len(expected) - failed, "failed": failed, "remaining": 0, "staged": 0
@@ -104,11 +70,11 @@ def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Pa
     assert record["arguments"]["source"] == str(tmp_path / "photos")
 
 
-def test_batch_size_unit_size_and_actors_do_not_change_a_score(tmp_path: Path) -> None:
+def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path) -> None:
     images = GOLDEN / "artimuse" / "images"
-    _score(images, tmp_path / "a", "--batch-size", "1", "--unit-size", "2")
-    _score(images, tmp_path / "b", "--batch-size", "8", "--unit-size", "13", "--actors", "2")
-    first, second = _rows(tmp_path / "a"), _rows(tmp_path / "b")
+    run_score(images, tmp_path / "a", "--batch-size", "1", "--unit-size", "2")
+    run_score(images, tmp_path / "b", "--batch-size", "8", "--unit-size", "13", "--actors", "2")
+    first, second = table_rows(tmp_path / "a"), table_rows(tmp_path / "b")
     assert first.keys() == second.keys()
     for name, row in first.items():
         assert row["score"] == pytest.approx(second[name]["score"], abs=1e-3)
@@ -121,8 +87,8 @@ def test_embedded_images_score_like_files(tmp_path: Path) -> None:
     images: list[dict[str, Any]] = [{"bytes": path.read_bytes(), "path": path.name} for path in golden_images()]
     images += [{"bytes": None, "path": None}, {"bytes": b"", "path": None}]
     pq.write_table(pa.table({"image": images}), tmp_path / "train-00000.parquet", row_group_size=4)
-    _score(tmp_path / "train-00000.parquet", tmp_path / "out", "--unit-size", "3")
-    rows = _rows(tmp_path / "out")
+    run_score(tmp_path / "train-00000.parquet", tmp_path / "out", "--unit-size", "3")
+    rows = table_rows(tmp_path / "out")
     for number, answer in enumerate(golden_answers("artimuse")):
         assert rows[f"train-00000.parquet#{number}"]["score"] == pytest.approx(
             answer["scores"]["score"]["score"], abs=1e-3
@@ -132,7 +98,7 @@ def test_embedded_images_score_like_files(tmp_path: Path) -> None:
 
 def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 20)
-    _score(tmp_path / "photos", tmp_path / "out")
+    run_score(tmp_path / "photos", tmp_path / "out")
     program = (
         "import sys; sys.argv[0] = 'artimuse'\n"
         "from jobs.__main__ import main\n"
@@ -149,34 +115,38 @@ def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
 
 def test_new_and_changed_pictures_are_scored_and_no_others(tmp_path: Path) -> None:
     names = make_photos(tmp_path / "photos", 6)
-    _score(tmp_path / "photos", tmp_path / "out")
-    before = _rows(tmp_path / "out")
+    run_score(tmp_path / "photos", tmp_path / "out")
+    before = table_rows(tmp_path / "out")
     (tmp_path / "photos" / "new.png").write_bytes(golden_images()[5].read_bytes())
     (tmp_path / "photos" / names[2]).write_bytes(golden_images()[0].read_bytes())
-    assert "2 of 7 images" in _score(tmp_path / "photos", tmp_path / "out")
-    after = _rows(tmp_path / "out")
+    assert "2 of 7 images" in run_score(tmp_path / "photos", tmp_path / "out")
+    after = table_rows(tmp_path / "out")
     assert after.keys() == {*before, "new.png"}
     assert after[names[2]]["score"] == pytest.approx(
         golden_answers("artimuse")[0]["scores"]["score"]["score"], abs=1e-3
     )
     assert {name for name in before if before[name] != after[name]} == {names[2]}
-    assert json.loads(_run("status", tmp_path / "out", "--json").stdout)["reconciled"] is True
+    assert json.loads(run_artimuse("status", tmp_path / "out", "--json").stdout)["reconciled"] is True
 
 
 def test_a_store_takes_no_scores_of_another_checkpoint(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
-    _score(tmp_path / "photos", tmp_path / "out")
+    run_score(tmp_path / "photos", tmp_path / "out")
     other = ("--checkpoint", golden_checkpoint("unipercept"))
-    done = _run("score", tmp_path / "photos", "--out", tmp_path / "out", *other, code=1)
+    done = run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", *other, code=1)
     assert "StoreMismatch" in done.stderr
     assert "Choose another --out" in done.stderr
     rotated = ("--checkpoint", golden_checkpoint("artimuse"), "--exif-rotate")
-    assert "exif-rotate" in _run("score", tmp_path / "photos", "--out", tmp_path / "out", *rotated, code=1).stderr
+    assert (
+        "exif-rotate" in run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", *rotated, code=1).stderr
+    )
 
 
 def test_a_bad_checkpoint_stops_the_run_before_ray_starts(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
-    done = _run("score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", tmp_path / "none", code=1)
+    done = run_artimuse(
+        "score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", tmp_path / "none", code=1
+    )
     assert "there is no such folder" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -184,7 +154,7 @@ def test_a_bad_checkpoint_stops_the_run_before_ray_starts(tmp_path: Path) -> Non
 def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 1)
     checkpoint = ("--checkpoint", golden_checkpoint("artimuse"))
-    done = _run(
+    done = run_artimuse(
         "score", tmp_path / "photos", "--out", tmp_path / "out", *checkpoint, "--address", "127.0.0.1:9", code=1
     )
     assert "RunError: Ray at 127.0.0.1:9 cannot be reached" in done.stderr
@@ -199,7 +169,7 @@ def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
         if file.name == "vocab.json":
             text = text.replace(b'"ey"', b'"eyeyey"')
         (checkpoint / file.name).write_bytes(text)
-    done = _run("score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", checkpoint, code=1)
+    done = run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", checkpoint, code=1)
     assert "CheckpointError" in done.stderr
     assert "`ey`" in done.stderr
     assert len(done.stderr.splitlines()) < 6
@@ -230,10 +200,11 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
             uris += ["s3://photos/in/zero.jpg", "s3://photos/in/gone.jpg", "s3://elsewhere/gone.jpg"]
             with fs.open("photos/manifest/0.parquet", "wb") as file:
                 pq.write_table(pa.table({"image_id": list(map(str, range(len(uris)))), "uri": uris}), file)
-            for source, rows in (("s3://photos/manifest", 16), ("s3://photos/in", 14)):
+            texts = ("--texts", "--max-new-tokens", "8", "--attributes", "overall_gestalt")
+            for source, rows, options in (("s3://photos/manifest", 16, ()), ("s3://photos/in", 14, texts)):
                 out = f"{source}-out"
-                _score(source, out, environment=environment)
-                assert "Nothing to do" in _score(source, out, environment=environment)
+                run_score(source, out, *options, environment=environment)
+                assert "Nothing to do" in run_score(source, out, environment=environment)
                 files = fs.find(f"{out}/scores")
                 table = pa.concat_tables(pq.read_table(fs.open(file)) for file in files).to_pylist()
                 assert len(table) == rows
@@ -243,7 +214,10 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
                 errors = {row["uri"]: row["error_type"] for row in table}
                 assert errors["s3://photos/in/zero.jpg"] == "empty"
                 assert errors.get("s3://photos/in/gone.jpg", "missing") == "missing"
-            status = _run("status", "s3://photos/in-out", "--json", environment=environment).stdout
+            described = pq.read_table(fs.open(fs.find("s3://photos/in-out/texts")[0])).to_pylist()
+            assert len(described) == len(golden_images())
+            assert all(row["overall_gestalt_tokens"] <= 8 for row in described)
+            status = run_artimuse("status", "s3://photos/in-out", "--json", environment=environment).stdout
             assert json.loads(status)["reconciled"] is True
 
 
@@ -254,49 +228,29 @@ def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
         "import sys; from jobs.score import *\n"
         "score(ScoreSettings(sys.argv[1], sys.argv[2], sys.argv[3], unit_size=4, shard_rows=24, batch_size=1))"
     )
-    command = [sys.executable, "-c", driver, tmp_path / "photos", golden_checkpoint("artimuse"), tmp_path / "out"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        driver,
+        tmp_path / "photos",
+        golden_checkpoint("artimuse"),
+        tmp_path / "out",
+    ]
     scores, plan = tmp_path / "out" / "scores", tmp_path / "out" / "_plan.json"
     # Each run is killed later in its life: planned, something staged, one shard committed, three, five; then none.
     moments: list[Callable[[], bool]] = [
         plan.exists,
         lambda: any((tmp_path / "out" / "_runs").glob("*/staging/*/*.parquet")),
-        *(partial(_has_files, scores, shards) for shards in (1, 3, 5)),
+        *(partial(has_files, scores, shards) for shards in (1, 3, 5)),
         lambda: False,
     ]
     for is_time in moments:
-        with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
-        while process.poll() is None and not is_time():
-            _assert_whole_shards_only(scores, names)
-            time.sleep(0.02)
-        family = [process.pid, *_descendants(process.pid)]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        for pid in family[1:]:  # Ray's own processes notice by and by; the next run does not wait for them
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    assert process.returncode == 0, (tmp_path / "log").read_text()
+        code = kill_when(command, is_time, tmp_path / "log", lambda: _assert_whole_shards_only(scores, names))
+    assert code == 0, (tmp_path / "log").read_text()
     _assert_whole_shards_only(scores, names)
-    assert sorted(_rows(tmp_path / "out")) == names
-    assert "+ 0 remaining; no id twice" in _run("status", tmp_path / "out").stdout
+    assert sorted(table_rows(tmp_path / "out")) == names
+    assert "+ 0 remaining; no id twice" in run_artimuse("status", tmp_path / "out").stdout
     assert not list((tmp_path / "out" / "_runs").glob("*/staging/*/*"))
-
-
-def _has_files(folder: Path, count: int) -> bool:
-    return folder.exists() and len(list(folder.iterdir())) >= count
-
-
-def _descendants(pid: int) -> list[int]:
-    """All processes below a process."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for parent in found:
-        found += [child for child, of in parents.items() if of == parent]
-    return found[1:]
 
 
 def _assert_whole_shards_only(scores: Path, names: list[str]) -> None:

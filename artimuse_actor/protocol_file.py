@@ -1,0 +1,93 @@
+"""Questions of one's own: a small TOML file → a protocol.
+
+name = "products"
+base = "artimuse"           # the protocol whose scores are asked too; this is the default
+
+[texts]
+"Main subject" = "What is the main subject of this image?"
+"Flaws" = "Which technical flaws does this image have?"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, Final
+
+from artimuse_actor.errors import UsageError
+from artimuse_actor.protocols import (
+    ARTIMUSE,
+    IMAGE_CONTEXT,
+    IMAGE_END,
+    IMAGE_START,
+    TURN_END,
+    TURN_START,
+    Protocol,
+    get_protocol,
+)
+from schemas.text_settings import RESERVED_COLUMNS, TextSettings
+
+_MARKS: Final = (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END)
+_EXAMPLE: Final = (
+    'It wants a name and a table [texts] with lines such as "Flaws" = "Which flaws does this image have?".'
+)
+
+
+def open_protocol(name: str) -> Protocol:
+    """The protocol of that name, or of that TOML file.
+
+    Raises:
+        UsageError: there is none, or the file is not in order; the message names it.
+    """
+    return read_protocol(name) if name.endswith(".toml") else get_protocol(name)
+
+
+def read_protocol(path: str) -> Protocol:
+    """The protocol that a TOML file describes.
+
+    Raises:
+        UsageError: it cannot be read or is not in order.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"--protocol {path}: cannot be read: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--protocol {path}: is not TOML: {error}.") from error
+    unknown = sorted(raw.keys() - {"name", "base", "texts"})
+    if unknown:
+        raise UsageError(f"--protocol {path}: has no meaning for {unknown[0]!r}. {_EXAMPLE}")
+    base = get_protocol(_text(path, "base", raw.get("base", ARTIMUSE.name)))
+    name = _text(path, "name", raw.get("name"))
+    texts = raw.get("texts")
+    if not isinstance(texts, dict) or not texts:
+        raise UsageError(f"--protocol {path}: asks nothing. {_EXAMPLE}")
+    # The published template has a line break between image and question.
+    questions = {title: f"\n{_question(path, title, question)}" for title, question in texts.items()}
+    _check_columns(path, base, tuple(questions))
+    return Protocol(name, base.score_questions, questions, base.system_message, base.levels)
+
+
+def _text(path: str, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"--protocol {path}: {key} must be a text, not {value!r}. {_EXAMPLE}")
+    return value
+
+
+def _question(path: str, title: str, value: Any) -> str:
+    question = _text(path, f"the question of {title!r}", value)
+    mark = next((mark for mark in _MARKS if mark in question), None)
+    if mark:
+        raise UsageError(f"--protocol {path}: the question of {title!r} contains {mark}, which would break the prompt.")
+    return question
+
+
+def _check_columns(path: str, base: Protocol, titles: tuple[str, ...]) -> None:
+    """Refuse titles that make no column, or one that is there already."""
+    taken = {*RESERVED_COLUMNS, *base.score_questions, *(f"{name}_std" for name in base.score_questions)}
+    taken |= {f"{name}_distribution" for name in base.score_questions}
+    for title in titles:
+        columns = TextSettings((title,), 1).all_columns
+        if not columns[0] or not taken.isdisjoint(columns):
+            raise UsageError(f"--protocol {path}: {title!r} cannot name a column of the table. Choose another title.")
+        taken |= set(columns)

@@ -1,0 +1,37 @@
+"""The texts that a command asked for, and what they come to in a store that may have texts already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from artimuse_actor.protocols import DEFAULT_MAX_NEW_TOKENS, Protocol, check_max_new_tokens
+from schemas.text_settings import TextSettings
+
+
+@dataclass(frozen=True)
+class WantedTexts:
+    """The texts that a run was asked for.
+
+    Attributes:
+        attributes: titles or columns of text questions; None for those of the store, or all of the protocol.
+        max_new_tokens: None for that of the store, or the default.
+    """
+
+    attributes: Sequence[str] | None = None
+    max_new_tokens: int | None = None
+
+    def settings(self, protocol: Protocol, store: TextSettings | None = None) -> TextSettings:
+        """What the texts are to be, given those that the store holds already.
+
+        Raises:
+            UsageError: the protocol has no such question, or the number is out of range.
+        """
+        if store is None:
+            store = TextSettings(tuple(protocol.text_questions), DEFAULT_MAX_NEW_TOKENS)
+        return TextSettings(
+            titles=store.titles if self.attributes is None else tuple(protocol.choose_texts(self.attributes)),
+            max_new_tokens=check_max_new_tokens(
+                store.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+            ),
+        )

@@ -1,0 +1,48 @@
+"""Which texts a store holds. It imports nothing, so that the model can name columns without pyarrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+RESERVED_COLUMNS: Final = frozenset(
+    (
+        *("image_id", "uri", "version", "status", "error_type", "error_message", "retryable"),
+        *("width", "height", "format", "sha256", "phash", "run_id", "scored_at", "described_at"),
+        *("shard", "unit", "texts_only", "pixels"),
+    )
+)
+"""What text questions cannot be called: the columns that every table, or a block on its way there, has."""
+
+
+def text_column(title: str) -> str:
+    """The column of a text question: its title in snake case, such as `composition_design`."""
+    return re.sub(r"[\W_]+", "_", title.lower()).strip("_")
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """All that decides the texts of a store beside its fingerprint.
+
+    Attributes:
+        titles: of the text questions, in the order of the columns.
+        max_new_tokens: where a text is cut.
+    """
+
+    titles: tuple[str, ...]
+    max_new_tokens: int
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Column of the texts table → title of the question."""
+        return {text_column(title): title for title in self.titles}
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """The columns of the texts, of their numbers of tokens, and of why they ended."""
+        return tuple(f"{column}{suffix}" for column in self.columns for suffix in ("", "_tokens", "_finish_reason"))
+
+    def __str__(self) -> str:
+        return f"{len(self.titles)} questions, at most {self.max_new_tokens} tokens each"

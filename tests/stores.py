@@ -1,0 +1,62 @@
+"""Stores filled as the pipeline fills them, without Ray and without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artimuse_actor.protocols import ARTIMUSE
+from jobs.manifest import open_manifest
+from jobs.plan import Plan, ShardPlan, make_plan, unit_rows_of
+from jobs.storage import parquet_bytes
+from jobs.store import Store
+from jobs.wanted_texts import WantedTexts
+from schemas.fingerprint import Fingerprint
+from schemas.units import staged_unit
+
+FINGERPRINT = Fingerprint("ArtiMuse", "c" * 64, "artimuse", "p" * 64, "rgb-bicubic-448/1")
+
+
+def write_manifest(path: Path, ids: list[str], versions: list[str | None] | None = None) -> str:
+    """A manifest of these ids, all of version 1 if no other is given."""
+    pq.write_table(pa.table({"image_id": ids, "uri": ids, "version": versions or ["1"] * len(ids)}), path)
+    return str(path)
+
+
+def open_store(folder: Path, texts: WantedTexts | None = None) -> Store:
+    """The store that a run would write to, declared."""
+    store = Store.for_run(str(folder), FINGERPRINT, ARTIMUSE, keep_distribution=False, wanted_texts=texts)
+    store.declare()
+    return store
+
+
+def plan_for(store: Store, source: str, plan_id: str, **sizes: Any) -> Plan:
+    """What a run would do next."""
+    return make_plan(store.place, open_manifest(source), store.held(), plan_id, texts=bool(store.texts), **sizes)
+
+
+def stage(store: Store, plan: Plan, shard: ShardPlan, units: list[int], score: float = 50.0) -> None:
+    """Put a scored unit where the pipeline puts it."""
+    schema = staged_unit(store.schema, store.texts)
+    for unit in units:
+        rows = unit_rows_of(store.place, plan, shard.index, unit)
+        made = {"status": "ok", "run_id": plan.plan_id, "scored_at": 0, "score": score}
+        made |= {column: f"{column} by {plan.plan_id}" for column in (store.texts.columns if store.texts else ())}
+        columns = [
+            rows[field.name]
+            if field.name in rows.column_names
+            else pa.array([made.get(field.name)] * len(rows), field.type)
+            for field in schema
+        ]
+        table = pa.table(columns, schema=schema)
+        store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(table))
+
+
+def complete(store: Store, plan: Plan, score: float = 50.0) -> None:
+    """Stage and commit all of a plan."""
+    for shard in plan.shards:
+        stage(store, plan, shard, list(range(shard.units)), score)
+        store.commit(plan, shard)
