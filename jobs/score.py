@@ -20,6 +20,7 @@ from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
 from jobs.commit import ShardCommitter
+from jobs.counts import Counts
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest import Manifest, ManifestOptions, open_manifest
@@ -28,7 +29,7 @@ from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
 from jobs.storage import TEMPORARY
-from jobs.store import Counts, Store
+from jobs.store import Store
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from jobs.progress import format_seconds
 
 if TYPE_CHECKING:
+    from jobs.counts import Counts
     from jobs.image import FileResult
     from jobs.score import ScoreResult, ScoreSettings
     from jobs.status import StoreStatus
-    from jobs.store import Counts
 
 
 def score_json(result: ScoreResult) -> dict[str, Any]:

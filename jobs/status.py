@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.counts import Counts
 from jobs.runs import read_runs
-from jobs.store import Counts, Store
+from jobs.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 

@@ -26,6 +26,8 @@ from artimuse_actor.fetch import s3_error_code
 TEMPORARY: Final = "_runs/tmp"
 """Where files grow on a disk before they are renamed; in the same folder tree, so a rename never copies."""
 
+READ_THREADS: Final = 16
+"""How many files of a place are read at the same time."""
 
 _EXISTS: Final = ("PreconditionFailed", "ConditionalRequestConflict")
 _T = TypeVar("_T")

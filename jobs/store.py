@@ -13,9 +13,8 @@ the commit. Texts without scores were left by a run that was killed between the 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,9 +24,10 @@ import pyarrow.compute as pc
 
 from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
 from artimuse_actor.protocols import Protocol
+from jobs.counts import Counts, count_rows
 from jobs.ids import IdIndex, hash_strings
 from jobs.plan import CURRENT_PLAN, HeldIds, Plan, ShardPlan, current_plan, planned_ids
-from jobs.storage import Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
+from jobs.storage import READ_THREADS, Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
 from jobs.version import CODE_VERSION
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
@@ -39,39 +39,6 @@ STORE_FILE: Final = "_store.json"
 SCORES: Final = "scores"
 TEXTS: Final = "texts"
 _FORMAT: Final = 1
-_READ_THREADS: Final = 16
-
-
-@dataclass
-class Counts:
-    """Rows of the scores table.
-
-    Attributes:
-        ok: rows with a score.
-        errors: error type → rows.
-        described: rows with a score and texts.
-        text_errors: error type → rows with a score whose image could not be read for its texts.
-    """
-
-    ok: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    described: int = 0
-    text_errors: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def failed(self) -> int:
-        """Rows with an error."""
-        return sum(self.errors.values())
-
-    @property
-    def rows(self) -> int:
-        """All rows."""
-        return self.ok + self.failed
-
-    @property
-    def without_texts(self) -> int:
-        """Rows with a score that no run has tried to describe."""
-        return self.ok - self.described - sum(self.text_errors.values())
 
 
 class Store:
@@ -214,7 +181,7 @@ class Store:
             StoreError: a scores file is not whole.
         """
         files, texts_files = self.scores_files(), self.texts_files()
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
             keys = list(pool.map(lambda file: self._keys(file.path, texts_files), files))
         no_hash = np.empty((0, 2), dtype=np.uint64)
         return HeldIds(
@@ -227,20 +194,13 @@ class Store:
 
     def counts(self) -> Counts:
         """Rows of the tables by outcome."""
-        counts = Counts()
-        texts_files = sorted(self.texts_files() & {texts_path(file.path) for file in self.scores_files()})
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for ok, errors in pool.map(self._outcomes, (file.path for file in self.scores_files())):
-                counts.ok += ok
-                counts.errors.update(errors)
-            for ok, errors in pool.map(self._outcomes, texts_files):
-                counts.described += ok
-                counts.text_errors.update(errors)
-        return counts
+        scores = [file.path for file in self.scores_files()]
+        texts = self.texts_files()
+        return count_rows(self.place, scores, [texts_path(path) for path in scores if texts_path(path) in texts])
 
     def row_count(self) -> int:
         """Rows of the scores table, from the footers of its files."""
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
             return sum(pool.map(self._rows_of, self.scores_files()))
 
     def first_doubled_id(self) -> str | None:
@@ -331,7 +291,7 @@ class Store:
 
     def _staged_rows(self, plan: Plan, shard: ShardPlan, units: list[int]) -> pa.Table:
         paths = [plan.staged_path(shard.index, unit) for unit in units]
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
             return pa.concat_tables(pool.map(self._read_staged, paths)).combine_chunks()
 
     def _read_staged(self, path: str) -> pa.Table:
@@ -400,14 +360,6 @@ class Store:
 
     def _rows_of(self, file: StoredFile) -> int:
         return int(read_footer(self.place, file.path).num_rows)
-
-    def _outcomes(self, path: str) -> tuple[int, dict[str, int]]:
-        """Rows that are ok, and error type → rows, of a scores or texts file."""
-        table = read_parquet(self.place, path, ["status", "error_type"])
-        errors = table["error_type"].drop_null().value_counts().to_pylist()
-        return pc.sum(pc.equal(table["status"], OK)).as_py() or 0, {
-            entry["values"]: entry["counts"] for entry in errors
-        }
 
 
 def texts_path(scores_path: str) -> str:
