@@ -290,16 +290,22 @@ class ArtiMuse:
             sequences = probe_sequences(self.checkpoint.config, prompt_tokens, self.model.device, self.model.dtype)
         elif sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
-        engine = TextEngine(
-            self.model,
-            prompts,
-            level_ids=self._level_ids,
-            score_questions=len(scores),
-            stop_id=turn_end_id(self._tokenizer),
-            max_new_tokens=check_max_new_tokens(max_new_tokens),
-            sequences=sequences,
-            max_admission=self.batch_size,
-        )
+        try:
+            engine = TextEngine(
+                self.model,
+                prompts,
+                level_ids=self._level_ids,
+                score_questions=len(scores),
+                stop_id=turn_end_id(self._tokenizer),
+                max_new_tokens=check_max_new_tokens(max_new_tokens),
+                sequences=sequences,
+                max_admission=self.batch_size,
+            )
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"Texts do not fit into the free memory of {self.model.device}. "
+                "Stop what else runs there, or choose another --device."
+            ) from error
         return Describer(engine, self._tokenizer, tuple(scores), tuple(questions))
 
     @torch.inference_mode()

@@ -78,7 +78,7 @@ class _Graphs:
 
     def __init__(self, model: VisionLanguageModel, cache: PagedKVCache) -> None:
         self._model, self._cache = model, cache
-        self._pages = 0
+        self._storage = -1
         self._pool: Any = None
         self._captured: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
 
@@ -92,10 +92,10 @@ class _Graphs:
     def step(
         self, token_ids: Sequence[int], positions: Sequence[int], pages: Sequence[Sequence[int]], width: int
     ) -> list[int]:
-        if self._pages != self._cache.pages:  # it has grown, and its tensors have moved
+        if self._storage != self._cache.storage_changes:  # its tensors have moved, all or some
             self._captured.clear()
             self._pool = torch.cuda.graph_pool_handle()  # that of the old graphs goes with them
-            self._pages = self._cache.pages
+            self._storage = self._cache.storage_changes
         count = len(token_ids)
         rows = _GRAPH_ROWS[bisect_left(_GRAPH_ROWS, count)]
         packed = torch.zeros(rows, 2 + width, dtype=torch.int64)  # what pads it reads and writes the scratch page

@@ -15,6 +15,7 @@ SCRATCH_PAGE: Final = 0
 """Belongs to nobody: what pads a batch reads and writes here."""
 
 _MIN_GROWTH_PAGES: Final = 32
+_CLEARED_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class PagedKVCache:
         pages: how many there are, free ones and the scratch page included.
         keys: (pages, S, G, D) for each layer; replaced by larger tensors when the cache grows.
         values: the same.
+        storage_changes: how often one of these tensors was replaced, for whoever keeps addresses of them.
     """
 
     def __init__(
@@ -61,37 +63,61 @@ class PagedKVCache:
         shape = (1, page_tokens, kv_heads, head_dim)
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self._free: list[int] = []
+        self.storage_changes = 0
+        self._clean: list[int] = []
+        self._used: list[int] = []
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that `allocate` hands out without growing."""
+        return len(self._clean) + len(self._used)
 
     def allocate(self, count: int) -> list[int]:
-        """Take pages, growing by a quarter if too few are free.
+        """Take pages of zeros, growing by a quarter if too few are free, or by what is needed if there is no more room.
+
+        Zeros, since a masked token's weight of 0 would not hide a number that is none, left by another image.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for them; nothing was taken.
         """
-        if count > len(self._free):
-            self.grow(max(count - len(self._free), self.pages // 4, _MIN_GROWTH_PAGES))
-        return [self._free.pop() for _ in range(count)]
+        missing = count - self.free_pages
+        if missing > 0:
+            try:
+                self.grow(max(missing, self.pages // 4, _MIN_GROWTH_PAGES))
+            except torch.OutOfMemoryError:
+                self.grow(missing)
+        if count > len(self._clean):
+            self._clear(max(count - len(self._clean), _CLEARED_AT_ONCE))
+        return [self._clean.pop() for _ in range(count)]
 
     def release(self, pages: Iterable[int]) -> None:
         """Give pages back."""
-        self._free += pages
+        self._used += pages
+
+    @torch.inference_mode()
+    def _clear(self, count: int) -> None:
+        """Fill some of the used pages with zeros: many at once, since each layer takes a call for itself."""
+        pages, self._used = self._used[:count], self._used[count:]
+        numbers = torch.tensor(pages, device=self.keys[0].device)
+        for tensor in (*self.keys, *self.values):
+            tensor.index_fill_(0, numbers, 0)
+        self._clean += pages
 
     def grow(self, count: int) -> None:
         """Add free pages.
 
         Raises:
-            torch.OutOfMemoryError: the device has no room for them; the cache is as it was.
+            torch.OutOfMemoryError: the device has no room for them; the cache holds what it held.
         """
         pages = self.pages + count
         for tensors in (self.keys, self.values):
             # One tensor at a time: beside the cache there is never more than one of its layers twice.
             for layer, tensor in enumerate(tensors):
                 if len(tensor) < pages:  # an attempt that failed half way may have enlarged it already
-                    # Zeros, since a masked token's weight of 0 would not hide what is no number.
                     tensors[layer] = tensor.new_zeros(pages, *tensor.shape[1:])
                     tensors[layer][: len(tensor)] = tensor
-        self._free += range(pages - 1, self.pages - 1, -1)
+                    self.storage_changes += 1
+        self._clean += range(pages - 1, self.pages - 1, -1)
         self.pages = pages
 
     def write(

@@ -72,13 +72,14 @@ class Protocol:
         """Some of the text questions, in the order of the protocol; all of them if no names are given.
 
         Args:
-            names: titles or columns, in any case.
+            names: titles or columns, in any case; one may stand alone.
 
         Raises:
             UsageError: the protocol has no such question, or none was named.
         """
         if names is None:
             return dict(self.text_questions)
+        names = [names] if isinstance(names, str) else names
         titles = {text_column(title): title for title in self.text_questions}
         asked = [text_column(name) for name in names]
         unknown = [name for name, column in zip(names, asked, strict=True) if column not in titles]

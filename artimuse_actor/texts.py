@@ -165,6 +165,7 @@ class TextEngine:
         """
         self._images.append(_Image(key, pixels, scored and bool(self._score_tails)))
 
+    @torch.inference_mode()
     def step(self) -> list[AnsweredImage]:
         """Read or generate one token of every sequence in flight, prefilling images while places are free.
 
@@ -177,8 +178,10 @@ class TextEngine:
         Raises:
             RunError: not even one sequence fits into the device's memory.
         """
+        is_filled = False
         try:
             self._fill()
+            is_filled = True
             return self._decode()
         except torch.OutOfMemoryError as error:
             if self.sequences == self.max_admission == 1:
@@ -187,7 +190,7 @@ class TextEngine:
                     "Stop what else runs there, or choose another --device."
                 ) from error
         # Outside the handler: the exception's frames hold the tensors that filled the memory.
-        self._shrink()
+        self._shrink(after_prefill=not is_filled)
         return []
 
     def _fill(self) -> None:
@@ -199,7 +202,6 @@ class TextEngine:
                 self._admit()
             self._live.append(self._waiting.popleft())
 
-    @torch.inference_mode()
     def _admit(self) -> None:
         """Prefill the next images, score them, and queue their sequences."""
         model = self._model
@@ -279,10 +281,13 @@ class TextEngine:
         texts = tuple(image.texts[question] for question in range(len(self._text_tails)))
         return [AnsweredImage(image.key, image.probabilities, texts)]
 
-    def _shrink(self) -> None:
-        """Halve the budget, and put back what is beyond it, the youngest first."""
-        self.sequences = max(1, min(self.sequences, len(self._live) or self.sequences) // 2)
-        self.max_admission = max(1, self.max_admission // 2)
+    def _shrink(self, *, after_prefill: bool) -> None:
+        """Halve what was too much; of the sequences put back what is beyond the budget, the youngest first."""
+        if after_prefill and self.max_admission > 1:
+            self.max_admission //= 2
+        else:
+            self.sequences = max(1, min(self.sequences, len(self._live) or self.sequences) // 2)
+            self.max_admission = max(1, self.max_admission // 2)
         while len(self._live) > self.sequences:
             sequence = self._live.pop()
             kept = len(sequence.image.shared_pages) + 1  # the first page of its own holds the end of the prefix

@@ -7,6 +7,7 @@ from conftest import PROTOCOL_NAMES, golden_protocol
 
 from artimuse_actor.errors import UsageError
 from artimuse_actor.protocols import LEVELS, PROTOCOLS, get_protocol, guess_protocol
+from schemas.text_settings import text_column
 
 
 def test_levels_are_the_101_tokens_of_the_published_code_in_order() -> None:
@@ -74,3 +75,71 @@ def test_the_protocol_is_guessed_from_the_checkpoints_name(checkpoint: str, name
 def test_an_unknown_protocol_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UsageError, match=r"'artymuse'.*artimuse, unipercept"):
         get_protocol("artymuse")
+
+
+@pytest.mark.parametrize(
+    ("title", "column"),
+    [
+        ("Composition & Design", "composition_design"),
+        ("IAA-Emotion & Viewer Response", "iaa_emotion_viewer_response"),
+        ("ISTA-Structural Analysis", "ista_structural_analysis"),
+        ("  Two  blanks!", "two_blanks"),
+        ("overall_gestalt", "overall_gestalt"),
+        ("__Level 9__", "level_9"),
+    ],
+)
+def test_a_column_is_its_title_in_snake_case(title: str, column: str) -> None:
+    assert text_column(title) == column
+    assert text_column(column) == column
+
+
+@pytest.mark.parametrize("name", PROTOCOL_NAMES)
+def test_every_text_question_has_a_column_of_its_own(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    columns = [text_column(title) for title in protocol.text_questions]
+    assert len({*columns, *protocol.score_questions}) == len(columns) + len(protocol.score_questions)
+    assert all(column.isidentifier() and column.islower() for column in columns)
+
+
+@pytest.mark.parametrize("name", PROTOCOL_NAMES)
+def test_all_text_questions_are_chosen_if_none_is_named(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    chosen = protocol.choose_texts()
+    assert list(chosen.items()) == list(protocol.text_questions.items())
+    assert protocol.choose_texts(None) == chosen
+    chosen.clear()
+    assert protocol.text_questions  # what was given is a copy
+
+
+@pytest.mark.parametrize("name", PROTOCOL_NAMES)
+def test_text_questions_are_chosen_by_title_or_column_in_any_case_and_keep_their_order(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    titles = list(protocol.text_questions)
+    for title in titles:
+        for wording in (title, title.lower(), title.upper(), text_column(title), text_column(title).upper()):
+            assert protocol.choose_texts([wording]) == {title: protocol.text_questions[title]}
+    assert list(protocol.choose_texts(titles[::-1])) == titles
+    assert list(protocol.choose_texts((titles[4], text_column(titles[1]), titles[4]))) == [titles[1], titles[4]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["Overal Gestalt"], r"^Protocol artimuse has no text question 'Overal Gestalt'\. Did you mean"),
+        (["overal_gestalt"], "Did you mean 'Overall Gestalt'"),
+        (["Overall Gestalt", "colour"], r"'colour'\. It has: composition_design, .*, comprehensive_evaluation\.$"),
+        (["iaa_comprehensive"], "no text question 'iaa_comprehensive'"),
+        ([""], "no text question ''"),
+        ([], r"^Protocol artimuse was asked no text question\. It has: composition_design, "),
+        (["score"], "no text question 'score'"),
+    ],
+)
+def test_a_text_question_that_the_protocol_does_not_have_is_refused_with_those_it_has(
+    names: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        PROTOCOLS["artimuse"].choose_texts(names)
+
+
+def test_one_question_may_stand_alone() -> None:
+    assert list(PROTOCOLS["artimuse"].choose_texts("overall gestalt")) == ["Overall Gestalt"]
