@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from transformers import InternVLForConditionalGeneration
 
+from artimuse_actor.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
 from artimuse_actor.model import VisionLanguageModel, read_answers
 from artimuse_actor.prompts import SplitPrompts
 from artimuse_actor.scoring import expected_level, level_probabilities
+from artimuse_actor.texts import AnsweredImage, TextEngine
+from bench.random_network import RandomModel
+
+if TYPE_CHECKING:  # a bare GPU machine reads no files
+    from artimuse_actor.images import Pixels
 
 
 class Engine:
@@ -44,3 +53,44 @@ class Engine:
             probabilities = level_probabilities(self._model.head_logits(hidden, self._level_ids)).cpu()
             scores += expected_level(probabilities)[:, 0].tolist()
         return scores
+
+
+def text_engine(model: RandomModel, stop_id: int, max_new_tokens: int, sequences: int) -> TextEngine:
+    """The product's text engine, prefilling as many images at a time as the product does.
+
+    Args:
+        model: network and prompts.
+        stop_id: the token that ends a text.
+        max_new_tokens: of a text.
+        sequences: how many are in flight.
+    """
+    return TextEngine(
+        VisionLanguageModel(model.network),
+        model.text_prompts,
+        level_ids=model.level_ids,
+        score_questions=1,
+        stop_id=stop_id,
+        max_new_tokens=max_new_tokens,
+        sequences=sequences,
+        max_admission=CPU_BATCH_SIZE if model.network.device.type == "cpu" else MAX_AUTO_BATCH_SIZE,
+    )
+
+
+def answer_all(engine: TextEngine, pixels: torch.Tensor | Sequence[Pixels]) -> list[AnsweredImage]:
+    """The answers about (448, 448, 3) uint8 images on the CPU, in their order."""
+    for key, image in enumerate(pixels.numpy() if isinstance(pixels, torch.Tensor) else pixels):
+        engine.add(key, image)
+    answered: list[AnsweredImage] = []
+    while engine.busy:
+        answered += engine.step()
+    return sorted(answered, key=lambda image: int(image.key))
+
+
+def texts_of(answered: Iterable[AnsweredImage]) -> list[list[tuple[int, ...]]]:
+    """Token ids of each text of each image."""
+    return [[text.token_ids for text in image.texts] for image in answered]
+
+
+def scores_of(answered: Iterable[AnsweredImage]) -> list[float]:
+    """Points of each image that was scored."""
+    return [float(expected_level(image.probabilities)[0]) for image in answered if image.probabilities is not None]

@@ -3,17 +3,18 @@
     python bench/gpu.py [--small] [--device cuda]
 
 Needs torch and transformers alone: the weights are random and made on the device, and so are prompt and pictures. In
-turn: the matrix peak the device reaches, parity of the fast path with the slow one, and images/s of both. Without a
-GPU, or with --small, the same code runs on a small network in under a minute, which measures nothing but itself.
+turn: the matrix peak the device reaches, parity of the fast path with the slow one, and images/s of both; then parity
+and speed with eight texts an image (`bench/gpu_texts.py`). Without a GPU, or with --small, the same code runs on a
+small network in under a minute, which measures nothing but itself.
 
-Fails if a score is not finite, or if the two paths differ by more than 1e-3 points in float32, where they must agree.
-In bfloat16 they round differently; how far that moves a score is printed, and belongs to these random weights.
+Fails if a score is not finite, or if in float32 the two paths differ by more than 1e-3 points or in a text, where they
+must agree. In bfloat16 they round differently; what that does to scores and texts is printed, and belongs to these
+random weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # the checkout, wherever this is started
 
 from artimuse_actor.network_config import NetworkConfig  # noqa: E402
 from bench.engine import Engine  # noqa: E402
+from bench.gpu_texts import FULL_TEXTS, SMALL_TEXTS, run_texts  # noqa: E402
 from bench.machine import commit  # noqa: E402
 from bench.operations import engine_operations, published_operations  # noqa: E402
 from bench.published import PublishedLoop, differences  # noqa: E402
@@ -45,7 +47,7 @@ from bench.random_network import (  # noqa: E402
     random_pictures,
     with_layers,
 )
-from bench.timing import alternate, wait  # noqa: E402
+from bench.timing import alternate, peak_memory, release  # noqa: E402
 
 FLOAT32_TOLERANCE: Final = 1e-3  # points
 GOAL_IMAGES_PER_S: Final = 70
@@ -90,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     started = perf_counter()
     device = torch.device(options.device)
-    plan = SMALL_PLAN if options.small or device.type == "cpu" else FULL_PLAN
+    small = options.small or device.type == "cpu"
+    plan, texts = (SMALL_PLAN, SMALL_TEXTS) if small else (FULL_PLAN, FULL_TEXTS)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{device_name(device)}; {versions}, commit {commit()}")
     language = plan.network.language
@@ -108,6 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type == "cuda":
         print(f"attention: {attention_kernels(model)}", flush=True)
     measure(plan, model, peak)
+    print(flush=True)
+    del model
+    release(device)
+    networks = plan.float32_network, plan.network
+    agreed = run_texts(texts, *networks, device=device, seed=options.seed, peak=peak) and agreed
     print(f"\n{perf_counter() - started:.0f} s in all")
     return 0 if agreed else 1
 
@@ -208,24 +216,6 @@ def matrix_rate(size: int, device: torch.device, products: int = 20) -> float:
     burst()
     times = alternate({"burst": burst}, 5, device)["burst"]
     return products * 2 * size**3 / median(times)
-
-
-def peak_memory(work: Callable[[], object], device: torch.device) -> str:
-    """GiB of tensors on the device at most while this ran once, weights included; torch keeps no count of a CPU's."""
-    if device.type != "cuda":
-        work()
-        return "-"
-    torch.cuda.reset_peak_memory_stats(device)
-    work()
-    wait(device)
-    return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}"
-
-
-def release(device: torch.device) -> None:
-    """Give back the memory of what is no longer used."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def device_name(device: torch.device) -> str:

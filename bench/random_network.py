@@ -7,6 +7,7 @@ bfloat16 moves the scores of a *trained* network.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Final
 
 import torch
@@ -20,11 +21,15 @@ from artimuse_actor.weights import build_network
 
 HEAD_TOKENS: Final = 41  # the system message, the header of the user's turn and `<img>`
 TAIL_TOKENS: Final = 213  # `</img>`, the score question and the assistant's header
+TEXT_SHARED_TOKENS: Final = 14  # `</img>` and what else the eight text questions begin with
+TEXT_TAIL_TOKENS: Final = (8, 8, 9, 9, 10, 10, 11, 11)  # what each has for itself, and the assistant's header
 IMAGE_TOKEN_ID: Final = 0
 
 _WEIGHT_STD: Final = 0.02
 _LAYER_SCALE: Final = 0.1
 _LOGIT_STD: Final = 2.0  # levels as unequal as a trained network's, so that scores differ from picture to picture
+_QUERY_GAIN: Final = 1.5  # of queries and keys
+_STOP_EVERY: Final = 60  # tokens; texts come out longer, since they repeat themselves
 
 
 def network_config(
@@ -118,19 +123,30 @@ class RandomModel:
         config: the sizes.
         network: random weights in transformers' modules.
         prompts: one score prompt of 510 tokens, cut as the product cuts it.
+        text_prompts: that one, then eight text prompts of 319 to 322 tokens.
         level_ids: (101,) int64 on the network's device, ids of the score tokens.
+        stop_id: a token that the network likes, so that texts end by themselves: some at once, half of them after a
+            hundred tokens, some never.
     """
 
     config: NetworkConfig
     network: InternVLForConditionalGeneration
     prompts: SplitPrompts
+    text_prompts: SplitPrompts
     level_ids: torch.Tensor
+    stop_id: int
+
+    @property
+    def text_questions(self) -> SplitPrompts:
+        """The text prompts alone."""
+        return replace(self.text_prompts, tails=self.text_prompts.tails[1:])
 
 
 def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> RandomModel:
-    """Random weights, prompt and level ids.
+    """Random weights, prompts and level ids.
 
-    The weights are scaled so that activations stay finite in bfloat16 and different pictures get different scores.
+    The weights are scaled so that activations stay finite in bfloat16, and different pictures get different scores and
+    texts.
 
     Args:
         config: the sizes.
@@ -145,14 +161,39 @@ def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dt
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
         elif "lambda_" in name:
             parameter.fill_(_LAYER_SCALE)
-        elif name == "lm_head.weight":
-            parameter.normal_(0.0, _LOGIT_STD / config.language.hidden_size**0.5, generator=generator)
         else:
-            parameter.normal_(0.0, _WEIGHT_STD, generator=generator)
+            parameter.normal_(0.0, _weight_std(name, parameter.shape[-1]), generator=generator)
     ids = torch.randperm(config.language.vocab_size - 1, generator=torch.Generator().manual_seed(seed)) + 1
-    level_ids, words = ids[:LEVEL_COUNT], ids[LEVEL_COUNT:][: HEAD_TOKENS + TAIL_TOKENS].tolist()
-    prompts = SplitPrompts(head=tuple(words[:HEAD_TOKENS]), shared=(), tails=(tuple(words[HEAD_TOKENS:]),))
-    return RandomModel(config, network, prompts, level_ids.to(device))
+    lengths = (LEVEL_COUNT, HEAD_TOKENS, TAIL_TOKENS, TEXT_SHARED_TOKENS - 1, *TEXT_TAIL_TOKENS, 1)
+    parts = ids[: sum(lengths)].split(lengths)
+    level_ids = parts[0].to(device)
+    head, score, text_shared, *texts, stop = (tuple(part.tolist()) for part in parts[1:])
+    network.lm_head.weight[stop[0]] *= _liking(config.language.vocab_size)
+    prompts = SplitPrompts(head, shared=(), tails=(score,))
+    tails = (score[1:], *(text_shared + text for text in texts))
+    text_prompts = SplitPrompts(head, shared=score[:1], tails=tails)
+    return RandomModel(config, network, prompts, text_prompts, level_ids, stop[0])
+
+
+def _weight_std(name: str, inputs: int) -> float:
+    """How much a parameter varies.
+
+    In the language model each layer adds about as much as there was, and attention chooses, whatever the width: else
+    texts soon repeat one token, and a fast path that forgets the image or the text so far would still agree.
+    """
+    if name.endswith("embed_tokens.weight"):
+        return 1.0
+    if name == "lm_head.weight":
+        return float(_LOGIT_STD / inputs**0.5)
+    if "language_model.layers" not in name or name.endswith("bias"):
+        return _WEIGHT_STD
+    return float((_QUERY_GAIN if "q_proj" in name or "k_proj" in name else 1.0) / inputs**0.5)
+
+
+def _liking(vocab_size: int) -> float:
+    """How much more a token's logit must vary than all others' to be the largest once in so many tokens."""
+    normal = NormalDist()
+    return normal.inv_cdf(1 - 0.5 / vocab_size) / normal.inv_cdf(1 - 1 / _STOP_EVERY)
 
 
 def random_pictures(count: int, seed: int = 0) -> torch.Tensor:

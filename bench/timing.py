@@ -1,7 +1,8 @@
-"""Contestants measured in turn, so that a machine that slows down or warms up does so for all of them."""
+"""Contestants measured in turn, so that a machine that slows down or warms up does so for all; and their memory."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -33,3 +34,21 @@ def wait(device: torch.device) -> None:
     """Until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> str:
+    """GiB of tensors on the device at most while this ran once, weights included; torch keeps no count of a CPU's."""
+    if device.type != "cuda":
+        work()
+        return "-"
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    wait(device)
+    return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}"
+
+
+def release(device: torch.device) -> None:
+    """Give back the memory of what is no longer used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,317 @@
+"""The text engine against the published manner on a GPU: what `bench/gpu.py` measures of texts.
+
+Parity comes first, in float32 on few layers: texts that end by themselves, with an engine that goes from few sequences
+in flight to many, so that places are refilled, the cache grows under captured CUDA graphs, and steps of many sizes are
+captured. Then, in bfloat16, how many texts depend on the batch, and the speed of both with texts of fixed length.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean, median
+from typing import Any, Final
+from unittest.mock import patch
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from artimuse_actor.decode_steps import DecodeSteps
+from artimuse_actor.errors import RunError
+from artimuse_actor.kv_cache import PagedKVCache, StepRows
+from artimuse_actor.model import VisionLanguageModel
+from artimuse_actor.network_config import NetworkConfig
+from bench.engine import answer_all, text_engine, texts_of
+from bench.operations import (
+    PromptLengths,
+    engine_text_operations,
+    published_text_operations,
+    shared_text_operations,
+)
+from bench.published import PublishedLoop, PublishedTexts
+from bench.random_network import TEXT_TAIL_TOKENS, RandomModel, random_model, random_pictures
+from bench.text_parity import NEVER, TIE, difference, largest_gap
+from bench.timing import alternate, peak_memory, release, wait
+
+GOAL_IMAGES_PER_S: Final = 12  # with eight texts of 100 tokens
+GOAL_RATIO: Final = 100
+QUESTIONS: Final = len(TEXT_TAIL_TOKENS)
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """How much is measured.
+
+    Attributes:
+        sequences: in flight.
+        tokens: of every text.
+        images: of one contestant in one round, at least; enough to fill all places twice.
+        rounds: of all contestants.
+        parity_images: compared in float32.
+        parity_tokens: of a text at most, there.
+        parity_sequences: in flight, before and after.
+        noise_images: compared in bfloat16.
+        noise_tokens: of a text, there.
+    """
+
+    sequences: tuple[int, ...]
+    tokens: tuple[int, ...]
+    images: int
+    rounds: int
+    parity_images: int
+    parity_tokens: int
+    parity_sequences: tuple[int, int]
+    noise_images: int
+    noise_tokens: int
+
+
+FULL_TEXTS: Final = TextPlan((64, 256, 512), (100, 150), 64, 2, 8, 96, (8, 48), 2, 64)
+SMALL_TEXTS: Final = TextPlan((8, 16), (12, 20), 2, 2, 3, 48, (4, 16), 1, 48)
+
+
+def run_texts(
+    plan: TextPlan,
+    float32_network: NetworkConfig,
+    network: NetworkConfig,
+    *,
+    device: torch.device,
+    seed: int,
+    peak: float,
+) -> bool:
+    """Compare and measure, and print what was found; whether texts agree where they must.
+
+    Args:
+        plan: how much.
+        float32_network: the sizes on which both ways must agree.
+        network: the sizes timed, in bfloat16.
+        device: where.
+        seed: of weights and prompts.
+        peak: operations a second that the device was seen to reach.
+    """
+    model = random_model(float32_network, device=device, dtype=torch.float32, seed=seed)
+    agreed = check_texts(plan, model)
+    del model
+    release(device)
+    model = random_model(network, device=device, dtype=torch.bfloat16, seed=seed)
+    report_noise(plan, model)
+    measure_texts(plan, model, peak)
+    measure_steps(plan, model)
+    return agreed
+
+
+def check_texts(plan: TextPlan, model: RandomModel) -> bool:
+    """Whether the engine's texts are the published ones, ties aside; prints what was compared, and how."""
+    pixels = random_pictures(plan.parity_images)
+    few, many = plan.parity_sequences
+    engine = text_engine(model, model.stop_id, plan.parity_tokens, few)
+    with counted_steps() as counts:
+        answer_all(engine, pixels[:1])
+        engine.sequences = many
+        ours = texts_of(answer_all(engine, pixels))
+    slow = PublishedTexts(model.network, model.text_questions, stop_id=model.stop_id, max_new_tokens=plan.parity_tokens)
+    texts = [slow.answer(image) for image in pixels]
+    gap = largest_gap(slow, pixels, texts, ours)
+    lengths = sorted(len(text) for image in texts for text in image)
+    print(
+        f"texts, {precision(model)}, {len(pixels)} images: {difference(texts, ours)}"
+        f"{f', at ties (logits {gap:.1e} apart)' if 0 < gap <= TIE else ''}; "
+        f"{lengths[0]} to {lengths[-1]} tokens, median {median(lengths):.0f}\n"
+        f"  {counts['step']} decode steps of {counts['sizes']} sizes, {counts['replay']} of them replayed as CUDA "
+        f"graphs, {counts['capture']} captures; the cache grew {counts['grow']} times",
+        flush=True,
+    )
+    if not gap <= TIE:
+        print(f"FAILED: the engine's texts are not the published ones; logits {gap:.2g} apart.", file=sys.stderr)
+    return gap <= TIE
+
+
+def report_noise(plan: TextPlan, model: RandomModel) -> None:
+    """Print how many texts in this precision are other than as published, and other than alone."""
+    pixels = random_pictures(plan.noise_images)
+    slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=plan.noise_tokens)
+    many = max(plan.sequences)
+    alone, together = (
+        texts_of(answer_all(text_engine(model, NEVER, plan.noise_tokens, count), pixels)) for count in (1, many)
+    )
+    published = [slow.answer(image) for image in pixels]
+    print(f"texts of {plan.noise_tokens} tokens, {precision(model)}, {many} sequences in flight")
+    print(f"  beside one in flight: {difference(alone, together)}")
+    print(f"  beside the published manner: {difference(published, together)}", flush=True)
+
+
+def measure_texts(plan: TextPlan, model: RandomModel, peak: float) -> None:
+    """Time both ways and print the table.
+
+    Args:
+        plan: lengths and sequences.
+        model: on its device.
+        peak: operations a second that the device was seen to reach.
+    """
+    print(f"\nan image: its score and {QUESTIONS} texts; {plan.rounds} rounds in turn, medians, images/s; ", end="")
+    print(f"as published: one score and one text were timed, and {QUESTIONS} times that text taken\n")
+    print(
+        "|                       | tokens | images/s | tokens/s | as published | ratio | of the bound | memory, GiB |"
+    )
+    print(
+        "| --------------------- | -----: | -------: | -------: | -----------: | ----: | -----------: | ----------: |"
+    )
+    best = (0.0, 0.0)
+    for tokens in plan.tokens:
+        for sequences in plan.sequences:
+            found = measure_row(plan, model, peak, tokens, sequences, NEVER)
+            best = max(best, found) if tokens == plan.tokens[0] else best
+    measure_row(plan, model, peak, plan.tokens[-1], plan.sequences[1], model.stop_id)
+    print(
+        f"\nbest {best[0]:.3g} images/s at {plan.tokens[0]} tokens, {best[1]:.0f} times the published manner ", end=""
+    )
+    print(f"(goal on an H200 at 100 tokens: {GOAL_IMAGES_PER_S} images/s and {GOAL_RATIO} times)")
+    lengths = PromptLengths.of(model.text_prompts)
+    for tokens in plan.tokens:
+        shared, ours, published = (
+            count(model.config, lengths, tokens)
+            for count in (shared_text_operations, engine_text_operations, published_text_operations)
+        )
+        scale, prefix = (1e12, "T") if published > 1e12 else (1e9, "G")
+        print(f"{tokens} tokens: bound {peak / shared:.3g} images/s, from {shared / scale:.1f} {prefix}FLOP ", end="")
+        print(f"with one shared prefix; engine {ours / scale:.1f}, published manner {published / scale:.1f}")
+
+
+def measure_row(
+    plan: TextPlan, model: RandomModel, peak: float, tokens: int, sequences: int, stop_id: int
+) -> tuple[float, float]:
+    """One row of the table; images/s and their ratio to the published manner's."""
+    device = model.network.device
+    pixels = random_pictures(max(plan.images, 2 * sequences // QUESTIONS))
+    loop = PublishedLoop(model.network, model.prompts, model.level_ids)
+    slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
+    name = f"engine, {sequences} in flight"
+    span = str(tokens) if stop_id == NEVER else f"≤ {tokens}"
+    texts: list[int] = []
+
+    def answer() -> None:
+        texts[:] = [len(text) for image in texts_of(answer_all(engine, pixels)) for text in image]
+
+    try:
+        engine = text_engine(model, stop_id, tokens, sequences)
+        memory = peak_memory(answer, device)  # the warm-up
+        contestants: dict[str, Callable[[], object]] = {
+            "score": partial(loop.score, pixels[:1]),
+            "text": partial(slow.answer_one, pixels[0], 0),
+            "engine": answer,
+        }
+        contestants["score"]()
+        seconds = {what: median(times) for what, times in alternate(contestants, plan.rounds, device).items()}
+    except (RunError, torch.OutOfMemoryError):
+        print(f"| {name:21} | {span:>6} | does not fit into the device's memory", flush=True)
+        return 0.0, 0.0
+    finally:
+        release(device)
+    images_per_s = len(pixels) / seconds["engine"]
+    published = 1 / (seconds["score"] + QUESTIONS * seconds["text"])
+    bound = peak / shared_text_operations(model.config, PromptLengths.of(model.text_prompts), round(fmean(texts)))
+    print(
+        f"| {name:21} | {span:>6} | {images_per_s:8.2f} | {sum(texts) / seconds['engine']:8.0f} | {published:12.3f} "
+        f"| {images_per_s / published:5.3g} | {images_per_s / bound:12.1%} | {memory:>11} |",
+        flush=True,
+    )
+    if engine.sequences < sequences:
+        print(f"  the memory ran out: {engine.sequences} in flight at the end")
+    return images_per_s, images_per_s / published
+
+
+def measure_steps(plan: TextPlan, model: RandomModel) -> None:
+    """Print how long one decode step takes, as the engine does it and launched kernel by kernel, and what fills it."""
+    device = model.network.device
+    position = PromptLengths.of(model.text_prompts).text_shared + plan.tokens[0] // 2
+    print(f"\none decode step at token {position}", flush=True)
+    for sequences in plan.sequences:
+        try:
+            as_it_runs, plain = step_of(model, sequences, position)
+            contestants = {"as it runs": as_it_runs}
+            if device.type == "cuda":
+                contestants["kernel by kernel"] = plain
+            for work in contestants.values():
+                work()
+            seconds = alternate(contestants, 10, device)
+            parts = busiest(plain, device) if sequences == plan.sequences[-1] else []
+        except torch.OutOfMemoryError:
+            print(f"  {sequences} in flight: does not fit into the device's memory", flush=True)
+            continue
+        finally:
+            release(device)
+        times = ", ".join(f"{what} {1e3 * median(found):.1f} ms" for what, found in seconds.items())
+        print(f"  {sequences} in flight: {times}", flush=True)
+        for part in parts:
+            print(f"    {part}")
+
+
+def step_of(model: RandomModel, sequences: int, position: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One step of sequences that share pages as eight questions about an image do: as the engine does it, and plain."""
+    language = VisionLanguageModel(model.network)
+    cache, device = language.new_pages(), language.device
+    whole = PromptLengths.of(model.text_prompts).text_shared // cache.page_tokens
+    own = position // cache.page_tokens + 1 - whole
+    pages: list[list[int]] = []
+    for number in range(sequences):
+        shared = cache.allocate(whole) if number % QUESTIONS == 0 else pages[-1][:whole]
+        pages.append([*shared, *cache.allocate(own)])
+    tokens, positions = [1] * sequences, [position] * sequences
+    table = torch.tensor(pages, device=device)
+
+    @torch.inference_mode()
+    def plain() -> None:
+        rows = StepRows.of(torch.tensor(positions, device=device), table, cache)
+        hidden = language.decode_step(torch.tensor(tokens, device=device), cache, rows)
+        language.next_tokens(hidden).tolist()
+
+    return partial(DecodeSteps(language, cache), tokens, positions, pages), plain
+
+
+def busiest(work: Callable[[], object], device: torch.device, count: int = 8) -> list[str]:
+    """The kernels, or operators of a CPU, that take most of the time, one line each."""
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        work()
+        wait(device)
+    times = {
+        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.count)
+        for event in found.key_averages()
+    }
+    total = sum(time for time, _ in times.values())
+    largest = sorted(times.items(), key=lambda entry: -entry[1][0])[:count]
+    return [f"{time / total:5.1%} in {calls:4} calls of {name[:80]}" for name, (time, calls) in largest]
+
+
+@contextmanager
+def counted_steps() -> Iterator[Counter[str]]:
+    """Count what decode steps do: `step`, `replay`, `capture`, `grow`, and `sizes`, the numbers of rows that occur."""
+    counts: Counter[str] = Counter()
+    sizes: set[int] = set()
+
+    def counting(owner: Any, name: str, what: str) -> Any:
+        original = getattr(owner, name)
+
+        def counted(self: Any, *arguments: Any, **named: Any) -> Any:
+            counts[what] += 1
+            if what == "step":
+                sizes.add(len(arguments[0]))
+            return original(self, *arguments, **named)
+
+        return patch.object(owner, name, counted)
+
+    with ExitStack() as stack:
+        stack.enter_context(counting(DecodeSteps, "__call__", "step"))
+        stack.enter_context(counting(PagedKVCache, "grow", "grow"))
+        stack.enter_context(counting(torch.cuda.CUDAGraph, "replay", "replay"))
+        stack.enter_context(counting(torch.cuda.CUDAGraph, "capture_begin", "capture"))
+        yield counts
+    counts["sizes"] = len(sizes)
+
+
+def precision(model: RandomModel) -> str:
+    """Of which numbers and how many layers a network is."""
+    return f"{str(model.network.dtype).removeprefix('torch.')}, {model.config.language.num_layers} layers"
