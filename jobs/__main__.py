@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -377,7 +378,12 @@ def main() -> NoReturn:
         code = 1
     if code == INTERRUPTED:  # typer may have caught it first
         print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # pyarrow's threads may let go of a file when Python has begun to end, which aborts the process: now and then a
+    # run that had done everything ended with code 134. There is nothing left to clean up.
+    os._exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,9 @@ class LocalPlace:
     @_says_where
     def open(self, path: str) -> IO[bytes]:
         """See `Place`."""
-        return open(self.uri(path), "rb")
+        # pyarrow's own, since a file of Python's needs the interpreter when pyarrow's threads let it go.
+        file: IO[bytes] = pa.OSFile(self.uri(path), "rb")
+        return file
 
     @_says_where
     def write(self, path: str, data: bytes) -> None:
