@@ -185,6 +185,7 @@ def measure_row(
 ) -> tuple[float, float]:
     """One row of the table; images/s and their ratio to the published manner's."""
     device = model.network.device
+    release(device)
     pixels = random_pictures(max(plan.images, 2 * sequences // QUESTIONS))
     loop = PublishedLoop(model.network, model.prompts, model.level_ids)
     slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
@@ -208,8 +209,6 @@ def measure_row(
     except (RunError, torch.OutOfMemoryError):
         print(f"| {name:21} | {span:>6} | does not fit into the device's memory", flush=True)
         return 0.0, 0.0
-    finally:
-        release(device)
     images_per_s = len(pixels) / seconds["engine"]
     published = 1 / (seconds["score"] + QUESTIONS * seconds["text"])
     bound = peak / shared_text_operations(model.config, PromptLengths.of(model.text_prompts), round(fmean(texts)))
@@ -229,6 +228,7 @@ def measure_steps(plan: TextPlan, model: RandomModel) -> None:
     position = PromptLengths.of(model.text_prompts).text_shared + plan.tokens[0] // 2
     print(f"\none decode step at token {position}", flush=True)
     for sequences in plan.sequences:
+        release(device)
         try:
             as_it_runs, plain = step_of(model, sequences, position)
             contestants = {"as it runs": as_it_runs}
@@ -241,8 +241,6 @@ def measure_steps(plan: TextPlan, model: RandomModel) -> None:
         except torch.OutOfMemoryError:
             print(f"  {sequences} in flight: does not fit into the device's memory", flush=True)
             continue
-        finally:
-            release(device)
         times = ", ".join(f"{what} {1e3 * median(found):.1f} ms" for what, found in seconds.items())
         print(f"  {sequences} in flight: {times}", flush=True)
         for part in parts:

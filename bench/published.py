@@ -87,7 +87,6 @@ class PublishedTexts:
     @torch.inference_mode()
     def answer_one(self, image: torch.Tensor, question: int) -> tuple[int, ...]:
         """Token ids of one text, without the one that ended it."""
-        language, head = self._network.model.language_model, self._network.lm_head
         cache = DynamicCache(config=self._network.config.text_config)
         logits = self._prefill(image, self._prompts[question], cache)  # (1, T, V)
         text: list[int] = []
@@ -98,17 +97,16 @@ class PublishedTexts:
             text.append(found)
             if len(text) == self._max_new_tokens:
                 return tuple(text)
-            output = language(input_ids=token, past_key_values=cache, use_cache=True)
-            logits = head(output.last_hidden_state)
+            logits = self._read(token, cache)
 
     @torch.inference_mode()
     def preference(self, image: torch.Tensor, question: int, text: Sequence[int], one: int, other: int) -> float:
         """By how much the logit of one token exceeds another's as the next of a text."""
-        device = self._prompts[question].device
-        tokens = torch.tensor([list(text)], dtype=torch.long, device=device)
-        input_ids = torch.cat([self._prompts[question], tokens], dim=1)
         cache = DynamicCache(config=self._network.config.text_config)
-        last = self._prefill(image, input_ids, cache)[0, -1].float()  # (V,)
+        logits = self._prefill(image, self._prompts[question], cache)
+        if text:  # not through the prefill: a generated token may be the image's placeholder
+            logits = self._read(torch.tensor([list(text)], device=logits.device), cache)
+        last = logits[0, -1].float()  # (V,)
         return float(last[one] - last[other])
 
     def _prefill(self, image: torch.Tensor, input_ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
@@ -121,6 +119,12 @@ class PublishedTexts:
             logits_to_keep=0,  # all positions
         )
         logits: torch.Tensor = output.logits
+        return logits
+
+    def _read(self, token_ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """The logits after each of (1, T) further tokens: (1, T, V)."""
+        output = self._network.model.language_model(input_ids=token_ids, past_key_values=cache, use_cache=True)
+        logits: torch.Tensor = self._network.lm_head(output.last_hidden_state)
         return logits
 
 

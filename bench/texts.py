@@ -22,7 +22,6 @@ from time import perf_counter
 from typing import Final
 
 import torch
-import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
 
@@ -31,7 +30,7 @@ from artimuse_actor.images import DecodeOptions, decode_image
 from artimuse_actor.protocols import ARTIMUSE
 from artimuse_actor.texts import AnsweredImage
 from bench.engine import answer_all, scores_of, text_engine, texts_of
-from bench.machine import ROOT, commit
+from bench.machine import ROOT, machine_line
 from bench.operations import PromptLengths, engine_text_operations, published_text_operations
 from bench.published import PublishedLoop, PublishedTexts, differences
 from bench.random_network import MEDIUM, RandomModel, random_model, random_pictures
@@ -58,8 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(options.threads)
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, commit {commit()}"
-    print(f"{versions}; {options.threads} thread(s), float32", flush=True)
+    print(f"{machine_line('torch', 'transformers')}; {options.threads} thread(s), float32", flush=True)
     model = random_model(MEDIUM, device=CPU, dtype=torch.float32)
     agreed = measure(model, random_pictures(options.images), options.tokens, options.sequences)
     if not options.brief:
