@@ -8,19 +8,20 @@ of both blocks are generated together: places that the last texts of one leave a
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from artimuse_actor.errors import ArtiMuseError, CheckpointError, UsageError
+from artimuse_actor import protocols
+from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, PIXEL_BYTES, Pixels
-from artimuse_actor.protocols import Protocol
 from schemas.text_settings import TextSettings
-from schemas.units import LOADED_UNIT, scored_unit
+from schemas.units import answer_fields, scored_unit
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse, BatchSize
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
     from artimuse_actor.scoring import ImageScore
 
 # torch and the model are imported by the actor's own process only: the driver needs this class, but not them.
+
+
+class Starts(Protocol):
+    """Who counts how often actors start; `begin` raises when it was too often."""
+
+    def begin(self) -> None:
+        """Loading begins."""
+
+    def end(self) -> None:
+        """The model is loaded."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,12 @@ class ActorConfig:
         texts: which texts are made, if any.
         sequences: as `--sequences`.
         actors_per_node: how many share a node's CPU cores.
+        starts: is told when loading begins and when it has ended.
     """
 
     checkpoint: str
     checkpoint_digest: str
-    protocol: Protocol
+    protocol: protocols.Protocol
     device: str
     dtype: str
     batch_size: BatchSize
@@ -57,6 +69,7 @@ class ActorConfig:
     texts: TextSettings | None = None
     sequences: BatchSize = "auto"
     actors_per_node: int = 1
+    starts: Starts | None = None
 
 
 class ArtiMuseActor:
@@ -66,17 +79,21 @@ class ArtiMuseActor:
         """Load the model.
 
         Raises:
-            RunError: it does not fit into this device's memory.
+            RunError: it cannot be loaded on this node, whose name is in the message.
         """
         self._questions = tuple(config.protocol.score_questions)
         self._keep_distribution = config.keep_distribution
         self._texts = config.texts
-        self._schema = scored_unit(self._questions, keep_distribution=config.keep_distribution, texts=config.texts)
-        self._made = pa.schema([field for field in self._schema if field.name not in LOADED_UNIT.names])
+        self._answers = pa.schema(
+            answer_fields(self._questions, keep_distribution=config.keep_distribution, texts=config.texts)
+        )
+        self._schema = scored_unit(self._answers)
         self._lock = threading.Lock()
         self._stepped = threading.Condition(self._lock)
         self._stepping = False
         self._refusal: ArtiMuseError | None = None
+        if config.starts:
+            config.starts.begin()
         try:
             self._model = _load_model(config)
             self._describer = self._new_describer(config.texts, config.sequences) if config.texts else None
@@ -84,9 +101,14 @@ class ArtiMuseActor:
             # Ray takes an exception here for a bad node and tries elsewhere, again and again; this one would be
             # the same everywhere, so the first unit says it.
             self._refusal = error
+        except Exception as error:  # a device that is broken or in use raises what it likes
+            detail = " ".join(str(error).split())[:500]
+            raise RunError(f"On node {socket.gethostname()} no model can be loaded: {detail}") from error
+        if config.starts:
+            config.starts.end()
 
     def __call__(self, unit: pa.Table) -> pa.Table:
-        """A block of schema `LOADED_UNIT` → one of schema `scored_unit`, row by row.
+        """A block of schema `loaded_unit` → one of schema `scored_unit`, row by row.
 
         Raises:
             CheckpointError: the checkpoint cannot be loaded, or is another one than the driver's.
@@ -100,8 +122,10 @@ class ArtiMuseActor:
             answers = self._score(images, readable)
         else:
             answers = self._describe(self._describer, images, readable, unit["texts_only"].to_pylist())
-        made = pa.Table.from_pylist([answers.get(row, {}) for row in range(len(unit))], schema=self._made)
-        columns = [made[name] if name in self._made.names else unit[name] for name in self._schema.names]
+        known = unit.select(self._answers.names).to_pylist()  # null, but for images whose bytes had a score already
+        filled = [answers.get(row, known[row]) for row in range(len(unit))]
+        made = pa.Table.from_pylist(filled, schema=self._answers)
+        columns = [made[name] if name in made.column_names else unit[name] for name in self._schema.names]
         return pa.table(columns, schema=self._schema)
 
     def _score(self, images: Pixels, readable: list[int]) -> dict[int, dict[str, Any]]:

@@ -23,7 +23,7 @@ from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.describe import Describer, ImageDescription
 from artimuse_actor.device import check_memory, probe_batch_size, resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import ImageError, RunError, UsageError
-from artimuse_actor.fetch import fetch
+from artimuse_actor.fetch import FetchOptions, fetch
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers
@@ -325,7 +325,8 @@ def _read(image: ImageInput, options: DecodeOptions) -> Pixels:
             return opened_to_pixels(image, options)
         if isinstance(image, np.ndarray):
             return _array_to_pixels(image, options)
-        data = image if isinstance(image, bytes) else fetch(os.fspath(image), options.max_bytes)
+        allowed = FetchOptions(max_bytes=options.max_bytes)
+        data = image if isinstance(image, bytes) else fetch(os.fspath(image), allowed)
         return decode_image(data, options).pixels
     except ImageError as error:
         name = f"{len(image)} bytes" if isinstance(image, bytes) else str(getattr(image, "filename", "") or image)

@@ -13,6 +13,8 @@ ImageErrorType = Literal[
     "forbidden",
     "not_a_file",
     "unsupported_uri",
+    "outside_root",
+    "forbidden_host",
     "fetch_failed",
     "empty",
     "too_large",
@@ -20,8 +22,25 @@ ImageErrorType = Literal[
     "unsupported_format",
     "truncated",
     "corrupt",
+    "decoder_crashed",
+    "decoder_memory",
+    "decoder_timeout",
 ]
 IMAGE_ERROR_TYPES: tuple[str, ...] = get_args(ImageErrorType)
+
+
+def one_line(text: str) -> str:
+    """What a server or a library says, as a part of a sentence of ours: printable, short, without a full stop.
+
+    An answer may hold anything, and lone surrogates or escape codes must reach neither a table nor a terminal.
+    """
+    printable = "".join(character if character.isprintable() else " " for character in text[:1000])
+    return " ".join(printable.split())[:300].rstrip(". ")
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception of some library as the beginning of a sentence: its type and what it says."""
+    return f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": ")
 
 
 class ArtiMuseError(Exception):

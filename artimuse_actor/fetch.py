@@ -2,180 +2,137 @@
 
 A uri is a local path, `file://`, `s3://`, `http://` or `https://`, and nothing else: a manifest is data from
 elsewhere, and fsspec knows protocols that open archives, caches and other people's code. Object names are taken to the
-letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so objects are read one by one, in threads.
+letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so objects are read one by one.
+
+All fetches of a process run on fsspec's event loop, in a thread of its own, and local files in threads beside it. A
+file is read by `local_files`, `s3_objects` or `web`, each one attempt at a time; `retry` tries again, `byte_budget`
+bounds the memory.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import stat
+import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from http import HTTPStatus
-from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
-import fsspec
 import fsspec.asyn
 
-from artimuse_actor.errors import ImageError
-from artimuse_actor.images import file_too_large
+from artimuse_actor.byte_budget import ByteBudget, NoRoom, Reserve
+from artimuse_actor.errors import ImageError, RunError, reason_of
+from artimuse_actor.fetch_options import FetchOptions as FetchOptions
+from artimuse_actor.local_files import read_local
+from artimuse_actor.retry import gate_of, retrying
+from artimuse_actor.roots import check_uri_inside
+from artimuse_actor.uris import uri_scheme
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_MISSING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
-_FORBIDDEN: Final = {errno.EACCES, errno.EPERM}
-
-FETCH_THREADS: Final = 32
-
-
-def uri_scheme(uri: str) -> str:
-    """The scheme of a uri in lower case, `file` for a local path."""
-    match = _SCHEME.match(uri)
-    return match.group(1).lower() if match else "file"
+FETCH_AHEAD: Final = 32
 
 
-def local_path(uri: str) -> str:
-    """The path that a local path or a `file://` uri (percent-encoded, as `Path.as_uri` writes it) names."""
-    if not _SCHEME.match(uri):
-        return uri
-    encoded = re.sub(r"^file://(localhost(?=/))?", "", uri, flags=re.IGNORECASE)
-    decoded = os.fsdecode(unquote_to_bytes(os.fsencode(encoded)))
-    # Many people write "file://" + path without encoding anything.
-    return encoded if not os.path.lexists(decoded) and os.path.lexists(encoded) else decoded
-
-
-def fetch(uri: str, max_bytes: int) -> bytes:
+def fetch(uri: str, options: FetchOptions) -> bytes:
     """Read one image file.
 
     Args:
         uri: a local path, or a file://, s3://, http:// or https:// uri.
-        max_bytes: files above this size are not read.
+        options: see `FetchOptions`.
 
     Raises:
-        ImageError: `missing`, `forbidden`, `not_a_file`, `too_large`, `unsupported_uri` or `fetch_failed`; of these
-            only the last is worth a retry.
+        ImageError: `missing`, `forbidden`, `not_a_file`, `too_large`, `unsupported_uri`, `outside_root`,
+            `forbidden_host` or `fetch_failed`; of these only the last is worth another run.
+        RunError: S3 does not accept the credentials, so no object can be read.
     """
-    scheme = uri_scheme(uri)
-    try:
-        if scheme == "file":
-            data = _read_local(local_path(uri), max_bytes)
-        elif scheme == "s3":
-            data = _read_s3(uri, max_bytes)
-        elif scheme in ("http", "https"):
-            data = _read_http(uri, max_bytes)
-        else:
-            raise ImageError("unsupported_uri", f"{scheme}:// is not read. Use a path, file://, s3:// or https://.")
-    except ImageError:
-        raise
-    except Exception as error:
-        raise _fetch_failed(error) from error
-    if len(data) > max_bytes:
-        raise file_too_large(len(data), max_bytes)
+    (data,) = fetch_many([uri], options, ahead=1)
+    if isinstance(data, ImageError):
+        raise data
     return data
 
 
 def fetch_many(
-    uris: Iterable[str | bytes | ImageError], max_bytes: int, ahead: int = FETCH_THREADS
+    uris: Iterable[str | bytes | ImageError], options: FetchOptions, ahead: int = FETCH_AHEAD
 ) -> Iterator[bytes | ImageError]:
-    """Read many image files, in order, at most `ahead` of them before they are asked for.
+    """Read many image files, in order, some of them before they are asked for.
 
     Args:
         uris: uris, or what is known already: bytes, or an error.
-        max_bytes: files above this size are not read.
-        ahead: how many are fetched at the same time, which also bounds the memory taken.
+        options: see `FetchOptions`; `held_bytes` bounds what is fetched and not yet used.
+        ahead: how many are fetched at the same time, at most.
 
     Yields:
         For each uri its bytes, or the error that kept them away.
+
+    Raises:
+        RunError: S3 does not accept the credentials, so no object can be read.
     """
-    with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="fetch") as pool:
-        waiting: deque[Future[bytes | ImageError]] = deque()
-        for uri in uris:
-            waiting.append(pool.submit(_fetch_or_error, uri, max_bytes))
+    loop = fsspec.asyn.get_loop()
+    budget = ByteBudget(options.held_bytes)
+    waiting: deque[Future[bytes | ImageError | RunError]] = deque()
+
+    def next_one() -> bytes | ImageError:
+        loop.call_soon_threadsafe(budget.advance)
+        result = waiting[0].result()
+        waiting.popleft()
+        if isinstance(result, RunError):
+            raise result
+        return result
+
+    threads = ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="fetch")
+    fetcher = _Fetcher(options, budget, threads)
+    try:
+        for place, uri in enumerate(uris):
+            waiting.append(asyncio.run_coroutine_threadsafe(fetcher.fetch(place, uri), loop))
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield next_one()
         while waiting:
-            yield waiting.popleft().result()
+            yield next_one()
+    finally:
+        for future in waiting:
+            future.cancel()
+        threads.shutdown(cancel_futures=True)
 
 
-def _fetch_or_error(uri: str | bytes | ImageError, max_bytes: int) -> bytes | ImageError:
-    if not isinstance(uri, str):
-        return uri
-    try:
-        return fetch(uri, max_bytes)
-    except ImageError as error:
-        return error
+@dataclass(frozen=True)
+class _Fetcher:
+    """The fetches of one `fetch_many`, on the event loop; `threads` read local files."""
 
+    options: FetchOptions
+    budget: ByteBudget
+    threads: Executor
 
-def _read_local(path: str, max_bytes: int) -> bytes:
-    try:
-        status = os.stat(path)
-    except ValueError as error:  # a NUL in the name
-        raise ImageError("missing", f"No file can have this name: {error}.") from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise ImageError("not_a_file", f"The path names {kind}, not an image file.")
-    if status.st_size > max_bytes:
-        raise file_too_large(status.st_size, max_bytes)
-    with open(path, "rb") as file:
-        return file.read(max_bytes + 1)
+    async def fetch(self, place: int, uri: str | bytes | ImageError) -> bytes | ImageError | RunError:
+        """The bytes of a uri, or why there are none; nothing is raised, since nobody may be there to catch it."""
+        if not isinstance(uri, str):
+            return uri
+        try:
+            server, attempt = self._reader(uri, partial(self.budget.reserve, place))
+            while True:
+                try:
+                    return await retrying(attempt, gate_of(server), self.options)
+                except NoRoom as full:
+                    await self.budget.wait(place, full.size_bytes)
+        except (ImageError, RunError) as error:
+            return error
+        except Exception as error:
+            return ImageError("fetch_failed", f"{reason_of(error)}.", retryable=True)
 
+    def _reader(self, uri: str, reserve: Reserve) -> tuple[str, Callable[[], Awaitable[bytes]]]:
+        """The server that a uri names, and what makes one attempt to read it."""
+        if self.options.root is not None:
+            check_uri_inside(uri, self.options.root)
+        scheme = uri_scheme(uri)
+        server = "/".join(uri.split("/", 3)[:3])  # scheme://bucket or scheme://host:port
+        # Imported here: aiohttp and botocore take a third of a second, and local files do without.
+        if scheme == "s3":
+            from artimuse_actor.s3_objects import read_s3
 
-def _read_s3(uri: str, max_bytes: int) -> bytes:
-    try:
-        data: bytes = _filesystem("s3").cat_file("s3" + uri[2:], start=0, end=max_bytes + 1)
-    except OSError as error:
-        if s3_error_code(error) in ("InvalidRange", "416"):  # no byte can be asked for of an object that has none
-            return b""
-        raise
-    return data
+            return server, partial(read_s3, uri, self.options, reserve)
+        if scheme in ("http", "https"):
+            from artimuse_actor.web import read_web
 
-
-def _read_http(uri: str, max_bytes: int) -> bytes:
-    web = _filesystem("https")
-    data: bytes = fsspec.asyn.sync(web.loop, _get, web, uri, max_bytes)
-    return data
-
-
-async def _get(web: Any, uri: str, max_bytes: int) -> bytes:
-    # fsspec's own `open` says of every failure, a server's bad minute included, that there is no such file.
-    session = await web.set_session()
-    data = bytearray()
-    async with session.get(web.encode_url(uri)) as response:
-        response.raise_for_status()
-        async for chunk in response.content.iter_chunked(1 << 20):
-            data += chunk
-            if len(data) > max_bytes:
-                break
-    return bytes(data)
-
-
-def _filesystem(protocol: str) -> Any:
-    return fsspec.filesystem(protocol)
-
-
-def s3_error_code(error: BaseException | None) -> str | None:
-    """The server's own name of an S3 error that s3fs turned into another exception, such as `InvalidRange`."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict) and "Error" in response:
-            return str(response["Error"].get("Code"))
-        error = error.__cause__
-    return None
-
-
-def _fetch_failed(error: Exception) -> ImageError:
-    code = getattr(error, "errno", None)
-    status = getattr(error, "status", None)  # of an HTTP answer
-    if isinstance(error, FileNotFoundError) or code in _MISSING or status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        return ImageError("missing", "There is no such file.")
-    if (
-        isinstance(error, PermissionError)
-        or code in _FORBIDDEN
-        or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    ):
-        return ImageError("forbidden", "Reading the file is not permitted.")
-    detail = " ".join(str(error).split())[:300]
-    return ImageError("fetch_failed", f"{type(error).__name__}: {detail}", retryable=True)
+            return server, partial(read_web, uri, self.options, reserve)
+        if scheme == "file":
+            in_thread = asyncio.get_running_loop().run_in_executor
+            return "file:", partial(in_thread, self.threads, read_local, uri, self.options, reserve)
+        raise ImageError("unsupported_uri", f"{scheme}:// is not read. Use a path, file://, s3:// or https://.")

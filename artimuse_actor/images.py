@@ -2,7 +2,8 @@
 
 The default is exactly the published preprocessing: Pillow's RGB conversion, then a bicubic resize to 448×448 that does
 not keep the aspect ratio and does not turn the picture by its EXIF tag. Whatever changes a pixel is an option that
-goes into the fingerprint; limits are checked on the header, before anything is decoded.
+goes into the fingerprint; limits are checked on the header, before anything is decoded. Only the first frame is ever
+looked at. How long a decoder may take, and how much memory, is for `decoder_limits` and `child_decoder`.
 
 Source: ArtiMuse, `load_image` at 750d980.
 """
@@ -10,6 +11,7 @@ Source: ArtiMuse, `load_image` at 750d980.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -49,6 +51,13 @@ _FOREIGN_MAGIC: Final = (
 
 _MAX_BOXES: Final = 1_000  # a file of nothing but empty boxes would be walked through for seconds
 
+# Of what stands before the pixels. Pillow walks through it in Python, about a microsecond a piece, and keeps it: a file
+# of nothing but empty chunks, segments, blocks or fill bytes would take minutes. Photos have tens of pieces; the
+# largest profiles, XMP packets and depth maps take thousands, and some tens of megabytes.
+_MAX_HEADER_READS: Final = 100_000
+_MAX_HEADER_BYTES: Final = 64 * 1024 * 1024
+_EXIF_WEIGHT: Final = 16  # its segments are joined one by one, in quadratic time; cameras write one, of 64 kB at most
+
 DecodeMode = Literal["exact", "fast"]
 Pixels = NDArray[np.uint8]
 
@@ -65,6 +74,10 @@ class DecodeOptions:
         max_bytes: size of the largest file that is read.
         max_pixels: width × height of the largest picture that is decoded; the default is where Pillow, and so the
             published code, refuses.
+        decoder_timeout_s: how long a job lets one picture be decoded; a lossless JPEG 2000 of the default `max_pixels`
+            takes half of the default.
+        decoder_memory_bytes: how much memory a job lets the decoder of one picture take; the default is enough for the
+            default `max_pixels` in JPEG 2000, which takes most: 20 bytes a pixel.
     """
 
     decode: DecodeMode = "exact"
@@ -72,12 +85,18 @@ class DecodeOptions:
     exif_rotate: bool = False
     max_bytes: int = 512 * 1024 * 1024
     max_pixels: int = 178_956_970
+    decoder_timeout_s: float = 60.0
+    decoder_memory_bytes: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
         if self.decode not in get_args(DecodeMode):
             raise UsageError(f"--decode takes {' or '.join(get_args(DecodeMode))}, not {self.decode!r}.")
         if self.max_bytes < 1 or self.max_pixels < 1:
             raise UsageError("--max-bytes and --max-pixels take whole numbers from 1.")
+        if not 0 < self.decoder_timeout_s < math.inf:
+            raise UsageError(f"--decoder-timeout takes a number of seconds above 0, not {self.decoder_timeout_s}.")
+        if self.decoder_memory_bytes < 1:
+            raise UsageError("--decoder-memory takes a whole number of bytes from 1.")
 
     @property
     def version(self) -> str:
@@ -129,18 +148,25 @@ def decode_image(data: bytes, options: DecodeOptions = DecodeOptions()) -> Decod
     ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; a picture either decodes or does not
-        image = _open(data, options)
         try:
-            width, height, file_format = image.width, image.height, image.format or "unknown"
-            if options.decode == "fast" and file_format in ("JPEG", "MPO"):
-                image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
-            pixels = to_pixels(image, options)
+            return _decode(data, options)
         except MemoryError:
-            raise ImageError("too_large", f"{width} × {height} pixels do not fit into memory.") from None
-        except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, …
-            raise _decoding_failed(data, image.format, error, options) from error
-        finally:
-            image.close()
+            raise _out_of_memory() from None
+
+
+def _decode(data: bytes, options: DecodeOptions) -> DecodedImage:
+    image = _open(data, options)
+    try:
+        width, height, file_format = image.width, image.height, image.format or "unknown"
+        if options.decode == "fast" and file_format in ("JPEG", "MPO"):
+            image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
+        pixels = to_pixels(image, options)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, …
+        raise _decoding_failed(data, image.format, error, options) from error
+    finally:
+        image.close()
     return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels))
 
 
@@ -148,10 +174,12 @@ def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:
     """A picture that somebody else opened, perhaps without having read it, as (448, 448, 3) uint8, RGB.
 
     Raises:
-        ImageError: its file turns out to be truncated or corrupt.
+        ImageError: its file turns out to be truncated or corrupt, or does not fit into memory.
     """
     try:
         return to_pixels(image, options)
+    except MemoryError:
+        raise _out_of_memory() from None
     except Exception as error:  # as in `decode_image`
         raise _decoding_failed(None, image.format, error, options) from error
 
@@ -188,9 +216,49 @@ def file_too_large(size_bytes: int, max_bytes: int) -> ImageError:
     )
 
 
+def _out_of_memory() -> ImageError:
+    return ImageError("decoder_memory", "Decoding it takes more memory than there is.", retryable=True)
+
+
+class _EndlessHeaderError(Exception):
+    pass
+
+
+class _HeaderReader(io.BytesIO):
+    """A file of which only so much may be read, in so many pieces, before its header is done."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads_left: float = _MAX_HEADER_READS
+        # Photoshop keeps its layers among the tags of a TIFF file, hundreds of megabytes of them.
+        self.bytes_left: float = math.inf if data[:2] in (b"II", b"MM") else _MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.reads_left -= 1
+        if size is not None and size >= 0:  # otherwise the whole file, for a library that parses it
+            self.bytes_left -= len(data) * (_EXIF_WEIGHT if data[:6] == b"Exif\0\0" else 1)
+        if self.reads_left < 0 or self.bytes_left < 0:
+            raise _EndlessHeaderError
+        return data
+
+    def header_done(self) -> None:
+        self.reads_left = self.bytes_left = math.inf
+
+
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
+    file = _HeaderReader(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
+        file.header_done()
+    except MemoryError:
+        raise
+    except _EndlessHeaderError:
+        raise ImageError(
+            "too_large",
+            f"What stands before its pixels has more than {_MAX_HEADER_READS:,} pieces, {_MAX_HEADER_BYTES:,} bytes or "
+            f"{_MAX_HEADER_BYTES // _EXIF_WEIGHT:,} bytes of EXIF. Save it anew without metadata.",
+        ) from None
     except Image.DecompressionBombError as error:
         pixels = next(iter(re.findall(r"\d{4,}", str(error))), "Too many")
         raise _too_many_pixels(pixels, options) from error
@@ -222,6 +290,8 @@ def _opening_failed(data: bytes, error: Exception, options: DecodeOptions) -> Im
 def _decoding_failed(
     data: bytes | None, file_format: str | None, error: Exception, options: DecodeOptions
 ) -> ImageError:
+    if "MAX_TEXT" in str(error):  # 1 MiB for a text or a profile, 64 MiB for all texts
+        return ImageError("too_large", "Its texts or its colour profile unpack to too much. Save it anew without them.")
     if "truncated" not in str(error).lower() and (data is None or not _ends_early(data, file_format)):
         return ImageError("corrupt", f"The {file_format} file cannot be decoded: {_one_line(error)}.")
     size = "" if data is None else f" ({len(data):,} bytes)"

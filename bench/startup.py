@@ -33,6 +33,7 @@ from jobs.plan import make_plan, unit_rows_of
 from jobs.storage import parquet_bytes
 from jobs.store import Store
 from schemas.fingerprint import Fingerprint
+from schemas.units import staged_unit
 
 CHECKPOINT: Final = ROOT / "tests" / "golden" / "artimuse" / "checkpoint"
 PHOTOS: Final = 200
@@ -119,6 +120,7 @@ def fill_store(out: Path, manifest: Path) -> None:
     store = Store.for_run(str(out), fingerprint, ARTIMUSE, keep_distribution=False)
     store.declare()
     plan = make_plan(store.place, open_manifest(str(manifest)), store.held(), "bench")
+    schema = staged_unit(store.schema, store.texts)
     made = {"status": "ok", "run_id": plan.plan_id, "scored_at": 0, "score": 50.0, "sha256": os.urandom(32).hex()}
     for shard in plan.shards:
         rows = pa.concat_tables([unit_rows_of(store.place, plan, shard.index, unit) for unit in range(shard.units)])
@@ -126,9 +128,9 @@ def fill_store(out: Path, manifest: Path) -> None:
             rows[field.name]
             if field.name in rows.column_names
             else pa.array([made.get(field.name)] * len(rows), field.type)
-            for field in store.schema
+            for field in schema
         ]
-        table = pa.table(columns, schema=store.schema)
+        table = pa.table(columns, schema=schema)
         for unit in range(shard.units):
             part = table.slice(unit * plan.unit_rows, plan.unit_rows)
             store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(part))

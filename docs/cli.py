@@ -7,12 +7,12 @@ import subprocess
 import sys
 from typing import Final
 
-COMMANDS: Final = ("", "score", "manifest", "status", "image", "demo")
+COMMANDS: Final = ("", "score", "manifest", "status", "compact", "image", "demo")
 _HEAD: Final = """# The command line
 
 Made by `make docs` from `--help`; a test keeps the two equal. Exit codes: 0 done (failed images included, and said;
-`artimuse image` ends with 1 for them), 1 the run stopped, 2 wrong usage, 130 interrupted. `artimuse --debug COMMAND …`
-shows the traceback of an error.
+`artimuse image` ends with 1 for them), 1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated.
+`artimuse --debug COMMAND …` shows the traceback of an error.
 """
 
 

@@ -8,12 +8,44 @@ import json
 import os
 import shlex
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from artimuse_actor.errors import ArtiMuseError, UsageError
+from jobs.options import (
+    DECODER_MEMORY_BYTES,
+    DECODER_TIMEOUT_S,
+    MAX_BYTES,
+    MAX_PIXELS,
+    AllowPrivateHosts,
+    AllowTruncated,
+    AsJson,
+    Attributes,
+    BatchSize,
+    Checkpoint,
+    Decode,
+    DecoderMemory,
+    DecoderTimeout,
+    Device,
+    Dtype,
+    ExifRotate,
+    IdColumn,
+    Images,
+    Limit,
+    MaxBytes,
+    MaxNewTokens,
+    MaxPixels,
+    Protocol,
+    Questions,
+    Root,
+    Sequences,
+    Source,
+    Texts,
+    UriColumn,
+)
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
 
@@ -27,7 +59,8 @@ def _example(*commands: str) -> str:
     return "\b\nexample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+ALL_ERRORS = "all"
 
 app = typer.Typer(
     name="artimuse",
@@ -38,90 +71,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A folder or s3:// prefix of images, a glob, a Parquet manifest (file, folder or glob; also with embedded "
-        "images as on the Hugging Face hub), or a benchmark's test.json.",
-        show_default=False,
-    ),
-]
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        metavar="CKPT",
-        help="A local folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, ArtiMuse_TAD66K or "
-        "UniPercept; or owner/name[@revision] on the Hugging Face hub.",
-    ),
-]
-Protocol = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="artimuse, unipercept, or a TOML file with questions of your own. [default: guessed from the "
-        "checkpoint's name]",
-        show_default=False,
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Dtype = Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, float32 on the CPU), float32, bfloat16 or float16.")]
-BatchSize = Annotated[str, typer.Option(help="Images of one forward pass; auto asks the free memory of the device.")]
-Images = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR", help="Where relative paths, and the images of a test.json, start from.", show_default=False
-    ),
-]
-IdColumn = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Column of a Parquet manifest that is the id. [default: image_id, else the uri]"),
-]
-UriColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Column of a Parquet manifest with paths or uris. [default: uri]")
-]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="Take only the first N rows.", show_default=False)]
-Decode = Annotated[
-    str,
-    typer.Option(
-        help="exact is the published preprocessing; fast shrinks large JPEGs while decoding (2.5 times quicker)."
-    ),
-]
-AllowTruncated = Annotated[
-    bool, typer.Option("--allow-truncated", help="Score files that end too early, grey below the cut.")
-]
-ExifRotate = Annotated[
-    bool, typer.Option("--exif-rotate", help="Turn pictures by their EXIF tag; the published code does not.")
-]
-MaxBytes = Annotated[int, typer.Option(metavar="N", help="Larger files become error rows.")]
-MaxPixels = Annotated[int, typer.Option(metavar="N", help="Larger pictures become error rows.")]
-Texts = Annotated[bool, typer.Option("--texts", help="Also answer the text questions of the protocol.")]
-Attributes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME,…", help="Only these text questions, by title or column. [default: all]", show_default=False
-    ),
-]
-MaxNewTokens = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Where a text is cut, up to 8192. [default: 512]", show_default=False),
-]
-Sequences = Annotated[
-    str, typer.Option(metavar="N", help="Texts generated at the same time; auto asks the free memory of the device.")
-]
-Questions = Annotated[
-    bool,
-    typer.Option(
-        "--questions",
-        help="List the questions of every protocol and leave.",
-        is_eager=True,
-        callback=lambda asked: _list_questions() if asked else None,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-# As in DecodeOptions; a test keeps them equal, since importing it here would import numpy, Pillow and scipy.
-MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
 
 
 @app.callback(epilog=_example("artimuse demo"))
@@ -165,11 +114,25 @@ def score(
     max_new_tokens: MaxNewTokens = None,
     sequences: Sequences = "auto",
     questions: Questions = False,  # noqa: ARG001 - its callback answers
+    retry_errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[TYPE,…]",
+            help="Score only rows that failed: all that may succeed now, or all of these error types. Without it, new "
+            "and changed images are scored and failures that may succeed now are tried again.",
+            show_default=False,
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop the rows of images that SOURCE no longer has.")] = False,
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
     max_bytes: MaxBytes = MAX_BYTES,
     max_pixels: MaxPixels = MAX_PIXELS,
+    decoder_timeout: DecoderTimeout = DECODER_TIMEOUT_S,
+    decoder_memory: DecoderMemory = DECODER_MEMORY_BYTES,
+    root: Root = None,
+    allow_private_hosts: AllowPrivateHosts = False,
     address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
@@ -180,6 +143,7 @@ def score(
 
     With --texts each image also gets expert texts, in a second table; asked for later, they are added to the scores.
     """
+    from artimuse_actor.fetch_options import FetchOptions
     from artimuse_actor.images import DecodeOptions
     from jobs.manifest import ManifestOptions
     from jobs.score import ScoreSettings
@@ -192,7 +156,16 @@ def score(
         checkpoint=checkpoint,
         out=out,
         manifest=ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit),
-        decode=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
+        decode=DecodeOptions(
+            decode,  # type: ignore[arg-type]
+            allow_truncated,
+            exif_rotate,
+            max_bytes,
+            max_pixels,
+            decoder_timeout,
+            decoder_memory,
+        ),
+        fetch=FetchOptions(max_bytes, root, allow_private_hosts),
         protocol=protocol,
         device=device,
         dtype=dtype,
@@ -202,6 +175,8 @@ def score(
         keep_distribution=keep_distribution,
         texts=_wanted_texts(texts, attributes, max_new_tokens),
         sequences=_count_or_auto("--sequences", sequences),
+        retry=_retry_errors(retry_errors),
+        prune=prune,
         address=address,
     )
     result = run(settings, arguments)
@@ -255,6 +230,21 @@ def status(
         show_status(found)
 
 
+@app.command(epilog=_example("artimuse compact scored --out scored-2026"))
+def compact(
+    store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="NEW", help="Folder or s3:// prefix to make.", show_default=False)],
+) -> None:
+    """Write the many small files of nightly runs as few large ones, in a new store with the same rows.
+
+    The old store stays as it is. Killed in the middle, run it again; then score into the new one.
+    """
+    from jobs.upkeep import compact as run
+
+    done = run(store, out)
+    print(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")
+
+
 @app.command(epilog=_example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))
 def image(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Paths or uris.", show_default=False)],
@@ -273,12 +263,15 @@ def image(
     exif_rotate: ExifRotate = False,
     max_bytes: MaxBytes = MAX_BYTES,
     max_pixels: MaxPixels = MAX_PIXELS,
+    root: Root = None,
+    allow_private_hosts: AllowPrivateHosts = False,
     as_json: AsJson = False,
 ) -> None:
     """Score one image or a few, here and now, without Ray.
 
     With --texts --json one image prints as the published code has it. The exit code is 1 if one could not be read.
     """
+    from artimuse_actor.fetch_options import FetchOptions
     from artimuse_actor.images import DecodeOptions
     from jobs.image import ImageSettings, score_files
     from jobs.screens import images_json, show_image
@@ -292,6 +285,7 @@ def image(
         texts=_wanted_texts(texts, attributes, max_new_tokens),
         sequences=_count_or_auto("--sequences", sequences),
         options=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
+        fetch=FetchOptions(max_bytes, root, allow_private_hosts),
     )
     results = []
     for result in score_files(files, settings):
@@ -337,11 +331,30 @@ def _wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | Non
     return WantedTexts(names, max_new_tokens)
 
 
-def _list_questions() -> NoReturn:
-    from jobs.screens import show_questions
+def _retry_errors(types: str | None) -> Any:
+    from artimuse_actor.errors import IMAGE_ERROR_TYPES
+    from jobs.held import RetryErrors
 
-    show_questions()
-    raise typer.Exit()
+    if types is None or types == ALL_ERRORS:
+        return RetryErrors(alone=types is not None)
+    names = [name.strip() for name in types.split(",")]
+    unknown = [name for name in names if name not in IMAGE_ERROR_TYPES]
+    if unknown:
+        raise UsageError(
+            f"--retry-errors: there are no errors of type {unknown[0]!r}. Types are {', '.join(IMAGE_ERROR_TYPES)}."
+        )
+    return RetryErrors(tuple(sorted(set(names))), alone=True)
+
+
+def _with_all_errors(arguments: list[str]) -> list[str]:
+    """A bare `--retry-errors` gets its value written out, since typer knows no option with or without one."""
+    from artimuse_actor.errors import IMAGE_ERROR_TYPES
+
+    given = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        has_value = set(following.split(",")) <= set(IMAGE_ERROR_TYPES)
+        given.append(f"{argument}={ALL_ERRORS}" if argument == "--retry-errors" and not has_value else argument)
+    return given
 
 
 def _fail(error: ArtiMuseError) -> int:
@@ -352,12 +365,14 @@ def _fail(error: ArtiMuseError) -> int:
 
 
 def main() -> NoReturn:
-    """The entry point: 0 done, 1 the run stopped, 2 wrong usage, 130 interrupted."""
+    """The entry point: 0 done, 1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated."""
+    from jobs.interrupts import was_terminated
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        code = app(standalone_mode=False)
+        code = app(_with_all_errors(sys.argv[1:]), standalone_mode=False)
     except ArtiMuseError as error:
         code = _fail(error)
     except _ClickException as error:
@@ -376,7 +391,8 @@ def main() -> NoReturn:
             file=sys.stderr,
         )
         code = 1
-    if code == INTERRUPTED:  # typer may have caught it first
+    if code == INTERRUPTED:  # typer may have caught it first, and calls every KeyboardInterrupt the same
+        code = TERMINATED if was_terminated() else INTERRUPTED
         print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()

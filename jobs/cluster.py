@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from artimuse_actor import errors
 from artimuse_actor.errors import ImageError, RunError, UsageError
+from jobs.interrupts import listen
 
 # Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -82,6 +83,10 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
             )
     except Exception as error:  # of many kinds, RayError and OSError among them
         raise RunError(f"Ray at {address or 'this machine'} cannot be used: {error}") from error
+    if not os.environ.get("ARTIMUSE_DEBUG"):
+        # Ray prints what its processes die of, on many lines, whether the run goes on or not; what stops it, we say.
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    listen()  # Ray ends its driver by SIGTERM with an exit code of its own
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

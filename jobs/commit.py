@@ -6,7 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
-from jobs.plan import Plan
+from jobs.lock import RunLock
+from jobs.plan import Plan, ShardPlan
 from jobs.store import Store
 
 _COMMIT_THREADS: Final = 2
@@ -20,9 +21,10 @@ class ShardCommitter:
         rows_to_commit: rows of the plan whose shard was not committed when this began.
     """
 
-    def __init__(self, store: Store, plan: Plan) -> None:
+    def __init__(self, store: Store, plan: Plan, lock: RunLock) -> None:
         """Find out what an earlier run has left to do."""
-        self._store, self._plan = store, plan
+        self._store, self._plan, self._lock = store, plan, lock
+        store.delete_broken_staging(plan)
         committed, self._staged = store.committed(plan), store.staged(plan)
         self._pending = {shard.index: shard for shard in plan.shards if shard.index not in committed}
         self.units = [
@@ -44,7 +46,8 @@ class ShardCommitter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=True)
+        # Asked to end, it ends the commits that have begun; the next run makes the others.
+        self._pool.shutdown(wait=True, cancel_futures=isinstance(error, KeyboardInterrupt))
         if error is None:
             self._raise_failures()
 
@@ -61,7 +64,11 @@ class ShardCommitter:
     def _commit_if_whole(self, shard: int) -> None:
         planned = self._pending[shard]
         if len(self._staged[shard]) == planned.units:
-            self._commits.append(self._pool.submit(self._store.commit, self._plan, planned))
+            self._commits.append(self._pool.submit(self._commit, planned))
+
+    def _commit(self, shard: ShardPlan) -> None:
+        self._lock.check()
+        self._store.commit(self._plan, shard)
 
     def _raise_failures(self) -> None:
         for commit in self._commits:

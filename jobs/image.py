@@ -10,7 +10,7 @@ from typing import Any
 from artimuse_actor.artimuse import ArtiMuse, BatchSize
 from artimuse_actor.describe import ImageDescription
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch import fetch_many
+from artimuse_actor.fetch import FetchOptions, fetch_many
 from artimuse_actor.images import DecodeOptions, Pixels, decode_image
 from artimuse_actor.scoring import ImageScore
 from jobs.wanted_texts import WantedTexts
@@ -28,6 +28,7 @@ class ImageSettings:
     texts: WantedTexts | None = None
     sequences: BatchSize = "auto"
     options: DecodeOptions = field(default_factory=DecodeOptions)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileR
         print(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
     decoded = (
         (file, _decode(data, settings.options))
-        for file, data in zip(files, fetch_many(files, settings.options.max_bytes), strict=True)
+        for file, data in zip(files, fetch_many(files, settings.fetch), strict=True)
     )
     return _described(model, files, decoded, settings) if settings.texts else _scored(model, decoded)
 

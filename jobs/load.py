@@ -1,13 +1,16 @@
 """A unit's rows → a block of pixels: fetch, decode, resize, on CPU tasks.
 
-Everything that can go wrong with one image ends here as an error row, and the rest of its unit goes on.
+Everything that can go wrong with one image ends here as an error row, and the rest of its unit goes on. A picture that
+kills its decoder kills the task with it, and Ray runs the unit again; since a mark in the store says that it was begun
+before, its pictures are then decoded in a child process, which dies in place of the task. That costs little, but it is
+not free, so nobody pays for it who does not need to.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from artimuse_actor.child_decoder import ChildDecoder
+from artimuse_actor.decoder_limits import can_limit_this_process, decode_within_limits
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch import fetch_many
-from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image
+from artimuse_actor.fetch import FetchOptions, fetch_many
+from artimuse_actor.images import IMAGE_SIZE, DecodedImage, DecodeOptions, Pixels
+from jobs.copies import KnownRows
 from jobs.plan import Plan, unit_rows_of
 from jobs.storage import Place, s3_filesystem
 from schemas.scores import ERROR, OK
-from schemas.units import LOADED_UNIT, PIXELS
+from schemas.units import PIXELS, scored_unit
 
 
 @dataclass(frozen=True)
@@ -32,44 +38,88 @@ class UnitLoader:
         place: where the plan lies.
         plan: whose units these are.
         options: how images are decoded.
+        answers: the columns that the model fills.
+        known: rows that images with the same bytes take over.
+        fetching: how image files are fetched.
     """
 
     place: Place
     plan: Plan
     options: DecodeOptions
+    answers: pa.Schema
+    known: KnownRows
+    fetching: FetchOptions = field(default_factory=FetchOptions)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
-        """A block of schema `UNIT`, of one row, → its images, of schema `LOADED_UNIT`."""
+        """A block of schema `UNIT`, of one row, → its images, of schema `loaded_unit`."""
         shard, number = unit["shard"][0].as_py(), unit["unit"][0].as_py()
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         loaded = []
-        for index, data in enumerate(fetch_many(_sources(rows), self.options.max_bytes)):
-            about = _load(data, self.options, into=pixels[index])
-            keys = {name: rows[index][name] for name in ("image_id", "uri", "version", "texts_only")}
-            loaded.append({"shard": shard, "unit": number, **keys, **about})
-        columns = pa.Table.from_pylist(loaded, schema=pa.schema([field for field in LOADED_UNIT if field != PIXELS]))
-        readable = pa.array([row["status"] == OK for row in loaded])
+        attempt = self.plan.attempt_path(shard, number)
+        is_first = self.place.create(attempt, b"begun")
+        with ChildDecoder(self.options) as child:
+            here = _DecoderHere(self.options, child, self.fetching)
+            decode = here.decode if is_first and can_limit_this_process() else child.decode
+            for index, data in enumerate(fetch_many(_sources(rows), self.fetching)):
+                about = self._load(data, decode, not rows[index]["texts_only"], into=pixels[index])
+                keys = {name: rows[index][name] for name in ("image_id", "uri", "version", "texts_only")}
+                loaded.append({"shard": shard, "unit": number, **keys, **about})
+        self.place.delete(attempt)
+        columns = pa.Table.from_pylist(loaded, schema=scored_unit(self.answers))
+        readable = pa.array([row["status"] == OK and "copied_from" not in row for row in loaded])
         return columns.append_column(PIXELS, _pixel_column(pixels, readable))
 
+    def _load(
+        self,
+        data: bytes | ImageError,
+        decode: Callable[[bytes], DecodedImage],
+        may_copy: bool,
+        into: Pixels,
+    ) -> dict[str, Any]:
+        """The columns of one row but its keys and pixels, which go `into` the block; what is not there is null."""
+        if isinstance(data, ImageError):
+            return _error(data)
+        about = {"sha256": hashlib.sha256(data).hexdigest()}
+        if may_copy and (known := self.known.find(about["sha256"])):
+            return about | {"status": OK} | known
+        try:
+            image = decode(data)
+        except ImageError as error:
+            return about | _error(error)
+        into[:] = image.pixels
+        return about | {
+            "status": OK,
+            "width": image.width,
+            "height": image.height,
+            "format": image.format,
+            "phash": image.phash,
+        }
 
-def _load(data: bytes | ImageError, options: DecodeOptions, into: Pixels) -> dict[str, Any]:
-    """The columns of one row but its keys and pixels, which go `into` the block; what is not there is null."""
-    if isinstance(data, ImageError):
-        return _error(data)
-    about = {"sha256": hashlib.sha256(data).hexdigest()}
-    try:
-        image = decode_image(data, options)
-    except ImageError as error:
-        return about | _error(error)
-    into[:] = image.pixels
-    return about | {
-        "status": OK,
-        "width": image.width,
-        "height": image.height,
-        "format": image.format,
-        "phash": image.phash,
-    }
+
+@dataclass(frozen=True)
+class _DecoderHere:
+    """Decodes in this process, within limits.
+
+    Attributes:
+        options: how images are decoded.
+        child: who decides about a picture that wants more memory than there is here.
+        fetching: how the images that come next are fetched, meanwhile.
+    """
+
+    options: DecodeOptions
+    child: ChildDecoder
+    fetching: FetchOptions
+
+    def decode(self, data: bytes) -> DecodedImage:
+        # Twice, since bytes are copied once when they have arrived.
+        others_bytes = 2 * (self.fetching.held_bytes + self.fetching.max_bytes)
+        try:
+            return decode_within_limits(data, self.options, others_bytes)
+        except ImageError as error:
+            if error.error_type != "decoder_memory":
+                raise
+        return self.child.decode(data)
 
 
 def _pixel_column(pixels: Pixels, readable: pa.BooleanArray) -> pa.FixedSizeBinaryArray:

@@ -1,7 +1,8 @@
 """One run at a time for each store.
 
 On a disk the lock is the kernel's (`flock`), which lets go when its owner dies, however it dies. On S3 it is an object
-made with a conditional PUT, kept fresh by its owner; one that was not renewed for minutes has no owner any more.
+made with a conditional PUT, kept fresh by its owner; one that was not renewed for minutes has no owner any more, and is
+taken over by another conditional PUT, so that of several runs one gets it.
 """
 
 from __future__ import annotations
@@ -19,22 +20,48 @@ from pathlib import Path
 from typing import Any, Final
 
 from artimuse_actor.errors import StoreError, StoreLocked
-from jobs.storage import LocalPlace, Place
+from jobs.storage import Place, S3Place
 
 LOCK_FILE: Final = "_lock"
 RENEW_EVERY_S: Final = 30.0
 STALE_AFTER_S: Final = 300.0
 
 
+class RunLock:
+    """The lock of a run.
+
+    Attributes:
+        lost: whether another run has taken it over meanwhile, as after a suspension of this machine.
+    """
+
+    def __init__(self, root: str) -> None:
+        """Held from the start."""
+        self.lost = False
+        self._root = root
+
+    def check(self) -> None:
+        """Call it before a shard is committed.
+
+        Raises:
+            StoreLocked: the lock is lost, and another run may be writing.
+        """
+        if self.lost:
+            raise StoreLocked(
+                f"{self._root}: another run has taken the lock over, since this one did not renew it for "
+                f"{STALE_AFTER_S:.0f} s. What was committed stays; run again when the other has ended."
+            )
+
+
 @contextmanager
-def run_lock(place: Place, run_id: str) -> Iterator[None]:
+def run_lock(place: Place, run_id: str) -> Iterator[RunLock]:
     """Hold the store's lock.
 
     Raises:
         StoreLocked: another run holds it; the message names that run.
     """
-    with _disk_lock(place, run_id) if isinstance(place, LocalPlace) else _object_lock(place, run_id):
-        yield
+    lock = RunLock(place.root)
+    with _object_lock(place, run_id, lock) if isinstance(place, S3Place) else _disk_lock(place, run_id):
+        yield lock
 
 
 def _owner(run_id: str) -> dict[str, Any]:
@@ -66,7 +93,7 @@ def _refusal(place: Place, raw: bytes) -> StoreLocked:
 
 
 @contextmanager
-def _disk_lock(place: LocalPlace, run_id: str) -> Iterator[None]:
+def _disk_lock(place: Place, run_id: str) -> Iterator[None]:
     os.makedirs(place.root, exist_ok=True)
     with open(place.uri(LOCK_FILE), "a+b") as file:
         try:
@@ -84,39 +111,54 @@ def _disk_lock(place: LocalPlace, run_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def _object_lock(place: Place, run_id: str) -> Iterator[None]:
-    while not place.create(LOCK_FILE, json.dumps(_owner(run_id)).encode()):
-        try:
-            raw = place.read(LOCK_FILE)
-        except FileNotFoundError:
-            continue
-        if not _is_stale(raw):
-            raise _refusal(place, raw)
-        place.delete(LOCK_FILE)
+def _object_lock(place: S3Place, run_id: str, lock: RunLock) -> Iterator[None]:
+    version = _take(place, run_id)
     stop = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(place, run_id, stop), name="lock", daemon=True)
+    renewer = threading.Thread(target=_renew, args=(place, run_id, version, lock, stop), name="lock", daemon=True)
     renewer.start()
     try:
         yield
     finally:
         stop.set()
         renewer.join()
-        if _is_ours(place, run_id):
+        found = place.read_version(LOCK_FILE)
+        if found and _is_ours(found[0], run_id):
             place.delete(LOCK_FILE)
 
 
-def _renew(place: Place, run_id: str, stop: threading.Event) -> None:
+def _take(place: S3Place, run_id: str) -> str:
+    """Make the lock's object, or take over a stale one; returns its version."""
+    while True:
+        created = place.create(LOCK_FILE, json.dumps(_owner(run_id)).encode())
+        found = place.read_version(LOCK_FILE)
+        if found is None:
+            continue
+        raw, version = found
+        # An answer that was lost on the way makes a PUT of ours look like another's.
+        if created or _is_ours(raw, run_id):
+            return version
+        if not _is_stale(raw):
+            raise _refusal(place, raw)
+        # Of several that find it stale, one replaces the version that they all saw.
+        place.swap(LOCK_FILE, json.dumps(_owner(run_id)).encode(), version)
+
+
+def _renew(place: S3Place, run_id: str, version: str, lock: RunLock, stop: threading.Event) -> None:
     while not stop.wait(RENEW_EVERY_S):
         # A renewal that fails is tried again; ten may fail before anyone takes the lock for abandoned.
         with contextlib.suppress(StoreError):
-            if _is_ours(place, run_id):
-                place.write(LOCK_FILE, json.dumps(_owner(run_id)).encode())
+            place.swap(LOCK_FILE, json.dumps(_owner(run_id)).encode(), version)
+            found = place.read_version(LOCK_FILE)
+            if found is None or not _is_ours(found[0], run_id):
+                lock.lost = True
+                return
+            version = found[1]
 
 
-def _is_ours(place: Place, run_id: str) -> bool:
+def _is_ours(raw: bytes, run_id: str) -> bool:
     try:
-        return bool(json.loads(place.read(LOCK_FILE))["run_id"] == run_id)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return bool(json.loads(raw)["run_id"] == run_id)
+    except (ValueError, KeyError, TypeError):
         return False
 
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ManifestError
+from jobs.held import RETRY, TEXTS, HeldRows, RetryErrors
 from jobs.ids import IdIndex, hash_strings
 from jobs.manifest import Manifest
 from jobs.storage import Place, parquet_bytes, read_parquet
@@ -110,6 +111,10 @@ class Plan:
         """Where one scored unit is staged; depends on the unit alone, so that a retry overwrites."""
         return f"{self.staging_folder(shard)}/{unit:04}.parquet"
 
+    def attempt_path(self, shard: int, unit: int) -> str:
+        """What is there from the moment a unit begins to be loaded until it is: if it is found, that did not end."""
+        return f"{self.folder}/attempts/{shard:05}/{unit:04}"
+
     def scores_path(self, shard: ShardPlan) -> str:
         """The scores file of a shard: what commits it, unless it adds texts only."""
         return shard.replaces or f"scores/{self.plan_id}-{shard.index:05}.parquet"
@@ -130,25 +135,6 @@ class Plan:
         return cls(**{**raw, "store_files": tuple(raw["store_files"])}, shards=shards)
 
 
-@dataclass(frozen=True)
-class HeldIds:
-    """What the store holds already.
-
-    Attributes:
-        files: the scores files.
-        ids: where each image_id stands among the rows of all files.
-        versions: (N, 2) uint64 hashes of the rows' versions.
-        file_of_row: (N,) int32, index into `files`.
-        wants_texts: (N,) bool, whether the row has a score but no texts, in a store of texts.
-    """
-
-    files: tuple[str, ...]
-    ids: IdIndex
-    versions: NDArray[np.uint64]
-    file_of_row: NDArray[np.int32]
-    wants_texts: NDArray[np.bool_]
-
-
 def default_unit_rows(pending_rows: int | None, *, texts: bool = False) -> int:
     """Rows of a unit: 200, but fewer for a small job, so that it keeps several actors busy and shows progress.
 
@@ -163,17 +149,19 @@ def default_unit_rows(pending_rows: int | None, *, texts: bool = False) -> int:
 def make_plan(
     place: Place,
     manifest: Manifest,
-    held: HeldIds,
+    held: HeldRows,
     plan_id: str,
     unit_rows: int | None = None,
     shard_rows: int = SHARD_ROWS,
     *,
     texts: bool = False,
+    retry: RetryErrors = RetryErrors(),  # noqa: B008
 ) -> Plan:
     """Read the manifest once, check it, and write a plan for the rows that the store does not hold.
 
-    Rows whose version changed, or which want texts only, are planned into shards that replace the files they stand in;
-    a row without a version is taken as unchanged. Nothing is committed unless the whole manifest is in order.
+    Rows whose version changed, which failed and are tried again, or which want texts only, are planned into shards that
+    replace the files they stand in; a row without a version is taken as unchanged. Nothing is committed unless the
+    whole manifest is in order.
 
     Raises:
         ManifestError: there are no rows, or an id is doubled; the message names both rows.
@@ -192,11 +180,14 @@ def make_plan(
             starts_of_batches.append((batch.file, batch.first_row))
             manifest_rows += rows.num_rows
             places = held.ids.find(ids)
-            same = _same_version(rows["version"], held, places)
-            texts_only = same & held.wants_texts[places] if len(held.ids) else same
-            is_new, is_changed = places < 0, (places >= 0) & (~same | texts_only)
+            known, same = places >= 0, _same_version(rows["version"], held, places)
+            wants = held.wants[places] if len(held.ids) else np.zeros(len(rows), dtype=np.uint8)
+            retried, texts_only = known & (wants == RETRY), same & (wants == TEXTS)
+            is_new, is_changed = ~known, (known & ~same) | retried | texts_only
+            if retry.alone:
+                is_new, is_changed = np.zeros_like(known), retried
             rows = rows.append_column(TEXTS_ONLY, pa.array(texts_only))
-            held_rows += int((same & ~texts_only).sum())
+            held_rows += int((~is_new & ~is_changed).sum())
             new_rows += int(is_new.sum())
             if is_changed.any():
                 files = held.file_of_row[places[is_changed]]
@@ -217,7 +208,7 @@ def make_plan(
     plan = Plan(
         plan_id=plan_id,
         source=manifest.source,
-        identity=manifest.identity(),
+        identity=plan_identity(manifest, retry),
         manifest_rows=manifest_rows,
         held_rows=held_rows,
         new_rows=new_rows,
@@ -229,6 +220,25 @@ def make_plan(
     )
     place.write(CURRENT_PLAN, plan.to_json().encode())
     return plan
+
+
+def manifest_ids(manifest: Manifest) -> IdIndex:
+    """All ids of a manifest.
+
+    Raises:
+        ManifestError: it has no rows; as a manifest that is missing half way would, which nobody wants to prune by.
+    """
+    hashes = [hash_strings(batch.rows["image_id"]) for batch in manifest.batches()]
+    if not sum(map(len, hashes)):
+        raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
+    return IdIndex(np.concatenate(hashes))
+
+
+def plan_identity(manifest: Manifest, retry: RetryErrors) -> str:
+    """What a plan is for: two of the same identity, against the same store, do the same work."""
+    if not retry.alone:
+        return manifest.identity()
+    return f"{manifest.identity()} errors={'all' if retry.types is None else ','.join(retry.types)}"
 
 
 def current_plan(place: Place) -> Plan | None:
@@ -297,7 +307,7 @@ class _ShardWriter:
         self.shards.append(shard)
 
 
-def _same_version(versions: pa.ChunkedArray, held: HeldIds, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _same_version(versions: pa.ChunkedArray, held: HeldRows, places: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the store holds a row with this version, or no version says otherwise: (M,) bool."""
     known: NDArray[np.bool_] = places >= 0
     if not known.any():

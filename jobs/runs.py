@@ -41,13 +41,15 @@ class RunRecord:
         run_id: its name, also in every row it made.
         arguments: as given, without secrets.
         fingerprint: of its scores.
-        state: `running`, `finished`, `stopped` or, if the process died, `running` for ever.
+        state: `running`, `finished`, `interrupted`, `stopped` by an error or, if the process died, `running` for ever.
         manifest_rows: rows of the manifest.
         held_rows: of these, scored before this run.
         scored_rows: rows that this run put into the scores table.
         described_rows: rows that it put into the texts table, errors left out.
         failed_rows: rows that it made errors, in either table.
         text_tokens: tokens that it generated.
+        copied_rows: of the scored rows, those whose score was taken from a row with the same bytes.
+        pruned_rows: rows that it dropped, since the manifest no longer has them.
         images_per_s: speed after the first unit.
         device: what scored, `cpu` or `cuda`; None if nothing had to be.
         dtype: in which precision.
@@ -67,6 +69,8 @@ class RunRecord:
     described_rows: int = 0
     failed_rows: int = 0
     text_tokens: int = 0
+    copied_rows: int = 0
+    pruned_rows: int = 0
     images_per_s: float | None = None
     device: str | None = None
     dtype: str | None = None

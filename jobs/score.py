@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.network_config import AUTO_DTYPES
@@ -21,15 +22,18 @@ from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
 from jobs.commit import ShardCommitter
 from jobs.counts import Counts
+from jobs.held import RetryErrors
+from jobs.interrupts import terminable
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest import Manifest, ManifestOptions, open_manifest
-from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan
+from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan, manifest_ids, plan_identity
 from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
-from jobs.storage import TEMPORARY
+from jobs.starts import StartLog
 from jobs.store import Store
+from jobs.upkeep import heal, keep_only
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
@@ -54,6 +58,7 @@ class ScoreSettings:
         out: the store.
         manifest: how the source is read.
         decode: how images are decoded.
+        fetch: how image files are fetched.
         protocol: its name or TOML file, or None to guess it from the checkpoint's name.
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
@@ -64,6 +69,8 @@ class ScoreSettings:
         keep_distribution: keep the probabilities of the levels.
         texts: which texts to make, or None for those of the store, if it has any.
         sequences: texts that a model generates at the same time, or `auto`.
+        retry: which failed rows are tried again; by default those that are marked as retryable.
+        prune: whether rows that the manifest no longer has are dropped.
         address: of a Ray cluster, or None to start Ray here.
     """
 
@@ -72,6 +79,7 @@ class ScoreSettings:
     out: str
     manifest: ManifestOptions = field(default_factory=ManifestOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
     protocol: str | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -82,6 +90,8 @@ class ScoreSettings:
     keep_distribution: bool = False
     texts: WantedTexts | None = None
     sequences: BatchSize = "auto"
+    retry: RetryErrors = field(default_factory=RetryErrors)
+    prune: bool = False
     address: str | None = None
 
     def __post_init__(self) -> None:
@@ -141,25 +151,27 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
         print(f"{settings.out} holds texts, so this run makes them too.", file=sys.stderr)
     record = RunRecord(new_run_id(), arguments or {}, fingerprint)
     errors: Counter[str] = Counter()
-    with run_lock(store.place, record.run_id):
-        store.place.delete_tree(TEMPORARY)  # of runs that were killed while they wrote
-        store.delete_orphans()
+    with terminable(), run_lock(store.place, record.run_id) as lock:
+        for note in heal(store):
+            print(note, file=sys.stderr)
         plan = _plan(store, manifest, record.run_id, settings)
         store.declare()
         clock.lap(record, "plan")
-        committer = ShardCommitter(store, plan)
+        committer = ShardCommitter(store, plan, lock)
         record.plan_id, record.manifest_rows = plan.plan_id, plan.manifest_rows
         record.held_rows = plan.held_rows + plan.rows - committer.rows_to_commit
         record.write(store.place)
         try:
             with committer:
                 if committer.units:
-                    actor = _actor_config(settings, checkpoint, protocol, store)
+                    actor = _actor_config(settings, checkpoint, protocol, store, record.run_id)
                     errors = _score_units(committer, store, plan, settings, actor, record)
             _reconcile(store, plan)
+            if settings.prune:  # last, so that moved pictures find the scores of their old places
+                record.pruned_rows = keep_only(store, manifest_ids(manifest))
             record.end("finished")
-        except BaseException:
-            record.end("stopped")
+        except BaseException as error:
+            record.end("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped")
             raise
         finally:
             clock.lap(record, "score")
@@ -175,7 +187,7 @@ def pipeline(
     plan: Plan,
     actor: ActorConfig,
     actors: int,
-    decode: DecodeOptions,
+    loader: UnitLoader,
     run_id: str,
 ) -> Dataset:
     """Units, as (shard, unit), → receipts, one block a unit all the way."""
@@ -186,7 +198,12 @@ def pipeline(
     blocks = [pa.Table.from_pylist([{"shard": shard, "unit": unit}], schema=UNIT) for shard, unit in units]
     return (
         ray.data.from_arrow(blocks)
-        .map_batches(UnitLoader(store.place, plan, decode), batch_size=None, batch_format="pyarrow", num_cpus=1)
+        .map_batches(
+            loader,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
         .map_batches(
             ArtiMuseActor,
             fn_constructor_args=(actor,),
@@ -233,13 +250,16 @@ def _score_units(
         actor = replace(actor, device=device, actors_per_node=actors)
         record.device = device
         record.dtype = AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype
-        receipts = pipeline(committer.units, store, plan, actor, actors, settings.decode, record.run_id)
+        known = store.known_rows(plan)
+        loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch)
+        receipts = pipeline(committer.units, store, plan, actor, actors, loader, record.run_id)
         with own_errors():
             for receipt in receipts.iter_rows():
                 errors.update(receipt["error_types"])
                 record.scored_rows += receipt["scored"]
                 record.described_rows += receipt["described"]
                 record.text_tokens += receipt["text_tokens"]
+                record.copied_rows += receipt["copied"]
                 record.failed_rows += len(receipt["error_types"])
                 progress.add(receipt["rows"], len(receipt["error_types"]))
                 record.images_per_s = progress.images_per_s
@@ -257,20 +277,26 @@ def _protocol(settings: ScoreSettings, checkpoint: Checkpoint) -> Protocol:
 
 def _plan(store: Store, manifest: Manifest, run_id: str, settings: ScoreSettings) -> Plan:
     """The last run's plan if it is still for this manifest and this store, else a new one."""
-    plan = store.current_plan()
+    plan, retry = store.current_plan(), settings.retry
     if plan is not None:
-        if plan.identity == manifest.identity() and store.can_continue(plan):
-            return plan
+        if plan.identity == plan_identity(manifest, retry) and store.can_continue(plan):
+            is_done = len(store.committed(plan)) == len(plan.shards)
+            if not (is_done and store.wants_retry(retry)):
+                return plan
         store.retire(plan)
-    return make_plan(
+    plan = make_plan(
         store.place,
         manifest,
-        store.held(),
+        store.held(retry),
         run_id,
         settings.unit_size,
         settings.shard_rows,
         texts=bool(store.texts),
+        retry=retry,
     )
+    if plan.store_files and any(not shard.texts_only for shard in plan.shards):
+        store.write_known_images(plan)
+    return plan
 
 
 def _reconcile(store: Store, plan: Plan) -> None:
@@ -285,7 +311,9 @@ def _reconcile(store: Store, plan: Plan) -> None:
         )
 
 
-def _actor_config(settings: ScoreSettings, checkpoint: Checkpoint, protocol: Protocol, store: Store) -> ActorConfig:
+def _actor_config(
+    settings: ScoreSettings, checkpoint: Checkpoint, protocol: Protocol, store: Store, run_id: str
+) -> ActorConfig:
     from artimuse_actor.actor import ActorConfig
 
     folder = os.path.expanduser(settings.checkpoint)
@@ -300,6 +328,7 @@ def _actor_config(settings: ScoreSettings, checkpoint: Checkpoint, protocol: Pro
         keep_distribution=store.keep_distribution,
         texts=store.texts,
         sequences=settings.sequences,
+        starts=StartLog(store.place, run_id),
     )
 
 

@@ -26,6 +26,8 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
             "held": record.held_rows,
             "scored": record.scored_rows,
             "described": record.described_rows,
+            "copied": record.copied_rows,
+            "pruned": record.pruned_rows,
         },
         "store": {
             "rows": result.counts.rows,
@@ -54,6 +56,10 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         seconds = format_seconds(sum(record.seconds.values()))
         described = f", {record.described_rows:,} described" if result.texts else ""
         print(f"{record.scored_rows:,} of {record.manifest_rows:,} images{described} in {seconds}{speed}{held}.")
+    if record.copied_rows:
+        print(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
+    if record.pruned_rows:
+        print(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
     print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed.")
     if counts.failed:
         print(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")

@@ -51,6 +51,7 @@ class UnitStager:
             "unit": number,
             "rows": len(unit),
             "scored": len(unit) - (pc.sum(unit["texts_only"]).as_py() or 0),
+            "copied": len(unit) - unit["copied_from"].null_count,
             "described": len(unit) - len(errors) if self.texts else 0,
             "text_tokens": sum(pc.sum(counts).as_py() or 0 for counts in tokens),
             "error_types": errors,

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import BrokenFile, StoreError, UsageError
-from artimuse_actor.fetch import s3_error_code
+from artimuse_actor.s3_errors import s3_error_code
 
 TEMPORARY: Final = "_runs/tmp"
 """Where files grow on a disk before they are renamed; in the same folder tree, so a rename never copies."""
@@ -50,6 +50,9 @@ class StoredFile:
 
 class Place(Protocol):
     """Operations on paths relative to a root; picklable, so that tasks anywhere can use it."""
+
+    def __hash__(self) -> int:
+        """A place can be the key of a cache."""
 
     @property
     def root(self) -> str:
@@ -227,6 +230,28 @@ class S3Place:
         return True
 
     @_says_where
+    def read_version(self, path: str) -> tuple[bytes, str] | None:
+        """The file, and a version for `swap` that is this one's or an older one's; None if it is not there."""
+        fs = s3_filesystem()
+        try:
+            # The version first: should the file change in between, the swap fails, as it must.
+            version = str(fs.info(self.uri(path))["ETag"])
+            return fs.cat_file(self.uri(path)), version
+        except FileNotFoundError:
+            return None
+
+    @_says_where
+    def swap(self, path: str, data: bytes, version: str) -> bool:
+        """Replace the file if it is still of this version, atomically; False if it is not."""
+        try:
+            s3_filesystem().pipe_file(self.uri(path), data, IfMatch=version)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or s3_error_code(error) in (*_EXISTS, "NoSuchKey"):
+                return False
+            raise
+        return True
+
+    @_says_where
     def files(self, folder: str) -> list[StoredFile]:
         """See `Place`."""
         prefix = self.uri(folder).removeprefix("s3://")
@@ -240,9 +265,7 @@ class S3Place:
     @_says_where
     def delete(self, path: str) -> None:
         """See `Place`."""
-        fs = s3_filesystem()
-        if fs.exists(self.uri(path)):
-            fs.rm_file(self.uri(path))
+        s3_filesystem().rm_file(self.uri(path))  # S3 has no objection if it is not there
 
     @_says_where
     def delete_tree(self, folder: str) -> None:

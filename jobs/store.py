@@ -18,22 +18,23 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
 from artimuse_actor.protocols import Protocol
+from jobs.copies import KNOWN, KnownRows, write_known_images
 from jobs.counts import Counts, count_rows
-from jobs.ids import IdIndex, hash_strings
-from jobs.plan import CURRENT_PLAN, HeldIds, Plan, ShardPlan, current_plan, planned_ids
+from jobs.held import HeldRows, RetryErrors, read_held_rows
+from jobs.plan import CURRENT_PLAN, Plan, ShardPlan, current_plan, planned_ids
 from jobs.storage import READ_THREADS, Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
 from jobs.version import CODE_VERSION
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
-from schemas.scores import CODE_KEY, FINGERPRINT_KEY, OK, PLAN_KEY, scores_schema
+from schemas.scores import CODE_KEY, FINGERPRINT_KEY, IMAGE, OK, PLAN_KEY, score_fields, scores_schema
 from schemas.text_settings import TextSettings
 from schemas.texts import MAX_NEW_TOKENS_KEY, texts_schema
+from schemas.units import answer_fields
 
 STORE_FILE: Final = "_store.json"
 SCORES: Final = "scores"
@@ -63,6 +64,11 @@ class Store:
     def schema(self) -> pa.Schema:
         """Of the scores table."""
         return scores_schema(self.questions, keep_distribution=self.keep_distribution)
+
+    @property
+    def answers(self) -> pa.Schema:
+        """Of the columns that the model fills, in both tables."""
+        return pa.schema(answer_fields(self.questions, keep_distribution=self.keep_distribution, texts=self.texts))
 
     @classmethod
     def open(cls, out: str) -> Store:
@@ -107,10 +113,13 @@ class Store:
             StoreMismatch: it holds other scores or texts than this run would make.
         """
         place = open_place(out)
-        try:
-            place.read(STORE_FILE)
-        except FileNotFoundError:
-            store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
+        store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
+        if not store.is_declared():
+            if store.scores_files():
+                raise StoreError(
+                    f"{out}: holds scores but no {STORE_FILE}: an `artimuse compact` into it was not finished, or it "
+                    "is not ours. Run that again, or choose another --out."
+                )
         else:
             store = cls.open(out)
             store._refuse_other(fingerprint, keep_distribution)
@@ -127,6 +136,14 @@ class Store:
             )
         store.texts = texts
         return store
+
+    def is_declared(self) -> bool:
+        """Whether there is a store here."""
+        try:
+            self.place.read(STORE_FILE)
+        except FileNotFoundError:
+            return False
+        return True
 
     def declare(self) -> None:
         """Write down what is in here, if it is not written yet: once the manifest has proved to be in order.
@@ -169,27 +186,44 @@ class Store:
         """Paths of the texts of shards; those of a shard that is being committed may be among them."""
         return {file.path for file in self.place.files(TEXTS) if file.path.endswith(".parquet")}
 
-    def delete_orphans(self) -> None:
-        """Delete texts whose scores were never written or are gone; not while a run writes to the store."""
-        for path in self.texts_files() - {texts_path(file.path) for file in self.scores_files()}:
-            self.place.delete(path)
+    def wants_retry(self, retry: RetryErrors) -> bool:
+        """Whether a row of the tables failed and is to be tried again."""
+        columns = ["status", "error_type", "retryable"]
+        paths = [*(file.path for file in self.scores_files()), *(self.texts_files() if self.texts else ())]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            tables = pool.map(lambda path: read_parquet(self.place, path, columns), paths)
+            return any(pc.any(retry.chosen(table)).as_py() for table in tables)
 
-    def held(self) -> HeldIds:
-        """Ids and versions of all committed rows.
+    def held(self, retry: RetryErrors = RetryErrors()) -> HeldRows:  # noqa: B008
+        """Ids and versions of all committed rows, and what they want.
 
         Raises:
-            StoreError: a scores file is not whole.
+            StoreError: a file is not whole.
         """
-        files, texts_files = self.scores_files(), self.texts_files()
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            keys = list(pool.map(lambda file: self._keys(file.path, texts_files), files))
-        no_hash = np.empty((0, 2), dtype=np.uint64)
-        return HeldIds(
-            files=tuple(file.path for file in files),
-            ids=IdIndex(np.concatenate([no_hash, *(ids for ids, _, _ in keys)])),
-            versions=np.concatenate([no_hash, *(versions for _, versions, _ in keys)]),
-            file_of_row=np.repeat(np.arange(len(files), dtype=np.int32), [len(ids) for ids, _, _ in keys]),
-            wants_texts=np.concatenate([np.empty(0, dtype=np.bool_), *(wants for _, _, wants in keys)]),
+        texts = self.texts_files()
+        return read_held_rows(
+            self.place,
+            [file.path for file in self.scores_files()],
+            lambda path: texts_path(path) if texts_path(path) in texts else None,
+            texts=bool(self.texts),
+            retry=retry,
+        )
+
+    def write_known_images(self, plan: Plan) -> None:
+        """Write down which images have a score, for those of the plan that turn out to have the same bytes."""
+        texts = self.texts_files()
+        tables = [(path, texts_path(path) if texts_path(path) in texts else None) for path in plan.store_files]
+        write_known_images(self.place, plan.folder, tables, texts=plan.texts)
+
+    def known_rows(self, plan: Plan) -> KnownRows:
+        """The rows that images of the plan with the same bytes take over."""
+        scores = score_fields(self.questions, keep_distribution=self.keep_distribution)
+        return KnownRows(
+            place=self.place,
+            folder=plan.folder,
+            files=plan.store_files,
+            columns=tuple(field.name for field in (*scores, *IMAGE) if field.name != "sha256"),
+            text_columns=self.texts.all_columns if self.texts else (),
         )
 
     def counts(self) -> Counts:
@@ -222,11 +256,12 @@ class Store:
             return False
         own = {plan.scores_path(shard) for shard in plan.shards if not shard.replaces}
         others = {file.path for file in self.scores_files()} - own
-        rows = {file.path for file in self.place.files(f"{plan.folder}/rows")}
+        if others != set(plan.store_files):
+            return False
         done = self.committed(plan)
-        return others == set(plan.store_files) and all(
-            plan.rows_path(shard.index) in rows for shard in plan.shards if shard.index not in done
-        )
+        rows = [plan.rows_path(shard.index) for shard in plan.shards if shard.index not in done]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            return all(pool.map(self.is_whole, rows))
 
     def committed(self, plan: Plan) -> set[int]:
         """The shards of a plan that are committed."""
@@ -240,6 +275,14 @@ class Store:
             return not shard.replaces or self._wrote(plan, texts_path(scores) if shard.texts_only else scores)
 
         return {shard.index for shard in plan.shards if is_committed(shard)}
+
+    def delete_broken_staging(self, plan: Plan) -> None:
+        """Delete staged units that are cut short, so that they are made again."""
+        paths = [file.path for file in self.place.files(f"{plan.folder}/staging")]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            for path, whole in zip(paths, pool.map(self.is_whole, paths), strict=True):
+                if not whole:
+                    self.place.delete(path)
 
     def staged(self, plan: Plan) -> dict[int, set[int]]:
         """Shard → its units that are staged."""
@@ -271,6 +314,7 @@ class Store:
         The smaller shards go by names of their own, so that nobody takes them for the planned ones. Killed in the
         middle, this is done again with the same result: the plan is there until its staging is gone.
         """
+        self.delete_broken_staging(plan)
         staged, done = self.staged(plan), self.committed(plan)
         present = {file.path for file in self.scores_files()}
         for shard in plan.shards:
@@ -281,9 +325,9 @@ class Store:
         self.place.delete(CURRENT_PLAN)
 
     def discard_work(self, plan: Plan) -> None:
-        """Delete a plan's rows and staging."""
-        self.place.delete_tree(f"{plan.folder}/rows")
-        self.place.delete_tree(f"{plan.folder}/staging")
+        """Delete a plan's rows, staging and marks, and what it knew."""
+        for part in ("rows", "staging", "attempts", KNOWN):
+            self.place.delete_tree(f"{plan.folder}/{part}")
 
     def current_plan(self) -> Plan | None:
         """The plan that the last run worked on, finished or not."""
@@ -297,34 +341,40 @@ class Store:
     def _read_staged(self, path: str) -> pa.Table:
         try:
             return read_parquet(self.place, path)
-        except BrokenFile as error:
+        except (BrokenFile, FileNotFoundError) as error:
             self.place.delete(path)
-            raise StoreError(
-                f"{self.place.uri(path)}: was not whole and is deleted. Run again to score its unit."
-            ) from error
+            raise StoreError(f"{self.place.uri(path)}: is not whole, or gone. Run again to score its unit.") from error
 
     def _write_shard(self, plan: Plan, shard: ShardPlan, staged: pa.Table, *, part: bool = False) -> None:
         """Put staged rows into the tables: the texts first, then the scores, which commit them."""
         path = plan.scores_path(shard)
         if part and not shard.replaces:
             path = path.replace(".parquet", "-part.parquet")
-        metadata: dict[Any, Any] = {
-            FINGERPRINT_KEY: self.fingerprint.to_json(),
-            PLAN_KEY: f"{plan.plan_id}-part" if part else plan.plan_id,
-            CODE_KEY: CODE_VERSION,
-        }
-        texts_only = staged["texts_only"]
+        texts_only, scores, texts = staged["texts_only"], None, None
         if plan.texts and self.texts:
             schema = texts_schema(self.texts)
             made = staged.filter(pc.or_(texts_only, pc.equal(staged["status"], OK)))
             made = made.append_column("described_at", made["scored_at"]).select(schema.names)
-            table = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
-            written = {**metadata, MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
-            self._write_table(texts_path(path), table, written)
+            texts = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
         if not shard.texts_only:
             made = staged.filter(pc.invert(texts_only)).select(self.schema.names)
             old = path if shard.replaces else None
-            self._write_table(path, self._merged(old, self.schema, made, replaced=made["image_id"]), metadata)
+            scores = self._merged(old, self.schema, made, replaced=made["image_id"])
+        self.write_tables(path, scores, texts, made_by=f"{plan.plan_id}-part" if part else plan.plan_id)
+
+    def write_tables(self, path: str, scores: pa.Table | None, texts: pa.Table | None, made_by: str) -> None:
+        """Write a scores file and the texts file beside it, that one first; None leaves a file as it is."""
+        made: dict[Any, Any] = {
+            FINGERPRINT_KEY: self.fingerprint.to_json(),
+            PLAN_KEY: made_by,
+            CODE_KEY: CODE_VERSION,
+        }
+        if texts is not None and self.texts:
+            metadata = {**texts.schema.metadata, **made, MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
+            self.place.write(texts_path(path), parquet_bytes(texts.replace_schema_metadata(metadata)))
+        if scores is not None:
+            metadata = {**scores.schema.metadata, **made}
+            self.place.write(path, parquet_bytes(scores.replace_schema_metadata(metadata)))
 
     def _merged(self, path: str | None, schema: pa.Schema, made: pa.Table, *, replaced: pa.ChunkedArray) -> pa.Table:
         """The rows of a file but those of these ids, if there is such a file, and then the rows that were made."""
@@ -335,28 +385,18 @@ class Store:
         kept = old.filter(pc.invert(pc.is_in(old["image_id"], replaced.combine_chunks())))
         return pa.concat_tables([kept.cast(schema), made.cast(schema)])
 
-    def _write_table(self, path: str, table: pa.Table, metadata: dict[Any, Any]) -> None:
-        metadata = {**table.schema.metadata, **metadata}
-        self.place.write(path, parquet_bytes(table.replace_schema_metadata(metadata)))
-
     def _wrote(self, plan: Plan, path: str) -> bool:
         """Whether a file that was there before was written by this plan."""
         metadata = read_footer(self.place, path).metadata or {}
         return bool(metadata.get(PLAN_KEY) == plan.plan_id.encode())
 
-    def _keys(self, path: str, texts_files: set[str]) -> tuple[Any, Any, Any]:
-        """Of the rows of a scores file: hashes of ids and versions, and whether they want texts."""
-        if not self.texts:
-            table = read_parquet(self.place, path, ["image_id", "version"])
-            wants = np.zeros(len(table), dtype=np.bool_)
-        else:
-            table = read_parquet(self.place, path, ["image_id", "version", "status"])
-            wanting = pc.equal(table["status"], OK)
-            if texts_path(path) in texts_files:
-                told = read_parquet(self.place, texts_path(path), ["image_id"])["image_id"]
-                wanting = pc.and_(wanting, pc.invert(pc.is_in(table["image_id"], told.combine_chunks())))
-            wants = wanting.to_numpy()
-        return hash_strings(table["image_id"]), hash_strings(table["version"]), wants
+    def is_whole(self, path: str) -> bool:
+        """Whether a Parquet file is there and has its footer."""
+        try:
+            read_footer(self.place, path)
+        except (BrokenFile, FileNotFoundError):
+            return False
+        return True
 
     def _rows_of(self, file: StoredFile) -> int:
         return int(read_footer(self.place, file.path).num_rows)

@@ -40,6 +40,9 @@ RUN: Final = (
     RUN_ID,
     pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),
 )
+COPIED_FROM: Final = pa.field(
+    "copied_from", pa.string(), metadata={"doc": "image_id of the row with the same bytes whose score this is"}
+)
 
 
 def score_fields(questions: Iterable[str], *, keep_distribution: bool) -> list[pa.Field]:
@@ -59,4 +62,4 @@ def score_fields(questions: Iterable[str], *, keep_distribution: bool) -> list[p
 def scores_schema(questions: Iterable[str], *, keep_distribution: bool = False) -> pa.Schema:
     """The scores table of a protocol with these score questions."""
     scores = score_fields(questions, keep_distribution=keep_distribution)
-    return pa.schema([*KEYS, *OUTCOME, *scores, *IMAGE, *RUN], metadata={"schema_version": SCHEMA_VERSION})
+    return pa.schema([*KEYS, *OUTCOME, *scores, *IMAGE, *RUN, COPIED_FROM], metadata={"schema_version": SCHEMA_VERSION})

@@ -8,23 +8,31 @@ from typing import Final
 import pyarrow as pa
 
 from schemas.manifest import TEXTS_ONLY
-from schemas.scores import IMAGE, KEYS, OUTCOME, score_fields
+from schemas.scores import COPIED_FROM, IMAGE, KEYS, OUTCOME, score_fields
 from schemas.text_settings import TextSettings
 from schemas.texts import text_fields
 
-PIXELS: Final = pa.field("pixels", pa.binary(448 * 448 * 3), metadata={"doc": "(448, 448, 3) uint8 RGB; null if error"})
+PIXELS: Final = pa.field("pixels", pa.binary(448 * 448 * 3), metadata={"doc": "(448, 448, 3) uint8 RGB"})
 
 UNIT: Final = pa.schema([pa.field("shard", pa.int32(), nullable=False), pa.field("unit", pa.int32(), nullable=False)])
 """One row: the block that enters the pipeline."""
 
-LOADED_UNIT: Final = pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *IMAGE, PIXELS])
-"""The block between loading and scoring."""
+
+def answer_fields(
+    questions: Iterable[str], *, keep_distribution: bool, texts: TextSettings | None
+) -> tuple[pa.Field, ...]:
+    """The columns that the model fills; of an image whose bytes are known they are filled before."""
+    return (*score_fields(questions, keep_distribution=keep_distribution), *text_fields(texts))
 
 
-def scored_unit(questions: Iterable[str], *, keep_distribution: bool, texts: TextSettings | None) -> pa.Schema:
-    """The block between scoring and staging: a loaded unit without pixels, with scores and texts."""
-    scores = score_fields(questions, keep_distribution=keep_distribution)
-    return pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *scores, *IMAGE, *text_fields(texts)])
+def scored_unit(answers: Iterable[pa.Field]) -> pa.Schema:
+    """The block between scoring and staging."""
+    return pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *answers, *IMAGE, COPIED_FROM])
+
+
+def loaded_unit(answers: Iterable[pa.Field]) -> pa.Schema:
+    """The block between loading and scoring: pixels are null for an error, and where the answers are there already."""
+    return pa.schema([*scored_unit(answers), PIXELS])
 
 
 def staged_unit(scores: pa.Schema, texts: TextSettings | None) -> pa.Schema:
@@ -37,6 +45,7 @@ RECEIPT: Final = pa.schema(
         *UNIT,
         pa.field("rows", pa.int32(), nullable=False),
         pa.field("scored", pa.int32(), nullable=False, metadata={"doc": "rows that are new in the scores table"}),
+        pa.field("copied", pa.int32(), nullable=False, metadata={"doc": "of these, rows with a score from the table"}),
         pa.field("described", pa.int32(), nullable=False, metadata={"doc": "rows that got texts"}),
         pa.field("text_tokens", pa.int64(), nullable=False, metadata={"doc": "generated for all of them"}),
         pa.field(

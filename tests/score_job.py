@@ -59,7 +59,7 @@ def kill_when(
     while process.poll() is None and not is_time():
         meanwhile()
         time.sleep(0.02)
-    family = [process.pid, *_descendants(process.pid)]
+    family = [process.pid, *descendants(process.pid)]
     process.send_signal(signal.SIGKILL)
     process.wait()
     for pid in family[1:]:  # Ray's own processes notice by and by; the next run does not wait for them
@@ -73,8 +73,8 @@ def has_files(folder: Path, count: int) -> bool:
     return folder.exists() and len(list(folder.iterdir())) >= count
 
 
-def _descendants(pid: int) -> list[int]:
-    """All processes below a process."""
+def descendants(pid: int) -> list[int]:
+    """All processes below a process, children before their children."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.protocols import ARTIMUSE
+from jobs.held import RetryErrors
 from jobs.manifest import open_manifest
 from jobs.plan import Plan, ShardPlan, make_plan, unit_rows_of
-from jobs.storage import parquet_bytes
+from jobs.storage import parquet_bytes, read_parquet
 from jobs.store import Store
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
@@ -33,9 +34,11 @@ def open_store(folder: Path, texts: WantedTexts | None = None) -> Store:
     return store
 
 
-def plan_for(store: Store, source: str, plan_id: str, **sizes: Any) -> Plan:
+def plan_for(store: Store, source: str, plan_id: str, retry: RetryErrors | None = None, **sizes: Any) -> Plan:
     """What a run would do next."""
-    return make_plan(store.place, open_manifest(source), store.held(), plan_id, texts=bool(store.texts), **sizes)
+    retry = retry or RetryErrors()
+    manifest, held = open_manifest(source), store.held(retry)
+    return make_plan(store.place, manifest, held, plan_id, texts=bool(store.texts), retry=retry, **sizes)
 
 
 def stage(store: Store, plan: Plan, shard: ShardPlan, units: list[int], score: float = 50.0) -> None:
@@ -60,3 +63,15 @@ def complete(store: Store, plan: Plan, score: float = 50.0) -> None:
     for shard in plan.shards:
         stage(store, plan, shard, list(range(shard.units)), score)
         store.commit(plan, shard)
+
+
+def stage_with(store: Store, plan: Plan, **columns: Any) -> None:
+    """Stage the one unit of a plan, some columns with other values: one for all rows, or a list."""
+    stage(store, plan, plan.shards[0], [0])
+    path = plan.staged_path(0, 0)
+    table = read_parquet(store.place, path)
+    for name, value in columns.items():
+        values = value if isinstance(value, list) else [value] * len(table)
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    store.place.write(path, parquet_bytes(table))

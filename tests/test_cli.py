@@ -17,7 +17,7 @@ from conftest import PROTOCOL_NAMES, golden_answers, golden_checkpoint, golden_i
 from photo_library import make_photos
 
 from artimuse_actor.protocols import get_protocol
-from jobs.__main__ import app
+from jobs.__main__ import _with_all_errors, app
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: Any = typer.main.get_command(app)
@@ -38,7 +38,7 @@ def _commands_in(text: str) -> list[str]:
 
 def _parse(line: str) -> None:
     """Parse a command as the program would, without running it; raises what a user would see."""
-    words = shlex.split(line)[1:]
+    words = _with_all_errors(shlex.split(line))[1:]
     context = COMMANDS.make_context("artimuse", words[:1], resilient_parsing=True)
     with contextlib.suppress(typer.Exit):  # of an option that answers at once, such as --questions
         COMMANDS.commands[words[0]].make_context(words[0], words[1:], parent=context)
@@ -149,9 +149,13 @@ def test_the_program_runs_from_anywhere(tmp_path: Path) -> None:
 
 def test_the_limits_in_help_are_those_of_the_decoder() -> None:
     from artimuse_actor import DecodeOptions
-    from jobs.__main__ import MAX_BYTES, MAX_PIXELS
+    from artimuse_actor.fetch_options import FetchOptions
+    from jobs.options import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S, MAX_BYTES, MAX_PIXELS
 
-    assert (DecodeOptions().max_bytes, DecodeOptions().max_pixels) == (MAX_BYTES, MAX_PIXELS)
+    options = DecodeOptions()
+    assert (options.max_bytes, options.max_pixels) == (MAX_BYTES, MAX_PIXELS)
+    assert (options.decoder_timeout_s, options.decoder_memory_bytes) == (DECODER_TIMEOUT_S, DECODER_MEMORY_BYTES)
+    assert FetchOptions().max_bytes == MAX_BYTES
 
 
 def test_names_that_are_no_text_are_printed_all_the_same(tmp_path: Path) -> None:
@@ -162,3 +166,23 @@ def test_names_that_are_no_text_are_printed_all_the_same(tmp_path: Path) -> None
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=strict, check=True)
     assert "caf\\udce9.jpg: score " in done.stdout
+
+
+def test_root_and_private_hosts_confine_what_is_read(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "root" / "a.jpg", tmp_path / "b.jpg"
+    inside.parent.mkdir()
+    for path in (inside, outside):
+        path.write_bytes(golden_images()[0].read_bytes())
+    (tmp_path / "root" / "link.jpg").symlink_to(outside)
+    uris = (
+        inside,
+        outside,
+        tmp_path / "root" / ".." / "b.jpg",
+        tmp_path / "root" / "link.jpg",
+        "http://127.0.0.1:9/x.jpg",
+    )
+    options = ("--checkpoint", golden_checkpoint("artimuse"), "--json")
+    confined = json.loads(_run("image", *uris, *options, "--root", tmp_path / "root", code=1).stdout)
+    assert [row.get("error_type") for row in confined] == [None, *["outside_root"] * 4]
+    free = json.loads(_run("image", *uris, *options, code=1).stdout)
+    assert [row.get("error_type") for row in free] == [None, None, None, None, "forbidden_host"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,10 +14,18 @@ from conftest import golden_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from artimuse_actor.errors import IMAGE_ERROR_TYPES, ImageError, UsageError
-from artimuse_actor.images import FORMATS, DecodeOptions, Pixels, decode_image, perceptual_hash, to_pixels
+from artimuse_actor.images import (
+    FORMATS,
+    DecodeOptions,
+    Pixels,
+    decode_image,
+    opened_to_pixels,
+    perceptual_hash,
+    to_pixels,
+)
 
 
 def photo(width: int = 320, height: int = 240) -> Image.Image:
@@ -259,6 +268,35 @@ def test_max_pixels_lifts_pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> 
     assert error_of(bomb).error_type == "too_large"
 
 
+def test_as_much_metadata_as_real_files_have_is_read() -> None:
+    data = ENCODED["JPEG"]()
+    depth_map = struct.pack(">HH", 0xFFE1, 65_000) + b"http://ns.adobe.com/xmp/extension/\0".ljust(64_998, b"x")
+    exif = struct.pack(">HH", 0xFFE1, 65_000) + b"Exif\0\0".ljust(64_998, b"\0")
+    pixels = decode_image(data).pixels
+    np.testing.assert_array_equal(decode_image(data[:2] + exif * 4 + depth_map * 500 + data[2:]).pixels, pixels)
+    np.testing.assert_array_equal(decode_image(data[:2] + b"\xff" * 50_000 + data[2:]).pixels, pixels)
+    layers = TiffImagePlugin.ImageFileDirectory_v2()
+    layers[37724] = bytes(200_000_000)  # Photoshop's, longer than any other metadata may be
+    tiff = encode(photo(), "TIFF", tiffinfo=layers)
+    np.testing.assert_array_equal(decode_image(tiff).pixels, published_pixels(photo()))
+
+
+def test_a_machine_without_memory_is_not_called_a_broken_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    for place in ("PIL.Image.open", "artimuse_actor.images.to_pixels", "artimuse_actor.images.perceptual_hash"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, exhausted)
+            with pytest.raises(ImageError) as caught:
+                decode_image(golden_images()[0].read_bytes())
+        assert (caught.value.error_type, caught.value.retryable) == ("decoder_memory", True)
+    monkeypatch.setattr("artimuse_actor.images.to_pixels", exhausted)
+    with pytest.raises(ImageError) as caught:
+        opened_to_pixels(photo(), DecodeOptions())
+    assert caught.value.error_type == "decoder_memory"
+
+
 @pytest.mark.parametrize(
     "data", [b"Dear diary,\n", b"\0" * 1000, b"\x89", b"<html><body>404</body></html>", bytes(range(256)), b"RIFF" * 9]
 )
@@ -395,12 +433,24 @@ def test_whatever_the_bytes_there_are_pixels_or_an_image_error(
 
 
 def test_what_changes_a_pixel_is_in_the_version_and_no_limit_is() -> None:
-    assert DecodeOptions().version == DecodeOptions(max_bytes=1, max_pixels=1).version == "rgb-bicubic-448/1"
+    limits = DecodeOptions(max_bytes=1, max_pixels=1, decoder_timeout_s=1, decoder_memory_bytes=1)
+    assert DecodeOptions().version == limits.version == "rgb-bicubic-448/1"
     everything = DecodeOptions(decode="fast", allow_truncated=True, exif_rotate=True)
     assert everything.version == "rgb-bicubic-448/1+fast-decode+allow-truncated+exif-rotate"
 
 
-@pytest.mark.parametrize("arguments", [{"decode": "slow"}, {"max_bytes": 0}, {"max_pixels": -1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"decode": "slow"},
+        {"max_bytes": 0},
+        {"max_pixels": -1},
+        {"decoder_timeout_s": 0},
+        {"decoder_timeout_s": math.nan},
+        {"decoder_timeout_s": math.inf},
+        {"decoder_memory_bytes": 0},
+    ],
+)
 def test_options_that_mean_nothing_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--"):
         DecodeOptions(**arguments)

@@ -13,13 +13,14 @@ from conftest import golden_images
 from photo_library import make_photo_library
 
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
+from jobs.held import HeldRows
 from jobs.ids import IdIndex
 from jobs.manifest import Manifest, ManifestOptions, open_manifest, write_manifest
-from jobs.plan import HeldIds, make_plan
+from jobs.plan import make_plan
 from jobs.storage import open_place
 
 _NO_HASHES = np.empty((0, 2), dtype=np.uint64)
-NOTHING_HELD = HeldIds((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.bool_))
+NOTHING_HELD = HeldRows((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))
 
 
 def _rows(manifest: Manifest) -> list[dict[str, Any]]:

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import cast
 
 import pytest
 from s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
 from jobs.lock import _owner, run_lock
-from jobs.storage import LocalPlace, Place, open_place, s3_filesystem
+from jobs.storage import LocalPlace, Place, S3Place, open_place, s3_filesystem
 
 
 @pytest.fixture(scope="module")
@@ -19,18 +23,24 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=["disk", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    if request.param == "disk":
-        return open_place(str(tmp_path / "out"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_endpoint"))
+@pytest.fixture
+def bucket(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Place:
+    """A prefix of a bucket of a real S3 server."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     s3_filesystem().clear_instance_cache()
     bucket = tmp_path.name.replace("_", "-").lower()[:40].strip("-")
     s3_filesystem().mkdir(bucket)
-    return open_place(f"s3://{bucket}/out")
+    return S3Place(f"s3://{bucket}/out")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "disk":
+        return open_place(str(tmp_path / "out"))
+    return cast(Place, request.getfixturevalue("bucket"))
 
 
 def test_a_written_file_is_read_listed_replaced_and_deleted(place: Place) -> None:
@@ -100,3 +110,49 @@ def test_places_that_cannot_be_written_to_are_sentences(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/out/_store.json: .*Check the path"):
         open_place(str(tmp_path / "file" / "out")).write("_store.json", b"")
+
+
+def test_a_file_is_swapped_only_if_it_is_still_the_one_that_was_read(bucket: S3Place) -> None:
+    assert bucket.read_version("_lock") is None
+    bucket.write("_lock", b"one")
+    found = bucket.read_version("_lock")
+    assert found is not None
+    assert found[0] == b"one"
+    assert bucket.swap("_lock", b"two", found[1])
+    assert not bucket.swap("_lock", b"three", found[1])
+    assert bucket.read("_lock") == b"two"
+    bucket.delete("_lock")
+    assert not bucket.swap("_lock", b"four", found[1])
+
+
+def test_of_many_runs_that_find_a_stale_lock_one_gets_it(bucket: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.write("_lock", json.dumps(_owner("dead") | {"processes": "elsewhere", "renewed_at": 0.0}).encode())
+    everybody = Barrier(8)
+
+    def take(run_id: str) -> bool:
+        everybody.wait()
+        try:
+            with run_lock(bucket, run_id):
+                everybody_has_tried.wait()
+                return True
+        except StoreLocked:
+            everybody_has_tried.wait()
+            return False
+
+    everybody_has_tried = Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take, (f"run-{number}" for number in range(8)))) == 1
+
+
+def test_a_run_that_lost_its_lock_commits_nothing_more(bucket: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.lock.RENEW_EVERY_S", 0.05)
+    with run_lock(bucket, "run-1") as lock:
+        time.sleep(0.3)
+        lock.check()
+        bucket.write("_lock", json.dumps(_owner("run-2")).encode())  # as after a suspension of minutes
+        deadline = time.monotonic() + 10
+        while not lock.lost and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(StoreLocked, match="another run has taken the lock over"):
+            lock.check()
+    assert b"run-2" in bucket.read("_lock")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from stores import complete, open_store, plan_for, stage, write_manifest
+from stores import complete, open_store, plan_for, stage, stage_with, write_manifest
 
 from artimuse_actor.errors import StoreMismatch, UsageError
 from jobs.storage import LocalPlace
 from jobs.store import Store
+from jobs.upkeep import heal
 from jobs.wanted_texts import WantedTexts
 from schemas import scores, texts, units
 from schemas.text_settings import RESERVED_COLUMNS, TextSettings
@@ -70,7 +71,7 @@ def test_a_run_killed_between_texts_and_scores_leaves_no_texts_behind(
     assert _names(tmp_path / "out", "texts") == ["p-00000.parquet"]
     assert store.committed(plan) == set()
     assert store.counts().rows == store.counts().described == 0
-    store.delete_orphans()
+    assert heal(store) == []
     assert _names(tmp_path / "out", "texts") == []
     # The plan goes on as if the commit had never begun; another one finds nothing but what is staged.
     assert store.can_continue(plan)
@@ -181,7 +182,7 @@ def test_of_a_deleted_scores_file_the_texts_go_too(tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "m.parquet", list("abcd"))
     complete(store, plan_for(store, source, "p", shard_rows=2))
     (tmp_path / "out" / "scores" / "p-00000.parquet").unlink()
-    store.delete_orphans()
+    assert heal(store) == []
     assert sorted(_texts(tmp_path / "out")) == ["c", "d"]
     assert plan_for(store, source, "q").new_rows == 2
 
@@ -224,7 +225,7 @@ def test_no_column_of_a_table_can_be_taken_by_a_question() -> None:
     settings = TextSettings(("Composition & Design",), 1)
     names = {field.name for schema in (texts.texts_schema(settings), staged_unit(scores.scores_schema([]), settings))
              for field in schema} - set(settings.all_columns)  # fmt: skip
-    assert names | set(units.LOADED_UNIT.names) | {"scored_at"} == RESERVED_COLUMNS
+    assert names | set(units.loaded_unit([]).names) | {"scored_at"} == RESERVED_COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -241,28 +242,12 @@ def test_no_column_of_a_table_can_be_taken_by_a_question() -> None:
 def test_any_text_survives_parquet_and_json(tmp_path: Path, text: str) -> None:
     store = open_store(tmp_path / "out", WantedTexts(["Overall Gestalt"]))
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("a")), "p")
-    _stage_with(store, plan, **{COLUMN: text})
+    stage_with(store, plan, **{COLUMN: text})
     store.commit(plan, plan.shards[0])
     assert _texts(tmp_path / "out") == {"a": text}
     assert json.loads(json.dumps(_texts(tmp_path / "out"))) == {"a": text}
 
 
 def _stage_error(store: Store, plan: Any, kind: str) -> None:
-    _stage_with(store, plan, status="error", error_type=kind, error_message="It is.", retryable=False, score=None,
+    stage_with(store, plan, status="error", error_type=kind, error_message="It is.", retryable=False, score=None,
                 **dict.fromkeys(store.texts.columns if store.texts else ()))  # fmt: skip
-
-
-def _stage_with(store: Store, plan: Any, **columns: Any) -> None:
-    """Stage the one unit of a plan, some columns with other values."""
-    import pyarrow as pa
-
-    from jobs.storage import parquet_bytes, read_parquet
-
-    stage(store, plan, plan.shards[0], [0])
-    path = plan.staged_path(0, 0)
-    table = read_parquet(store.place, path)
-    for name, value in columns.items():
-        field = table.schema.field(name)
-        index = table.schema.get_field_index(name)
-        table = table.set_column(index, field, pa.array([value] * len(table), field.type))
-    store.place.write(path, parquet_bytes(table))

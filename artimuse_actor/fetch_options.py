@@ -1,0 +1,44 @@
+"""What may be fetched, and how long it is tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from artimuse_actor.errors import UsageError
+from artimuse_actor.roots import normal_root
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """How image files are fetched; picklable, so that tasks anywhere can use it.
+
+    Attributes:
+        max_bytes: size of the largest file that is read.
+        root: the local folder or s3:// prefix that every image must lie in; None allows all.
+        allow_private_hosts: whether http(s) may reach loopback, private and other addresses that are not public, and
+            use the proxies of the environment, behind which no address can be checked.
+        attempts: how often a file is tried before it is given up.
+        first_wait_s: the longest wait before the second attempt; each further one may be twice as long.
+        longest_wait_s: the longest wait before any attempt, also if the server asks for more.
+        connect_timeout_s: for a connection to be made.
+        read_timeout_s: for the next bytes to arrive.
+        total_timeout_s: for all attempts at one file and the waits between them.
+        held_bytes: of files that are fetched and not used yet; the one that is used next may be larger.
+    """
+
+    max_bytes: int = 512 * 1024 * 1024
+    root: str | None = None
+    allow_private_hosts: bool = False
+    attempts: int = 6
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 60.0
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+    total_timeout_s: float = 600.0
+    held_bytes: int = 256 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.attempts < 1:
+            raise UsageError("--max-bytes and the number of attempts are whole numbers from 1.")
+        if self.root is not None:
+            object.__setattr__(self, "root", normal_root(self.root))  # relative to here, not to where a task runs

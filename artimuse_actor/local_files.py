@@ -1,0 +1,68 @@
+"""A local path or file:// uri → bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final
+
+from artimuse_actor.byte_budget import Reserve
+from artimuse_actor.errors import ImageError, reason_of
+from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.images import file_too_large
+from artimuse_actor.retry import TryAgain
+from artimuse_actor.roots import check_open_file_inside, check_path_inside
+from artimuse_actor.uris import local_path
+
+_MISSING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+
+def read_local(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
+    """One attempt to read the file that a local path or a file:// uri names.
+
+    Raises:
+        ImageError: `missing`, `forbidden`, `not_a_file`, `too_large` or `outside_root`.
+        TryAgain: the disk, or the network behind it, failed.
+    """
+    path = local_path(uri)
+    try:
+        if options.root is not None:
+            check_path_inside(path, options.root)
+        _check_regular(os.stat(path))  # to open a pipe waits for its writer, and to open a device may do anything
+        with open(path, "rb", opener=_without_waiting) as file:
+            if options.root is not None:
+                check_open_file_inside(file.fileno(), options.root)
+            status = os.fstat(file.fileno())
+            _check_regular(status)
+            if status.st_size > options.max_bytes:
+                raise file_too_large(status.st_size, options.max_bytes)
+            reserve(status.st_size)
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:  # it grows, or its file system does not know how large it is
+                data += file.read(options.max_bytes + 1 - len(data))
+    except ValueError as error:  # a NUL in the name
+        raise ImageError("missing", f"No file can have this name: {error}.") from error
+    except OSError as error:
+        raise _translated(error) from error
+    if len(data) > options.max_bytes:
+        raise file_too_large(len(data), options.max_bytes)
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise ImageError("not_a_file", f"The path names {kind}, not an image file.")
+
+
+def _translated(error: OSError) -> ImageError | TryAgain:
+    if error.errno in _MISSING:
+        return ImageError("missing", "There is no such file.")
+    if isinstance(error, PermissionError):
+        return ImageError("forbidden", "Reading the file is not permitted.")
+    return TryAgain(reason_of(error))

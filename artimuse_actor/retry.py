@@ -1,0 +1,160 @@
+"""Try again, later and more gently: the one retry loop of all reads, and the gate that slows a server's reads down.
+
+A reader turns what may pass (a reset, a stall, a 503) into `TryAgain`; any other exception ends the loop. The
+libraries below are told not to retry by themselves, since layers of retries multiply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+from artimuse_actor.errors import ImageError
+from artimuse_actor.fetch_options import FetchOptions
+
+_T = TypeVar("_T")
+_THROTTLED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_TRANSIENT: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and by nobody else)
+    """An attempt failed in a way that may pass.
+
+    Attributes:
+        throttled: whether the server asked for fewer requests.
+        after_s: how long it asked to be left alone.
+    """
+
+    def __init__(self, reason: str, *, throttled: bool = False, after_s: float = 0.0) -> None:
+        """Say what went wrong, without a full stop."""
+        super().__init__(reason)
+        self.throttled = throttled
+        self.after_s = after_s
+
+
+class Gate:
+    """How many requests one server gets at a time: as many as come, until it asks for fewer.
+
+    Then half as many, and one more for every round that goes well: additive increase and multiplicative decrease, by
+    which TCP shares a line among senders that know nothing of each other, as our tasks do.
+
+    Attributes:
+        width: requests at a time, from 1.
+        served: how many went well so far.
+    """
+
+    def __init__(self) -> None:
+        """Wide open."""
+        self.width = math.inf
+        self.served = 0
+        self._active = 0
+        self._narrowed_at_s = -math.inf
+        self._left = asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        while self._active + 1 > self.width:
+            self._left.clear()
+            await self._left.wait()
+        self._active += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._active -= 1
+        self._left.set()
+
+    def widen(self) -> None:
+        """A request went well."""
+        self.served += 1
+        self.width += 1 / self.width
+
+    def narrow(self, started_s: float, now_s: float) -> None:
+        """A request that began at `started_s` was throttled; call it before that request leaves."""
+        if started_s >= self._narrowed_at_s:  # those that were under way already say nothing new
+            self.width = max(1.0, min(self.width, self._active) / 2)
+            self._narrowed_at_s = now_s
+
+
+@lru_cache(maxsize=1024)
+def gate_of(server: str) -> Gate:  # noqa: ARG001 (the key of the cache)
+    """The gate of a server, one for the whole process; the least recently asked ones are forgotten."""
+    return Gate()
+
+
+os.register_at_fork(after_in_child=gate_of.cache_clear)  # requests under way in the parent never end in the child
+
+
+async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: FetchOptions) -> _T:
+    """Attempt something until it succeeds, is hopeless, or was tried often or long enough.
+
+    Waits are exponential with full jitter. An attempt that is throttled while others get through counts for nothing
+    but its time: the server is well, and slower is all that it asks for.
+
+    Args:
+        attempt: one attempt; raises `TryAgain` if another may go better.
+        gate: of the server. Waiting to be let in takes none of the time that one file has.
+        options: see `FetchOptions`.
+
+    Raises:
+        ImageError: `fetch_failed`, with the last reason and the number of attempts.
+    """
+    clock = asyncio.get_running_loop().time
+    tried, counted, spent_s = 0, 0, 0.0
+    while True:
+        served = gate.served
+        async with gate:
+            started_s = clock()
+            try:
+                async with asyncio.timeout(options.total_timeout_s - spent_s):
+                    result = await attempt()
+            except TryAgain as error:
+                failure = error
+                if failure.throttled:
+                    gate.narrow(started_s, clock())
+            except TimeoutError:
+                failure = TryAgain(f"{options.total_timeout_s:g} s were not enough")
+            else:
+                gate.widen()
+                return result
+        spent_s += clock() - started_s
+        tried += 1
+        counted += not (failure.throttled and gate.served > served)
+        longest_s = min(options.first_wait_s * 2.0 ** min(tried - 1, 60), options.longest_wait_s)
+        wait_s = max(random.uniform(0, longest_s), min(failure.after_s, options.longest_wait_s))
+        if counted >= options.attempts or spent_s + wait_s >= options.total_timeout_s:
+            times = "once" if tried == 1 else f"{tried} times"
+            raise ImageError(
+                "fetch_failed", f"{failure}; tried {times} in {spent_s:.0f} s.", retryable=True
+            ) from failure
+        await asyncio.sleep(wait_s)
+        spent_s += wait_s
+
+
+def try_again_later(status: int, reason: str, retry_after: str | None) -> TryAgain | None:
+    """What an HTTP status says about another attempt: `TryAgain`, or None if it would go the same way.
+
+    Args:
+        status: of the answer.
+        reason: what the server says, without a full stop.
+        retry_after: its Retry-After header, in seconds or as a date.
+    """
+    if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return TryAgain(reason, throttled=status in _THROTTLED, after_s=_seconds(retry_after))
+    return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    if retry_after is None:
+        return 0.0
+    try:
+        if retry_after.strip().isdecimal():
+            return float(retry_after)
+        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # neither, or a date without a time zone
+        return 0.0

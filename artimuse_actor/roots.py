@@ -1,0 +1,74 @@
+"""The folder or S3 prefix that all images must lie in, for manifests that others have written.
+
+What counts is the file that is read in the end, not how its name is written: a local file is judged by its real path,
+all links followed, and once more by what was opened. An object's name means itself, so there the name decides.
+"""
+
+from __future__ import annotations
+
+import os
+
+from artimuse_actor.errors import ImageError, UsageError
+from artimuse_actor.uris import local_path, uri_scheme
+
+
+def normal_root(root: str) -> str:
+    """A root as it is compared with: an absolute path, or `s3://bucket[/prefix]` without a slash at its end.
+
+    Raises:
+        UsageError: it is neither a local folder nor an s3:// prefix.
+    """
+    scheme = uri_scheme(root)
+    if scheme == "file":
+        return os.path.abspath(os.path.expanduser(local_path(root)))
+    normal = "s3" + root[2:].rstrip("/")
+    if scheme != "s3" or normal in ("s3:", "s3://"):
+        raise UsageError(f"--root takes a local folder or s3://bucket/prefix, not {root!r}.")
+    return normal
+
+
+def check_uri_inside(uri: str, root: str) -> None:
+    """Refuse a uri whose scheme, bucket or prefix is not the root's; local paths are for `check_path_inside`.
+
+    Raises:
+        ImageError: `outside_root`.
+    """
+    scheme = uri_scheme(uri)
+    if scheme != uri_scheme(root):
+        raise _outside(root)
+    if scheme == "s3":
+        name = "s3" + uri[2:]
+        # To S3 `..` is a name like any other, but a gateway in front of a disk may think otherwise.
+        if not name.startswith(f"{root}/") or ".." in name.split("/"):
+            raise _outside(root)
+
+
+def check_path_inside(path: str, root: str) -> None:
+    """Refuse a path that leads out of a local root once all links are followed.
+
+    Raises:
+        ImageError: `outside_root`.
+    """
+    _check_real_path(os.path.realpath(path), root)
+
+
+def check_open_file_inside(descriptor: int, root: str) -> None:
+    """The same of a file that is open: since the path was looked at, a link may have come into it.
+
+    Raises:
+        ImageError: `outside_root`.
+    """
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # the kernel's own word, which nobody can redirect
+    except FileNotFoundError:  # no /proc, as on macOS: the first look has to do
+        return
+    _check_real_path(real, root)
+
+
+def _check_real_path(real: str, root: str) -> None:
+    if not real.startswith(os.path.join(os.path.realpath(root), "")):
+        raise _outside(root)
+
+
+def _outside(root: str) -> ImageError:
+    return ImageError("outside_root", f"It does not lie in {root}, and --root allows nothing else.")

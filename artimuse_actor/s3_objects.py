@@ -1,0 +1,165 @@
+"""An s3:// uri → bytes.
+
+Endpoint and credentials come from the environment, for all images of a run alike: what is wrong with them is an error
+of the run, which can be continued when they are right. What is wrong with one object is an error of its row.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+import fsspec
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    SSLError,
+    SSOError,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+
+from artimuse_actor.byte_budget import Reserve, read_body
+from artimuse_actor.errors import ImageError, RunError, one_line, reason_of
+from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.retry import TryAgain, try_again_later
+from artimuse_actor.s3_errors import s3_answer, s3_error_code
+
+_MAX_CONNECTIONS: Final = 64  # botocore's default of 10 is less than what is fetched at the same time
+
+# With these no object can be read at all.
+_CREDENTIAL_CODES: Final = frozenset(
+    {
+        *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
+        *("ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "RequestExpired"),
+        *("InvalidSecurity", "NotSignedUp", "RequestTimeTooSkewed"),
+    }
+)
+_NO_CREDENTIALS: Final = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    SSOError,
+)
+_BROKEN_CONNECTIONS: Final = (
+    HTTPClientError,
+    ConnectionError,  # botocore's, not the built-in one
+    IncompleteReadError,
+    FlexibleChecksumError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    TimeoutError,
+)
+
+
+async def read_s3(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
+    """One attempt to read an object.
+
+    Raises:
+        ImageError: `missing`, `forbidden`, `too_large` or `fetch_failed`.
+        RunError: no object can be read with these credentials.
+        TryAgain: it may go better the next time.
+    """
+    s3 = _filesystem(options)
+    bucket, key, _ = s3.split_path("s3" + uri[2:])
+    await _connect(s3)
+    try:
+        answer = await s3._call_s3("get_object", Bucket=bucket, Key=key)
+        async with answer["Body"] as body:
+            return await read_body(body.read, answer.get("ContentLength"), options.max_bytes, reserve)
+    except (BotoCoreError, ResponseParserError, ClientError, aiohttp.ClientError, OSError) as error:
+        if s3_error_code(error) == "SignatureDoesNotMatch" and await _signs_plain_keys(s3, bucket):
+            raise ImageError(
+                "forbidden", "The server does not accept the signature of this name, but does of others."
+            ) from error
+        raise _translated(error, bucket) from error
+
+
+def _filesystem(options: FetchOptions) -> Any:
+    """s3fs as the environment configures it, with our timeouts and nobody's retries but ours; kept by fsspec."""
+    ours = {
+        "connect_timeout": options.connect_timeout_s,
+        "read_timeout": options.read_timeout_s,
+        "max_pool_connections": _MAX_CONNECTIONS,
+        "retries": {"total_max_attempts": 1},
+    }
+    configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    s3 = fsspec.filesystem("s3", config_kwargs={**configured, **ours})
+    s3.retries = 1
+    return s3
+
+
+async def _connect(s3: Any) -> None:
+    try:
+        await s3.set_session()
+    except (BotoCoreError, ValueError) as error:  # an unknown profile, an endpoint that is no url
+        raise RunError(
+            f"S3 cannot be used: {reason_of(error)}. Correct AWS_ENDPOINT_URL, AWS_PROFILE or the configuration file, "
+            "then run again; what is committed stays."
+        ) from error
+
+
+async def _signs_plain_keys(s3: Any, bucket: str) -> bool:
+    """Whether the server accepts a signature for a name without odd characters.
+
+    Gateways that rewrite a path (`//`, `..`, `+`) break its signature. One such name must not stop a run.
+    """
+    try:
+        await s3._call_s3("get_object", Bucket=bucket, Key="artimuse", Range="bytes=0-0")
+    except (BotoCoreError, ResponseParserError, ClientError, OSError) as error:
+        return s3_error_code(error) not in _CREDENTIAL_CODES
+    return True
+
+
+def _translated(error: Exception, bucket: str) -> ImageError | RunError | TryAgain:
+    if isinstance(error, _NO_CREDENTIALS):
+        return RunError(
+            f"There are no credentials for S3: {reason_of(error)}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or AWS_PROFILE, or FSSPEC_S3_ANON=true for public buckets, then run again; what is committed stays."
+        )
+    answer = s3_answer(error)
+    if answer is not None:
+        return _refused(answer, error, bucket)
+    if isinstance(error, ParamValidationError):
+        return ImageError("missing", f"No object can have this name: {reason_of(error)}.")
+    if isinstance(error, _BROKEN_CONNECTIONS) and not isinstance(error, SSLError):
+        return TryAgain(reason_of(error))
+    return ImageError("fetch_failed", f"{reason_of(error)}.", retryable=True)
+
+
+def _refused(answer: dict[str, Any], error: Exception, bucket: str) -> ImageError | RunError | TryAgain:
+    """What the server's refusal means; `answer` as `s3_answer` gives it."""
+    code = str(answer["Error"].get("Code"))
+    said = one_line(f"{code}: {answer['Error'].get('Message', '')}")
+    about = answer.get("ResponseMetadata", {})
+    status = int(about.get("HTTPStatusCode", 0))
+    if code == "RequestTimeout":  # comes with status 400
+        status = HTTPStatus.REQUEST_TIMEOUT
+    elif code in ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"):
+        status = HTTPStatus.TOO_MANY_REQUESTS
+    again = try_again_later(status, f"{status} {said}", about.get("HTTPHeaders", {}).get("retry-after"))
+    if again is not None:
+        return again
+    operation = getattr(error, "operation_name", None) or getattr(error.__cause__, "operation_name", "GetObject")
+    if code in _CREDENTIAL_CODES or operation != "GetObject":  # such as AssumeRole, on the way to credentials
+        return RunError(
+            f"S3 does not accept the credentials: {said}. Renew or correct them (for RequestTimeTooSkewed: the clock), "
+            "then run again; what is committed stays."
+        )
+    if code == "NoSuchBucket":
+        return ImageError("missing", f"There is no bucket {bucket}.")
+    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        return ImageError("missing", "There is no such object.")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return ImageError("forbidden", f"Reading the object is not permitted: {said}.")
+    return ImageError("fetch_failed", f"The server answers {status} {said}.", retryable=True)

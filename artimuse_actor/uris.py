@@ -1,0 +1,32 @@
+"""What a uri names: its scheme, and the local path of one that names a file."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote_to_bytes
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def uri_scheme(uri: str) -> str:
+    """The scheme of a uri in lower case, `file` for a local path."""
+    match = _SCHEME.match(uri)
+    return match.group(1).lower() if match else "file"
+
+
+def local_path(uri: str) -> str:
+    """The path that a local path or a `file://` uri (percent-encoded, as `Path.as_uri` writes it) names."""
+    if not _SCHEME.match(uri):
+        return uri
+    encoded = re.sub(r"^file://(localhost(?=/))?", "", uri, flags=re.IGNORECASE)
+    decoded = os.fsdecode(unquote_to_bytes(os.fsencode(encoded)))
+    # Many people write "file://" + path without encoding anything.
+    return encoded if not _exists(decoded) and _exists(encoded) else decoded
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a NUL in the name
+        return False

@@ -1,0 +1,105 @@
+"""An http(s) uri → bytes."""
+
+from __future__ import annotations
+
+import socket
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+import fsspec
+
+from artimuse_actor.byte_budget import Reserve, read_body
+from artimuse_actor.errors import ImageError, one_line, reason_of
+from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.public_hosts import NotPublic, public_socket
+from artimuse_actor.retry import TryAgain, try_again_later
+
+MAX_REDIRECTS: Final = 10
+
+_MISSING: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+_FORBIDDEN: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
+    HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,
+)
+
+
+async def read_web(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
+    """One attempt to read a file from the web.
+
+    Raises:
+        ImageError: `missing`, `forbidden`, `too_large`, `forbidden_host`, `unsupported_uri` or `fetch_failed`.
+        TryAgain: it may go better the next time.
+    """
+    # fsspec keeps the session for the whole process. Its own `open` is not used: of every failure, a server's bad
+    # minute included, it says that there is no such file.
+    web = fsspec.filesystem("https", get_client=_any_host if options.allow_private_hosts else _public_hosts)
+    try:
+        url = web.encode_url(uri)
+    except ValueError as error:
+        raise ImageError("unsupported_uri", f"This is no address on the web: {one_line(str(error))}.") from error
+    try:
+        session = await web.set_session()
+        async with session.get(
+            url,
+            headers={"Accept-Encoding": "identity"},  # pictures are compressed already, and so the length is the size
+            max_redirects=MAX_REDIRECTS,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=options.connect_timeout_s, sock_read=options.read_timeout_s
+            ),
+        ) as answer:
+            answer.raise_for_status()
+            length = None if "Content-Encoding" in answer.headers else answer.content_length
+            return await read_body(answer.content.read, length, options.max_bytes, reserve)
+    except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        raise _translated(error) from error
+
+
+async def _public_hosts(**settings: Any) -> aiohttp.ClientSession:
+    return _session(settings, connector=aiohttp.TCPConnector(socket_factory=public_socket), trust_env=False)
+
+
+async def _any_host(**settings: Any) -> aiohttp.ClientSession:
+    return _session(settings, trust_env=True)
+
+
+def _session(settings: dict[str, Any], **ours: Any) -> aiohttp.ClientSession:
+    # No fetch leaves a cookie for another, so that their order means nothing.
+    return aiohttp.ClientSession(**(settings | ours), cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _translated(error: aiohttp.ClientError | OSError) -> ImageError | TryAgain:
+    detail = one_line(str(error))
+    match error:
+        case aiohttp.NonHttpUrlRedirectClientError():
+            return ImageError(
+                "unsupported_uri", f"The server sends on to {detail}, and only http and https are followed."
+            )
+        case aiohttp.TooManyRedirects():
+            return ImageError("fetch_failed", f"The server sent on more than {MAX_REDIRECTS} times.", retryable=True)
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return ImageError("unsupported_uri", f"This is no address on the web: {detail}.")
+        case aiohttp.ClientResponseError(status=status, message=message, headers=headers):
+            return _refused(status, one_line(f"{status} {message}"), headers.get("Retry-After") if headers else None)
+        case aiohttp.ClientConnectorCertificateError():
+            return ImageError("fetch_failed", f"The server's certificate is not valid: {detail}.", retryable=True)
+        case aiohttp.ClientConnectorDNSError(os_error=socket.gaierror(errno=number)) if number != socket.EAI_AGAIN:
+            return ImageError("fetch_failed", f"There is no host {error.host}: {detail}.", retryable=True)
+        case aiohttp.ClientConnectorError(os_error=NotPublic()):
+            return ImageError(
+                "forbidden_host",
+                f"{error.host} is not on the public internet. --allow-private-hosts lets images be fetched from there.",
+            )
+    return TryAgain(reason_of(error))
+
+
+def _refused(status: int, said: str, retry_after: str | None) -> ImageError | TryAgain:
+    if status in _MISSING:
+        return ImageError("missing", "There is no such file.")
+    if status in _FORBIDDEN:
+        return ImageError("forbidden", f"Reading the file is not permitted: {said}.")
+    return try_again_later(status, said, retry_after) or ImageError(
+        "fetch_failed", f"The server answers {said}.", retryable=True
+    )

@@ -1,0 +1,138 @@
+"""Scores of images whose bytes the store knows already: of a picture that was moved, renamed or doubled.
+
+The planner writes down the SHA-256 of every scored image of the store. A load task that meets one of them takes the row
+from the table, and neither decodes the image nor sends it to a model. Should that row be gone by then, the image is
+scored like any other.
+
+    _runs/<plan>/known/digests.npy      sorted, 16 bytes of each: an accident is a matter of 10^-24 at 10^7 images
+    _runs/<plan>/known/files.npy        in which of the plan's store files each stands
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.storage import READ_THREADS, LocalPlace, Place, read_parquet
+from schemas.scores import OK
+
+KNOWN: Final = "known"
+_DIGEST_BYTES: Final = 16
+_DIGEST: Final = f"S{_DIGEST_BYTES}"
+
+
+def write_known_images(place: Place, folder: str, tables: Sequence[tuple[str, str | None]], *, texts: bool) -> None:
+    """Write down the digests of all images with a score, and with texts if those are wanted.
+
+    Args:
+        place: of the store.
+        folder: of the plan.
+        tables: each scores file, with the texts file beside it if there is one.
+        texts: whether only images that have their texts count.
+    """
+
+    def digests(files: tuple[str, str | None]) -> NDArray[np.bytes_]:
+        scores, beside = files
+        rows = read_parquet(place, scores, ["image_id", "status", "sha256"])
+        usable = pc.and_(pc.equal(rows["status"], OK), pc.is_valid(rows["sha256"]))
+        if texts:
+            told = read_parquet(place, beside, ["image_id", "status"]) if beside else rows.slice(0, 0)
+            described = told.filter(pc.equal(told["status"], OK))["image_id"].combine_chunks()
+            usable = pc.and_(usable, pc.is_in(rows["image_id"], described))
+        values = rows["sha256"].filter(usable).to_pylist()
+        return np.array([bytes.fromhex(value)[:_DIGEST_BYTES] for value in values], dtype=_DIGEST)
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        read = list(pool.map(digests, tables))
+    found = np.concatenate([np.empty(0, dtype=_DIGEST), *read])
+    order = np.argsort(found, kind="stable")
+    numbers = np.repeat(np.arange(len(read), dtype=np.int32), [len(part) for part in read])
+    for name, array in (("digests", found[order]), ("files", numbers[order])):
+        sink = io.BytesIO()
+        np.save(sink, array)
+        place.write(f"{folder}/{KNOWN}/{name}.npy", sink.getvalue())
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """The rows of a store that images with the same bytes can take over.
+
+    Attributes:
+        place: of the store.
+        folder: of the plan.
+        files: scores files, in the order of `write_known_images`.
+        columns: what is copied of the scores table.
+        text_columns: what is copied of the texts table, if there is one.
+    """
+
+    place: Place
+    folder: str
+    files: tuple[str, ...]
+    columns: tuple[str, ...]
+    text_columns: tuple[str, ...]
+
+    def find(self, sha256: str) -> dict[str, Any] | None:
+        """The columns to copy, and `copied_from`; None if the store does not know these bytes (any more)."""
+        digests, numbers = _index(self.place, self.folder)
+        digest = np.array(bytes.fromhex(sha256)[:_DIGEST_BYTES], dtype=_DIGEST)
+        position = int(np.searchsorted(digests, digest))
+        if position == len(digests) or digests[position] != digest:
+            return None
+        path = self.files[numbers[position]]
+        row = _rows(self.place, path, ("image_id", *self.columns)).get(sha256)
+        if row is None or not self.text_columns:
+            return None if row is None else _renamed(row)
+        texts = _rows(self.place, path.replace("scores/", "texts/", 1), self.text_columns).get(sha256)
+        return None if texts is None else _renamed(row) | texts
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    return {"copied_from" if name == "image_id" else name: value for name, value in row.items()}
+
+
+@lru_cache(maxsize=1)  # a process works on one plan at a time
+def _index(place: Place, folder: str) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
+    """The sorted digests and their files; empty if the planner wrote none."""
+    arrays: list[Any] = []
+    for name, dtype in (("digests", _DIGEST), ("files", "int32")):
+        path = f"{folder}/{KNOWN}/{name}.npy"
+        try:
+            if isinstance(place, LocalPlace):  # the processes of a machine share the pages
+                arrays.append(np.load(place.uri(path), mmap_mode="r"))
+            else:
+                arrays.append(np.load(io.BytesIO(place.read(path))))
+        except FileNotFoundError:
+            arrays.append(np.empty(0, dtype=dtype))
+    return arrays[0], arrays[1]
+
+
+class _FileRows:
+    """The ok rows of a file of scores or texts, by digest."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.drop_columns(["sha256"])
+        self._places = {sha256: place for place, sha256 in enumerate(table["sha256"].to_pylist())}
+
+    def get(self, sha256: str) -> dict[str, Any] | None:
+        place = self._places.get(sha256)
+        return None if place is None else dict(self._table.slice(place, 1).to_pylist()[0])
+
+
+@lru_cache(maxsize=2)  # a moved folder is met in the order of its old rows, so one file at a time is wanted
+def _rows(place: Place, path: str, columns: tuple[str, ...]) -> _FileRows:
+    wanted = list(dict.fromkeys(("sha256", "status", *columns)))
+    try:
+        table = read_parquet(place, path, wanted)
+    except FileNotFoundError:
+        return _FileRows(pa.table({"sha256": pa.array([], pa.string())}))
+    ok = table.filter(pc.equal(table["status"], OK))
+    return _FileRows(ok.select([name for name in wanted if name != "status" or name in columns]))

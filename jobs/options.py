@@ -1,0 +1,117 @@
+"""What several commands of `artimuse` take, each option declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+# As in DecodeOptions; a test keeps them equal, since importing it here would import numpy, Pillow and scipy.
+MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
+DECODER_TIMEOUT_S, DECODER_MEMORY_BYTES = 60.0, 4 * 1024**3
+
+
+def _list_questions() -> NoReturn:
+    from jobs.screens import show_questions
+
+    show_questions()
+    raise typer.Exit()
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder or s3:// prefix of images, a glob, a Parquet manifest (file, folder or glob; also with embedded "
+        "images as on the Hugging Face hub), or a benchmark's test.json.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        metavar="CKPT",
+        help="A local folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, ArtiMuse_TAD66K or "
+        "UniPercept; or owner/name[@revision] on the Hugging Face hub.",
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="artimuse, unipercept, or a TOML file with questions of your own. [default: guessed from the "
+        "checkpoint's name]",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Dtype = Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, float32 on the CPU), float32, bfloat16 or float16.")]
+BatchSize = Annotated[str, typer.Option(help="Images of one forward pass; auto asks the free memory of the device.")]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Where relative paths, and the images of a test.json, start from.", show_default=False
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column of a Parquet manifest that is the id. [default: image_id, else the uri]"),
+]
+UriColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a Parquet manifest with paths or uris. [default: uri]")
+]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Take only the first N rows.", show_default=False)]
+Decode = Annotated[
+    str,
+    typer.Option(
+        help="exact is the published preprocessing; fast shrinks large JPEGs while decoding (2.5 times quicker)."
+    ),
+]
+AllowTruncated = Annotated[
+    bool, typer.Option("--allow-truncated", help="Score files that end too early, grey below the cut.")
+]
+ExifRotate = Annotated[
+    bool, typer.Option("--exif-rotate", help="Turn pictures by their EXIF tag; the published code does not.")
+]
+MaxBytes = Annotated[int, typer.Option(metavar="N", help="Larger files become error rows.")]
+MaxPixels = Annotated[int, typer.Option(metavar="N", help="Larger pictures become error rows.")]
+Texts = Annotated[bool, typer.Option("--texts", help="Also answer the text questions of the protocol.")]
+Attributes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…", help="Only these text questions, by title or column. [default: all]", show_default=False
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Where a text is cut, up to 8192. [default: 512]", show_default=False),
+]
+Sequences = Annotated[
+    str, typer.Option(metavar="N", help="Texts generated at the same time; auto asks the free memory of the device.")
+]
+Questions = Annotated[
+    bool,
+    typer.Option(
+        "--questions",
+        help="List the questions of every protocol and leave.",
+        is_eager=True,
+        callback=lambda asked: _list_questions() if asked else None,
+    ),
+]
+DecoderTimeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Pictures that take longer to decode become error rows.")
+]
+DecoderMemory = Annotated[
+    int, typer.Option(metavar="BYTES", help="Pictures that take more memory to decode become error rows.")
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Images outside this folder or s3:// prefix become error rows.", show_default=False
+    ),
+]
+AllowPrivateHosts = Annotated[
+    bool,
+    typer.Option("--allow-private-hosts", help="Fetch http(s) images from loopback and private addresses too."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
