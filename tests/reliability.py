@@ -27,7 +27,7 @@ from conftest import golden_checkpoint
 from photo_library import make_photos
 from score_job import descendants
 
-PICTURES = 160
+PICTURES = 240
 SHARD_ROWS = 24
 DRIVER = (
     "import sys; from jobs.score import *\n"
@@ -114,17 +114,23 @@ class Trial:
 
 
 def driver_killed(trial: Trial, times: int, chance: random.Random) -> None:
-    for _ in range(times):
+    """At a random second of its start, or after a random number of units more, and a moment."""
+    while trial.count.injected < times:
+        before = len(trial.staged)
         trial.start()
-        end = time.monotonic() + chance.uniform(0.5, 16.0)
-        trial.wait(lambda end=end: time.monotonic() > end)  # type: ignore[misc]
+        if trial.count.injected % 4 == 0:
+            end = time.monotonic() + chance.uniform(0.5, 10.0)
+            trial.wait(partial(_is_later, end))
+        else:
+            trial.wait(partial(_has_staged, trial, before + chance.randint(1, 10)))
+            trial.wait(partial(_is_later, time.monotonic() + chance.uniform(0, 0.3)))
         assert trial.process is not None
-        if trial.process.poll() is not None:  # it had the time to finish: take a part away, so that there is work
-            for path in list((trial.out / "scores").iterdir())[:4]:
+        if trial.process.poll() is None:
+            trial.kill_all()
+            trial.count.injected += 1
+        else:  # it has finished: take a part away, so that there is work
+            for path in sorted((trial.out / "scores").iterdir())[::2]:
                 path.unlink()
-            continue
-        trial.kill_all()
-        trial.count.injected += 1
 
 
 def driver_asked_to_end(trial: Trial, times: int, chance: random.Random) -> None:
@@ -132,7 +138,7 @@ def driver_asked_to_end(trial: Trial, times: int, chance: random.Random) -> None
         before = len(trial.staged)
         trial.start()
         more = chance.randint(1, 4)
-        trial.wait(lambda before=before, more=more: len(trial.staged) >= before + more)  # type: ignore[misc]
+        trial.wait(partial(_has_staged, trial, before + more))
         assert trial.process is not None
         if trial.process.poll() is None:
             trial.kill_all(signal.SIGTERM if turn % 2 else signal.SIGINT)
@@ -144,15 +150,23 @@ def process_killed(step: str, first: int, then: int) -> Callable[[Trial, int, ra
         trial.start()
         assert trial.process is not None
         for turn in range(times):
-            trial.wait(lambda turn=turn: len(trial.staged) >= first + then * turn)  # type: ignore[misc]
+            trial.wait(partial(_has_staged, trial, first + then * turn))
             found: list[int] = []
             trial.wait(partial(_find, trial, step, found))
             if found:
                 os.kill(found[0], signal.SIGKILL)
                 trial.count.injected += 1
-        trial.process.wait()
+        trial.wait(lambda: False)
 
     return inject
+
+
+def _is_later(end_s: float) -> bool:
+    return time.monotonic() > end_s
+
+
+def _has_staged(trial: Trial, units: int) -> bool:
+    return len(trial.staged) >= units
 
 
 def _find(trial: Trial, step: str, found: list[int]) -> bool:
