@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from artimuse_actor.errors import RunError
+
 LEVEL_COUNT = 101
 
 
@@ -102,7 +104,16 @@ def _levels(like: torch.Tensor) -> torch.Tensor:
 
 
 def scores_of(probabilities: torch.Tensor) -> Scores:
-    """Scores from the (N, Q, 101) float32 probabilities of the levels, on the CPU."""
+    """Scores from the (N, Q, 101) float32 probabilities of the levels, on the CPU.
+
+    Raises:
+        RunError: one is no number, which would otherwise stand in a table as the score of an image.
+    """
+    if not probabilities.isfinite().all():
+        raise RunError(
+            "The model's answer is no number: float16 is too narrow for its activations, or its weights are damaged. "
+            "Use --dtype bfloat16 or float32; if it says so again, fetch the checkpoint anew."
+        )
     return Scores(
         score=expected_level(probabilities).numpy(),
         std=level_spread(probabilities).numpy(),

@@ -1,4 +1,4 @@
-"""What a uri names: its scheme, and the local path of one that names a file."""
+"""What a uri names: its scheme, the bucket of an object, the local path of a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def uri_scheme(uri: str) -> str:
     """The scheme of a uri in lower case, `file` for a local path."""
     match = _SCHEME.match(uri)
     return match.group(1).lower() if match else "file"
+
+
+def s3_bucket(uri: str) -> str | None:
+    """The bucket of an s3:// uri; None for any other."""
+    return uri.split("/", 3)[2] if uri_scheme(uri) == "s3" else None
 
 
 def local_path(uri: str) -> str:

@@ -20,6 +20,7 @@ from artimuse_actor.images import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
+from artimuse_actor.uris import s3_bucket
 from jobs.commit import ShardCommitter
 from jobs.counts import Counts
 from jobs.held import RetryErrors
@@ -27,11 +28,12 @@ from jobs.interrupts import terminable
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest import Manifest, ManifestOptions, open_manifest
-from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan, manifest_ids, plan_identity
+from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan, manifest_ids, plan_identity, unit_rows_of
 from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
 from jobs.starts import StartLog
+from jobs.storage import bucket_exists
 from jobs.store import Store
 from jobs.upkeep import heal, keep_only
 from jobs.wanted_texts import WantedTexts
@@ -164,10 +166,12 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
         try:
             with committer:
                 if committer.units:
+                    _refuse_missing_buckets(store, plan, committer.units[0], settings)
                     actor = _actor_config(settings, checkpoint, protocol, store, record.run_id)
                     errors = _score_units(committer, store, plan, settings, actor, record)
             _reconcile(store, plan)
             if settings.prune:  # last, so that moved pictures find the scores of their old places
+                lock.check()
                 record.pruned_rows = keep_only(store, manifest_ids(manifest))
             record.end("finished")
         except BaseException as error:
@@ -297,6 +301,23 @@ def _plan(store: Store, manifest: Manifest, run_id: str, settings: ScoreSettings
     if plan.store_files and any(not shard.texts_only for shard in plan.shards):
         store.write_known_images(plan)
     return plan
+
+
+def _refuse_missing_buckets(store: Store, plan: Plan, unit: tuple[int, int], settings: ScoreSettings) -> None:
+    """Stop before anything starts if none of the buckets is there that the next images should lie in.
+
+    That is a misprint, or another endpoint, and no row's fault. One bucket of several that is gone is an error of its
+    rows: nobody else's row must stop a run.
+    """
+    uris = (uri for uri in unit_rows_of(store.place, plan, *unit)["uri"].to_pylist() if uri)
+    buckets = sorted({bucket for uri in uris if (bucket := s3_bucket(uri))})
+    if settings.fetch.root is not None:  # no other is asked for anything
+        buckets = [bucket for bucket in buckets if bucket == s3_bucket(settings.fetch.root)]
+    if buckets and not any(map(bucket_exists, buckets)):
+        raise RunError(
+            f"There is no bucket {' or '.join(buckets[:3])} where the images of {settings.source} should lie. Correct "
+            "the uris, or AWS_ENDPOINT_URL; then run again."
+        )
 
 
 def _reconcile(store: Store, plan: Plan) -> None:

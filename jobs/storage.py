@@ -295,6 +295,17 @@ def s3_filesystem() -> Any:
     return fsspec.filesystem("s3", use_listings_cache=False)
 
 
+def bucket_exists(bucket: str) -> bool:
+    """Whether a server has a bucket, as far as it tells: it is taken to have one that it lets nobody look at."""
+    try:
+        s3_filesystem().call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError:
+        return False
+    except Exception:  # no access, no connection: for those who read from it to judge
+        return True
+    return True
+
+
 def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file of our own as a table.
 

@@ -219,6 +219,17 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
             assert all(row["overall_gestalt_tokens"] <= 8 for row in described)
             status = run_artimuse("status", "s3://photos/in-out", "--json", environment=environment).stdout
             assert json.loads(status)["reconciled"] is True
+            pq.write_table(pa.table({"uri": [f"s3://nowhere/{n}.jpg" for n in range(3)]}), tmp_path / "lost.parquet")
+            checkpoint = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse")
+            for images, store in (
+                (tmp_path / "lost.parquet", tmp_path / "out"),
+                ("s3://nowhere/in", tmp_path / "out"),
+                ("s3://photos/in", "s3://nowhere/out"),
+            ):
+                done = run_artimuse("score", images, "--out", store, *checkpoint, code=1, environment=environment)
+                assert "nowhere" in done.stderr
+                assert len(done.stderr.splitlines()) == 1, done.stderr
+            assert not (tmp_path / "out" / "scores").exists()
 
 
 def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:

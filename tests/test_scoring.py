@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artimuse_actor.scoring import expected_level, level_probabilities, level_spread
+from artimuse_actor.errors import RunError
+from artimuse_actor.scoring import expected_level, level_probabilities, level_spread, scores_of
 
 
 def test_equal_logits_score_the_middle_with_the_widest_even_spread() -> None:
@@ -41,6 +42,14 @@ def test_bfloat16_logits_are_scored_in_float32() -> None:
     assert scores.dtype == torch.float32
     assert len(scores.unique()) == 50
     torch.testing.assert_close(scores, expected_level(level_probabilities(logits.float())))
+
+
+def test_what_is_no_number_is_no_score() -> None:
+    logits = torch.zeros(2, 1, 101)
+    assert scores_of(level_probabilities(logits)).score.shape == (2, 1)
+    logits[1, 0, 7] = torch.inf  # as an activation that overflows in float16 makes
+    with pytest.raises(RunError, match="--dtype bfloat16"):
+        scores_of(level_probabilities(logits))
 
 
 def test_a_wrong_number_of_levels_is_refused() -> None:
