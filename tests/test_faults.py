@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import golden_checkpoint
 from photo_library import make_photos
-from score_job import ARTIMUSE, descendants, has_files, run_artimuse, run_score, table_rows
+from score_job import ARTIMUSE, descendants, has_files, run_artimuse, table_rows
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -59,15 +59,10 @@ def _ray_processes(of: int, name: str) -> Iterator[int]:
             yield pid
 
 
-@pytest.mark.parametrize(
-    ("step", "moments"), [("UnitLoader", (0, 0)), ("ArtiMuseActor", (1, 8))], ids=["loader", "actor"]
-)
-def test_a_process_that_dies_in_the_middle_is_replaced_and_the_run_goes_on(
-    tmp_path: Path, step: str, moments: tuple[int, int]
-) -> None:
+def test_processes_that_die_in_the_middle_are_replaced_and_the_run_goes_on(tmp_path: Path) -> None:
     names, out = make_photos(tmp_path / "photos", 160), tmp_path / "out"
     process = _start(tmp_path / "photos", out, tmp_path / "log")
-    for staged in moments:  # loaders run ahead, and are done early
+    for step, staged in (("UnitLoader", 0), ("ArtiMuseActor", 1), ("ArtiMuseActor", 8)):  # loaders are done early
         _wait(process, partial(_has_staged, out, staged))
         victims: list[int] = []
         _wait(process, partial(_found, victims, process.pid, step))
@@ -135,8 +130,6 @@ def test_a_model_that_cannot_start_is_tried_a_few_times_and_the_node_is_named(
     assert len(done.stderr.splitlines()) < 4
     assert 3 <= len(starts.read_text().splitlines()) <= 16
     assert not (tmp_path / "out" / "scores").exists()
-    run_score(tmp_path / "photos", tmp_path / "out")
-    assert len(table_rows(tmp_path / "out")) == 5
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -185,19 +178,19 @@ def test_a_second_run_is_refused_and_names_the_first_and_a_dead_ones_lock_is_tak
     assert sorted(table_rows(out)) == names
 
 
-@pytest.mark.parametrize("size", ["64k", "100k"])
-def test_a_full_disk_stops_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Path, size: str) -> None:
+def test_a_full_disk_stops_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Path) -> None:
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs"], capture_output=True, check=False).returncode:
         pytest.skip("a small disk can be made by root only")
     names, small = make_photos(tmp_path / "photos", 40), tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", small], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        done = run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, code=1)
-        assert re.search(r"StoreError: .*No space left on device", done.stderr)
-        assert len(done.stderr.splitlines()) < 4
-        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        for size in ("100k", "64m"):  # it is full at one place, then at another one, and then there is room
+            done = run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, code=1)
+            assert re.search(r"StoreError: .*No space left on device", done.stderr)
+            assert len(done.stderr.splitlines()) < 4
+            subprocess.run(["mount", "-o", f"remount,size={size}", small], check=True)
         run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS)
         assert sorted(table_rows(small / "out")) == names
     finally:
