@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import Qwen2Tokenizer
 
-from artimuse_actor.errors import CheckpointError
+from artimuse_actor.errors import CheckpointError, one_line
 from artimuse_actor.protocols import (
     IMAGE_CONTEXT,
     IMAGE_END,
@@ -47,7 +47,7 @@ def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
     try:
         tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exceptions for malformed files
-        raise CheckpointError(f"{folder}: the tokenizer files cannot be read: {error}") from error
+        raise CheckpointError(f"{folder}: the tokenizer files cannot be read: {one_line(str(error))}.") from error
     for token in (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END):
         if tokenizer.encode(token, add_special_tokens=False) != [_token_id(tokenizer, token)]:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What a uri names: its scheme, the bucket of an object, the local path of a file."""
+"""What a uri names: its scheme, the bucket of an object, the local path of a file; and how it is shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import re
 from urllib.parse import unquote_to_bytes
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
+# What S3, Google, Azure, CloudFront and OSS sign with, and what others call their secrets.
+_SIGNATURE = re.compile(
+    r"(?i)([?&](?:x-(?:amz|goog|oss)-[\w-]+|(?:aws|oss)?access_?key_?id|googleaccessid|key-pair-id|policy|expires|"
+    r"(?:security-?|access_?|auth_?)?token|sign(?:ature)?|sig|api_?key|auth|secret|password|passwd)=)[^&\s#'\"]+"
+)
 
 
 def uri_scheme(uri: str) -> str:
@@ -18,6 +24,13 @@ def uri_scheme(uri: str) -> str:
 def s3_bucket(uri: str) -> str | None:
     """The bucket of an s3:// uri; None for any other."""
     return uri.split("/", 3)[2] if uri_scheme(uri) == "s3" else None
+
+
+def without_secrets(text: str) -> str:
+    """A uri, or a text with some in it, without passwords and signatures; the rest of a query stays: it is a name."""
+    if "://" not in text:
+        return text
+    return _SIGNATURE.sub(r"\1…", _PASSWORD.sub("…@", text))
 
 
 def local_path(uri: str) -> str:

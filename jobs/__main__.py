@@ -360,7 +360,9 @@ def _with_all_errors(arguments: list[str]) -> list[str]:
 def _fail(error: ArtiMuseError) -> int:
     if os.environ.get("ARTIMUSE_DEBUG"):
         raise error
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    from artimuse_actor.uris import without_secrets
+
+    print(f"{type(error).__name__}: {without_secrets(str(error))}", file=sys.stderr)
     return error.exit_code
 
 

@@ -23,6 +23,7 @@ from artimuse_actor.decoder_limits import can_limit_this_process, decode_within_
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch import FetchOptions, fetch_many
 from artimuse_actor.images import IMAGE_SIZE, DecodedImage, DecodeOptions, Pixels
+from artimuse_actor.uris import without_secrets
 from jobs.copies import KnownRows
 from jobs.plan import Plan, unit_rows_of
 from jobs.storage import Place, s3_filesystem
@@ -63,7 +64,8 @@ class UnitLoader:
             decode = here.decode if is_first and can_limit_this_process() else child.decode
             for index, data in enumerate(fetch_many(_sources(rows), self.fetching)):
                 about = self._load(data, decode, not rows[index]["texts_only"], into=pixels[index])
-                keys = {name: rows[index][name] for name in ("image_id", "uri", "version", "texts_only")}
+                keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
+                keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
                 loaded.append({"shard": shard, "unit": number, **keys, **about})
         self.place.delete(attempt)
         columns = pa.Table.from_pylist(loaded, schema=scored_unit(self.answers))
@@ -133,7 +135,7 @@ def _error(error: ImageError) -> dict[str, Any]:
     return {
         "status": ERROR,
         "error_type": error.error_type,
-        "error_message": error.message,
+        "error_message": without_secrets(error.message),
         "retryable": error.retryable,
     }
 

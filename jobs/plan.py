@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ManifestError
+from artimuse_actor.uris import without_secrets
 from jobs.held import RETRY, TEXTS, HeldRows, RetryErrors
 from jobs.ids import IdIndex, hash_strings
 from jobs.manifest import Manifest
@@ -65,7 +66,7 @@ class Plan:
 
     Attributes:
         plan_id: id of the run that made it.
-        source: as the user gave it.
+        source: as the user gave it, without secrets.
         identity: digest of the manifest's rows.
         manifest_rows: rows of the manifest.
         held_rows: of these, how many the store had already.
@@ -176,6 +177,8 @@ def make_plan(
         for batch in manifest.batches():
             rows = batch.rows.select(IMAGE_ROWS.names)
             ids = hash_strings(rows["image_id"])
+            if len(np.unique(ids[:, 0])) < len(ids):  # at once, not after a billion rows
+                _refuse_doubles([ids], [(batch.file, batch.first_row)])
             hashes.append(ids)
             starts_of_batches.append((batch.file, batch.first_row))
             manifest_rows += rows.num_rows
@@ -207,7 +210,7 @@ def make_plan(
         raise
     plan = Plan(
         plan_id=plan_id,
-        source=manifest.source,
+        source=without_secrets(manifest.source),
         identity=plan_identity(manifest, retry),
         manifest_rows=manifest_rows,
         held_rows=held_rows,

@@ -12,25 +12,17 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from artimuse_actor.uris import without_secrets
 from jobs.storage import Place
 from jobs.version import CODE_VERSION
 from schemas.fingerprint import Fingerprint
 
 _PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "safetensors", "tokenizers")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY = re.compile(r"(?<=\?)\S+")
 
 
 def new_run_id() -> str:
     """An id that sorts by time, such as 20261123-140312-9f2c."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def without_secrets(text: str) -> str:
-    """A url without user, password and query, where credentials and signatures stand."""
-    if "://" not in text:
-        return text
-    return _QUERY.sub("…", _CREDENTIALS.sub("…@", text))
 
 
 @dataclass

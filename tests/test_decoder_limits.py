@@ -87,7 +87,7 @@ def test_limits_are_gone_when_a_picture_is_decoded_or_refused() -> None:
 
 def test_a_limit_of_the_process_itself_is_kept() -> None:
     error_type, limit = in_a_process_of_its_own(
-        "from artimuse_actor.decoder_limits import _private_bytes\n"
+        "from artimuse_actor.memory_limit import _private_bytes\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (_private_bytes() + (30 << 20), resource.RLIM_INFINITY))\n"
         "data = b'P6 5000 5000 255\\n' + bytes(10_000_000)\n"
         "try: decode_within_limits(data, DecodeOptions(allow_truncated=True))\n"

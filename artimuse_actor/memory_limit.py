@@ -1,0 +1,52 @@
+"""A limit on the memory of this process for as long as something untrusted is read.
+
+The kernel refuses to let the private memory of the process grow further, which a decoder, Arrow or Python meets as a
+failed allocation. Shared memory, such as Ray's object store, is not counted. Only Linux does this; elsewhere there is
+no limit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+
+@contextmanager
+def memory_limit(limit_bytes: int) -> Iterator[Callable[[], bool]]:
+    """Refuse memory beyond what the process has now and so many bytes.
+
+    Yields:
+        What tells whether any was refused to this thread.
+    """
+    if sys.platform != "linux":
+        yield lambda: False
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [_private_bytes() + limit_bytes, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    number = _c_library().__errno_location().contents  # of this thread
+    number.value = 0
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield lambda: number.value == errno.ENOMEM  # set by what fails, and left alone by what succeeds
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _private_bytes() -> int:
+    """What the process has of the memory that the limit is about."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> Any:
+    library = ctypes.CDLL(None)
+    library.__errno_location.restype = ctypes.POINTER(ctypes.c_int)
+    return library

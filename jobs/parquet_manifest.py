@@ -1,0 +1,211 @@
+"""A manifest in Parquet files, with uris or with embedded images, streamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artimuse_actor.errors import ManifestError, one_line
+from artimuse_actor.uris import without_secrets
+from jobs.listing import ListedFile
+from jobs.manifest_batch import ROWS, ManifestBatch, ManifestOptions, absolute
+from jobs.user_files import BATCH_ROWS, limited, open_parquet
+
+MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: the longest signed urls take a tenth
+_BYTES_A_ROW: Final = 64  # two hashes, kept twice and sorted
+
+
+@dataclass
+class ParquetManifest:
+    """A manifest in Parquet files, read as it is asked for."""
+
+    source: str
+    files: list[ListedFile]
+    options: ManifestOptions
+    notes: list[str] = field(default_factory=list)
+
+    def identity(self) -> str:
+        """See `Manifest`: here it is the files' names, sizes and times that change, and how they are read."""
+        # Relative paths start from the current folder.
+        listing = [[file.path, file.size_bytes, file.version] for file in self.files]
+        return hashlib.sha256(json.dumps([listing, os.getcwd(), asdict(self.options)]).encode()).hexdigest()
+
+    def batches(self) -> Iterator[ManifestBatch]:
+        """See `Manifest`."""
+        rows = 0
+        for file in self.files:
+            with open_parquet(file.path) as parquet:
+                rows += parquet.metadata.num_rows
+                _refuse_too_many(file.path, rows)
+                yield from limited(self._file_batches(file, parquet))
+
+    def _file_batches(self, file: ListedFile, parquet: Any) -> Iterator[ManifestBatch]:
+        reader = _ColumnReader(file, parquet.schema_arrow, self.options)
+        first_row = 0
+        for group in range(parquet.num_row_groups):
+            row_in_group = 0
+            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=reader.columns):
+                rows = reader.rows(pa.table(batch), first_row, group, row_in_group)
+                yield ManifestBatch(rows, file.path, first_row)
+                first_row += batch.num_rows
+                row_in_group += batch.num_rows
+
+
+def _refuse_too_many(path: str, rows: int) -> None:
+    """A few bytes of a compressed file can stand for billions of rows."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if rows * _BYTES_A_ROW > memory_bytes:
+        raise ManifestError(
+            f"{path}: makes {rows:,} rows; to plan them takes {_BYTES_A_ROW} bytes of memory each, and this machine "
+            f"has {memory_bytes:,}. No image was read. Score the files of this manifest one after the other."
+        )
+
+
+class _ColumnReader:
+    """Which columns of one Parquet file are the id, the uri and so on; checks them and renames them."""
+
+    def __init__(self, file: ListedFile, schema: pa.Schema, options: ManifestOptions) -> None:
+        self.path = path = file.path
+        self.file = file
+        if doubled := [name for name in set(schema.names) if schema.names.count(name) > 1]:
+            raise ManifestError(f"{path}: has two columns of the name {doubled[0]!r}. Rename one of them.")
+        self.options = options
+        self.uri = self._pick(schema, options.uri_column, "uri")
+        image = schema.field("image") if "image" in schema.names else None
+        if self.uri is None and image is not None and _is_string(image.type):
+            self.uri = "image"
+        self.embedded = image is not None and _is_image(image.type)
+        if self.uri is None and not self.embedded:
+            raise ManifestError(
+                f"{path}: has neither a column `uri` nor an `image` of bytes (it has {', '.join(schema.names[:20])}). "
+                "Name the column of paths with --uri-column."
+            )
+        self.id = self._pick(schema, options.id_column, "image_id")
+        self.version = self._pick(schema, None, "version")
+        self.gt_score = "gt_score" if "gt_score" in schema.names else None
+        if self.gt_score and not _is_number(schema.field("gt_score").type):
+            raise ManifestError(f"{path}: `gt_score` is of type {schema.field('gt_score').type}; it must be a number.")
+        # Without any other column the first leaf stands in, to count the rows.
+        named = [name for name in (self.id, self.uri, self.version, self.gt_score) if name]
+        self.columns = list(dict.fromkeys(named)) or [_smallest_leaf(schema)]
+
+    def rows(self, table: pa.Table, first_row: int, group: int, row_in_group: int) -> pa.Table:
+        count = table.num_rows
+        uri = self._strings(table, self.uri, first_row) if self.uri else pa.nulls(count, pa.string())
+        if not self.embedded and self.uri:
+            self._no_null(uri, self.uri, first_row)
+        if self.id:
+            image_id = self._strings(table, self.id, first_row)
+            self._no_null(image_id, self.id, first_row)
+        elif uri.null_count:
+            rows = [f"{self.file.image_id}#{row}" for row in range(first_row, first_row + count)]
+            image_id = pc.coalesce(_without_secrets(uri), pa.array(rows, pa.string()))
+        else:
+            image_id = _without_secrets(uri)
+        here = pc.is_null(uri)
+        version = self._strings(table, self.version, first_row) if self.version else pa.nulls(count, pa.string())
+        if not self.version:
+            # An embedded image may have changed whenever the file around it did.
+            version = pc.if_else(here, pa.scalar(self.file.version, pa.string()), version)
+        none = pa.nulls(count, pa.int32())
+        numbers = pa.array(range(row_in_group, row_in_group + count), pa.int32())
+        return pa.table(
+            [
+                image_id,
+                absolute(uri, self.options.images),
+                version,
+                pc.if_else(here, self.path, pa.nulls(count, pa.string())).dictionary_encode(),
+                pc.if_else(here, pa.scalar(group, pa.int32()), none),
+                pc.if_else(here, numbers, none),
+                table[self.gt_score].cast(pa.float64()) if self.gt_score else pa.nulls(count, pa.float64()),
+            ],
+            schema=ROWS,
+        )
+
+    def _pick(self, schema: pa.Schema, asked: str | None, default: str) -> str | None:
+        name = asked or default
+        if name not in schema.names:
+            if asked:
+                raise ManifestError(f"{self.path}: has no column {asked!r} (it has {', '.join(schema.names[:20])}).")
+            return None
+        kind = schema.field(name).type
+        if not _is_string(kind):
+            raise ManifestError(
+                f"{self.path}: `{name}` is of type {kind}; it must be a string. No image was read. "
+                "Cast it, then run again."
+            )
+        return name
+
+    def _strings(self, table: pa.Table, name: str, first_row: int) -> pa.Array:
+        try:
+            strings = table[name].cast(pa.string()).combine_chunks()
+            strings.validate(full=True)  # nobody else looks whether it is UTF-8, before it is too late
+        except pa.ArrowInvalid as error:
+            row = first_row + next((index for index, raw in enumerate(_raw(table[name])) if not _is_utf8(raw)), 0)
+            raise ManifestError(
+                f"{self.path}, row {row}: `{name}` cannot be read as text: {one_line(str(error))}. No image was read. "
+                "Write it anew as UTF-8, then run again."
+            ) from error
+        lengths = pc.binary_length(strings)
+        if (pc.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:
+            row = first_row + pc.index(pc.greater(lengths, MAX_TEXT_BYTES), True).as_py()
+            raise ManifestError(
+                f"{self.path}, row {row}: `{name}` is longer than {MAX_TEXT_BYTES:,} bytes. No image was read. "
+                "Fix or drop the row, then run again."
+            )
+        return strings
+
+    def _no_null(self, values: pa.Array, name: str, first_row: int) -> None:
+        if values.null_count:
+            row = first_row + pc.index(pc.is_null(values), True).as_py()
+            raise ManifestError(
+                f"{self.path}, row {row}: `{name}` is null. No image was read. Fix or drop the row, then run again."
+            )
+
+
+def _raw(strings: pa.ChunkedArray) -> list[bytes | None]:
+    kind = strings.type.value_type if pa.types.is_dictionary(strings.type) else strings.type
+    values: list[bytes | None] = strings.cast(kind).cast(pa.large_binary()).to_pylist()
+    return values
+
+
+def _is_utf8(raw: bytes | None) -> bool:
+    try:
+        return raw is None or raw.decode() is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def _without_secrets(uris: pa.Array) -> pa.Array:
+    """As ids: a picture whose url is signed anew every night is the same picture."""
+    if not pc.any(pc.match_substring_regex(uris, "://.*[@?]")).as_py():
+        return uris
+    return pa.array([None if uri is None else without_secrets(uri) for uri in uris.to_pylist()], pa.string())
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_image(kind.field(kind.get_field_index("bytes")).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _smallest_leaf(schema: pa.Schema) -> str:
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type) and not _is_image(field.type)]
+    return plain[0] if plain else "image.path" if pa.types.is_struct(schema.field("image").type) else "image"

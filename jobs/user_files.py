@@ -1,0 +1,62 @@
+"""Files of the user's, on a disk or on S3, opened to be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Final, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artimuse_actor.errors import ManifestError, one_line
+from artimuse_actor.memory_limit import memory_limit
+from jobs.storage import s3_filesystem
+
+BATCH_ROWS: Final = 65_536
+_BATCH_BYTES: Final = 2 * 1024**3
+_T = TypeVar("_T")
+
+
+def is_hidden(relative: str) -> bool:
+    """Whether dataset readers pass over a file: work in progress of a store, for one."""
+    return any(part.startswith(("_", ".")) for part in relative.split("/"))
+
+
+def names_parquet(path: str) -> bool:
+    """Whether a file is called like a Parquet file."""
+    return path.lower().endswith((".parquet", ".parq"))
+
+
+def open_source(path: str) -> IO[bytes]:
+    """A local path, file:// or s3:// uri as a file."""
+    if path.startswith("s3://"):
+        file: IO[bytes] = s3_filesystem().open(path, "rb")
+        return file
+    return open(os.path.expanduser(path.removeprefix("file://")), "rb")
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[Any]:
+    """A Parquet file (`pyarrow.parquet.ParquetFile`); whatever is wrong with it, also later, is a ManifestError."""
+    try:
+        with open_source(path) as file, pq.ParquetFile(file, pre_buffer=True) as parquet:
+            yield parquet
+    except MemoryError as error:  # Arrow's is one too
+        raise ManifestError(
+            f"{path}: reading {BATCH_ROWS:,} of its rows takes more than {_BATCH_BYTES:,} bytes of memory. "
+            "No image was read. Write it anew with smaller values and row groups."
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(f"{path}: cannot be read as Parquet: {one_line(str(error))}.") from error
+
+
+def limited(batches: Iterator[_T]) -> Iterator[_T]:
+    """The same, within a limit on memory: a few bytes of a compressed file can stand for terabytes."""
+    while True:
+        with memory_limit(_BATCH_BYTES):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
