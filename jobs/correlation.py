@@ -1,0 +1,160 @@
+"""SRCC, PLCC, KRCC and the linear mapping of pairs, and the reasons why one may not be defined.
+
+The values are scipy's. What scipy answers with a warning and NaN is asked for beforehand, and has a sentence instead.
+Rank metrics accept infinities; what is computed with sums does not.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+_LARGEST: Final = 1e100  # squares, and sums of them over any number of pairs, stay finite
+_SMALLEST_SPREAD: Final = 1e-12  # of the largest number: below, rounding decides; scipy warns at 1e-13
+
+
+def without_nulls(*columns: Floats) -> tuple[list[Floats], int]:
+    """Keep the rows that have a value in every column.
+
+    Args:
+        columns: (N,) each; NaN is null.
+
+    Returns:
+        The columns, (n,) float64 each, and the number of rows left out.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+    whole = np.ones(len(columns[0]), bool)
+    for column in columns:
+        if column.shape != whole.shape:
+            raise ValueError(f"columns of one length expected, not {[len(column) for column in columns]}")
+        whole &= ~np.isnan(column)
+    return [np.asarray(column[whole], np.float64) for column in columns], int(len(whole) - whole.sum())
+
+
+class Extent:
+    """How many pairs there are and what lies at their ends, part by part: whether anything can be computed."""
+
+    def __init__(self) -> None:
+        """Begin without pairs."""
+        self.n = 0
+        self._ends = {"scores": (np.inf, -np.inf), "ground truth values": (np.inf, -np.inf)}
+
+    @classmethod
+    def of(cls, scores: Floats, truths: Floats) -> Extent:
+        """Of these pairs alone."""
+        extent = cls()
+        extent.add(scores, truths)
+        return extent
+
+    def add(self, scores: Floats, truths: Floats) -> None:
+        """Take in more pairs, (n,) each, no NaN."""
+        self.n += len(scores)
+        for (name, (low, high)), values in zip(self._ends.items(), (scores, truths), strict=True):
+            self._ends[name] = float(values.min(initial=low)), float(values.max(initial=high))
+
+    @property
+    def infinite(self) -> bool:
+        """Whether a number is infinite, or so large that its square nearly is."""
+        return any(low < -_LARGEST or high > _LARGEST for low, high in self._ends.values())
+
+    @property
+    def rank_problem(self) -> str | None:
+        """Why the pairs have no rank correlation: a sentence, or None."""
+        if self.n < 2:
+            return "There is only one pair." if self.n else "There are no pairs."
+        for name, (low, high) in self._ends.items():
+            if low == high:
+                return f"All {name} are equal."
+        return None
+
+    @property
+    def number_problem(self) -> str | None:
+        """Why nothing can be computed with the numbers: a sentence, or None."""
+        if problem := self.rank_problem:
+            return problem
+        for name, (low, high) in self._ends.items():
+            if (largest := max(-low, high)) > _LARGEST:
+                return f"One of the {name} is infinite{'' if np.isinf(largest) else ', or nearly so'}."
+            if high - low < max(_SMALLEST_SPREAD * largest, 1 / _LARGEST):
+                return f"All {name} are equal but for rounding."
+        return None
+
+
+def srcc(scores: Floats, truths: Floats) -> float:
+    """Spearman's correlation; see `Extent.rank_problem`."""
+    return float(stats.spearmanr(scores, truths).statistic)
+
+
+def krcc(scores: Floats, truths: Floats) -> float:
+    """Kendall's tau-b, counted exactly in n log n; see `Extent.rank_problem`."""
+    return float(stats.kendalltau(scores, truths).statistic)
+
+
+def plcc(scores: Floats, truths: Floats) -> float:
+    """Pearson's correlation; see `Extent.number_problem`."""
+    return float(stats.pearsonr(scores, truths).statistic)
+
+
+class Line(NamedTuple):
+    """The linear mapping of scores onto the truth's scale with the least squared error."""
+
+    slope: float
+    intercept: float
+
+    def residuals(self, scores: Floats, truths: Floats) -> Floats:
+        """(n,): what the mapping leaves of the truth, in its units."""
+        return truths - (self.slope * scores + self.intercept)
+
+
+class Moments:
+    """Means and centred second moments of pairs, part by part.
+
+    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+
+    def __init__(self) -> None:
+        """Begin without pairs."""
+        self.n = 0
+        self.mean_x = self.mean_y = self.sum_xx = self.sum_yy = self.sum_xy = 0.0
+
+    @classmethod
+    def of(cls, x: Floats, y: Floats) -> Moments:
+        """Of these pairs alone."""
+        moments = cls()
+        moments.add(x, y)
+        return moments
+
+    def add(self, x: Floats, y: Floats) -> None:
+        """Take in more pairs, at least one."""
+        count = len(x)
+        mean_x, mean_y = float(x.mean()), float(y.mean())
+        x, y = x - mean_x, y - mean_y
+        step_x, step_y = mean_x - self.mean_x, mean_y - self.mean_y
+        total = self.n + count
+        between = self.n * count / total
+        # Not a dot product: that is shared among threads, and rounds as their number wants.
+        self.sum_xx += float((x * x).sum()) + step_x**2 * between
+        self.sum_yy += float((y * y).sum()) + step_y**2 * between
+        self.sum_xy += float((x * y).sum()) + step_x * step_y * between
+        self.mean_x += step_x * count / total
+        self.mean_y += step_y * count / total
+        self.n = total
+
+    @property
+    def correlation(self) -> float:
+        """Pearson's; NaN where one side does not vary."""
+        scale = self.sum_xx**0.5 * self.sum_yy**0.5
+        return min(1.0, max(-1.0, self.sum_xy / scale)) if scale else float("nan")
+
+    @property
+    def line(self) -> Line:
+        """The least-squares line; x must vary."""
+        slope = self.sum_xy / self.sum_xx
+        return Line(slope, self.mean_y - slope * self.mean_x)
