@@ -63,6 +63,14 @@ class ManifestError(ArtiMuseError):
     """A source of images that cannot be read as a manifest."""
 
 
+class GroundTruthError(ArtiMuseError):
+    """Ground truth that cannot be read, or that does not go with the scores."""
+
+
+class GateFailed(ArtiMuseError):  # noqa: N818 (what happened reads better than "error")
+    """A metric that misses what `--gate` asks of it."""
+
+
 class StoreError(ArtiMuseError):
     """An output folder that cannot be read or written."""
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from artimuse_actor.errors import ArtiMuseError, UsageError
+from jobs.evaluate_commands import benchmark, evaluate
 from jobs.options import (
     DECODER_MEMORY_BYTES,
     DECODER_TIMEOUT_S,
@@ -45,6 +46,8 @@ from jobs.options import (
     Source,
     Texts,
     UriColumn,
+    count_or_auto,
+    example,
 )
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
@@ -52,11 +55,6 @@ from jobs.options import (
 
 # typer carries a click of its own; this is the public way to the base of its errors.
 _ClickException: Any = typer.BadParameter.__mro__[2]
-
-
-def _example(*commands: str) -> str:
-    """Lines to the letter (click folds others) below the options."""
-    return "\b\nexample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -73,7 +71,7 @@ app = typer.Typer(
 )
 
 
-@app.callback(epilog=_example("artimuse demo"))
+@app.callback(epilog=example("artimuse demo"))
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
     """Score image collections for aesthetics with the published ArtiMuse checkpoints."""
     if debug:
@@ -81,7 +79,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "artimuse score photos --checkpoint ArtiMuse --out scored",
         "artimuse score s3://photos/manifest --checkpoint ArtiMuse_AVA --out s3://photos/scores",
         "artimuse score photos --out scored --texts --attributes 'Composition & Design,Technical Execution'",
@@ -169,12 +167,12 @@ def score(
         protocol=protocol,
         device=device,
         dtype=dtype,
-        batch_size=_count_or_auto("--batch-size", batch_size),
+        batch_size=count_or_auto("--batch-size", batch_size),
         unit_size=unit_size,
         actors=actors,
         keep_distribution=keep_distribution,
         texts=_wanted_texts(texts, attributes, max_new_tokens),
-        sequences=_count_or_auto("--sequences", sequences),
+        sequences=count_or_auto("--sequences", sequences),
         retry=_retry_errors(retry_errors),
         prune=prune,
         address=address,
@@ -187,7 +185,7 @@ def score(
 
 
 @app.command(
-    epilog=_example("artimuse manifest test_datasets/AVA/test.json --images test_datasets/AVA/images --out ava.parquet")
+    epilog=example("artimuse manifest test_datasets/AVA/test.json --images test_datasets/AVA/images --out ava.parquet")
 )
 def manifest(
     source: Source,
@@ -211,7 +209,7 @@ def manifest(
     print(f"{out}: {rows:,} images. Next: artimuse score {shlex.quote(out)} --out scored")
 
 
-@app.command(epilog=_example("artimuse status scored --json"))
+@app.command(epilog=example("artimuse status scored --json"))
 def status(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
     as_json: AsJson = False,
@@ -230,7 +228,22 @@ def status(
         show_status(found)
 
 
-@app.command(epilog=_example("artimuse compact scored --out scored-2026"))
+app.command(
+    epilog=example(
+        "artimuse evaluate ava --ground-truth test_datasets/AVA/test.json",
+        "artimuse evaluate scored --ground-truth ratings.csv --on file_name --truth-column mos --by category",
+        'artimuse evaluate ava --gate "srcc>=0.80" --require-complete --plots ava.svg',
+    )
+)(evaluate)
+app.command(
+    epilog=example(
+        "artimuse benchmark AVA --root test_datasets --checkpoint ArtiMuse_AVA --out benchmarks",
+        "artimuse benchmark all --root . --checkpoint ArtiMuse --checkpoint UniPercept --out benchmarks --markdown",
+    )
+)(benchmark)
+
+
+@app.command(epilog=example("artimuse compact scored --out scored-2026"))
 def compact(
     store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
     out: Annotated[str, typer.Option(metavar="NEW", help="Folder or s3:// prefix to make.", show_default=False)],
@@ -245,7 +258,7 @@ def compact(
     print(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")
 
 
-@app.command(epilog=_example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))
+@app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))
 def image(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Paths or uris.", show_default=False)],
     checkpoint: Checkpoint = "ArtiMuse",
@@ -281,9 +294,9 @@ def image(
         protocol=protocol,
         device=device,
         dtype=dtype,
-        batch_size=_count_or_auto("--batch-size", batch_size),
+        batch_size=count_or_auto("--batch-size", batch_size),
         texts=_wanted_texts(texts, attributes, max_new_tokens),
-        sequences=_count_or_auto("--sequences", sequences),
+        sequences=count_or_auto("--sequences", sequences),
         options=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
     )
@@ -298,7 +311,7 @@ def image(
         raise typer.Exit(1)
 
 
-@app.command(epilog=_example("artimuse demo --out artimuse-demo"))
+@app.command(epilog=example("artimuse demo --out artimuse-demo"))
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("artimuse-demo"),
 ) -> None:
@@ -309,14 +322,6 @@ def demo(
     from jobs.demo.run import run_demo
 
     run_demo(out)
-
-
-def _count_or_auto(option: str, text: str) -> Any:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{option} takes a whole number from 1 or auto, not {text!r}.")
-    return int(text)
 
 
 def _wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None) -> Any:

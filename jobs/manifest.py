@@ -25,7 +25,7 @@ from jobs.manifest_batch import Manifest as Manifest
 from jobs.manifest_batch import ManifestOptions as ManifestOptions
 from jobs.parquet_manifest import ParquetManifest
 from jobs.storage import s3_filesystem
-from jobs.user_files import BATCH_ROWS, is_hidden, names_parquet, open_source
+from jobs.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source
 from schemas.manifest import MANIFEST
 
 _MAX_POINTS: Final = 10**15
@@ -173,7 +173,7 @@ def _read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
     rows: dict[str, tuple[str, str | None, float | None]] = {}
     for number, entry in enumerate(entries):
         image = entry.get("image") if isinstance(entry, dict) else None
-        if not isinstance(image, str) or not image or not _is_unicode(image):
+        if not isinstance(image, str) or not image or not is_unicode(image):
             raise ManifestError(f"{source}, entry {number}: has no `image` that names a file. No image was read.")
         truth = entry.get("gt_score")
         if truth is not None and (isinstance(truth, bool) or not isinstance(truth, int | float)):
@@ -193,8 +193,3 @@ def _images_beside(source: str) -> str:
     folder = os.path.dirname(source) if source.startswith("s3://") else os.path.dirname(os.path.abspath(source))
     beside = f"{folder}/images"
     return beside if source.startswith("s3://") or os.path.isdir(beside) else folder
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a string is without lone surrogates, which JSON allows and no file format stores."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

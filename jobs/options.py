@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+
+from artimuse_actor.errors import UsageError
 
 # As in DecodeOptions; a test keeps them equal, since importing it here would import numpy, Pillow and scipy.
 MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
 DECODER_TIMEOUT_S, DECODER_MEMORY_BYTES = 60.0, 4 * 1024**3
+
+
+def example(*commands: str) -> str:
+    """Lines to the letter (click folds others) below the options."""
+    return "\b\nexample:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def count_or_auto(option: str, text: str) -> Any:
+    """A whole number from 1, or `auto`.
+
+    Raises:
+        UsageError: it is neither; the message names the option.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{option} takes a whole number from 1 or auto, not {text!r}.")
+    return int(text)
 
 
 def _list_questions() -> NoReturn:

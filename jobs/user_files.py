@@ -24,6 +24,11 @@ def is_hidden(relative: str) -> bool:
     return any(part.startswith(("_", ".")) for part in relative.split("/"))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a string is without lone surrogates, which JSON allows and no file format stores."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def names_parquet(path: str) -> bool:
     """Whether a file is called like a Parquet file."""
     return path.lower().endswith((".parquet", ".parq"))

@@ -10,17 +10,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from scipy import stats
-
 from artimuse_actor.errors import UsageError
 from jobs.demo.pictures import make_picture
+from jobs.evaluate import evaluate_store
 from jobs.manifest import ManifestOptions
 from jobs.score import ScoreSettings, score
 from jobs.screens import show_score
-from schemas.scores import OK
 
 CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
 PICTURES: Final = 60
@@ -51,10 +46,14 @@ def run_demo(folder: Path) -> float:
         device="cpu",
         protocol="artimuse",
     )
-    result = score(settings, {"command": "demo"})
+    result = score(settings, {"command": "demo", "source": str(truth_file), "images": str(folder / "images")})
     show_score(result, settings)
-    srcc, rated = compare(truth_file, out)
-    print(f"SRCC against the ground truth: {srcc:.3f} on {rated} pictures the checkpoint has never seen.")
+    srcc = evaluate_store(str(out), str(truth_file)).agreement.srcc
+    assert srcc.value is not None
+    print(
+        f"SRCC against the ground truth: {srcc.value:.3f} on {result.counts.ok} pictures the checkpoint has never seen "
+        f"(95% interval {srcc.low:.3f} to {srcc.high:.3f})."
+    )
     programs = _programs()
     print(
         f"""
@@ -62,11 +61,12 @@ Look at
   {folder}/images        the pictures, and {result.counts.failed} broken files among them
   {folder}/scored/scores one Parquet table, a row for each file:
       {programs}python -c "import pyarrow.dataset as d; print(d.dataset('{out}/scores').to_table().to_pandas())"
+  {programs}artimuse evaluate {out} --plots {folder}/agreement.svg
 Then, with a GPU and your own photos:
   {programs}artimuse score ~/Pictures --checkpoint ArtiMuse --out scored
   {programs}artimuse status scored"""
     )
-    return srcc
+    return srcc.value
 
 
 def _programs() -> str:
@@ -94,12 +94,3 @@ def make_library(folder: Path) -> None:
     temporary = folder / "test.json.tmp"
     temporary.write_text(json.dumps([{"image": name, "gt_score": points} for name, points in truth], indent=1))
     os.replace(temporary, folder / "test.json")
-
-
-def compare(truth_file: Path, out: Path) -> tuple[float, int]:
-    """SRCC of a store's scores against a `test.json`, and the number of pictures that have both."""
-    truth = pa.Table.from_pylist(json.loads(truth_file.read_text()))
-    scores = pq.read_table(out / "scores", columns=["image_id", "status", "score"])
-    rated = scores.filter(pc.equal(scores["status"], OK))
-    joined = rated.join(truth, keys="image_id", right_keys="image", join_type="inner")
-    return float(stats.spearmanr(joined["score"], joined["gt_score"]).statistic), joined.num_rows

@@ -1,0 +1,173 @@
+"""`artimuse benchmark`: published data sets, from images to metrics, for several checkpoints in one call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from artimuse_actor.errors import GroundTruthError, UsageError
+from artimuse_actor.images import DecodeOptions
+from jobs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
+from jobs.evaluate import EvaluateOptions, Evaluation, evaluate_store
+from jobs.listing import list_local, list_s3
+from jobs.manifest import ManifestOptions
+from jobs.storage import s3_filesystem
+from jobs.user_files import open_source
+
+if TYPE_CHECKING:
+    from artimuse_actor.artimuse import BatchSize
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What the `benchmark` command was asked.
+
+    Attributes:
+        names: of benchmarks, or `all` that are there.
+        root: where the data sets lie.
+        out: where the stores go: one for each checkpoint and data set.
+        checkpoints: folders or names.
+        protocol: of all of them, or None to guess it from each one's name.
+        device: as of `score`.
+        dtype: as of `score`.
+        actors: as of `score`.
+        batch_size: as of `score`.
+        allow_truncated: score truncated files, as the published evaluation of data sets does.
+        address: of a Ray cluster, or None to start Ray here.
+        evaluate: how scores are compared with ground truth.
+    """
+
+    names: tuple[str, ...]
+    root: str
+    out: str
+    checkpoints: tuple[str, ...]
+    protocol: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    actors: int | None = None
+    batch_size: BatchSize = "auto"
+    allow_truncated: bool = False
+    address: str | None = None
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A benchmark as it lies on a disk or on S3.
+
+    Attributes:
+        benchmark: which one.
+        truth: its JSON file of images and ground truth.
+        images: the folder that its images' names start from.
+    """
+
+    benchmark: Benchmark
+    truth: str
+    images: str
+
+
+def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
+    """Score and evaluate each data set with each checkpoint, in the order given.
+
+    Raises:
+        UsageError: there is no such benchmark.
+        GroundTruthError: a data set is not there; the message has where it was looked for.
+        ArtiMuseError: as `score`.
+    """
+    from jobs.score import ScoreSettings, score
+    from jobs.screens import show_score
+
+    data_sets = list(_data_sets(settings))
+    evaluations = []
+    for data_set in data_sets:
+        for checkpoint in settings.checkpoints:
+            name = data_set.benchmark.name
+            scoring = ScoreSettings(
+                source=data_set.truth,
+                checkpoint=checkpoint,
+                out=f"{settings.out.rstrip('/')}/{_folder_name(checkpoint)}/{name}",
+                manifest=ManifestOptions(images=data_set.images),
+                decode=DecodeOptions(allow_truncated=settings.allow_truncated),
+                protocol=settings.protocol,
+                device=settings.device,
+                dtype=settings.dtype,
+                batch_size=settings.batch_size,
+                actors=settings.actors,
+                address=settings.address,
+            )
+            print(f"{name} with {checkpoint}", file=sys.stderr)
+            result = score(scoring, {"command": "benchmark", "source": data_set.truth, "images": data_set.images})
+            with contextlib.redirect_stdout(sys.stderr):
+                show_score(result, scoring)
+            options = replace(settings.evaluate, benchmark=name, match="id")
+            evaluation = evaluate_store(scoring.out, data_set.truth, options)
+            evaluation.counts.extra += _unnamed_images(data_set)
+            evaluations.append(evaluation)
+    return evaluations
+
+
+def find_data_set(root: str, benchmark: Benchmark) -> DataSet:
+    """Look for a data set in the layouts of both published repositories.
+
+    ArtiMuse: `test_datasets/NAME/images` and `test.json`; UniPercept: `benchmark/VR/DOMAIN/NAME/image` and
+    `NAME.json`. The root may be any folder of these paths.
+
+    Raises:
+        GroundTruthError: it is not there.
+    """
+    root = root.rstrip("/") if root.startswith("s3://") else os.path.abspath(os.path.expanduser(root))
+    name, domain = benchmark.name, benchmark.domain
+    folders = [
+        f"{root}/{part}{name}"
+        for part in ("", "test_datasets/", f"benchmark/VR/{domain}/", f"VR/{domain}/", f"{domain}/")
+    ]
+    tried = [f"{folder}/{file}" for folder in folders for file in ("test.json", f"{name}.json")]
+    for truth in tried:
+        if _exists(truth):
+            folder = truth.rpartition("/")[0]
+            beside = (f"{folder}/images", f"{folder}/image")
+            return DataSet(benchmark, truth, next(filter(_exists, beside), folder))
+    raise GroundTruthError(
+        f"{name} is not below {root}: there is no {' nor '.join(tried[:2])}, nor are they in the published layouts' "
+        f"folders (test_datasets/{name}, benchmark/VR/{domain}/{name}). Name the folder above with --root."
+    )
+
+
+def _data_sets(settings: BenchmarkSettings) -> Iterator[DataSet]:
+    if settings.names != ("all",):
+        for name in settings.names:
+            yield find_data_set(settings.root, get_benchmark(name))
+        return
+    found = False
+    for benchmark in BENCHMARKS.values():
+        try:
+            yield find_data_set(settings.root, benchmark)
+            found = True
+        except GroundTruthError:
+            continue
+    if not found:
+        raise UsageError(f"There is no benchmark below {settings.root}. Name the folder above them with --root.")
+
+
+def _unnamed_images(data_set: DataSet) -> int:
+    """Image files of a data set that its ground truth does not name."""
+    with open_source(data_set.truth) as file:
+        named = {os.path.normpath(str(entry["image"])) for entry in json.load(file)}
+    files = list_s3(data_set.images) if data_set.images.startswith("s3://") else list_local(data_set.images)
+    return sum(file.image_id not in named for file in files.pictures)
+
+
+def _exists(path: str) -> bool:
+    return bool(s3_filesystem().exists(path)) if path.startswith("s3://") else os.path.exists(path)
+
+
+def _folder_name(checkpoint: str) -> str:
+    """What a checkpoint's stores are called: its own name, or that of its folder."""
+    name = os.path.basename(os.path.abspath(checkpoint)) if os.path.isdir(checkpoint) else checkpoint.rpartition("/")[2]
+    return re.sub(r"[^\w.@-]+", "-", name)

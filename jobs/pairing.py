@@ -1,0 +1,268 @@
+"""Ground truth joined with the scores of a store, every row accounted for.
+
+A row of ground truth names an image in its own way: by the id that the store has, by its uri, by a path within a folder
+that lies elsewhere now, or by a file name. Each row counts, also if another one names the same image (ISTA-10K has 970
+rows for 957 images), as in the published evaluations. A name that several images of the store share is ambiguous, and
+none of them is taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.ids import IdIndex, hash_strings
+from schemas.scores import OK
+
+MATCHES: Final = ("id", "uri", "path", "name")
+"""How a row of ground truth may name an image: see `match_column`."""
+
+_MISSING_TYPE: Final = "missing"  # an error row whose image was not there
+SCORED, FAILED, MISSING, AMBIGUOUS = range(4)
+
+
+@dataclass
+class JoinCounts:
+    """Both sides of a join: `expected` = `scored` + `failed` + `missing` + `ambiguous`.
+
+    Attributes:
+        expected: rows of ground truth with a number.
+        scored: of these, rows whose image has a score.
+        failed: rows whose image could not be read.
+        missing: rows whose image is in no row of the store, or was not there when it was to be scored.
+        ambiguous: rows whose name several images of the store share.
+        without_truth: rows of ground truth without a number; not expected.
+        doubled: rows of ground truth that name an image again; each counts.
+        extra: images of the store that no row of ground truth names.
+        errors: error type → rows, of the failed ones.
+        examples: some names of rows without a score.
+        matched_by: one of `MATCHES`.
+    """
+
+    expected: int = 0
+    scored: int = 0
+    failed: int = 0
+    missing: int = 0
+    ambiguous: int = 0
+    without_truth: int = 0
+    doubled: int = 0
+    extra: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    matched_by: str = "id"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every expected row has a score."""
+        return self.scored == self.expected
+
+
+@dataclass(frozen=True)
+class TruthKeys:
+    """What rows of ground truth call their images.
+
+    Attributes:
+        names: (M,) strings.
+        hashes: (M, 2) of them.
+    """
+
+    names: pa.ChunkedArray
+    hashes: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, names: pa.ChunkedArray) -> TruthKeys:
+        """Clean and hash names."""
+        names = clean_names(names)
+        return cls(names, hash_strings(names))
+
+
+def clean_names(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`./a/b.jpg` names the same file as `a/b.jpg`."""
+    if not pc.any(pc.starts_with(names, "./")).as_py():
+        return names
+    return pc.replace_substring_regex(names, r"^(\./)+", "")
+
+
+class ScoreIndex:
+    """The scores of a store, found by the names that ground truth uses.
+
+    Attributes:
+        match: one of `MATCHES`.
+    """
+
+    def __init__(self, batches: Iterable[pa.Table], score_column: str, match: str, depths: Iterable[int]) -> None:
+        """Index a store's rows.
+
+        Args:
+            batches: of the scores table: image_id, uri, status, error_type and the score.
+            score_column: which score.
+            match: one of `MATCHES`.
+            depths: for `path`, numbers of components that names have.
+        """
+        self.match = match
+        names: dict[int, list[NDArray[np.uint64]]] = {depth: [] for depth in (depths if match == "path" else [0])}
+        scores, outcomes, errors = [np.empty(0)], [np.empty(0, dtype=np.uint8)], []
+        for batch in batches:
+            for depth, hashes in names.items():
+                hashes.append(hash_strings(match_column(batch, match, depth)))
+            scores.append(pc.cast(batch[score_column], pa.float64()).to_numpy())
+            ok = pc.equal(batch["status"], OK).to_numpy()
+            gone = pc.fill_null(pc.equal(batch["error_type"], _MISSING_TYPE), False).to_numpy()
+            outcomes.append(np.select([ok, gone], [SCORED, MISSING], FAILED).astype(np.uint8))
+            errors.append(batch["error_type"].dictionary_encode())
+        self._scores, self._outcomes = np.concatenate(scores), np.concatenate(outcomes)
+        self._errors = pa.chunked_array(errors, pa.dictionary(pa.int32(), pa.string()))
+        self._indexes = {depth: IdIndex(np.concatenate([_NO_NAMES, *hashes])) for depth, hashes in names.items()}
+        self._doubled = {depth: index.doubled() for depth, index in self._indexes.items()}
+        self._named = np.zeros(len(self._scores), dtype=np.bool_)
+
+    def find(self, keys: TruthKeys) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """For each of M names the row of the store, or -1, and what came of it: (M,) each."""
+        places = np.full(len(keys.hashes), -1, dtype=np.int64)
+        outcomes = np.full(len(keys.hashes), MISSING, dtype=np.uint8)
+        depths = path_depths(keys.names) if self.match == "path" else np.zeros(len(places), dtype=np.int64)
+        hashes = hash_strings(_last_parts(keys.names, 1)) if self.match == "name" else keys.hashes
+        for depth, index in self._indexes.items():
+            chosen = np.flatnonzero(depths == depth)
+            found = index.find(hashes[chosen])
+            hit = found >= 0
+            places[chosen[hit]] = found[hit]
+            self._named[found[hit]] = True
+            outcomes[chosen[hit]] = np.where(self._doubled[depth][found[hit]], AMBIGUOUS, self._outcomes[found[hit]])
+        return places, outcomes
+
+    def unnamed(self) -> int:
+        """How many rows of the store none of the names found so far is about."""
+        named = self._named.copy()
+        for index in self._indexes.values():
+            named |= index.spread(self._named)
+        return int((~named).sum())
+
+    def scores(self, places: NDArray[np.int64], outcomes: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(M,) float64: NaN where a row has no score."""
+        found = np.full(len(places), np.nan)
+        scored = outcomes == SCORED
+        found[scored] = self._scores[places[scored]]
+        return found
+
+    def error_types(self, places: NDArray[np.int64]) -> Counter[str]:
+        """Error type → rows, of these rows."""
+        counted = self._errors.take(pa.array(places)).value_counts().to_pylist()
+        return Counter({entry["values"]: entry["counts"] for entry in counted if entry["values"]})
+
+
+_NO_NAMES: Final = np.empty((0, 2), dtype=np.uint64)
+_NO_TRUTHS: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
+
+
+def match_column(batch: pa.Table, match: str, depth: int) -> pa.ChunkedArray:
+    """What stands for an image of the store: its id, its uri, or the last parts of its uri (else of its id)."""
+    if match == "id":
+        return batch["image_id"]
+    if match == "uri":
+        return batch["uri"]
+    paths = pc.coalesce(batch["uri"], batch["image_id"])
+    return _last_parts(paths, depth if match == "path" else 1)
+
+
+def path_depths(keys: pa.ChunkedArray) -> NDArray[np.int64]:
+    """How many components each name has: (M,)."""
+    depths: NDArray[np.int64] = pc.count_substring(keys, "/").to_numpy().astype(np.int64) + 1
+    return depths
+
+
+def _last_parts(paths: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
+    pattern = rf"(?s)(?:^|/)(?P<last>(?:[^/]+/){{{count - 1}}}[^/]+)$"
+    return pc.coalesce(pc.struct_field(pc.extract_regex(paths, pattern), 0), paths)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of ground truth with what scores say of them, in the order of ground truth.
+
+    Attributes:
+        keys: (M,) what ground truth calls the image.
+        truths: (M,) float64.
+        scores: for each index, (M,) float64; NaN where there is none.
+        groups: (M,) string, or None.
+        counts: for each index, both sides of its join.
+    """
+
+    keys: pa.ChunkedArray
+    truths: NDArray[np.float64]
+    scores: tuple[NDArray[np.float64], ...]
+    groups: pa.ChunkedArray | None
+    counts: tuple[JoinCounts, ...]
+
+
+def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
+    """Join ground truth, in batches of `key`, `truth` and perhaps `group`, with the scores of one store or more."""
+    counts = tuple(JoinCounts(matched_by=index.match) for index in indexes)
+    kept: list[pa.Table] = []
+    scores: list[list[NDArray[np.float64]]] = [[] for _ in indexes]
+    unknown: list[NDArray[np.uint64]] = [_NO_NAMES]
+    known: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    for batch in truths:
+        has_truth = pc.invert(pc.or_kleene(pc.is_null(batch["truth"]), pc.is_nan(pc.fill_null(batch["truth"], np.nan))))
+        expected = batch.filter(has_truth)
+        kept.append(expected)
+        keys = TruthKeys.of(expected["key"])
+        for index, count, found_scores in zip(indexes, counts, scores, strict=True):
+            places, outcomes = index.find(keys)
+            found_scores.append(index.scores(places, outcomes))
+            count.expected += len(expected)
+            count.without_truth += len(batch) - len(expected)
+            count.scored += int((outcomes == SCORED).sum())
+            count.failed += int((outcomes == FAILED).sum())
+            count.missing += int((outcomes == MISSING).sum())
+            count.ambiguous += int((outcomes == AMBIGUOUS).sum())
+            count.errors.update(index.error_types(places[outcomes == FAILED]))
+            if index is indexes[0]:
+                known.append(places[places >= 0])
+                unknown.append(keys.hashes[places < 0])
+            without = np.flatnonzero(outcomes != SCORED)[: 5 - len(count.examples)]
+            count.examples += expected["key"].take(pa.array(without)).to_pylist()
+    images = np.concatenate(known)
+    images_named = np.count_nonzero(np.bincount(images))
+    doubled = int(len(images) - images_named + IdIndex(np.concatenate(unknown)).repeated().sum())
+    for index, count in zip(indexes, counts, strict=True):
+        count.doubled = doubled
+        count.extra = index.unnamed()
+    table = (
+        pa.concat_tables(kept)
+        if kept
+        else pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
+    )
+    return Pairs(
+        keys=table["key"],
+        truths=table["truth"].to_numpy(),
+        scores=tuple(np.concatenate([np.empty(0), *found]) for found in scores),
+        groups=table["group"] if "group" in table.column_names else None,
+        counts=counts,
+    )
+
+
+def choose_match(names: pa.ChunkedArray, make: Callable[[str], ScoreIndex]) -> ScoreIndex:
+    """The way of naming images that finds most of some rows of ground truth; of equals the first of `MATCHES`.
+
+    The first that finds more than half is taken at once.
+    """
+    keys = TruthKeys.of(names)
+    best: ScoreIndex | None = None
+    most = -1
+    for match in MATCHES:
+        index = make(match)
+        found = int((index.find(keys)[0] >= 0).sum())
+        if found > most:
+            best, most = index, found
+        if 2 * found > len(names):
+            break
+    assert best is not None
+    return best

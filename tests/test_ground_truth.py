@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from artimuse_actor.errors import GroundTruthError
+from jobs.ground_truth import TruthColumns, read_ground_truth
+
+ROWS = [("a.jpg", 1.5, "cats"), ("b/c.png", 7.0, "dogs"), ("007", None, "cats")]
+
+
+def _read(path: Path, columns: TruthColumns = TruthColumns()) -> list[tuple[Any, ...]]:  # noqa: B008
+    return [tuple(row.values()) for batch in read_ground_truth(str(path), columns) for row in batch.to_pylist()]
+
+
+def _write(path: Path) -> Path:
+    names = ("file_name", "gt_score", "kind")
+    match path.suffix:
+        case ".json":
+            path.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in ROWS]))
+        case ".csv":
+            lines = [",".join("" if value is None else str(value) for value in row) for row in (names, *ROWS)]
+            path.write_text("\n".join(lines) + "\n")
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in ROWS]), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["truth.json", "truth.csv", "truth.parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    path = _write(tmp_path / name)
+    assert _read(path) == [row[:2] for row in ROWS]
+    assert _read(path, TruthColumns(group="kind")) == ROWS
+    assert _read(path, TruthColumns(key="kind", group="kind"))[0] == ("cats", 1.5, "cats")
+
+
+@pytest.mark.parametrize("name", ["truth.json", "truth.csv", "truth.parquet"])
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (TruthColumns(truth="gt_scor"), "no column 'gt_scor'; did you mean 'gt_score'? Name another one with --truth"),
+        (TruthColumns(key="flie_name"), "no column 'flie_name'; did you mean 'file_name'? Name another one with --on"),
+        (TruthColumns(group="sort"), "no column 'sort'; it has file_name, gt_score, kind. Name another one with --by"),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_not_there_is_named_with_the_nearest(
+    tmp_path: Path, name: str, columns: TruthColumns, sentence: str
+) -> None:
+    with pytest.raises(GroundTruthError) as caught:
+        _read(_write(tmp_path / name), columns)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("t.json", "{", "is not valid JSON"),
+        ("t.json", "{}", "is not a list of objects"),
+        ("t.json", "[5]", "has no column that names the image"),
+        ("t.json", '[{"image": "a", "gt_score": 1}, 5]', "entry 1: is no object"),
+        ("t.json", '[{"image": "a", "gt_score": "good"}]', "entry 0: `gt_score` is 'good', not a number"),
+        ("t.json", '[{"image": "a", "gt_score": true}]', "entry 0: `gt_score` is True, not a number"),
+        ("t.json", '[{"image": "a", "gt_score": 1}, {"gt_score": 1}]', "entry 1: has no `image` that names an image"),
+        ("t.json", '[{"image": "\\ud800", "gt_score": 1}]', "entry 0: has no `image` that names an image"),
+        ("t.json", f'[{{"image": "a", "gt_score": {"9" * 400}}}]', "entry 0: `gt_score` is beyond any scale"),
+        ("t.json", "[" * 100_000, "is not valid JSON"),
+        ("t.csv", "image,gt_score\na,1\nb,good\n", "Row #3: CSV conversion error to double: invalid value 'good'"),
+        ("t.csv", "image,gt_score\na,1,2\n", "Expected 2 columns, got 3"),
+        ("t.csv", "", "cannot be read as CSV: Empty CSV file"),
+        ("t.parquet", "PAR1", "cannot be read as Parquet"),
+        ("t.txt", "", "is neither .json, .csv nor Parquet"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_a_sentence_that_names_the_row(
+    tmp_path: Path, name: str, text: str, sentence: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(GroundTruthError) as caught:
+        _read(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"image": ["a", None], "gt_score": [1.0, 2.0]}, "row 1: `image` is null"),
+        ({"image": ["a"], "gt_score": ["good"]}, "`gt_score` is of type string; it must be a number"),
+        ({"image": [{"bytes": b"x"}], "gt_score": [1.0]}, "must name the image"),
+    ],
+)
+def test_wrong_types_and_nulls_in_parquet_are_sentences(
+    tmp_path: Path, columns: dict[str, list[Any]], sentence: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(GroundTruthError, match=sentence):
+        _read(tmp_path / "t.parquet")
+
+
+def test_a_source_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    for name in ("t.json", "t.csv", "t.parquet"):
+        with pytest.raises(GroundTruthError, match=r"there is no such file|No such file"):
+            _read(tmp_path / name)
