@@ -21,9 +21,19 @@ Hashes = NDArray[np.uint64]
 
 def hash_strings(strings: pa.Array | pa.ChunkedArray) -> Hashes:
     """(N, 2) uint64 hashes of N strings; a null hashes like the empty string."""
-    values = strings.fill_null("").to_numpy(zero_copy_only=False) if len(strings) else np.empty(0, dtype=object)
-    columns = [pd.util.hash_array(values.astype(object), hash_key=key, categorize=False) for key in _KEYS]
+    values = _objects(strings)
+    columns = [pd.util.hash_array(values, hash_key=key, categorize=False) for key in _KEYS]
     return np.stack(columns, axis=1)
+
+
+def keyed_hashes(strings: pa.Array | pa.ChunkedArray, key: str) -> NDArray[np.uint64]:
+    """(N,) uint64 hashes under a key of 16 characters: the same in every process, and for everybody to prepare."""
+    return pd.util.hash_array(_objects(strings), hash_key=key, categorize=False)
+
+
+def _objects(strings: pa.Array | pa.ChunkedArray) -> NDArray[np.object_]:
+    values = strings.fill_null("").to_numpy(zero_copy_only=False) if len(strings) else np.empty(0, dtype=object)
+    return values.astype(object)
 
 
 class IdIndex:
@@ -36,10 +46,12 @@ class IdIndex:
     def __init__(self, hashes: Hashes) -> None:
         """Index N ids given as (N, 2) hashes, in the order of insertion."""
         self.positions: NDArray[np.int64] = np.argsort(hashes[:, 0], kind="stable")
-        first, second = hashes[self.positions].T
-        if ((first[1:] == first[:-1]) & (second[1:] != second[:-1])).any():  # once in a million runs at 10^7 ids
+        # Apart, since a search in every second number would copy them all first.
+        self._first, self._second = hashes[self.positions, 0], hashes[self.positions, 1]
+        same_first = self._first[1:] == self._first[:-1]
+        if (same_first & (self._second[1:] != self._second[:-1])).any():  # once in a million runs at 10^7 ids
             self.positions = np.lexsort((hashes[:, 1], hashes[:, 0]))
-        self._sorted = hashes[self.positions]
+            self._first, self._second = hashes[self.positions, 0], hashes[self.positions, 1]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -59,7 +71,7 @@ class IdIndex:
 
     @property
     def _same_as_before(self) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = (self._sorted[1:] == self._sorted[:-1]).all(axis=1)
+        same: NDArray[np.bool_] = (self._first[1:] == self._first[:-1]) & (self._second[1:] == self._second[:-1])
         return same
 
     def _by_place(self, sorted_flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -81,17 +93,17 @@ class IdIndex:
         places = np.full(len(hashes), -1, dtype=np.int64)
         if not len(self):
             return places
-        # Asked for in order, neighbours lie in the same part of memory: four times as fast.
+        # Searched for in their order, so that memory is read in its order: three times quicker among ten million.
         order = np.argsort(hashes[:, 0])
         at = np.empty(len(hashes), dtype=np.int64)
-        at[order] = np.searchsorted(self._sorted[:, 0], hashes[order, 0])
+        at[order] = np.searchsorted(self._first, hashes[order, 0])
+        open_ = order[at[order] < len(self)]
         # Equal first hashes of different ids are so rare that stepping over them one by one costs nothing.
-        open_ = np.flatnonzero(at < len(self))
         while len(open_):
-            candidates = self._sorted[at[open_]]
-            hit = (candidates == hashes[open_]).all(axis=1)
+            first = self._first[at[open_]] == hashes[open_, 0]
+            hit = first & (self._second[at[open_]] == hashes[open_, 1])
             places[open_[hit]] = self.positions[at[open_[hit]]]
-            open_ = open_[~hit & (candidates[:, 0] == hashes[open_, 0])]
+            open_ = open_[~hit & first]
             at[open_] += 1
             open_ = open_[at[open_] < len(self)]
         return places
