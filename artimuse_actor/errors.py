@@ -87,6 +87,10 @@ class StoreLocked(StoreError):  # noqa: N818
     """An output folder that another run is writing to."""
 
 
+class CurationError(ArtiMuseError):
+    """A selection of which nothing is left, or a place for it that holds something else."""
+
+
 class RunError(ArtiMuseError):
     """A run that had to stop although its arguments were right."""
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from artimuse_actor.errors import ArtiMuseError, UsageError
+from jobs.curate_command import curate
 from jobs.evaluate_commands import benchmark, evaluate
 from jobs.options import (
     DECODER_MEMORY_BYTES,
@@ -241,6 +242,16 @@ app.command(
         "artimuse benchmark all --root . --checkpoint ArtiMuse --checkpoint UniPercept --out benchmarks --markdown",
     )
 )(benchmark)
+
+
+app.command(
+    epilog=example(
+        "artimuse curate scored --top 10% --dedupe near --min-side 1024 --max-std 12 --out best.parquet",
+        "artimuse curate scored --manifest photos.parquet --top 5000 --per category --out best.parquet",
+        "artimuse curate scored --where \"width > height and not startswith(uri, 's3://old/')\" --out wide.jsonl",
+        "artimuse curate scored --min-score 70 --as webdataset --out s3://photos/best",
+    )
+)(curate)
 
 
 @app.command(epilog=example("artimuse compact scored --out scored-2026"))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,10 +108,15 @@ class ListedManifest:
     rows: pa.Table
     notes: list[str]
 
-    def batches(self) -> Iterator[ManifestBatch]:
+    def columns(self) -> pa.Schema:
+        """See `Manifest`."""
+        return MANIFEST
+
+    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
         """See `Manifest`."""
         for start in range(0, self.rows.num_rows, BATCH_ROWS):
-            yield ManifestBatch(self.rows.slice(start, BATCH_ROWS), self.source, start)
+            rows = self.rows.slice(start, BATCH_ROWS)
+            yield ManifestBatch(rows, self.source, start, rows.select(list(own)))
 
     def identity(self) -> str:
         """See `Manifest`."""
@@ -140,10 +145,14 @@ class _Head:
     def identity(self) -> str:
         return f"{self.manifest.identity()}[:{self.limit}]"
 
-    def batches(self) -> Iterator[ManifestBatch]:
+    def columns(self) -> pa.Schema:
+        return self.manifest.columns()
+
+    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
         left = self.limit
-        for batch in self.manifest.batches():
-            yield ManifestBatch(batch.rows.slice(0, left), batch.file, batch.first_row)
+        for batch in self.manifest.batches(own):
+            carried = batch.own.slice(0, left) if batch.own is not None else None
+            yield ManifestBatch(batch.rows.slice(0, left), batch.file, batch.first_row, carried)
             left -= batch.rows.num_rows
             if left <= 0:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,11 +27,13 @@ class ManifestBatch:
         rows: of schema `ROWS`.
         file: what to name in an error.
         first_row: number of the first row within the file, from 0.
+        own: the manifest's own columns that were asked for.
     """
 
     rows: pa.Table
     file: str
     first_row: int
+    own: pa.Table | None = None
 
 
 class Manifest(Protocol):
@@ -45,8 +47,11 @@ class Manifest(Protocol):
     def notes(self) -> list[str]:
         """What to tell the user about it."""
 
-    def batches(self) -> Iterator[ManifestBatch]:
-        """All rows, in the same order every time. Raises ManifestError."""
+    def columns(self) -> pa.Schema:
+        """Its own columns, whether or not a plan knows them. Raises ManifestError."""
+
+    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
+        """All rows, in the same order every time, with these of its own columns. Raises ManifestError."""
 
     def identity(self) -> str:
         """A digest that changes when the rows do; at most as costly as reading them."""

@@ -42,7 +42,7 @@ _BANDS: Final = 3
 _DIRECT: Final = 2048  # so few are compared each with each
 _FEW_KEPT: Final = 4096  # with so few, everybody is compared
 _SLICE: Final = 1 << 20  # comparisons at the same time, which bounds the memory
-_PAIRS_EACH: Final = 32  # with more for each picture, halves are settled one after the other
+_PAIRS_EACH: Final = 4  # with more for each picture, halves are settled one after the other
 _COMPARED_EACH: Final = 4096  # for each picture, band and number of flipped bits, unless chance alone asks for more
 _THREADS: Final = 2
 
@@ -314,5 +314,5 @@ class _Join:
 def _in_threads(work: Callable[[int], _T], patterns: list[int]) -> Iterator[_T]:
     """The results in order, few of them ahead of the one that is used; numpy lets other threads run meanwhile."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(patterns), 2 * _THREADS):
-            yield from pool.map(work, patterns[start : start + 2 * _THREADS])
+        for start in range(0, len(patterns), _THREADS):
+            yield from pool.map(work, patterns[start : start + _THREADS])

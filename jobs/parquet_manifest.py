@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from jobs.manifest_batch import ROWS, ManifestBatch, ManifestOptions, absolute
 from jobs.user_files import BATCH_ROWS, limited, open_parquet
 
 MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: the longest signed urls take a tenth
+IMAGE_BATCH_ROWS: Final = 1_024  # of embedded images: they may be asked for too, megabytes each
 _BYTES_A_ROW: Final = 64  # two hashes, kept twice and sorted
 
 
@@ -37,23 +38,33 @@ class ParquetManifest:
         listing = [[file.path, file.size_bytes, file.version] for file in self.files]
         return hashlib.sha256(json.dumps([listing, os.getcwd(), asdict(self.options)]).encode()).hexdigest()
 
-    def batches(self) -> Iterator[ManifestBatch]:
+    def columns(self) -> pa.Schema:
+        """See `Manifest`: those of the first file, which the others have too or have nulls for."""
+        with open_parquet(self.files[0].path) as parquet:
+            return parquet.schema_arrow
+
+    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
         """See `Manifest`."""
+        schema = pa.schema([self.columns().field(name) for name in own]) if own else None
         rows = 0
         for file in self.files:
             with open_parquet(file.path) as parquet:
                 rows += parquet.metadata.num_rows
                 _refuse_too_many(file.path, rows)
-                yield from limited(self._file_batches(file, parquet))
+                yield from limited(self._file_batches(file, parquet, schema))
 
-    def _file_batches(self, file: ListedFile, parquet: Any) -> Iterator[ManifestBatch]:
+    def _file_batches(self, file: ListedFile, parquet: Any, own: pa.Schema | None) -> Iterator[ManifestBatch]:
         reader = _ColumnReader(file, parquet.schema_arrow, self.options)
+        mine = [name for name in own.names if name in parquet.schema_arrow.names] if own is not None else []
+        columns = list(dict.fromkeys([*reader.columns, *mine]))
         first_row = 0
         for group in range(parquet.num_row_groups):
             row_in_group = 0
-            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=reader.columns):
-                rows = reader.rows(pa.table(batch), first_row, group, row_in_group)
-                yield ManifestBatch(rows, file.path, first_row)
+            for batch in parquet.iter_batches(reader.batch_rows, row_groups=[group], columns=columns):
+                table = pa.table(batch)
+                rows = reader.rows(table, first_row, group, row_in_group)
+                carried = reader.own(table, own) if own is not None else None
+                yield ManifestBatch(rows, file.path, first_row, carried)
                 first_row += batch.num_rows
                 row_in_group += batch.num_rows
 
@@ -82,6 +93,7 @@ class _ColumnReader:
         if self.uri is None and image is not None and _is_string(image.type):
             self.uri = "image"
         self.embedded = image is not None and _is_image(image.type)
+        self.batch_rows = IMAGE_BATCH_ROWS if self.embedded else BATCH_ROWS
         if self.uri is None and not self.embedded:
             raise ManifestError(
                 f"{path}: has neither a column `uri` nor an `image` of bytes (it has {', '.join(schema.names[:20])}). "
@@ -128,6 +140,21 @@ class _ColumnReader:
             ],
             schema=ROWS,
         )
+
+    def own(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
+        """The user's own columns, those that this file lacks being null."""
+        try:
+            columns = [
+                table[field.name].cast(field.type)
+                if field.name in table.column_names
+                else pa.nulls(table.num_rows, field.type)
+                for field in schema
+            ]
+        except pa.ArrowException as error:
+            raise ManifestError(
+                f"{self.path}: its columns are of other types than in the first file: {error}."
+            ) from error
+        return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
 
     def _pick(self, schema: pa.Schema, asked: str | None, default: str) -> str | None:
         name = asked or default

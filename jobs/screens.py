@@ -11,6 +11,7 @@ from jobs.progress import format_seconds
 
 if TYPE_CHECKING:
     from jobs.counts import Counts
+    from jobs.curate import Curation
     from jobs.image import FileResult
     from jobs.score import ScoreResult, ScoreSettings
     from jobs.status import StoreStatus
@@ -85,6 +86,23 @@ def show_status(status: StoreStatus) -> None:
         seconds = format_seconds(sum(run["seconds"].values()))
         state = run["state"] if run["state"] != "running" else "running, or died"
         print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}")
+
+
+def show_curation(done: Curation) -> None:
+    """The funnel, where the rows are, and the next command."""
+    funnel, target = done.funnel, done.target
+    width = max(len(name) for name in ("rows", *(step.name for step in funnel.steps)))
+    print(f"{'rows':{width}}  {'':>12}  {funnel.rows:>12,}")
+    for step in funnel.steps:
+        print(f"{step.name:{width}}  {-step.removed:>12,}  {step.left:>12,}")
+    for note in funnel.notes:
+        print(note)
+    print(f"{target.out}: {funnel.left:,} of {funnel.rows:,} rows; this table: {target.place.uri(target.funnel)}")
+    if duplicates := done.record["output"]["duplicates"]:
+        print(f"  {duplicates:,} duplicates, and what they are like: {target.place.uri(target.groups)}")
+    if target.kind == "parquet":
+        path = target.place.uri(target.name) if target.folder else target.out
+        print(f"Next: artimuse score {shlex.quote(path)} --out rescored")
 
 
 def show_image(result: FileResult) -> None:

@@ -74,7 +74,7 @@ class Place(Protocol):
         """Create the file, atomically; False if it exists already."""
 
     def files(self, folder: str) -> list[StoredFile]:
-        """All files below a folder, sorted by path; none if there is no such folder."""
+        """All files below a folder, or of all if it is "", sorted by path; none if there is no such folder."""
 
     def delete(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -254,7 +254,7 @@ class S3Place:
     @_says_where
     def files(self, folder: str) -> list[StoredFile]:
         """See `Place`."""
-        prefix = self.uri(folder).removeprefix("s3://")
+        prefix = self.uri(folder).removeprefix("s3://").rstrip("/")
         bucket = self.root.removeprefix("s3://")
         return [
             StoredFile(key.removeprefix(f"{bucket}/"), int(info["size"]), str(info.get("ETag", "")).strip('"'))

@@ -55,6 +55,8 @@ def test_a_written_file_is_read_listed_replaced_and_deleted(place: Place) -> Non
     place.write("scores/a b#1.parquet", b"two!")
     assert place.read("scores/a b#1.parquet") == b"two!"
     assert place.files("scores")[0].version != before[0].version
+    everything = [file.path for file in place.files("") if not file.path.startswith("_")]
+    assert everything == ["scores/a b#1.parquet", "scores/deep/c.parquet", "scores2/d"]
     place.delete("scores/deep/c.parquet")
     place.delete("scores/deep/c.parquet")
     assert [file.path for file in place.files("scores")] == ["scores/a b#1.parquet"]

@@ -1,0 +1,126 @@
+"""The chosen rows as files: which columns they have, and the images beside them if those are wanted.
+
+From a manifest all of its own columns are carried through, and the scores are added. Without one the columns are those
+of the scores table that are about the image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+
+from artimuse_actor.fetch_options import FetchOptions
+from jobs.candidates import OWN, Candidates
+from jobs.copied_images import CopiedImages, TarFiles, fetch_scored
+from jobs.curated_output import Workshop
+from jobs.funnel import Funnel
+from jobs.row_files import open_row_file
+from jobs.store import Store
+from schemas.curation import CURATION_KEY
+from schemas.scores import IMAGE, KEYS
+
+SOURCE_URI: Final = "source_uri"
+"""Where a copied image came from; its `uri` says where the copy lies."""
+
+_HUGGING_FACE: Final = b"huggingface"
+_FEATURES: Final = {"float": "float32", "double": "float64"}
+_ABOUT_IMAGES: Final = ["uri", "sha256", "format"]
+_UNREAD: Final = "images gone or changed since"
+
+
+def write_chosen(candidates: Candidates, store: Store, aside: Workshop, fetch: FetchOptions, funnel: Funnel) -> None:
+    """Write the chosen rows, in the order of the manifest or the store, and their images if they are wanted.
+
+    Raises:
+        CurationError: none of their images is there any more.
+        UsageError: a column cannot be written in the wanted kind of file.
+    """
+    target = aside.target
+    columns = _columns(candidates, store, funnel)
+    if target.copy or target.kind == "webdataset":
+        # The images have files of their own from here on.
+        columns = {name: source for name, source in columns.items() if not _is_image(_field(candidates, source).type)}
+        if target.copy:
+            columns |= {"uri": "uri", SOURCE_URI: "uri"}
+    schema = _file_schema(candidates, columns)
+    if target.kind == "webdataset":
+        tars = TarFiles(aside)
+        unread = 0
+        for table, formats, images in _with_images(candidates, columns, schema, fetch):
+            unread += int((~tars.add(table, formats, images)).sum())
+        tars.close()
+        funnel.remove(_UNREAD, unread)
+        return
+    out = open_row_file(target.kind, aside.path(target.name), schema)
+    if target.copy:
+        copies, unread = CopiedImages(aside), 0
+        for table, formats, images in _with_images(candidates, columns, schema, fetch):
+            kept, names = copies.add(formats, images)
+            unread += int((~kept).sum())
+            uris = pa.array([target.place.uri(name) for name in names], pa.string())
+            uri = schema.get_field_index("uri")
+            out.write(table.filter(pa.array(kept)).set_column(uri, schema.field(uri), uris))
+        funnel.remove(_UNREAD, unread)
+    else:
+        for _, rows in candidates.scan(list(dict.fromkeys(columns.values()))):
+            out.write(pa.table([rows[source] for source in columns.values()], schema=schema))
+    out.close({CURATION_KEY: json.dumps(funnel.to_json(), ensure_ascii=False).encode()})
+
+
+def _with_images(
+    candidates: Candidates, columns: dict[str, str], schema: pa.Schema, fetch: FetchOptions
+) -> Iterator[tuple[pa.Table, list[str | None], Iterator[bytes | None]]]:
+    """The chosen rows, with the file formats of their images and the images."""
+    own = candidates.own or ()
+    embedded = next((f"{OWN}{field.name}" for field in own if field.name == "image" and _is_image(field.type)), None)
+    asked = [*columns.values(), *_ABOUT_IMAGES, *([embedded] if embedded else [])]
+    for _, rows in candidates.scan(list(dict.fromkeys(asked))):
+        images = fetch_scored(rows.select(_ABOUT_IMAGES), rows[embedded] if embedded else None, fetch)
+        table = pa.table([rows[source] for source in columns.values()], schema=schema)
+        yield table, rows["format"].to_pylist(), images
+
+
+def _columns(candidates: Candidates, store: Store, funnel: Funnel) -> dict[str, str]:
+    """Column of the output → how to ask the candidates for it."""
+    scores = [name for question in store.questions for name in (question, f"{question}_std")]
+    if candidates.own is None:
+        names = [*(field.name for field in KEYS), *scores, *(field.name for field in IMAGE)]
+        return {name: name for name in names}
+    replaced = [name for name in candidates.own.names if name in scores]
+    if replaced:
+        funnel.notes.append(f"The manifest's own {', '.join(replaced)} gave way to the store's.")
+    own = {name: f"{OWN}{name}" for name in candidates.own.names if name not in scores}
+    # The id that the two were joined on, whatever the manifest calls it.
+    return {"image_id": "image_id"} | own | {"image_id": "image_id"} | {name: name for name in scores}
+
+
+def _field(candidates: Candidates, source: str) -> pa.Field:
+    if source.startswith(OWN) and candidates.own is not None:
+        return candidates.own.field(source.removeprefix(OWN))
+    return candidates.schema.field(source)
+
+
+def _file_schema(candidates: Candidates, columns: dict[str, str]) -> pa.Schema:
+    """Of the output: the fields as they were, and what Hugging Face `datasets` noted of them, the scores added."""
+    fields = [_field(candidates, source).with_name(name).with_nullable(True) for name, source in columns.items()]
+    noted = ((candidates.own.metadata if candidates.own is not None else None) or {}).get(_HUGGING_FACE)
+    if noted is None:
+        return pa.schema(fields)
+    about = json.loads(noted)
+    features = about.get("info", {}).get("features", {})
+    about["info"] = {"features": {field.name: features.get(field.name) or _feature(field) for field in fields}}
+    return pa.schema(fields, metadata={_HUGGING_FACE: json.dumps(about).encode()})
+
+
+def _feature(field: pa.Field) -> dict[str, Any]:
+    return {"dtype": _FEATURES.get(str(field.type), str(field.type)), "_type": "Value"}
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _is_image(kind.field(place).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

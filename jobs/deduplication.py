@@ -1,0 +1,151 @@
+"""Of pictures that are the same, or nearly, only the best-scored stays a candidate; the groups are a table.
+
+Exact duplicates have the same SHA-256, near-duplicates perceptual hashes that differ in few bits (`near_duplicates`).
+Every candidate's hash, score and id are in memory meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from artimuse_actor.errors import UsageError
+from jobs.candidates import Candidates
+from jobs.near_duplicates import MAX_DISTANCE, Followers, default_distance, follow_best, hamming
+from schemas.curation import GROUPS
+
+Likeness = Literal["exact", "near"]
+
+_DIGITS: Final = {"exact": ("sha256", 64), "near": ("phash", 16)}
+_NO_DIGIT: Final = 255
+_DIGIT_VALUES: Final = np.full(256, _NO_DIGIT, dtype=np.uint8)
+for _place, _digit in enumerate(b"0123456789abcdef"):
+    _DIGIT_VALUES[_digit] = _place
+
+
+@dataclass(frozen=True)
+class Dedupe:
+    """What counts as the same picture.
+
+    Attributes:
+        likeness: `exact` or `near`.
+        distance: bits in which the perceptual hashes of near-duplicates may differ; None goes by how many there are.
+    """
+
+    likeness: Likeness
+    distance: int | None = None
+
+
+def read_dedupe(likeness: str | None, distance: int | None) -> Dedupe | None:
+    """The options `--dedupe` and `--distance`. Raises UsageError."""
+    if distance is not None and likeness != "near":
+        raise UsageError("--distance is about near-duplicates. Add --dedupe near.")
+    if likeness is None:
+        return None
+    if likeness not in get_args(Likeness):
+        raise UsageError(f"--dedupe takes exact or near, not {likeness!r}.")
+    if distance is not None and not 0 <= distance <= MAX_DISTANCE:
+        raise UsageError(
+            f"--distance takes a whole number of bits from 0 to {MAX_DISTANCE}, not {distance}: beyond, hashes of "
+            "different pictures meet."
+        )
+    return Dedupe(likeness, distance)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What was like what.
+
+    Attributes:
+        name: of the step, with the distance.
+        table: of schema `GROUPS`.
+        notes: what to tell the user.
+    """
+
+    name: str
+    table: pa.Table
+    notes: list[str]
+
+
+def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -> Groups:
+    """Keep the best candidate of each group; equal scores are decided by the image_id, in order of bytes."""
+    column, digits = _DIGITS[dedupe.likeness]
+    ids, scores, words, known, places = [], [], [], [], []
+    for batch, rows in candidates.scan(["image_id", score_column, column]):
+        ids += rows["image_id"].chunks
+        scores.append(rows[score_column].to_numpy())
+        batch_words, batch_known = hash_words(rows[column], digits)
+        words.append(batch_words)
+        known.append(batch_known)
+        places.append(candidates.chosen.places(batch))
+    if not places:
+        return Groups(f"--dedupe {dedupe.likeness}", GROUPS.empty_table(), [])
+    table = pa.table({"score": np.concatenate(scores), "image_id": pa.chunked_array(ids, pa.string())})
+    ids.clear()
+    scores.clear()
+    has_hash = np.concatenate(known)
+    best_first = np.asarray(pc.sort_indices(table, [("score", "descending"), ("image_id", "ascending")]))
+    ranked = best_first[has_hash[best_first]]
+    hashes = np.concatenate(words)[ranked]
+    words.clear()
+    name = f"--dedupe {dedupe.likeness}"
+    if dedupe.likeness == "near":
+        distance = default_distance(len(ranked)) if dedupe.distance is None else dedupe.distance
+        followers, name = follow_best(hashes[:, 0], distance), f"{name} --distance {distance}"
+    else:
+        followers = Followers(_first_of_equals(hashes), 0)
+    rank = np.flatnonzero(followers.leader != np.arange(len(ranked)))
+    rank = rank[np.argsort(followers.leader[rank], kind="stable")]
+    leader = followers.leader[rank]
+    bits = hamming(hashes[rank, 0], hashes[leader, 0]) if dedupe.likeness == "near" else np.zeros(len(rank))
+    left, kept = table.take(ranked[rank]), table.take(ranked[leader])
+    columns = [kept["image_id"], left["image_id"], pa.array(bits.astype(np.int8)), kept["score"], left["score"]]
+    stays = np.ones(len(table), dtype=bool)
+    stays[ranked[rank]] = False
+    candidates.chosen.keep(np.concatenate(places)[stays])
+    return Groups(name, pa.table(columns, schema=GROUPS), _notes(int((~has_hash).sum()), column, followers.left_out))
+
+
+def hash_words(strings: pa.ChunkedArray, digits: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Hexadecimal strings as numbers.
+
+    Args:
+        strings: (N,) strings; one that is null or has another length is no hash.
+        digits: of each, 16 or more; the first 32 count.
+
+    Returns:
+        (N, 1 or 2) uint64, and (N,) whether each is a hash.
+    """
+    one = strings.combine_chunks()
+    whole = pc.fill_null(pc.equal(pc.binary_length(one), digits), False)
+    zeros = pc.if_else(whole, one, "0" * digits)
+    text = np.frombuffer(zeros.cast(pa.binary(digits)).buffers()[1], dtype=np.uint8, count=len(one) * digits)
+    values = _DIGIT_VALUES[text.reshape(len(one), digits)[:, : min(digits, 32)]]  # (N, 16 or 32)
+    known = np.asarray(whole) & (values != _NO_DIGIT).all(axis=1)
+    packed = np.ascontiguousarray(values[:, ::2] << 4 | values[:, 1::2])
+    return packed.view(">u8").astype(np.uint64), known
+
+
+def _first_of_equals(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """For each row of (N, 2) the place of the first row that equals it."""
+    order = np.lexsort((words[:, 1], words[:, 0]))  # stable: of equal rows the first stays first
+    ordered = words[order]
+    begins = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)]) if len(words) else np.ones(0, bool)
+    first = np.empty(len(words), dtype=np.int64)
+    first[order] = order[np.flatnonzero(begins)[np.cumsum(begins) - 1]] if len(words) else order
+    return first
+
+
+def _notes(without: int, column: str, left_out: int) -> list[str]:
+    notes = [f"{without:,} rows have no {column}, and are like no other."] if without else []
+    if left_out:
+        notes.append(
+            f"{left_out:,} comparisons of hashes that have many bits in common with very many others were left out; "
+            "some near-duplicates among those may stay. A smaller --distance, or a filter before it, makes it exact."
+        )
+    return notes

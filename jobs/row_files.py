@@ -1,0 +1,129 @@
+"""Tables, a part at a time, into one Parquet, JSON lines or CSV file; the same rows always give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from artimuse_actor.errors import UsageError
+
+SUFFIXES: Final = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
+_GROUP_ROWS: Final = 65_536
+_GROUP_BYTES: Final = 64 * 1024 * 1024  # of embedded images, a row group would be gigabytes
+
+
+class RowFile(Protocol):
+    """A file that rows are written to."""
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+
+    def close(self, metadata: dict[bytes, bytes]) -> None:
+        """Finish the file; `metadata` is what a Parquet file says of itself."""
+
+
+def open_row_file(kind: str, path: str, schema: pa.Schema) -> RowFile:
+    """Begin a file.
+
+    Raises:
+        UsageError: a column of the schema cannot be written like this.
+    """
+    if kind == "parquet":
+        return _ParquetRows(path, schema)
+    for field in schema:
+        _refuse_column(field, kind)
+    return _JsonRows(path) if kind == "jsonl" else _CsvRows(path, schema)
+
+
+def json_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as JSON has them: numbers as short as they are exact, a time as a string, and what is no number as null."""
+    for place, field in enumerate(table.schema):
+        column = table.column(place)
+        if pa.types.is_float32(field.type):
+            column = column.cast(pa.string()).cast(pa.float64())  # 70.1, not 70.0999984741211
+        elif pa.types.is_dictionary(field.type):
+            column = column.cast(field.type.value_type)
+        elif pa.types.is_temporal(field.type) or pa.types.is_decimal(field.type):
+            column = column.cast(pa.string())
+        table = table.set_column(place, field.name, column)
+    rows: list[dict[str, Any]] = _without_nan(table.to_pylist())
+    return rows
+
+
+class _ParquetRows:
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        rows = sum(len(part) for part in self._waiting)
+        if rows >= _GROUP_ROWS or sum(part.nbytes for part in self._waiting) >= _GROUP_BYTES:
+            self._flush()
+
+    def close(self, metadata: dict[bytes, bytes]) -> None:
+        self._flush()
+        self._writer.add_key_value_metadata(metadata)
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting).cast(self._schema), row_group_size=_GROUP_ROWS)
+        self._waiting = []
+
+
+class _JsonRows:
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+
+    def write(self, table: pa.Table) -> None:
+        for row in json_rows(table):
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def close(self, metadata: dict[bytes, bytes]) -> None:  # noqa: ARG002 - a file of rows has nowhere for it
+        self._file.close()
+
+
+class _CsvRows:
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._schema = pa.schema(
+            [
+                field.with_type(field.type.value_type).remove_metadata()
+                if pa.types.is_dictionary(field.type)
+                else field.remove_metadata()
+                for field in schema
+            ]
+        )
+        self._writer = pa.csv.CSVWriter(path, self._schema)
+
+    def write(self, table: pa.Table) -> None:
+        self._writer.write_table(table.cast(self._schema))
+
+    def close(self, metadata: dict[bytes, bytes]) -> None:  # noqa: ARG002 - likewise
+        self._writer.close()
+
+
+def _refuse_column(field: pa.Field, kind: str) -> None:
+    binary = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+    inside = [field.type.field(place) for place in range(field.type.num_fields)] if kind == "jsonl" else []
+    if binary or (pa.types.is_nested(field.type) and kind == "csv"):
+        raise UsageError(
+            f"--as {kind}: cannot hold the column {field.name!r} ({field.type}). Use --as parquet, or --as webdataset "
+            "for embedded images. Nothing was written."
+        )
+    for part in inside:
+        _refuse_column(part.with_name(f"{field.name}.{part.name}"), kind)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
