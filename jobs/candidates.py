@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import StoreError
+from artimuse_actor.errors import ManifestError, StoreError
 from jobs.filters import TEXT_MATCHES
 from jobs.ids import IdIndex, hash_strings
 from jobs.manifest import Manifest
@@ -200,25 +200,43 @@ class ManifestRows:
         held_columns = [name for name in columns if name not in own and name != "image_id"]
         held, rank = self._held(held_columns)
         own_names = [name.removeprefix(OWN) for name in own]
-        for number, batch in enumerate(self._manifest.batches(own_names)):
+        for number, table in enumerate(self._read(own_names, ids="image_id" in columns)):
             if not self.chosen.counts[number]:
                 continue
             mask = self.chosen.mask(number)
-            if len(mask) != len(batch.rows):
-                raise StoreError(f"{self._manifest.source}: was changed while it was read. Curate again.")
-            some = pa.array(mask)
             found = {}
-            if batch.own is not None:
+            if table is not None:
+                rows = table.filter(pa.array(mask))
                 for name, plain in zip(own, own_names, strict=True):
-                    column = batch.own[plain].filter(some)
+                    column = rows[f"{OWN}{plain}"]
                     found[name] = column if name.startswith(OWN) else column.cast(self.schema.field(name).type)
-            found["image_id"] = batch.rows["image_id"].filter(some)
+                if "image_id" in columns:
+                    found["image_id"] = rows["image_id"]
             if held is not None:
                 start = self.chosen.starts[number]
                 places = self._store_places[start : start + len(mask)][mask]
                 rows = held.take(pa.array(rank[places]))
                 found |= {name: rows[name].cast(self.schema.field(name).type) for name in held_columns}
             yield number, pa.table({name: found[name] for name in columns})
+
+    def _read(self, own: list[str], *, ids: bool) -> Iterator[pa.Table | None]:
+        """Of each batch `own:NAME` columns and ids, or None if neither is wanted. Raises ManifestError."""
+        if not own and not ids:
+            yield from [None] * len(self.chosen.sizes)
+            return
+        sizes = iter(self.chosen.sizes)
+        for batch in self._manifest.batches(own, keys=ids or not own):
+            columns = {f"{OWN}{name}": batch.own[name] for name in own} if batch.own is not None else {}
+            table = pa.table(columns | ({"image_id": batch.rows["image_id"]} if ids else {}))
+            if next(sizes, -1) != len(table):
+                break
+            yield table
+        else:
+            if next(sizes, None) is None:
+                return
+        raise ManifestError(
+            f"{self._manifest.source}: was changed while it was read. Nothing was written. Curate again."
+        )
 
     def _held(self, columns: list[str]) -> tuple[pa.Table | None, NDArray[np.int32]]:
         """The store's columns of the rows in question, and for each row of the store which of these it is."""
@@ -240,7 +258,7 @@ class ManifestRows:
         hashes = [hash_strings(rows["image_id"]) for _, rows in self._store_rows.scan(["image_id"])]
         ids = IdIndex(np.concatenate([np.empty((0, 2), dtype=np.uint64), *hashes]))
         hashes.clear()
-        seen = np.zeros(len(ids), dtype=bool)
+        seen = np.zeros(len(ids) + 1, dtype=bool)  # and one for -1, which an empty store has too
         places = []
         for batch in self._manifest.batches():
             found = ids.find(hash_strings(batch.rows["image_id"]))

@@ -28,7 +28,7 @@ from jobs.funnel import Funnel, curation_json
 from jobs.manifest import ManifestOptions, open_manifest
 from jobs.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
 from jobs.storage import parquet_bytes
-from jobs.store import Store
+from jobs.store import SCORES, TEXTS, Store
 from jobs.version import CODE_VERSION
 from jobs.where import unknown_column
 from schemas.curation import CURATION_MARK
@@ -110,6 +110,7 @@ def curate(settings: CurateSettings) -> Curation:
     filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
     if settings.per is not None and settings.per not in schema.names:
         raise unknown_column("--per", settings.per, schema.names)
+    _keep_out_of_tables(target, store)
     target.check_free()
 
     funnel = Funnel(settings.manifest or settings.store, sum(store_rows.chosen.sizes))
@@ -147,6 +148,13 @@ def _score_column(store: Store, asked: str | None) -> str:
     if asked not in store.questions:
         raise unknown_column("--score-column", asked, list(store.questions))
     return asked
+
+
+def _keep_out_of_tables(target: Target, store: Store) -> None:
+    """Raise UsageError for an output that readers of the store would take for rows of it."""
+    for table in (SCORES, TEXTS):
+        if f"{target.place.root}/".startswith(f"{store.place.uri(table)}/"):
+            raise UsageError(f"--out {target.out}: lies in a table of the store. Choose another place.")
 
 
 def _check_choice(settings: CurateSettings, store: Store) -> None:

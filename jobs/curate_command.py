@@ -10,6 +10,7 @@ import typer
 from jobs.curate_options import (
     Aspect,
     CopyImages,
+    CopyRoot,
     CuratedOut,
     CurateManifest,
     Dedupe,
@@ -28,7 +29,7 @@ from jobs.curate_options import (
     Top,
     Where,
 )
-from jobs.options import MAX_BYTES, AllowPrivateHosts, AsJson, IdColumn, Images, Root, UriColumn
+from jobs.options import MAX_BYTES, AllowPrivateHosts, AsJson, IdColumn, Images, UriColumn
 
 
 def curate(
@@ -55,7 +56,7 @@ def curate(
     score_column: ScoreColumn = None,
     kind: OutputKind = None,
     copy: CopyImages = False,
-    root: Root = None,
+    root: CopyRoot = None,
     allow_private_hosts: AllowPrivateHosts = False,
     as_json: AsJson = False,
 ) -> None:

@@ -99,6 +99,15 @@ OutputKind = Annotated[
         help="parquet, jsonl, csv, or webdataset (tar files with the images). [default: by the name of --out]",
     ),
 ]
+CopyRoot = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="With --copy or --as webdataset, leave out images outside this folder or s3:// prefix.",
+        show_default=False,
+    ),
+]
 CopyImages = Annotated[
     bool, typer.Option("--copy", help="Copy the images into the folder --out too; uri tells where they lie there.")
 ]

@@ -7,7 +7,7 @@
     best/manifest.parquet (…)           the same in a folder, which can also hold images
     best/images/00000/00000042.jpg      --copy
     best/00000.tar                      --as webdataset
-    best/_curation/funnel.json, groups.parquet
+    best/__curation/funnel.json, groups.parquet      pyarrow passes over names with `_`, Hugging Face those with `__`
 
 All of it is made aside first. On a disk a file takes its name, and a folder takes its, when it is complete; on S3 the
 objects are put one by one, the manifest and the funnel last. A target is replaced only if the funnel beside it says
@@ -32,10 +32,10 @@ from jobs.storage import LocalPlace, Place, open_place, s3_filesystem
 from schemas.curation import CURATION_MARK
 
 KINDS: Final = (*SUFFIXES, "webdataset")
-FUNNEL: Final = "_curation/funnel.json"
-GROUPS_FILE: Final = "_curation/groups.parquet"
+FUNNEL: Final = "__curation/funnel.json"
+GROUPS_FILE: Final = "__curation/groups.parquet"
 _OURS: Final = re.compile(
-    r"manifest\.(parquet|jsonl|csv)|images/\d{5}/\d{8}\.\w+|\d{5}\.tar|_curation/(funnel\.json|groups\.parquet)"
+    r"manifest\.(parquet|jsonl|csv)|images/\d{5}/\d{8}\.\w+|\d{5}\.tar|__curation/(funnel\.json|groups\.parquet)"
 )
 
 

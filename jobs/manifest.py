@@ -112,8 +112,8 @@ class ListedManifest:
         """See `Manifest`."""
         return MANIFEST
 
-    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
-        """See `Manifest`."""
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:  # noqa: ARG002
+        """See `Manifest`; the keys are there anyway."""
         for start in range(0, self.rows.num_rows, BATCH_ROWS):
             rows = self.rows.slice(start, BATCH_ROWS)
             yield ManifestBatch(rows, self.source, start, rows.select(list(own)))
@@ -148,12 +148,12 @@ class _Head:
     def columns(self) -> pa.Schema:
         return self.manifest.columns()
 
-    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         left = self.limit
-        for batch in self.manifest.batches(own):
+        for batch in self.manifest.batches(own, keys=keys):
             carried = batch.own.slice(0, left) if batch.own is not None else None
             yield ManifestBatch(batch.rows.slice(0, left), batch.file, batch.first_row, carried)
-            left -= batch.rows.num_rows
+            left -= batch.rows.num_rows if batch.own is None else batch.own.num_rows
             if left <= 0:
                 return
 

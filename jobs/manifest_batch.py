@@ -24,7 +24,7 @@ class ManifestBatch:
     """Consecutive rows of one file of a manifest.
 
     Attributes:
-        rows: of schema `ROWS`.
+        rows: of schema `ROWS`; nothing if only own columns were asked for.
         file: what to name in an error.
         first_row: number of the first row within the file, from 0.
         own: the manifest's own columns that were asked for.
@@ -50,8 +50,8 @@ class Manifest(Protocol):
     def columns(self) -> pa.Schema:
         """Its own columns, whether or not a plan knows them. Raises ManifestError."""
 
-    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
-        """All rows, in the same order every time, with these of its own columns. Raises ManifestError."""
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
+        """All rows, always in the same order, with these of its own columns, or just those. Raises ManifestError."""
 
     def identity(self) -> str:
         """A digest that changes when the rows do; at most as costly as reading them."""

@@ -19,7 +19,7 @@ from jobs.manifest_batch import ROWS, ManifestBatch, ManifestOptions, absolute
 from jobs.user_files import BATCH_ROWS, limited, open_parquet
 
 MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: the longest signed urls take a tenth
-IMAGE_BATCH_ROWS: Final = 1_024  # of embedded images: they may be asked for too, megabytes each
+IMAGE_BATCH_ROWS: Final = 128  # of embedded images: they may be asked for too, megabytes each
 _BYTES_A_ROW: Final = 64  # two hashes, kept twice and sorted
 
 
@@ -43,7 +43,7 @@ class ParquetManifest:
         with open_parquet(self.files[0].path) as parquet:
             return parquet.schema_arrow
 
-    def batches(self, own: Sequence[str] = ()) -> Iterator[ManifestBatch]:
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         """See `Manifest`."""
         schema = pa.schema([self.columns().field(name) for name in own]) if own else None
         rows = 0
@@ -51,18 +51,20 @@ class ParquetManifest:
             with open_parquet(file.path) as parquet:
                 rows += parquet.metadata.num_rows
                 _refuse_too_many(file.path, rows)
-                yield from limited(self._file_batches(file, parquet, schema))
+                yield from limited(self._file_batches(file, parquet, schema, keys))
 
-    def _file_batches(self, file: ListedFile, parquet: Any, own: pa.Schema | None) -> Iterator[ManifestBatch]:
+    def _file_batches(
+        self, file: ListedFile, parquet: Any, own: pa.Schema | None, keys: bool
+    ) -> Iterator[ManifestBatch]:
         reader = _ColumnReader(file, parquet.schema_arrow, self.options)
         mine = [name for name in own.names if name in parquet.schema_arrow.names] if own is not None else []
-        columns = list(dict.fromkeys([*reader.columns, *mine]))
+        columns = list(dict.fromkeys([*(reader.columns if keys or not mine else ()), *mine]))
         first_row = 0
         for group in range(parquet.num_row_groups):
             row_in_group = 0
             for batch in parquet.iter_batches(reader.batch_rows, row_groups=[group], columns=columns):
                 table = pa.table(batch)
-                rows = reader.rows(table, first_row, group, row_in_group)
+                rows = reader.rows(table, first_row, group, row_in_group) if keys else ROWS.empty_table()
                 carried = reader.own(table, own) if own is not None else None
                 yield ManifestBatch(rows, file.path, first_row, carried)
                 first_row += batch.num_rows

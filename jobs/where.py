@@ -105,7 +105,7 @@ def unknown_column(option: str, name: str, columns: list[str]) -> UsageError:
     """The error of a column that is not there, with the nearest name that is."""
     near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
     meant = f" Did you mean {near[0]}?" if near else ""
-    return UsageError(f"{option}: there is no column {name!r}.{meant} There are {', '.join(columns[:40])}.")
+    return UsageError(f"{option}: there is no column {name!r}.{meant} There are {one_line(', '.join(columns))}.")
 
 
 class _Reader:

@@ -309,7 +309,10 @@ def test_hexadecimal_strings_are_read_as_numbers() -> None:
 
 
 def _manifest(path: Path, ids: Sequence[str], **columns: Any) -> Path:
-    pq.write_table(pa.table({"image_id": ids, "uri": [f"/photos/{name}" for name in ids], **columns}), path)
+    uris = [f"/photos/{name}" for name in ids]
+    pq.write_table(
+        pa.table({"image_id": pa.array(ids, pa.string()), "uri": pa.array(uris, pa.string()), **columns}), path
+    )
     return path
 
 
@@ -359,6 +362,22 @@ def test_rows_of_the_store_that_the_manifest_lacks_are_said(tmp_path: Path, stor
     assert any("198 of 200 rows" in note for note in done.funnel.notes)
     with pytest.raises(CurationError, match=r"not in the store removed the last 1 of 1 rows"):
         _choose(store, tmp_path / "none.parquet", manifest=str(_manifest(tmp_path / "other.parquet", ["x"])))
+
+
+def test_a_manifest_that_changes_meanwhile_is_noticed(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _manifest(tmp_path / "m.parquet", ["001.jpg", "002.jpg"])
+    for ids in (["001.jpg"], [f"{number:03}.jpg" for number in range(70_000)], []):
+
+        def apply_and_change(*arguments: Any, now: Sequence[str] = ids) -> None:
+            _apply(*arguments)
+            _manifest(source, now)
+
+        monkeypatch.setattr("jobs.curate._apply", apply_and_change)
+        with pytest.raises(ManifestError, match=r"m\.parquet: was changed while it was read"):
+            _choose(store, tmp_path / "best.parquet", manifest=str(source))
+        _manifest(source, ["001.jpg", "002.jpg"])
 
 
 def test_a_manifest_in_several_files_lacks_a_column_in_some(tmp_path: Path, store: Path) -> None:
@@ -435,7 +454,7 @@ def test_a_folder_holds_a_manifest_and_nothing_else_that_readers_see(store: Path
     files = sorted(
         str(path.relative_to(tmp_path / "best")) for path in (tmp_path / "best").rglob("*") if path.is_file()
     )
-    assert files == ["_curation/funnel.json", "_curation/groups.parquet", "manifest.parquet"]
+    assert files == ["__curation/funnel.json", "__curation/groups.parquet", "manifest.parquet"]
     assert ds.dataset(tmp_path / "best").count_rows() == 7
     assert sum(len(batch.rows) for batch in open_manifest(str(tmp_path / "best")).batches()) == 7
     _choose(store, tmp_path / "best", top="3", kind="csv")
@@ -611,6 +630,15 @@ def test_an_empty_store_has_nothing_to_choose_from(tmp_path: Path) -> None:
     write_store(tmp_path / "store", [])
     with pytest.raises(CurationError, match="there are no rows to choose from"):
         _choose(tmp_path / "store", tmp_path / "best.parquet", top="5")
+    source = _manifest(tmp_path / "m.parquet", ["a"])
+    with pytest.raises(CurationError, match="not in the store removed the last 1"):
+        _choose(tmp_path / "store", tmp_path / "best.parquet", manifest=str(source))
+
+
+@pytest.mark.parametrize("out", ["scores/best.parquet", "scores/best", "texts/a.csv", "scores"])
+def test_the_tables_of_the_store_are_no_place_for_an_output(store: Path, out: str) -> None:
+    with pytest.raises(UsageError, match="lies in a table of the store"):
+        _choose(store, store / out)
 
 
 # The command.

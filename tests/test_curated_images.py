@@ -211,7 +211,7 @@ def test_a_store_on_s3_is_curated_to_s3(bucket: str, store: Path) -> None:
     _choose(f"{bucket}/store", f"{bucket}/best", copy=True)
     _choose(f"{bucket}/store", f"{bucket}/best", copy=True, top="1")
     names = [file.path for file in place.files("best")]
-    assert names == ["best/_curation/funnel.json", "best/images/00000/00000000.png", "best/manifest.parquet"]
+    assert names == ["best/__curation/funnel.json", "best/images/00000/00000000.png", "best/manifest.parquet"]
     (row,) = pq.read_table(io.BytesIO(place.read("best/manifest.parquet"))).to_pylist()
     assert row["uri"] == f"{bucket}/best/images/00000/00000000.png"
     assert place.read("best/images/00000/00000000.png")[:4] == b"\x89PNG"
