@@ -22,6 +22,8 @@ from jobs.options import (
     DECODER_TIMEOUT_S,
     MAX_BYTES,
     MAX_PIXELS,
+    Actors,
+    ActorsPerGpu,
     AllowPrivateHosts,
     AllowTruncated,
     AsJson,
@@ -98,9 +100,8 @@ def score(
     limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    actors: Annotated[
-        int | None, typer.Option(metavar="N", help="Models at work at once. [default: one on each GPU]")
-    ] = None,
+    actors: Actors = None,
+    actors_per_gpu: ActorsPerGpu = 1,
     batch_size: BatchSize = "auto",
     unit_size: Annotated[
         int | None, typer.Option(metavar="N", help="Rows that are retried together. [default: 16 to 200]")
@@ -144,6 +145,7 @@ def score(
     """
     from artimuse_actor.fetch_options import FetchOptions
     from artimuse_actor.images import DecodeOptions
+    from jobs.actor_pool import ActorPool
     from jobs.manifest import ManifestOptions
     from jobs.score import ScoreSettings
     from jobs.score import score as run
@@ -170,7 +172,8 @@ def score(
         dtype=dtype,
         batch_size=count_or_auto("--batch-size", batch_size),
         unit_size=unit_size,
-        actors=actors,
+        actors=ActorPool.parse(actors) if actors else None,
+        actors_per_gpu=actors_per_gpu,
         keep_distribution=keep_distribution,
         texts=_wanted_texts(texts, attributes, max_new_tokens),
         sequences=count_or_auto("--sequences", sequences),

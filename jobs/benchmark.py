@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.images import DecodeOptions
+from jobs.actor_pool import ActorPool
 from jobs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from jobs.evaluate import EvaluateOptions, Evaluation, evaluate_store
 from jobs.listing import list_local, list_s3
@@ -37,6 +38,7 @@ class BenchmarkSettings:
         device: as of `score`.
         dtype: as of `score`.
         actors: as of `score`.
+        actors_per_gpu: as of `score`.
         batch_size: as of `score`.
         allow_truncated: score truncated files, as the published evaluation of data sets does.
         address: of a Ray cluster, or None to start Ray here.
@@ -50,7 +52,8 @@ class BenchmarkSettings:
     protocol: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    actors: int | None = None
+    actors: ActorPool | None = None
+    actors_per_gpu: int = 1
     batch_size: BatchSize = "auto"
     allow_truncated: bool = False
     address: str | None = None
@@ -99,6 +102,7 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
                 dtype=settings.dtype,
                 batch_size=settings.batch_size,
                 actors=settings.actors,
+                actors_per_gpu=settings.actors_per_gpu,
                 address=settings.address,
             )
             print(f"{name} with {checkpoint}", file=sys.stderr)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from artimuse_actor import errors
 from artimuse_actor.errors import ImageError, RunError, UsageError
+from jobs.actor_pool import ActorPool
 from jobs.interrupts import listen
 
 # Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
@@ -37,21 +38,26 @@ class Cluster:
 
     gpus: int
 
-    def device(self, asked: str) -> str:
+    def device(self, asked: str, *, may_grow: bool = False) -> str:
         """`cpu` or `cuda`, for all actors.
+
+        Args:
+            asked: `auto`, `cpu` or `cuda`.
+            may_grow: whether GPUs that are not there yet may come, as with an autoscaler.
 
         Raises:
             UsageError: the device is unknown, or not in the cluster.
         """
         if asked not in ("auto", "cpu", "cuda"):
             raise UsageError(f"--device takes auto, cpu or cuda, not {asked!r}; Ray hands the GPUs out.")
-        if asked == "cuda" and not self.gpus:
+        if asked == "cuda" and not self.gpus and not may_grow:
             raise UsageError("--device cuda: Ray sees no GPU. Try --device cpu, or check nvidia-smi.")
         return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
 
-    def default_actors(self, device: str) -> int:
-        """One model on each GPU; one on the CPU."""
-        return max(1, self.gpus) if device == "cuda" else 1
+    def default_pool(self, device: str, actors_per_gpu: int) -> ActorPool:
+        """So many models on each GPU; one on the CPU."""
+        actors = max(1, self.gpus * actors_per_gpu) if device == "cuda" else 1
+        return ActorPool(actors, actors)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artimuse_actor.errors import GateFailed, UsageError
-from jobs.options import AllowTruncated, AsJson, BatchSize, Device, Dtype, count_or_auto
+from jobs.options import Actors, ActorsPerGpu, AllowTruncated, AsJson, BatchSize, Device, Dtype, count_or_auto
 
 if TYPE_CHECKING:
     from jobs.evaluate import Evaluation
@@ -169,9 +169,8 @@ def benchmark(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    actors: Annotated[
-        int | None, typer.Option(metavar="N", help="Models at work at once. [default: one on each GPU]")
-    ] = None,
+    actors: Actors = None,
+    actors_per_gpu: ActorsPerGpu = 1,
     batch_size: BatchSize = "auto",
     allow_truncated: AllowTruncated = False,
     require_complete: RequireComplete = False,
@@ -189,6 +188,7 @@ def benchmark(
 
     Several data sets and checkpoints give one matrix. Run it again to go on.
     """
+    from jobs.actor_pool import ActorPool
     from jobs.benchmark import BenchmarkSettings, run_benchmarks
     from jobs.evaluate import EvaluateOptions
     from jobs.gate import Gate
@@ -202,7 +202,8 @@ def benchmark(
         protocol=protocol,
         device=device,
         dtype=dtype,
-        actors=actors,
+        actors=ActorPool.parse(actors) if actors else None,
+        actors_per_gpu=actors_per_gpu,
         batch_size=count_or_auto("--batch-size", batch_size),
         allow_truncated=allow_truncated,
         address=address,

@@ -66,6 +66,16 @@ Protocol = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, float32 on the CPU), float32, bfloat16 or float16.")]
+Actors = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|MIN:MAX",
+        help="Models at work at once; MIN:MAX grows and shrinks with the work and the cluster. [default: as many as "
+        "the GPUs hold; one on the CPU]",
+        show_default=False,
+    ),
+]
+ActorsPerGpu = Annotated[int, typer.Option(metavar="N", help="Models that share a GPU, if they are small.")]
 BatchSize = Annotated[str, typer.Option(help="Images of one forward pass; auto asks the free memory of the device.")]
 Images = Annotated[
     str | None,

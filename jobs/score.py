@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
 from artimuse_actor.uris import s3_bucket
+from jobs.actor_pool import ActorPool, waves
 from jobs.commit import ShardCommitter
 from jobs.counts import Counts
 from jobs.held import RetryErrors
@@ -67,7 +68,8 @@ class ScoreSettings:
         batch_size: images of a forward pass, or `auto`.
         shard_rows: rows of a shard: of each file of the output.
         unit_size: rows of a unit, or None for a size that fits the job.
-        actors: how many models work at once, or None for one on each GPU.
+        actors: how many models work at once, or None for as many as the GPUs hold, and one on the CPU.
+        actors_per_gpu: how many of them share a GPU.
         keep_distribution: keep the probabilities of the levels.
         texts: which texts to make, or None for those of the store, if it has any.
         sequences: texts that a model generates at the same time, or `auto`.
@@ -88,7 +90,8 @@ class ScoreSettings:
     batch_size: BatchSize = "auto"
     unit_size: int | None = None
     shard_rows: int = SHARD_ROWS
-    actors: int | None = None
+    actors: ActorPool | None = None
+    actors_per_gpu: int = 1
     keep_distribution: bool = False
     texts: WantedTexts | None = None
     sequences: BatchSize = "auto"
@@ -99,7 +102,10 @@ class ScoreSettings:
     def __post_init__(self) -> None:
         if self.sequences != "auto" and self.sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
-        for option, value, most in (("--unit-size", self.unit_size, MAX_UNIT_ROWS), ("--actors", self.actors, 100_000)):
+        for option, value, most in (
+            ("--unit-size", self.unit_size, MAX_UNIT_ROWS),
+            ("--actors-per-gpu", self.actors_per_gpu, 100),
+        ):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
 
@@ -186,11 +192,12 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
 
 
 def pipeline(
-    units: list[tuple[int, int]],
+    units: Sequence[tuple[int, int]],
     store: Store,
     plan: Plan,
     actor: ActorConfig,
-    actors: int,
+    pool: ActorPool,
+    actors_per_gpu: int,
     loader: UnitLoader,
     run_id: str,
 ) -> Dataset:
@@ -212,7 +219,8 @@ def pipeline(
             ArtiMuseActor,
             fn_constructor_args=(actor,),
             compute=ray.data.ActorPoolStrategy(
-                size=actors,
+                min_size=pool.fewest,
+                max_size=pool.most,
                 # The next block arrives while this one is scored: 96% busy instead of 49% with a stub at a GPU's pace.
                 max_concurrent_calls_per_actor=2,
                 enable_true_multi_threading=True,
@@ -221,12 +229,12 @@ def pipeline(
             batch_format="pyarrow",
             # The pool and the loaders share one budget of CPUs, and two of them would deadlock.
             num_cpus=0,
-            num_gpus=1 if actor.device == "cuda" else 0,
+            num_gpus=1 / actors_per_gpu if actor.device == "cuda" else 0,
         )
         .map_batches(
             UnitStager(store.place, plan, staged_unit(store.schema, store.texts), store.texts, run_id),
             # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
-            compute=ray.data.TaskPoolStrategy(size=actors),
+            compute=ray.data.TaskPoolStrategy(size=pool.most),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0,
@@ -249,25 +257,26 @@ def _score_units(
     progress = Progress(committer.rows_to_commit, done=committer.rows_to_commit - committer.rows_to_score)
     block_bytes = int(plan.unit_rows * PIXEL_BYTES * _BLOCK_SLACK)
     with progress.shown(), running_ray(settings.address, block_bytes) as cluster:
-        device = cluster.device(settings.device)
-        actors = settings.actors or cluster.default_actors(device)
-        actor = replace(actor, device=device, actors_per_node=actors)
+        device = cluster.device(settings.device, may_grow=settings.actors is not None)
+        pool = settings.actors or cluster.default_pool(device, settings.actors_per_gpu)
+        actor = replace(actor, device=device, actors_per_node=pool.most)
         record.device = device
         record.dtype = AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype
         known = store.known_rows(plan)
         loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch)
-        receipts = pipeline(committer.units, store, plan, actor, actors, loader, record.run_id)
         with own_errors():
-            for receipt in receipts.iter_rows():
-                errors.update(receipt["error_types"])
-                record.scored_rows += receipt["scored"]
-                record.described_rows += receipt["described"]
-                record.text_tokens += receipt["text_tokens"]
-                record.copied_rows += receipt["copied"]
-                record.failed_rows += len(receipt["error_types"])
-                progress.add(receipt["rows"], len(receipt["error_types"]))
-                record.images_per_s = progress.images_per_s
-                committer.unit_staged(receipt["shard"], receipt["unit"])
+            for units in waves(committer.units, pool):
+                receipts = pipeline(units, store, plan, actor, pool, settings.actors_per_gpu, loader, record.run_id)
+                for receipt in receipts.iter_rows():
+                    errors.update(receipt["error_types"])
+                    record.scored_rows += receipt["scored"]
+                    record.described_rows += receipt["described"]
+                    record.text_tokens += receipt["text_tokens"]
+                    record.copied_rows += receipt["copied"]
+                    record.failed_rows += len(receipt["error_types"])
+                    progress.add(receipt["rows"], len(receipt["error_types"]))
+                    record.images_per_s = progress.images_per_s
+                    committer.unit_staged(receipt["shard"], receipt["unit"])
     return errors
 
 

@@ -1,0 +1,132 @@
+"""An emulated cluster: several Ray nodes on this machine, with GPUs that are numbers only and a model that sleeps.
+
+    python bench/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--waves]
+
+What is measured is the driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two
+seconds. Ideal is every model asleep all the time. With --waves one long run in portions of some hundred units shows
+whether the memory of the driver and the object store stay flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+
+import pyarrow.dataset as ds
+from PIL import Image
+
+from bench.machine import ROOT, machine_line
+from bench.memory import MIB, Finished, run_measured
+from bench.pipeline import CHECKPOINT, Calls, read_calls
+from bench.sleeping import LOG_VARIABLE, PACE_VARIABLE
+
+UNIT_S: Final = 2.0
+GPUS_A_NODE: Final = 4
+GOAL: Final = 0.9
+_CLUSTER: Final = """
+import json, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**9})
+for gpus in json.loads(sys.argv[1]):
+    cluster.add_node(num_cpus=0, num_gpus=gpus, object_store_memory=10**8)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; fails if a row is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--seconds", type=float, default=40.0, help="of work for each model (default 40)")
+    parser.add_argument("--waves", type=int, default=0, metavar="N", help="also so many waves of 400 units")
+    options = parser.parse_args(arguments)
+    print(machine_line("ray"))
+    print(f"nodes of {GPUS_A_NODE} GPUs that are numbers only; a unit takes its model {UNIT_S:g} s\n")
+    print("| models | units | units/s | ideal | of ideal | driver, MiB | object store, MiB |")
+    print("| -----: | ----: | ------: | ----: | -------: | ----------: | ----------------: |")
+    for actors in options.actors:
+        finished, calls = run(actors, units=round(actors * options.seconds / UNIT_S))
+        speed, ideal = calls.images_per_s, actors / UNIT_S
+        print(
+            f"| {actors:6} | {calls.images:5,} | {speed:7.2f} | {ideal:5.1f} | {speed / ideal:8.1%} "
+            f"| {finished.peak.root / MIB:11,.0f} | {finished.peak.shared / MIB:17,.0f} |",
+            flush=True,
+        )
+    print(f"\ngoal: {GOAL:.0%} of ideal with 16 models")
+    if options.waves:
+        print("\n| waves of 400 units | units | driver, MiB | object store, MiB | units/s |")
+        print("| -----------------: | ----: | ----------: | ----------------: | ------: |")
+        for number in sorted({1, max(1, options.waves // 4), options.waves}):
+            finished, calls = run(16, units=400 * number, wave=400, unit_s=0.2)
+            print(
+                f"| {number:18} | {calls.images:5,} | {finished.peak.root / MIB:11,.0f} "
+                f"| {finished.peak.shared / MIB:17,.0f} | {calls.images_per_s:7.1f} |",
+                flush=True,
+            )
+    return 0
+
+
+def run(actors: int, units: int, wave: int | None = None, unit_s: float = UNIT_S) -> tuple[Finished, Calls]:
+    """One run of the job with so many sleeping models, a unit being one small picture."""
+    full, rest = divmod(actors, GPUS_A_NODE)
+    with tempfile.TemporaryDirectory(prefix="bench") as name, cluster([GPUS_A_NODE] * full + [rest] * bool(rest)) as at:
+        folder = Path(name)
+        make_pictures(folder / "photos", units)
+        command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "photos")]
+        command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
+        command += ["--address", at, "--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
+        variables = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(unit_s), "RAY_AUTH_MODE": "disabled"}
+        if wave:
+            variables["ARTIMUSE_BENCH_WAVE"] = str(wave)
+        finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
+        calls = read_calls(folder / "log")
+        rows = ds.dataset(folder / "out" / "scores").count_rows()
+    if not calls.images >= rows == units:
+        raise RuntimeError(f"The table has {rows} rows, not {units}.")
+    return finished, calls
+
+
+def make_pictures(folder: Path, count: int) -> None:
+    """So many different pictures of 64 × 64 pixels."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (64, 64), (number % 256, number // 256 % 256, 128)).save(folder / f"{number:06}.png")
+
+
+@contextmanager
+def cluster(gpus: list[int]) -> Iterator[str]:
+    """A head without GPUs and a node for each number of them; yields its address."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER, json.dumps(gpus)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(timeout=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
