@@ -1,26 +1,22 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import runpy
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from command_lines import COMMANDS, commands_in, parse_command
 from conftest import golden_answers, golden_checkpoint, golden_images
 from photo_library import make_photos
 
 from artimuse_actor.protocols import get_protocol
-from jobs.__main__ import _with_all_errors, app
 
 ROOT = Path(__file__).parent.parent
-COMMANDS: Any = typer.main.get_command(app)
 
 
 def _run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -31,35 +27,22 @@ def _run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[s
     return done
 
 
-def _commands_in(text: str) -> list[str]:
-    found = re.findall(r"^(?:\$ |\s+)(?:\.venv/bin/)?(artimuse .*)$", text, re.MULTILINE)
-    return [line.split(" #")[0].strip() for line in found]
-
-
-def _parse(line: str) -> None:
-    """Parse a command as the program would, without running it; raises what a user would see."""
-    words = _with_all_errors(shlex.split(line))[1:]
-    context = COMMANDS.make_context("artimuse", words[:1], resilient_parsing=True)
-    with contextlib.suppress(typer.Exit):  # of an option that answers at once, such as --questions
-        COMMANDS.commands[words[0]].make_context(words[0], words[1:], parent=context)
-
-
 @pytest.mark.parametrize("name", COMMANDS.commands)
 def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
     shown = _run(name, "--help").stdout
-    examples = _commands_in(shown.partition("example:")[2])
+    examples = commands_in(shown.partition("example:")[2])
     assert examples
     for example in examples:
         assert example.split()[1] == name
-        _parse(example)
+        parse_command(example)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
 def test_every_command_in_the_docs_parses(page: str) -> None:
-    commands = _commands_in((ROOT / page).read_text())
+    commands = commands_in((ROOT / page).read_text())
     assert len(commands) >= 6
     for command in commands:
-        _parse(command)
+        parse_command(command)
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
