@@ -60,7 +60,8 @@ def test_every_direct_dependency_is_pinned() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(requirement for extra in extras.values() for requirement in extra)]
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert {re.split(r"[\[<>=]", requirement)[0] for requirement in wanted} <= pinned
 
