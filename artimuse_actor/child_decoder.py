@@ -4,7 +4,7 @@ The child decodes one picture after the other, each within the limits of `decode
 the same picture again, since a busy machine can be to blame; the second death is the picture's error.
 
     parent → child   options as JSON in its arguments; then for each picture 8 bytes of length, and the file
-    child → parent   for each picture 4 bytes of length, JSON as in `_answer`, and the pixels if there are any
+    child → parent   for each picture 4 bytes of length, JSON as in `_answer` with `cpu_s`, and the pixels if any
 """
 
 from __future__ import annotations
@@ -37,11 +37,16 @@ _GRACE_S: Final = 30.0
 
 
 class ChildDecoder:
-    """`decode_image` in a child process, which is started when it is first needed and replaced when it dies."""
+    """`decode_image` in a child process, which is started when it is first needed and replaced when it dies.
+
+    Attributes:
+        cpu_s: CPU seconds that decoding has taken so far, without pictures that killed their decoder.
+    """
 
     def __init__(self, options: DecodeOptions) -> None:
         """Start nothing yet; as a context manager it ends the child."""
         self.options = options
+        self.cpu_s = 0.0
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ChildDecoder:
@@ -72,9 +77,14 @@ class ChildDecoder:
             began = time.monotonic()
             overtime.start()
             try:
-                return _ask(child, data)
+                answer, cpu_s = _ask(child, data)
             except (EOFError, BrokenPipeError):
                 cause = -self._buried(child)
+            else:
+                self.cpu_s += cpu_s
+                if isinstance(answer, ImageError):
+                    raise answer
+                return answer
             finally:
                 overtime.cancel()
             if time.monotonic() - began > longest_s:
@@ -110,8 +120,11 @@ class ChildDecoder:
         return child.wait()
 
 
-def _ask(child: subprocess.Popen[bytes], data: bytes) -> DecodedImage:
-    """Send a picture and wait for the answer; raises BrokenPipeError or EOFError if the child dies meanwhile."""
+def _ask(child: subprocess.Popen[bytes], data: bytes) -> tuple[DecodedImage | ImageError, float]:
+    """Send a picture and wait for the answer and the CPU seconds it took.
+
+    Raises BrokenPipeError or EOFError if the child dies meanwhile.
+    """
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.write(len(data).to_bytes(8, "little"))
@@ -119,10 +132,11 @@ def _ask(child: subprocess.Popen[bytes], data: bytes) -> DecodedImage:
     child.stdin.flush()
     length = int.from_bytes(_read(child.stdout, 4), "little")
     about = json.loads(_read(child.stdout, length))
+    cpu_s = about.pop("cpu_s")
     if "error_type" in about:
-        raise ImageError(about["error_type"], about["message"], retryable=about["retryable"])
+        return ImageError(about["error_type"], about["message"], retryable=about["retryable"]), cpu_s
     pixels = np.frombuffer(_read(child.stdout, PIXEL_BYTES), dtype=np.uint8)
-    return DecodedImage(pixels=pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3), **about)
+    return DecodedImage(pixels=pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3), **about), cpu_s
 
 
 def _read(file: IO[bytes], size_bytes: int) -> bytes:
@@ -163,8 +177,10 @@ def main() -> None:
     answers.write(_READY)
     answers.flush()
     while head := pictures.read(8):
-        about, pixels = _answer(pictures.read(int.from_bytes(head, "little")), options)
-        text = json.dumps(about).encode()
+        data = pictures.read(int.from_bytes(head, "little"))
+        began_s = time.process_time()
+        about, pixels = _answer(data, options)
+        text = json.dumps({**about, "cpu_s": time.process_time() - began_s}).encode()
         answers.write(len(text).to_bytes(4, "little") + text + pixels)
         answers.flush()
 
