@@ -62,7 +62,7 @@ class UnitLoader:
         with ChildDecoder(self.options) as child:
             here = _DecoderHere(self.options, child, self.fetching)
             decode = here.decode if is_first and can_limit_this_process() else child.decode
-            for index, data in enumerate(fetch_many(_sources(rows), self.fetching)):
+            for index, data in enumerate(fetch_many(image_sources(rows), self.fetching)):
                 about = self._load(data, decode, not rows[index]["texts_only"], into=pixels[index])
                 keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
                 keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
@@ -140,7 +140,7 @@ def _error(error: ImageError) -> dict[str, Any]:
     }
 
 
-def _sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageError]:
+def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageError]:
     """For each row where its bytes are: a uri, or the bytes themselves if they are embedded."""
     for row in rows:
         if row["uri"] is not None:

@@ -182,20 +182,14 @@ def make_plan(
             hashes.append(ids)
             starts_of_batches.append((batch.file, batch.first_row))
             manifest_rows += rows.num_rows
-            places = held.ids.find(ids)
-            known, same = places >= 0, _same_version(rows["version"], held, places)
-            wants = held.wants[places] if len(held.ids) else np.zeros(len(rows), dtype=np.uint8)
-            retried, texts_only = known & (wants == RETRY), same & (wants == TEXTS)
-            is_new, is_changed = ~known, (known & ~same) | retried | texts_only
-            if retry.alone:
-                is_new, is_changed = np.zeros_like(known), retried
-            rows = rows.append_column(TEXTS_ONLY, pa.array(texts_only))
-            held_rows += int((~is_new & ~is_changed).sum())
-            new_rows += int(is_new.sum())
-            if is_changed.any():
-                files = held.file_of_row[places[is_changed]]
-                changed.append((files, rows.filter(pa.array(is_changed))))
-            pending.append(rows if is_new.all() else rows.filter(pa.array(is_new)))
+            todo = rows_to_do(rows, ids, held, retry)
+            rows = rows.append_column(TEXTS_ONLY, pa.array(todo.texts_only))
+            held_rows += int((~todo.new & ~todo.changed).sum())
+            new_rows += int(todo.new.sum())
+            if todo.changed.any():
+                files = held.file_of_row[todo.places[todo.changed]]
+                changed.append((files, rows.filter(pa.array(todo.changed))))
+            pending.append(rows if todo.new.all() else rows.filter(pa.array(todo.new)))
             if sum(map(len, pending)) >= shard_rows:
                 pending = writer.write_full_shards(pending)
         if not manifest_rows:
@@ -308,6 +302,34 @@ class _ShardWriter:
         data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file"])
         self.place.write(f"{self.folder}/{shard.index:05}.parquet", data)
         self.shards.append(shard)
+
+
+@dataclass(frozen=True)
+class RowsToDo:
+    """Which rows of a batch a plan takes up.
+
+    Attributes:
+        new: (M,) bool, the store does not know the id.
+        changed: (M,) bool, the store holds the id, and the row is made anew, in the file that it stands in.
+        texts_only: (M,) bool, of these, those that want nothing but texts.
+        places: (M,) int64, where the ids stand among the held rows, or -1.
+    """
+
+    new: NDArray[np.bool_]
+    changed: NDArray[np.bool_]
+    texts_only: NDArray[np.bool_]
+    places: NDArray[np.int64]
+
+
+def rows_to_do(rows: pa.Table, ids: NDArray[np.uint64], held: HeldRows, retry: RetryErrors) -> RowsToDo:
+    """What is to be done for rows of a manifest, given the hashes of their ids, (M, 2) uint64."""
+    places = held.ids.find(ids)
+    known, same = places >= 0, _same_version(rows["version"], held, places)
+    wants = held.wants[places] if len(held.ids) else np.zeros(len(rows), dtype=np.uint8)
+    retried, texts_only = known & (wants == RETRY), same & (wants == TEXTS)
+    if retry.alone:
+        return RowsToDo(np.zeros_like(known), retried, texts_only, places)
+    return RowsToDo(~known, (known & ~same) | retried | texts_only, texts_only, places)
 
 
 def _same_version(versions: pa.ChunkedArray, held: HeldRows, places: NDArray[np.int64]) -> NDArray[np.bool_]:

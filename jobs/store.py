@@ -194,18 +194,22 @@ class Store:
             tables = pool.map(lambda path: read_parquet(self.place, path, columns), paths)
             return any(pc.any(retry.chosen(table)).as_py() for table in tables)
 
-    def held(self, retry: RetryErrors = RetryErrors()) -> HeldRows:  # noqa: B008
+    def held(self, retry: RetryErrors = RetryErrors(), *, texts: bool | None = None) -> HeldRows:  # noqa: B008
         """Ids and versions of all committed rows, and what they want.
+
+        Args:
+            retry: which failed rows want to be tried again.
+            texts: whether each image with a score wants texts; by default if the store has any.
 
         Raises:
             StoreError: a file is not whole.
         """
-        texts = self.texts_files()
+        told = self.texts_files()
         return read_held_rows(
             self.place,
             [file.path for file in self.scores_files()],
-            lambda path: texts_path(path) if texts_path(path) in texts else None,
-            texts=bool(self.texts),
+            lambda path: texts_path(path) if texts_path(path) in told else None,
+            texts=bool(self.texts) if texts is None else texts,
             retry=retry,
         )
 
