@@ -7,7 +7,9 @@ import subprocess
 import sys
 from typing import Final
 
-COMMANDS: Final = ("", "score", "manifest", "status", "evaluate", "benchmark", "curate", "compact", "image", "demo")
+COMMANDS: Final = (
+    *("", "score", "plan", "manifest", "status", "evaluate", "benchmark", "curate", "compact", "image", "demo"),
+)
 _HEAD: Final = """# The command line
 
 Made by `make docs` from `--help`; a test keeps the two equal. Exit codes: 0 done (failed images included, and said;

@@ -51,7 +51,9 @@ from jobs.options import (
     UriColumn,
     count_or_auto,
     example,
+    wanted_texts,
 )
+from jobs.plan_command import plan
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
 
@@ -175,7 +177,7 @@ def score(
         actors=ActorPool.parse(actors) if actors else None,
         actors_per_gpu=actors_per_gpu,
         keep_distribution=keep_distribution,
-        texts=_wanted_texts(texts, attributes, max_new_tokens),
+        texts=wanted_texts(texts, attributes, max_new_tokens),
         sequences=count_or_auto("--sequences", sequences),
         retry=_retry_errors(retry_errors),
         prune=prune,
@@ -186,6 +188,15 @@ def score(
         print(json.dumps(score_json(result)))
     else:
         show_score(result, settings)
+
+
+app.command(
+    epilog=example(
+        "artimuse plan photos --checkpoint ArtiMuse",
+        "artimuse plan s3://photos/manifest --images-per-s 70 --gpus 100 --price 2.5 --gbit-per-s 100",
+        "artimuse plan photos --checkpoint ArtiMuse --texts --out scored --json",
+    )
+)(plan)
 
 
 @app.command(
@@ -309,7 +320,7 @@ def image(
         device=device,
         dtype=dtype,
         batch_size=count_or_auto("--batch-size", batch_size),
-        texts=_wanted_texts(texts, attributes, max_new_tokens),
+        texts=wanted_texts(texts, attributes, max_new_tokens),
         sequences=count_or_auto("--sequences", sequences),
         options=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
@@ -336,18 +347,6 @@ def demo(
     from jobs.demo.run import run_demo
 
     run_demo(out)
-
-
-def _wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None) -> Any:
-    from jobs.wanted_texts import WantedTexts
-
-    if not texts:
-        if attributes is not None or max_new_tokens is not None:
-            option = "--attributes" if attributes is not None else "--max-new-tokens"
-            raise UsageError(f"{option} is about texts. Add --texts.")
-        return None
-    names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
-    return WantedTexts(names, max_new_tokens)
 
 
 def _retry_errors(types: str | None) -> Any:

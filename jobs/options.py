@@ -31,6 +31,23 @@ def count_or_auto(option: str, text: str) -> Any:
     return int(text)
 
 
+def wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None) -> Any:
+    """The `WantedTexts` that --texts and its options ask for, or None.
+
+    Raises:
+        UsageError: options of texts without --texts.
+    """
+    from jobs.wanted_texts import WantedTexts
+
+    if not texts:
+        if attributes is not None or max_new_tokens is not None:
+            option = "--attributes" if attributes is not None else "--max-new-tokens"
+            raise UsageError(f"{option} is about texts. Add --texts.")
+        return None
+    names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
+    return WantedTexts(names, max_new_tokens)
+
+
 def _list_questions() -> NoReturn:
     from jobs.screens import show_questions
 

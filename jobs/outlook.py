@@ -1,0 +1,282 @@
+"""What scoring a source would take: its rows counted, a sample of them loaded and scored here, and the rest worked out.
+
+What is given is not measured: with a speed that was measured elsewhere, no model is loaded and no GPU is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.images import DecodeOptions
+from jobs.estimate import ImageCost, Machines, Measured, Whole, mean, share, whole
+from jobs.manifest import ManifestOptions, open_manifest
+from jobs.sample import MAX_SAMPLE, Counted, LoadedSample, count_rows_to_do, load_sample, time_scores, time_texts
+from jobs.storage import open_place
+from jobs.store import STORE_FILE, Store
+from jobs.wanted_texts import WantedTexts
+from schemas.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from artimuse_actor.artimuse import ArtiMuse, BatchSize
+
+SCORES: Final = "scores only"
+TEXTS: Final = "with texts"
+
+Origin = Literal["given", "measured", "unknown"]
+
+
+@dataclass(frozen=True)
+class OutlookSettings:
+    """What the `plan` command was asked.
+
+    Attributes:
+        source: what is to be scored, see `jobs.manifest`.
+        checkpoint: folder or name of the model to measure with, or None.
+        out: the store that it would go to, or None for a new one.
+        manifest: how the source is read.
+        decode: how images are decoded.
+        fetch: how image files are fetched.
+        protocol: its name or TOML file, or None to guess it from the checkpoint's name.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        batch_size: images of a forward pass, or `auto`.
+        texts: which texts to make, or None for those of the store, if it has any.
+        images_per_s: scores of one device; None to measure.
+        texts_images_per_s: the same with texts.
+        sample: images to draw.
+        seed: of the drawing.
+        gpus: devices to work it out for; None for those that are here.
+        cores: CPU cores, in all; None for those that are here or, for other GPUs than these, as many as it takes.
+        gbit_per_s: network, in all; None for as much as it takes.
+        price: of a device for an hour.
+    """
+
+    source: str
+    checkpoint: str | None = None
+    out: str | None = None
+    manifest: ManifestOptions = field(default_factory=ManifestOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    protocol: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: BatchSize = "auto"
+    texts: WantedTexts | None = None
+    images_per_s: float | None = None
+    texts_images_per_s: float | None = None
+    sample: int = 64
+    seed: int = 0
+    gpus: int | None = None
+    cores: float | None = None
+    gbit_per_s: float | None = None
+    price: float | None = None
+
+    def __post_init__(self) -> None:
+        for option, most, number in (("--sample", MAX_SAMPLE, self.sample), ("--gpus", 1_000_000, self.gpus)):
+            if number is not None and not 1 <= number <= most:
+                raise UsageError(f"{option} takes a whole number from 1 to {most:,}, not {number}.")
+        for option, value in (
+            ("--images-per-s", self.images_per_s),
+            ("--texts-images-per-s", self.texts_images_per_s),
+            ("--cores", self.cores),
+            ("--gbit-per-s", self.gbit_per_s),
+        ):
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{option} takes a number above 0, not {value:g}.")
+        if self.price is not None and not 0 <= self.price < float("inf"):
+            raise UsageError(f"--price takes a number from 0, not {self.price:g}.")
+        if self.seed < 0:
+            raise UsageError(f"--seed takes a whole number from 0, not {self.seed}.")
+        if self.texts_images_per_s is not None and self.texts is None:
+            raise UsageError("--texts-images-per-s is about texts. Add --texts.")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model is, and how we know.
+
+    Attributes:
+        image_s: seconds of one device for an image; None if nobody knows.
+        origin: whether it was given, or measured here.
+        how: the rest of the sentence: on what it was measured, or why it was not.
+        on_cpu: whether it was measured on a CPU, which says nothing of a GPU.
+    """
+
+    image_s: Measured | None
+    origin: Origin
+    how: str = ""
+    on_cpu: bool = False
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What scoring a source would take.
+
+    Attributes:
+        settings: what was asked.
+        notes: what was left out of the source, and why.
+        counted: the rows of the source.
+        loaded: what loading the sample took; None if there is nothing to do.
+        speeds: `SCORES`, `TEXTS` or both → how fast the model is.
+        wholes: likewise → what the whole takes.
+    """
+
+    settings: OutlookSettings
+    notes: list[str]
+    counted: Counted
+    loaded: LoadedSample | None
+    speeds: Mapping[str, Speed]
+    wholes: Mapping[str, Whole]
+
+
+def look_ahead(settings: OutlookSettings) -> Outlook:
+    """Count, sample, measure, and work the rest out.
+
+    Raises:
+        ManifestError: the source has no rows.
+        StoreMismatch: the store holds scores of another checkpoint than the one that is given.
+        RunError: no image of the sample can be read.
+        ArtiMuseError: the source, the store or the checkpoint cannot be read.
+    """
+    _check_speeds(settings)
+    manifest = open_manifest(settings.source, settings.manifest)
+    store = _open_store(settings)
+    texts_alone = store is not None and store.texts is not None  # then every run makes them
+    with_texts = settings.texts is not None or texts_alone
+    held = None if store is None else store.held(texts=with_texts)
+    counted = count_rows_to_do(manifest, held, settings.sample, settings.seed)
+    asked = [*([] if texts_alone else [SCORES]), *([TEXTS] if with_texts else [])]
+    works = {name: counted.work(texts=name == TEXTS) for name in asked}
+    if not any(work.rows for work in works.values()):
+        return Outlook(settings, manifest.notes, counted, None, {}, {})
+    loaded = load_sample(counted.sample, settings.fetch, settings.decode)
+    if not loaded.pixels:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in loaded.errors.most_common())
+        raise RunError(
+            f"{settings.source}: none of the {len(loaded.sizes)} images that were drawn can be read ({kinds}). Look at "
+            "one of them with `artimuse image`, or draw more with --sample."
+        )
+    speeds = _speeds(settings, asked, loaded, store)
+    machines = _machines(settings)
+    wholes = {
+        name: whole(work, _image_cost(loaded, work.rows, speeds[name]), machines)
+        for name, work in works.items()
+        if work.rows
+    }
+    return Outlook(settings, manifest.notes, counted, loaded, speeds, wholes)
+
+
+def _check_speeds(settings: OutlookSettings) -> None:
+    given = settings.images_per_s is not None
+    if settings.texts and given and settings.texts_images_per_s is None and settings.checkpoint is None:
+        raise UsageError(
+            "--images-per-s is the speed without texts. Give --texts-images-per-s, too, or a --checkpoint to measure "
+            "with."
+        )
+
+
+def _open_store(settings: OutlookSettings) -> Store | None:
+    """The store that a run would go on with, if there is one."""
+    if settings.out is None:
+        return None
+    try:
+        open_place(settings.out).read(STORE_FILE)
+    except FileNotFoundError:
+        print(f"{settings.out} is no store yet, so everything counts.", file=sys.stderr)
+        return None
+    if settings.checkpoint is None:
+        return Store.open(settings.out)
+    from artimuse_actor.hub import open_checkpoint
+    from artimuse_actor.protocol_file import open_protocol
+    from artimuse_actor.protocols import guess_protocol
+
+    checkpoint = open_checkpoint(settings.checkpoint)
+    named = settings.protocol
+    protocol = open_protocol(named) if named else guess_protocol(str(checkpoint.folder.resolve()))
+    fingerprint = Fingerprint(
+        checkpoint=checkpoint.name,
+        checkpoint_digest=checkpoint.digest,
+        protocol=protocol.name,
+        protocol_digest=protocol.digest,
+        preprocessing=settings.decode.version,
+    )
+    Store.for_run(settings.out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
+    return Store.open(settings.out)
+
+
+def _speeds(settings: OutlookSettings, asked: list[str], loaded: LoadedSample, store: Store | None) -> dict[str, Speed]:
+    given = {SCORES: settings.images_per_s, TEXTS: settings.texts_images_per_s}
+    speeds = {
+        name: Speed(Measured(1 / images_per_s), "given") for name in asked if (images_per_s := given[name]) is not None
+    }
+    open_ = [name for name in asked if name not in speeds]
+    if not open_:
+        return speeds
+    if settings.checkpoint is None:
+        return speeds | dict.fromkeys(open_, Speed(None, "unknown", "no --checkpoint was named to measure it with"))
+    from artimuse_actor.artimuse import ArtiMuse
+
+    try:
+        model = ArtiMuse.load(
+            settings.checkpoint,
+            protocol=settings.protocol,
+            device=settings.device,
+            dtype=settings.dtype,
+            batch_size=settings.batch_size,
+        )
+    except RunError as error:  # what it takes to load images is worth knowing all the same
+        return speeds | dict.fromkeys(open_, Speed(None, "unknown", str(error).rstrip(".")))
+    return speeds | {name: _measured_speed(name, model, settings, loaded, store) for name in open_}
+
+
+def _measured_speed(
+    name: str, model: ArtiMuse, settings: OutlookSettings, loaded: LoadedSample, store: Store | None
+) -> Speed:
+    if name == SCORES:
+        timed = time_scores(model, loaded.pixels)
+        what = f"{timed.images:,} images in batches of {model.batch_size}"
+    else:
+        wanted = settings.texts or WantedTexts()
+        texts = wanted.settings(model.protocol, store.texts if store else None)
+        timed = time_texts(model, loaded.pixels, texts)
+        each = f"{len(texts.titles)} texts and {timed.tokens:,.0f} tokens each"
+        what = f"{timed.images:,} images, {each}, start and end included"
+    precision = str(model.model.dtype).removeprefix("torch.")
+    on_cpu = model.model.device.type == "cpu"
+    return Speed(timed.image_s, "measured", f"on {_device_name(model)} ({precision}) with {what}", on_cpu)
+
+
+def _device_name(model: ArtiMuse) -> str:
+    import torch
+
+    return "the CPU" if model.model.device.type == "cpu" else torch.cuda.get_device_name(model.model.device)
+
+
+def _machines(settings: OutlookSettings) -> Machines:
+    cores = settings.cores
+    if cores is None and settings.gpus is None:
+        cores = os.cpu_count() or 1
+    return Machines(settings.gpus or _gpus_here() or 1, cores, settings.gbit_per_s, settings.price)
+
+
+def _gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _image_cost(loaded: LoadedSample, rows: int, speed: Speed) -> ImageCost:
+    count = len(loaded.sizes)
+    return ImageCost(
+        readable=share(len(loaded.pixels), count, rows).measured,
+        read_bytes=mean([float(size) for size in loaded.sizes], rows),
+        load_cpu_s=mean(loaded.cpu_s, rows),
+        model_s=speed.image_s,
+        s3_share=loaded.s3_rows / count,
+    )

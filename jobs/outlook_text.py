@@ -1,0 +1,266 @@
+"""What `artimuse plan` prints, and what its `--json` prints instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, Final
+
+from jobs.estimate import Limit, Measured, Share, Whole, share
+from jobs.outlook import Outlook, Speed
+from jobs.progress import format_seconds
+
+_LIMIT_NAMES: Final[dict[Limit, str]] = {
+    "gpu": "the GPUs",
+    "cpu": "the CPU cores, for decoding",
+    "network": "the network",
+}
+_MODEL_ON_CPU: Final = "the model, on this CPU"
+
+
+def show_outlook(outlook: Outlook) -> None:
+    """One screen: what was measured and what was given, what the whole takes, and where the bottleneck lies."""
+    for note in outlook.notes:
+        print(note)
+    settings, counted, loaded = outlook.settings, outlook.counted, outlook.loaded
+    if loaded is None:
+        print(f"Nothing to do: all {counted.manifest_rows:,} images are in {settings.out} already.")
+        return
+    print(_rows_line(outlook))
+    rows = max(work.work.rows for work in outlook.wholes.values())
+    print(f"Sample: {len(loaded.sizes):,} of them, drawn with --seed {settings.seed}.")
+    for kind, count in loaded.errors.most_common():
+        print(f"  {count:,} {kind}: {_share_of_all(share(count, len(loaded.sizes), rows), rows)}")
+    print(f"  read: {_spread([size / 1e6 for size in loaded.sizes])} MB an image")
+    print(f"  load: {_spread([seconds * 1e3 for seconds in loaded.cpu_s])} ms of one CPU core an image, measured here")
+    for name, speed in outlook.speeds.items():
+        print(f"  {name}: {_speed(speed)}")
+    if loaded.embedded_rows:
+        print(
+            "  Embedded images are read a row group at a time: with row groups larger than a unit, more than counted."
+        )
+    print()
+    _print_table(outlook)
+    print()
+    for name, whole in outlook.wholes.items():
+        heading = f"Bottleneck {name}" if len(outlook.wholes) > 1 else "Bottleneck"
+        print(f"{heading}: {bottleneck(whole, on_cpu=_on_cpu(outlook))}")
+    if _on_cpu(outlook):
+        print(
+            "A CPU's speed says nothing of a GPU's: measure on a GPU, or give --images-per-s. Model and loading share "
+            "the cores here, which is not in these numbers."
+        )
+
+
+def bottleneck(whole: Whole, *, on_cpu: bool = False) -> str:
+    """Where the bottleneck lies, and with how many cores, GPUs or Gbit/s it would lie elsewhere: one sentence."""
+    slowest, machines = whole.slowest, whole.machines
+    if slowest is None:
+        return "not known without the speed of the model; name a --checkpoint that can be loaded, or --images-per-s."
+    names = _LIMIT_NAMES | ({"gpu": _MODEL_ON_CPU} if on_cpu else {})
+    models = "models" if on_cpu else "GPUs"
+    if slowest == "gpu":
+        cores = _feeding(whole, "cpu", machines.cores, whole.cores_to_feed, models)
+        network = _feeding(whole, "network", machines.gbit_per_s, whole.gbit_per_s_to_feed, models)
+        return f"{names['gpu']}; {cores}, {network}."
+    others = {limit: seconds.value for limit, seconds in whole.seconds.items() if limit != slowest}
+    second = max(others, key=lambda limit: others[limit])
+    amount = (machines.cores if slowest == "cpu" else machines.gbit_per_s) or 0.0
+    enough = _amount(slowest, amount * whole.seconds[slowest].value / others[second])
+    fed = f"{significant(whole.gpus_at(slowest) or 0.0)} of {machines.gpus:,} {models}"
+    return f"{names[slowest]}; {_amount(slowest, amount)} feed {fed}, and from {enough} on it would be {names[second]}."
+
+
+def _feeding(whole: Whole, limit: Limit, amount: float | None, needed: float | None, models: str) -> str:
+    """Up to how many devices something is enough or, where nobody said how much of it there is, how much is."""
+    most = whole.gpus_at(limit)
+    if amount is None or most is None:
+        return f"{_amount(limit, needed or 0.0)} {'keep' if limit == 'cpu' else 'keeps'} up with them"
+    return f"{_amount(limit, amount)} would do for up to {significant(most)} {models}"
+
+
+def _amount(limit: Limit, number: float) -> str:
+    return f"{significant(number)} Gbit/s" if limit == "network" else _count(math.ceil(number), "core")
+
+
+def outlook_json(outlook: Outlook) -> dict[str, Any]:
+    """The same, for scripts; margins are halves of 95% intervals, null where one value is all there is."""
+    settings, counted, loaded = outlook.settings, outlook.counted, outlook.loaded
+    shown: dict[str, Any] = {
+        "source": settings.source,
+        "out": settings.out,
+        "rows": {
+            "manifest": counted.manifest_rows,
+            "store": counted.held_rows,
+            "new": counted.new_rows,
+            "changed": int(counted.changed.sum()),
+            "texts_only": int(counted.texts_only.sum()),
+        },
+        "sample": None,
+        "notes": outlook.notes,
+        "estimates": {},
+    }
+    if loaded is not None:
+        rows = max(whole.work.rows for whole in outlook.wholes.values())
+        count = len(loaded.sizes)
+        shown["sample"] = {
+            "images": count,
+            "readable": len(loaded.pixels),
+            "seed": settings.seed,
+            "errors": {
+                kind: {"images": failed, "share": [part.low, part.high]}
+                for kind, failed in loaded.errors.most_common()
+                if (part := share(failed, count, rows))
+            },
+            "read_bytes": {"mean": sum(loaded.sizes) / count, "median": median(loaded.sizes)},
+            "load_cpu_s": {"mean": sum(loaded.cpu_s) / count, "median": median(loaded.cpu_s)},
+        }
+    for name, whole in outlook.wholes.items():
+        shown["estimates"][name.replace(" ", "_")] = _whole_json(whole, outlook.speeds[name], _on_cpu(outlook))
+    return shown
+
+
+def significant(value: float) -> str:
+    """A number with three digits that mean something; one for those that hardly do."""
+    if value and abs(value) < 0.01:
+        return f"{value:.1g}"
+    digits = 0 if abs(value) >= 100 or not value else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def _whole_json(whole: Whole, speed: Speed, on_cpu: bool) -> dict[str, Any]:
+    return {
+        "speed": {"origin": speed.origin, "how": speed.how, "on_cpu": speed.on_cpu, "image_s": _json(speed.image_s)},
+        "gpus": whole.machines.gpus,
+        "cores": whole.machines.cores,
+        "gbit_per_s": whole.machines.gbit_per_s,
+        "images": whole.work.rows,
+        "readable_images": _json(whole.readable_rows),
+        "read_bytes": _json(whole.read_bytes),
+        "core_hours": _json(whole.core_hours),
+        "gpu_hours": _json(whole.gpu_hours),
+        "wall_s": _json(whole.wall_s),
+        "seconds": {limit: _json(seconds) for limit, seconds in whole.seconds.items()},
+        "cost": _json(whole.cost),
+        "images_per_s": whole.images_per_s,
+        "cores_to_feed": whole.cores_to_feed,
+        "gbit_per_s_to_feed": whole.gbit_per_s_to_feed,
+        "bottleneck": whole.slowest,
+        "bottleneck_sentence": bottleneck(whole, on_cpu=on_cpu),
+        "unit_rows": whole.work.unit_rows,
+        "units": whole.units,
+        "shards": whole.shards,
+        "files": whole.files,
+        "planning": {"seconds": whole.plan_s, "memory_bytes": whole.planner_bytes},
+        "bytes": {"tables": whole.table_bytes, "plan": whole.plan_bytes, "staging": whole.staged_bytes},
+        "s3_requests": {
+            "get_images": whole.requests.images,
+            "read": whole.requests.read,
+            "put": whole.requests.written,
+            "delete": whole.requests.deleted,
+        },
+    }
+
+
+def _json(measured: Measured | None) -> dict[str, float | None] | None:
+    if measured is None:
+        return None
+    return {"value": measured.value, "margin": measured.margin if math.isfinite(measured.margin) else None}
+
+
+def _rows_line(outlook: Outlook) -> str:
+    counted, out = outlook.counted, outlook.settings.out
+    if out is None or not counted.held_rows:
+        return f"{outlook.settings.source}: {counted.manifest_rows:,} images."
+    changed, texts_only = int(counted.changed.sum()), int(counted.texts_only.sum())
+    kinds = [(counted.new_rows, "new"), (changed, "changed or to be tried again"), (texts_only, "without texts")]
+    parts = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+    return f"{outlook.settings.source}: {counted.manifest_rows:,} images; to do after what {out} holds: {parts}."
+
+
+def _spread(values: Sequence[float]) -> str:
+    ordered = sorted(values)
+    low, high = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
+    average = sum(values) / len(values)
+    middle = f"median {significant(median(values))}, mostly {significant(low)} to {significant(high)}"
+    return f"{significant(average)} ({middle})"
+
+
+def _share_of_all(part: Share, rows: int) -> str:
+    if part.low == part.high:
+        return "all rows were drawn, so that is all of them"
+    return f"{part.low:.1%} to {part.high:.1%}, {part.low * rows:,.0f} to {part.high * rows:,.0f} of all"
+
+
+def _speed(speed: Speed) -> str:
+    if speed.image_s is None:
+        return f"speed of the model not known, since {speed.how}"
+    rate = f"{_with_margin(speed.image_s.inverse(), significant)} images/s of one device, {speed.origin}"
+    return f"{rate} here {speed.how}" if speed.origin == "measured" else rate
+
+
+def _on_cpu(outlook: Outlook) -> bool:
+    return any(speed.on_cpu for speed in outlook.speeds.values())
+
+
+def _print_table(outlook: Outlook) -> None:
+    wholes = list(outlook.wholes.values())
+    machines = wholes[0].machines
+    device = "CPU like this" if _on_cpu(outlook) else "GPU"
+    rows: list[tuple[str, Callable[[Whole], str]]] = [
+        ("images", lambda whole: f"{whole.work.rows:,}"),
+        ("  of them readable", lambda whole: _with_margin(whole.readable_rows, lambda value: f"{value:,.0f}")),
+        ("bytes to read", lambda whole: _with_margin(whole.read_bytes, _size)),
+        (f"hours of one {device}", lambda whole: _with_margin(whole.gpu_hours, significant)),
+        (f"wall time with {_count(machines.gpus, device)}", lambda whole: _with_margin(whole.wall_s, format_seconds)),
+        *([] if machines.price is None else [_cost_row(machines.price, device)]),
+        ("images/s when nothing waits", lambda whole: _or_unknown(whole.images_per_s)),
+        ("CPU cores to load them", lambda whole: _or_unknown(whole.cores_to_feed)),
+        ("Gbit/s to read them", lambda whole: _or_unknown(whole.gbit_per_s_to_feed)),
+        ("hours of one core to load", lambda whole: _with_margin(whole.core_hours, significant)),
+        ("planning, before that", lambda whole: f"{format_seconds(whole.plan_s)}, {_size(whole.planner_bytes)}"),
+        ("units", lambda whole: f"{whole.units:,} of {whole.work.unit_rows}"),
+        ("shards, files in the tables", lambda whole: f"{whole.shards:,}, {whole.files:,}"),
+        ("the tables grow by", lambda whole: _size(whole.table_bytes)),
+        ("  and meanwhile take", lambda whole: _size(whole.plan_bytes + whole.staged_bytes)),
+        ("S3: GET of images", lambda whole: f"{whole.requests.images:,}"),
+        ("S3: GET and HEAD of the store", lambda whole: f"{whole.requests.read:,}"),
+        ("S3: PUT, DELETE", lambda whole: f"{whole.requests.written:,}, {whole.requests.deleted:,}"),
+    ]
+    names = list(outlook.wholes)
+    cells = [["", *(names if len(names) > 1 else [""])], *([label, *map(cell, wholes)] for label, cell in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for label, *values in cells if len(names) > 1 else cells[1:]:
+        shown = "   ".join(value.rjust(width) for value, width in zip(values, widths[1:], strict=True))
+        print(f"{label.ljust(widths[0])}   {shown}")
+
+
+def _cost_row(price: float, device: str) -> tuple[str, Callable[[Whole], str]]:
+    return f"cost at {price:g} an hour of one {device}", lambda whole: _with_margin(whole.cost, significant)
+
+
+def _with_margin(measured: Measured | None, text: Callable[[float], str]) -> str:
+    if measured is None:
+        return "not known"
+    if not measured.margin:
+        return text(measured.value)
+    margin = text(measured.margin) if math.isfinite(measured.margin) else "?"
+    return f"{text(measured.value)} ± {margin}"
+
+
+def _or_unknown(value: float | None) -> str:
+    return "not known" if value is None else significant(value)
+
+
+def _size(size_bytes: float) -> str:
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= size:
+            return f"{significant(size_bytes / size)} {unit}"
+    return f"{significant(size_bytes / 1e3)} kB" if size_bytes >= 1e3 else f"{size_bytes:.0f} bytes"
+
+
+def _count(number: float, noun: str) -> str:
+    """Such as 1 GPU, 16 cores, 2 CPUs like this."""
+    head, _, rest = noun.partition(" ")
+    return f"{number:,g} {head}{'' if number == 1 else 's'}{' ' + rest if rest else ''}"

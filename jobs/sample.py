@@ -1,0 +1,235 @@
+"""A random sample of what is to be scored: how many rows there are, and what loading and scoring a few of them takes.
+
+The whole source is read once, for its names alone. Of the sample, images are fetched and decoded as a job does it, in a
+child process that a bad picture may kill; seconds are seconds of CPU, so that a busy machine does not count. What the
+model takes is wall time on the device at hand, which should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from artimuse_actor.child_decoder import ChildDecoder
+from artimuse_actor.errors import ImageError, ManifestError
+from artimuse_actor.fetch import fetch_many
+from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.images import DecodeOptions, Pixels
+from artimuse_actor.uris import uri_scheme
+from jobs.estimate import Measured, Work, mean
+from jobs.held import HeldRows, RetryErrors
+from jobs.ids import hash_strings
+from jobs.load import image_sources
+from jobs.manifest import Manifest
+from jobs.plan import rows_to_do
+from schemas.manifest import IMAGE_ROWS
+
+if TYPE_CHECKING:
+    from artimuse_actor.artimuse import ArtiMuse
+    from schemas.text_settings import TextSettings
+
+MAX_SAMPLE: Final = 1000
+"""Pixels of the sample are held until the model has seen them: 600 MB."""
+
+# Parts of a manifest have dictionaries of their own.
+_DRAWN: Final = IMAGE_ROWS.set(IMAGE_ROWS.get_field_index("source_file"), pa.field("source_file", pa.string()))
+_LEAST_BATCHES: Final = 6
+_LONGEST_S: Final = 30.0
+_DESCRIBED_ON_CPU: Final = 2
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A source, counted against a store.
+
+    Attributes:
+        manifest_rows: rows of the source.
+        held_rows: rows of the store.
+        new_rows: rows whose ids the store does not know.
+        changed: (F,) for each scores file of the store, rows that are made anew, scores and all.
+        texts_only: (F,) likewise, rows that want texts alone.
+        sample: columns of `IMAGE_ROWS`, rows of all these kinds, each as likely as any other.
+    """
+
+    manifest_rows: int
+    held_rows: int
+    new_rows: int
+    changed: NDArray[np.int64]
+    texts_only: NDArray[np.int64]
+    sample: pa.Table
+
+    def work(self, *, texts: bool) -> Work:
+        """What a run would do, with texts or for scores only."""
+        replaced = self.changed + self.texts_only if texts else self.changed
+        return Work(
+            manifest_rows=self.manifest_rows,
+            new_rows=self.new_rows,
+            held_rows=self.held_rows,
+            replaced=tuple(replaced[replaced > 0].tolist()),
+            texts=texts,
+        )
+
+
+def count_rows_to_do(manifest: Manifest, held: HeldRows | None, sample: int, seed: int) -> Counted:
+    """Read a manifest once, as a planner does, and draw a sample of the rows that it would plan.
+
+    Without a store nothing is remembered of the rows; that an id is doubled is for `score` to find.
+
+    Args:
+        manifest: the source.
+        held: what the store holds already, if there is one.
+        sample: how many rows to draw.
+        seed: of the drawing; how the manifest is cut into batches does not matter.
+
+    Raises:
+        ManifestError: there are no rows.
+    """
+    generator = np.random.default_rng(seed)
+    keys, drawn = np.empty(0), _DRAWN.empty_table()
+    files = len(held.files) if held else 0
+    changed, texts_only = np.zeros(files, dtype=np.int64), np.zeros(files, dtype=np.int64)
+    manifest_rows = new_rows = 0
+    for batch in manifest.batches():
+        rows = batch.rows.select(IMAGE_ROWS.names)
+        manifest_rows += len(rows)
+        if held is None:
+            new_rows += len(rows)
+        else:
+            todo = rows_to_do(rows, hash_strings(rows["image_id"]), held, RetryErrors())
+            new_rows += int(todo.new.sum())
+            for kind, count in ((todo.changed & ~todo.texts_only, changed), (todo.texts_only, texts_only)):
+                count += np.bincount(held.file_of_row[todo.places[kind]], minlength=files)
+            rows = rows.filter(pa.array(todo.new | todo.changed))
+        # The rows with the smallest of random keys, one drawn for each row.
+        keys, is_drawn = _smallest(np.concatenate([keys, generator.random(len(rows))]), sample)
+        drawn = pa.concat_tables([drawn, rows.cast(_DRAWN)]).take(pa.array(is_drawn))
+    if not manifest_rows:
+        raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
+    return Counted(manifest_rows, len(held.ids) if held else 0, new_rows, changed, texts_only, drawn)
+
+
+def _smallest(keys: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The smallest keys and their places, both in the order of the places."""
+    places = np.arange(len(keys)) if len(keys) <= count else np.sort(np.argpartition(keys, count)[:count])
+    return keys[places], places
+
+
+@dataclass(frozen=True)
+class LoadedSample:
+    """What loading a sample took.
+
+    Attributes:
+        sizes: for each row the bytes that were read of it, none if it could not be fetched.
+        cpu_s: for each row the CPU seconds to decode, resize and digest it.
+        errors: type → rows of the sample that are no image.
+        s3_rows: rows that are objects on S3.
+        embedded_rows: rows whose image stands in a Parquet file.
+        pixels: of the others, (448, 448, 3) uint8 each.
+    """
+
+    sizes: list[int]
+    cpu_s: list[float]
+    errors: Counter[str]
+    s3_rows: int
+    embedded_rows: int
+    pixels: list[Pixels]
+
+
+def load_sample(rows: pa.Table, fetching: FetchOptions, decoding: DecodeOptions) -> LoadedSample:
+    """Fetch and decode rows with the columns of `IMAGE_ROWS`, as a job would."""
+    # Embedded images come a row group at a time: in the order of the file, each is read once.
+    listed = rows.sort_by([("source_file", "ascending"), ("source_row_group", "ascending")]).to_pylist()
+    sizes: list[int] = []
+    cpu_s: list[float] = []
+    pixels: list[Pixels] = []
+    errors: Counter[str] = Counter()
+    with ChildDecoder(decoding) as child:
+        for data in fetch_many(image_sources(listed), fetching):
+            if isinstance(data, ImageError):
+                errors[data.error_type] += 1
+                sizes.append(0)
+                cpu_s.append(0.0)
+                continue
+            before_s, began_s = child.cpu_s, time.thread_time()
+            hashlib.sha256(data)
+            hashed_s = time.thread_time() - began_s
+            try:
+                image = child.decode(data)
+                if not pixels:  # the first one also pays for the import of its decoder
+                    before_s = child.cpu_s
+                    child.decode(data)
+                pixels.append(image.pixels)
+            except ImageError as error:
+                errors[error.error_type] += 1
+            sizes.append(len(data))
+            cpu_s.append(child.cpu_s - before_s + hashed_s)
+    uris = [row["uri"] for row in listed]
+    return LoadedSample(
+        sizes=sizes,
+        cpu_s=cpu_s,
+        errors=errors,
+        s3_rows=sum(uri is not None and uri_scheme(uri) == "s3" for uri in uris),
+        embedded_rows=uris.count(None),
+        pixels=pixels,
+    )
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a model took.
+
+    Attributes:
+        images: it was timed on.
+        image_s: seconds for each of them.
+        tokens: that it wrote about each, on average.
+    """
+
+    images: int
+    image_s: Measured
+    tokens: float = 0.0
+
+
+def time_scores(model: ArtiMuse, pixels: list[Pixels], longest_s: float = _LONGEST_S) -> Timed:
+    """How long a loaded model takes to score: full batches, so few pictures are scored again and again."""
+    size = model.batch_size
+    least = max(_LEAST_BATCHES, -(-len(pixels) // size))
+    batch_s: list[float] = []
+    began = time.perf_counter()
+    for batch in islice(_batches(pixels, size), least):
+        start = time.perf_counter()
+        model.score_pixels(batch)
+        batch_s.append((time.perf_counter() - start) / len(batch))
+        if time.perf_counter() - began > longest_s:
+            break
+    warm = batch_s[1:] if len(batch_s) > 2 else batch_s  # the first one chooses kernels and makes buffers
+    return Timed(size * len(warm), mean(warm))
+
+
+def _batches(pixels: list[Pixels], size: int) -> Iterator[Pixels]:
+    pictures = cycle(pixels)
+    while True:
+        yield np.stack(list(islice(pictures, size)))
+
+
+def time_texts(model: ArtiMuse, pixels: list[Pixels], texts: TextSettings) -> Timed:
+    """How long a loaded model takes to score and describe: two pictures on a CPU, all of them on a GPU.
+
+    The end of so short a run, when fewer and fewer texts are left, counts in full, so a job is faster than this.
+    """
+    chosen = pixels[:_DESCRIBED_ON_CPU] if model.model.device.type == "cpu" else pixels
+    asked = {"attributes": texts.titles, "max_new_tokens": texts.max_new_tokens}
+    start = time.perf_counter()
+    described = [answer for _, answer in model.describe_each(chosen, **asked)]  # type: ignore[arg-type]
+    image_s = (time.perf_counter() - start) / len(chosen)
+    tokens = mean([float(sum(answer.token_counts.values())) for answer in described])
+    # They end at different times but ran together: what varies from picture to picture is how much there is to say.
+    return Timed(len(chosen), Measured(image_s, image_s * tokens.margin / max(tokens.value, 1.0)), tokens.value)
