@@ -28,7 +28,7 @@ def make_photos(folder: Path, count: int) -> str:
     originals = []
     for number, size in zip(range(min(count, DISTINCT)), cycle(SIZES), strict=False):
         path = folder / f"{number:06}.jpg"
-        _picture(size, generator).save(path, quality=QUALITY)
+        picture(size, generator).save(path, quality=QUALITY)
         originals.append(path)
     for number, original in enumerate(islice(cycle(originals), count)):
         if number >= len(originals):
@@ -38,7 +38,8 @@ def make_photos(folder: Path, count: int) -> str:
     return f"{count:,} JPEGs of {smallest} to {largest} pixels, {kib:.0f} KiB on average, {len(originals)} different"
 
 
-def _picture(size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
+def picture(size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
+    """One picture, smooth with grain."""
     width, height = size
     coarse = generator.integers(0, 256, (8, 12, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)

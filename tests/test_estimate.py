@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,13 @@ def test_changed_rows_are_shards_of_their_own_as_in_a_plan(tmp_path: Path) -> No
     assert sorted(counted.sample["image_id"].to_pylist()) == sorted(["0", "3", "20", "21", "29", *"abcd"])
     found = whole(work, _image(), Machines())
     assert (found.shards, found.units) == (len(plan.shards), sum(shard.units for shard in plan.shards))
+
+
+def test_the_tables_of_the_scale_page_are_what_the_arithmetic_gives() -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "scale.md").read_text()
+    for table in runpy.run_path(str(root / "bench" / "scale.py"))["tables"]():
+        assert table in page, "run `python bench/scale.py --tables`"
 
 
 def test_numbers_have_as_many_digits_as_mean_something() -> None:

@@ -1,0 +1,411 @@
+"""What a job costs beside the model, a unit, a shard, a file or a row at a time: the constants of `docs/scale.md`.
+
+    python bench/scale.py [--small] [--part NAME …]
+    python bench/scale.py --tables      measures nothing: what it all comes to, the tables of `docs/scale.md`
+
+Each part runs in a process of its own, so that its memory is its own: what the process has more afterwards. All use
+this machine and its disk, but `requests`, which counts what a real S3 server on loopback is asked for. Counts are the
+same everywhere, seconds are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+
+import numpy as np
+import pyarrow as pa
+
+from artimuse_actor.fetch import FetchOptions
+from artimuse_actor.images import PIXEL_BYTES, DecodeOptions, decode_image
+from artimuse_actor.protocols import ARTIMUSE
+from bench.machine import machine_line
+from bench.photos import QUALITY, make_photos, picture
+from bench.plan import FINGERPRINT, write_manifest
+from jobs.estimate import ImageCost, Machines, Measured, Whole, Work, whole
+from jobs.load import UnitLoader
+from jobs.manifest import open_manifest
+from jobs.outlook_text import significant
+from jobs.plan import SHARD_ROWS, Plan, make_plan, unit_rows_of
+from jobs.stage import UnitStager
+from jobs.storage import parquet_bytes, s3_filesystem
+from jobs.store import Store
+from schemas.units import UNIT, scored_unit, staged_unit
+
+OBJECTS: Final = 2_000
+SMALL: Final = 20
+"""By how much less `--small` measures."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help=f"{SMALL} times less of everything")
+    parser.add_argument("--part", choices=PARTS, nargs="+", help="only these (default: all)")
+    parser.add_argument("--tables", action="store_true", help="print the tables of docs/scale.md")
+    parser.add_argument("--here", choices=PARTS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.here:
+        with tempfile.TemporaryDirectory(prefix="bench") as folder:
+            PARTS[options.here](Path(folder), SMALL if options.small else 1)
+        return 0
+    if options.tables:
+        print("\n\n".join(tables()))
+        return 0
+    print(machine_line("ray", "pyarrow", "numpy", "s3fs"))
+    for part in options.part or PARTS:
+        print(f"\n{part}", flush=True)
+        subprocess.run([sys.executable, __file__, "--here", part, *["--small"] * options.small], check=True)
+    return 0
+
+
+def blocks(_: Path, less: int) -> None:
+    """The blocks that `pipeline` makes up front, a unit each, and the driver's list of units."""
+    for units in (100_000 // less, 500_000 // less):
+        numbers = [(unit // 328, unit % 328) for unit in range(units)]
+        with _measured(f"{units:,} units as Arrow blocks", units, "unit"):
+            kept = [pa.Table.from_pylist([{"shard": s, "unit": u}], schema=UNIT) for s, u in numbers]
+        del kept
+
+
+def ray_units(_: Path, less: int) -> None:
+    """The same in Ray, and how fast units go through three steps that do nothing."""
+    import ray.data
+
+    from jobs.cluster import running_ray
+
+    with running_ray(None, 2**27):
+        for units in (2_000 // less, 10_000 // less):
+            kept = [pa.Table.from_pylist([{"shard": 0, "unit": unit}], schema=UNIT) for unit in range(units)]
+            with _measured(f"{units:,} units given to Ray", units, "unit"):
+                data: Any = ray.data.from_arrow(kept)
+            idle: Any = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": 0.5}
+            for _step in range(3):
+                data = data.map_batches(_same, **idle)
+            with _measured(f"{units:,} units through three steps that do nothing", units, "unit"):
+                assert sum(1 for _row in data.iter_rows()) == units
+
+
+def _same(block: pa.Table) -> pa.Table:
+    return block
+
+
+def listing(folder: Path, less: int) -> None:
+    """A folder as a source, and files of a store."""
+    files = 10_000 // less
+    photos = folder / "photos"
+    for number in range(files):
+        path = photos / f"{number % 100:02}" / f"photo-{number:09}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    place = Store.for_run(str(folder), FINGERPRINT, ARTIMUSE, keep_distribution=False).place
+    with _measured(f"{files:,} files of a folder as a manifest", files, "file"):
+        manifest = open_manifest(str(photos))
+    with _measured(f"{files:,} files of a place listed", files, "file"):
+        listed = place.files("photos")
+    assert len(listed) == files == sum(batch.rows.num_rows for batch in manifest.batches())
+
+
+def decoding(folder: Path, less: int) -> None:
+    """What the two kinds of pictures take that the tables are about."""
+    folder.mkdir(exist_ok=True)
+    generator = np.random.default_rng(0)
+    for width, height, count in ((800, 600, 200), (4000, 3000, 20)):
+        picture((width, height), generator).save(folder / "photo.jpg", quality=QUALITY)
+        data = (folder / "photo.jpg").read_bytes()
+        with _measured(f"{count // less} pictures of {width}×{height}, {len(data):,} bytes", count // less, "picture"):
+            for _ in range(count // less):
+                decode_image(data)
+
+
+def restart(folder: Path, less: int) -> None:
+    """What a run that goes on does first: look at every staged unit, of committed shards, too."""
+    units = 10_000 // less
+    store, plan = _planned(folder, 200)
+    store.place.write(plan.staged_path(0, 0), parquet_bytes(_scored(store, plan, 0, 0)))
+    first = Path(store.place.uri(plan.staged_path(0, 0)))
+    for unit in range(1, units):
+        os.link(first, first.with_name(f"{unit:04}.parquet"))
+    with _measured(f"{units:,} staged units looked at", units, "unit"):
+        store.delete_broken_staging(plan)
+        assert len(store.staged(plan)[0]) == units
+
+
+def shard(folder: Path, less: int) -> None:
+    """One shard from plan to commit."""
+    rows = SHARD_ROWS // less
+    store, plan = _planned(folder, rows)
+    planned = plan.shards[0]
+    for unit in range(planned.units):
+        store.place.write(plan.staged_path(0, unit), parquet_bytes(_scored(store, plan, 0, unit)))
+    with _measured(f"commit of a shard of {rows:,} rows in {planned.units} units", 1, "shard"):
+        store.commit(plan, planned)
+    sizes = {name: sum(file.size_bytes for file in store.place.files(name)) for name in ("scores", plan.folder)}
+    rows_bytes = sum(file.size_bytes for file in store.place.files(f"{plan.folder}/rows"))
+    print(f"  a row: {rows_bytes / rows:.0f} bytes of plan, {sizes['scores'] / rows:.0f} of scores, ", end="")
+    print(f"{(sizes[plan.folder] - rows_bytes) / rows:.0f} of staging meanwhile")
+
+
+def held(folder: Path, less: int) -> None:
+    """What a nightly run remembers of the rows that the store holds."""
+    files = max(1, 16 // less)
+    store, plan = _planned(folder, SHARD_ROWS // less)
+    table = _scored(store, plan, 0, None).select(store.schema.names).cast(store.schema)
+    for number in range(files):
+        ids = pa.array([f"{number}/{name}" for name in table["image_id"].to_pylist()])
+        table = table.set_column(0, store.schema.field(0), ids)
+        store.write_tables(f"scores/bench-{number:05}.parquet", table, None, "bench")
+    with _measured(f"keys of {files * len(table):,} held rows", files * len(table), "row"):
+        remembered = store.held()
+    again = make_plan(store.place, open_manifest(str(folder / "manifest")), remembered, "again")
+    store.write_known_images(again)
+    known = sum(file.size_bytes for file in store.place.files(f"{again.folder}/known"))
+    print(f"  digests of their bytes, which each load process holds: {known / files / len(table):.0f} bytes a row")
+
+
+def requests(folder: Path, _: int) -> None:
+    """What S3 is asked for by one unit, one commit, and the rest of a run: no HEAD of aiobotocore's is left out."""
+    from s3_server import running_s3
+
+    photos = folder / "photos"
+    make_photos(photos, 40)
+    (folder / "server").mkdir()
+    with running_s3(folder / "server") as endpoint:
+        os.environ |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+        fs = s3_filesystem()
+        fs.mkdir("bench")
+        fs.put(str(photos), "s3://bench/photos", recursive=True)
+        counted = _count_requests(type(fs))
+        store = Store.for_run("s3://bench/out", FINGERPRINT, ARTIMUSE, keep_distribution=False)
+        manifest = open_manifest("s3://bench/photos")
+        _say_requests("listing 40 images", counted)
+        fs.pipe({f"s3://bench/many/{number % 100:02}/photo-{number:09}.jpg": b"x" for number in range(OBJECTS)})
+        counted.clear()
+        tracemalloc.start()
+        open_manifest("s3://bench/many")
+        print(f"  memory while a prefix is listed: {tracemalloc.get_traced_memory()[1] / OBJECTS:,.0f} bytes an object")
+        tracemalloc.stop()
+        _say_requests(f"listing {OBJECTS:,} images", counted)
+        plan = make_plan(store.place, manifest, store.held(), "bench", 20)
+        store.declare()
+        _say_requests("plan of one shard", counted)
+        loader = UnitLoader(store.place, plan, DecodeOptions(), store.answers, store.known_rows(plan), FetchOptions())
+        stager = UnitStager(store.place, plan, staged_unit(store.schema, None), None, "bench")
+        for unit in range(2):  # the first one also finds that nothing is known
+            loaded = loader(pa.table({"shard": [0], "unit": [unit]}, schema=UNIT))
+            _say_requests(f"load of unit {unit}, 20 images", counted)
+            stager(loaded.select(scored_unit(store.answers).names))
+            _say_requests(f"staging of unit {unit}", counted)
+        store.commit(plan, plan.shards[0])
+        _say_requests("commit of a shard of 2 units", counted)
+        store.discard_work(plan)
+        _say_requests("deleting the work of a plan of 2 units", counted)
+
+
+def _count_requests(filesystem: Any) -> Counter[str]:
+    """Count what every s3fs of this process asks for, from now on."""
+    counted: Counter[str] = Counter()
+    call = filesystem._call_s3
+
+    async def counting(self: Any, method: str, *arguments: Any, **named: Any) -> Any:
+        counted[method] += 1
+        return await call(self, method, *arguments, **named)
+
+    filesystem._call_s3 = counting
+    return counted
+
+
+def _say_requests(what: str, counted: Counter[str]) -> None:
+    print(f"  {what}: {', '.join(f'{count} {method}' for method, count in sorted(counted.items())) or 'nothing'}")
+    counted.clear()
+
+
+@contextmanager
+def _measured(what: str, count: int, each: str) -> Iterator[None]:
+    memory, cpu_s, start = _resident_bytes(), time.process_time(), time.perf_counter()
+    yield
+    seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu_s
+    grown = max(0, _resident_bytes() - memory)
+    print(f"  {what}: {seconds:.2f} s, {cpu_s:.2f} s of CPU; {seconds / count * 1e6:,.0f} us a {each}", end="")
+    print(f"; {grown / 1e6:,.1f} MB more, {grown / count:,.0f} bytes a {each}", flush=True)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _planned(folder: Path, rows: int) -> tuple[Store, Plan]:
+    """An empty store, and a plan of that many rows for it."""
+    write_manifest(folder / "manifest", rows)
+    store = Store.for_run(str(folder / "out"), FINGERPRINT, ARTIMUSE, keep_distribution=False)
+    store.declare()
+    return store, make_plan(store.place, open_manifest(str(folder / "manifest")), store.held(), "bench", 200)
+
+
+def _scored(store: Store, plan: Plan, shard: int, unit: int | None) -> pa.Table:
+    """A unit as it is staged, or all of a shard; what is different for every image is random."""
+    units = range(plan.shards[shard].units) if unit is None else [unit]
+    rows = pa.concat_tables([unit_rows_of(store.place, plan, shard, number) for number in units])
+    count = len(rows)
+    made: dict[str, list[Any]] = {
+        "status": ["ok"] * count,
+        "score": [secrets.randbelow(10**6) / 10**4 for _ in range(count)],
+        "score_std": [secrets.randbelow(10**6) / 10**5 for _ in range(count)],
+        "width": [640 + secrets.randbelow(4000) for _ in range(count)],
+        "height": [480 + secrets.randbelow(4000) for _ in range(count)],
+        "format": ["JPEG"] * count,
+        "sha256": [secrets.token_hex(32) for _ in range(count)],
+        "phash": [secrets.token_hex(8) for _ in range(count)],
+        "run_id": [plan.plan_id] * count,
+        "scored_at": [0] * count,
+    }
+    columns = [
+        rows[field.name]
+        if field.name in rows.column_names
+        else pa.array(made.get(field.name, [None] * count), field.type)
+        for field in staged_unit(store.schema, None)
+    ]
+    return pa.table(columns, schema=staged_unit(store.schema, None))
+
+
+SIZES: Final = (10**6, 10**8, 5 * 10**9)
+GPUS: Final = (1, 100, 1000)
+IMAGES_PER_S: Final = {False: 70.0, True: 12.0}  # without and with texts: the goals on an H200, not measured
+WEB_PHOTO: Final = (156 * 1024, 0.0077)  # bytes and CPU seconds, of RESULTS.md
+LARGE_PHOTO: Final = (3.4e6, 0.17)  # of 12 megapixels, measured by `decoding`
+BLOCK_BYTES: Final = 40e3  # of the driver, for each unit that Ray has been given
+BLOCK_S: Final = 0.0028
+_MAX_GET_S: Final = 5500
+
+
+def tables() -> list[str]:
+    """By rows, by GPUs, and the time of both."""
+    return [_table_of_sizes(), _table_of_gpus(), _table_of_hours()]
+
+
+def of_size(rows: int, gpus: int = 1, *, texts: bool = False, photo: tuple[float, float] = WEB_PHOTO) -> Whole:
+    """What so many rows take on so many GPUs, all readable and on S3."""
+    read_bytes, load_s = photo
+    model_s = Measured(1 / IMAGES_PER_S[texts])
+    image = ImageCost(Measured(1.0), Measured(read_bytes), Measured(load_s), model_s, s3_share=1.0)
+    return whole(Work(rows, rows, texts=texts), image, Machines(gpus))
+
+
+def _table_of_sizes() -> str:
+    lines: list[tuple[str, Callable[[Whole, Whole], str]]] = [
+        ("shards = files of `scores/` (and of `texts/`)", lambda plain, _: f"{plain.shards:,}"),
+        ("units of 200 (with texts: of 64)", lambda plain, texts: f"{plain.units:,} ({texts.units:,})"),
+        ("planning, s", lambda plain, _: f"{plain.plan_s:,.0f}"),
+        ("memory of the planner, GB", lambda plain, _: _gb(plain.planner_bytes)),
+        ("plan on disk, GB", lambda plain, _: _gb(plain.plan_bytes)),
+        (
+            "a Ray block for each unit: memory of the driver, GB (with texts)",
+            lambda plain, texts: f"{_gb(plain.units * BLOCK_BYTES)} ({_gb(texts.units * BLOCK_BYTES)})",
+        ),
+        (
+            "…and the time to make them, min (with texts)",
+            lambda plain, texts: (
+                f"{significant(plain.units * BLOCK_S / 60)} ({significant(texts.units * BLOCK_S / 60)})"
+            ),
+        ),
+        ("staging until the end, GB", lambda plain, _: _gb(plain.staged_bytes)),
+        ("the scores table, GB", lambda plain, _: _gb(plain.table_bytes)),
+        ("S3: GET of images", lambda plain, _: f"{plain.requests.images:,}"),
+        ("S3: GET and HEAD of the store", lambda plain, _: f"{plain.requests.read:,}"),
+        ("S3: PUT", lambda plain, _: f"{plain.requests.written:,}"),
+        ("S3: DELETE", lambda plain, _: f"{plain.requests.deleted:,}"),
+        ("read, TB, of 156 KiB (3.4 MB) an image", lambda plain, _: _terabytes(plain)),
+        ("GPU-hours (with texts)", lambda plain, texts: f"{_hours(plain):,.0f} ({_hours(texts):,.0f})"),
+    ]
+    wholes = [(of_size(rows), of_size(rows, texts=True)) for rows in SIZES]
+    cells = [[label, *(cell(plain, texts) for plain, texts in wholes)] for label, cell in lines]
+    return _markdown(["", *(f"{rows:,} images" for rows in SIZES)], cells)
+
+
+def _table_of_gpus() -> str:
+    def at(gpus: int, *, texts: bool, cell: Callable[[Whole, float], float]) -> str:
+        found = of_size(SIZES[-1], gpus, texts=texts)
+        assert found.images_per_s is not None
+        value = cell(found, found.images_per_s / found.work.rows)
+        return f"{value:,.0f}" if value >= 10 else f"{value:,.2g}"
+
+    lines: list[tuple[str, Callable[[Whole, float], float]]] = [
+        ("images/s", lambda found, _: found.images_per_s or 0),
+        ("units/s", lambda found, rate: found.units * rate),
+        ("shards/min", lambda found, rate: 60 * found.shards * rate),
+        ("CPU cores to load them, 9.7 ms an image", lambda found, _: found.cores_to_feed or 0),
+        ("…of 12 megapixels, 172 ms an image", lambda found, _: (found.images_per_s or 0) * (LARGE_PHOTO[1] + 0.002)),
+        ("Gbit/s to read them, 156 KiB an image", lambda found, _: found.gbit_per_s_to_feed or 0),
+        ("…of 12 megapixels, 3.4 MB an image", lambda found, _: (found.images_per_s or 0) * LARGE_PHOTO[0] * 8e-9),
+        ("Gbit/s of pixels from loaders to models", lambda found, _: (found.images_per_s or 0) * PIXEL_BYTES * 8e-9),
+        ("GET of images/s", lambda found, _: found.images_per_s or 0),
+        ("…partitions of S3 for them, at 5,500/s", lambda found, _: -(-(found.images_per_s or 0) // _MAX_GET_S)),
+        ("GET and HEAD of the store/s", lambda found, rate: found.requests.read * rate),
+        ("PUT of marks/s", lambda found, rate: found.units * rate),
+        ("DELETE of marks/s", lambda found, rate: found.units * rate),
+        ("PUT of staging/s", lambda found, rate: found.units * rate),
+        ("PUT of tables/s", lambda found, rate: found.files * rate),
+    ]
+    cells = [
+        [label, *(f"{at(gpus, texts=False, cell=cell)} ({at(gpus, texts=True, cell=cell)})" for gpus in GPUS)]
+        for label, cell in lines
+    ]
+    return _markdown(["scores (with texts)", *(f"{gpus:,} GPU{'s' * (gpus > 1)}" for gpus in GPUS)], cells)
+
+
+def _table_of_hours() -> str:
+    cells = [
+        [f"{rows:,} images", *(f"{significant(plain / gpus)} ({significant(texts / gpus)})" for gpus in GPUS)]
+        for rows in SIZES
+        for plain, texts in [(_hours(of_size(rows)), _hours(of_size(rows, texts=True)))]
+    ]
+    return _markdown(["hours (with texts)", *(f"{gpus:,} GPU{'s' * (gpus > 1)}" for gpus in GPUS)], cells)
+
+
+def _hours(found: Whole) -> float:
+    assert found.gpu_hours is not None
+    return found.gpu_hours.value
+
+
+def _terabytes(found: Whole) -> str:
+    large = of_size(found.work.rows, photo=LARGE_PHOTO)
+    return f"{significant(found.read_bytes.value / 1e12)} ({significant(large.read_bytes.value / 1e12)})"
+
+
+def _gb(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:,.2f}" if size_bytes < 1e10 else f"{size_bytes / 1e9:,.0f}"
+
+
+def _markdown(head: list[str], cells: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+PARTS: Final[dict[str, Callable[[Path, int], None]]] = {
+    "blocks": blocks,
+    "ray": ray_units,
+    "listing": listing,
+    "decoding": decoding,
+    "restart": restart,
+    "shard": shard,
+    "held": held,
+    "requests": requests,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
