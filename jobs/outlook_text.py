@@ -13,7 +13,7 @@ from jobs.progress import format_seconds
 
 _LIMIT_NAMES: Final[dict[Limit, str]] = {
     "gpu": "the GPUs",
-    "cpu": "the CPU cores, for decoding",
+    "cpu": "decoding on the CPU",
     "network": "the network",
 }
 _MODEL_ON_CPU: Final = "the model, on this CPU"
@@ -69,14 +69,15 @@ def bottleneck(whole: Whole, *, on_cpu: bool = False) -> str:
     amount = (machines.cores if slowest == "cpu" else machines.gbit_per_s) or 0.0
     enough = _amount(slowest, amount * whole.seconds[slowest].value / others[second])
     fed = f"{significant(whole.gpus_at(slowest) or 0.0)} of {machines.gpus:,} {models}"
-    return f"{names[slowest]}; {_amount(slowest, amount)} feed {fed}, and from {enough} on it would be {names[second]}."
+    have = f"{_amount(slowest, amount)} can feed {fed}"
+    return f"{names[slowest]}; {have}, and from {enough} on it would be {names[second]}."
 
 
 def _feeding(whole: Whole, limit: Limit, amount: float | None, needed: float | None, models: str) -> str:
     """Up to how many devices something is enough or, where nobody said how much of it there is, how much is."""
     most = whole.gpus_at(limit)
     if amount is None or most is None:
-        return f"{_amount(limit, needed or 0.0)} {'keep' if limit == 'cpu' else 'keeps'} up with them"
+        return f"{_amount(limit, needed or 0.0)} would do for them"
     return f"{_amount(limit, amount)} would do for up to {significant(most)} {models}"
 
 
@@ -212,13 +213,16 @@ def _print_table(outlook: Outlook) -> None:
         ("images", lambda whole: f"{whole.work.rows:,}"),
         ("  of them readable", lambda whole: _with_margin(whole.readable_rows, lambda value: f"{value:,.0f}")),
         ("bytes to read", lambda whole: _with_margin(whole.read_bytes, _size)),
-        (f"hours of one {device}", lambda whole: _with_margin(whole.gpu_hours, significant)),
+        (
+            "GPU-hours" if device == "GPU" else f"hours of one {device}",
+            lambda whole: _with_margin(whole.gpu_hours, significant),
+        ),
         (f"wall time with {_count(machines.gpus, device)}", lambda whole: _with_margin(whole.wall_s, format_seconds)),
         *([] if machines.price is None else [_cost_row(machines.price, device)]),
         ("images/s when nothing waits", lambda whole: _or_unknown(whole.images_per_s)),
-        ("CPU cores to load them", lambda whole: _or_unknown(whole.cores_to_feed)),
-        ("Gbit/s to read them", lambda whole: _or_unknown(whole.gbit_per_s_to_feed)),
-        ("hours of one core to load", lambda whole: _with_margin(whole.core_hours, significant)),
+        ("CPU cores to feed them", lambda whole: _or_unknown(whole.cores_to_feed)),
+        ("Gbit/s to feed them", lambda whole: _or_unknown(whole.gbit_per_s_to_feed)),
+        ("core-hours to load them", lambda whole: _with_margin(whole.core_hours, significant)),
         ("planning, before that", lambda whole: f"{format_seconds(whole.plan_s)}, {_size(whole.planner_bytes)}"),
         ("units", lambda whole: f"{whole.units:,} of {whole.work.unit_rows}"),
         ("shards, files in the tables", lambda whole: f"{whole.shards:,}, {whole.files:,}"),
@@ -237,7 +241,7 @@ def _print_table(outlook: Outlook) -> None:
 
 
 def _cost_row(price: float, device: str) -> tuple[str, Callable[[Whole], str]]:
-    return f"cost at {price:g} an hour of one {device}", lambda whole: _with_margin(whole.cost, significant)
+    return f"cost at {price:g} for one {device} an hour", lambda whole: _with_margin(whole.cost, significant)
 
 
 def _with_margin(measured: Measured | None, text: Callable[[float], str]) -> str:

@@ -81,13 +81,13 @@ def test_a_gpu_at_its_limit_takes_twenty_four_cores() -> None:
     found = _whole(10**6, Machines(gpus=1), images_per_s=118)
     assert found.cores_to_feed == pytest.approx(118 * 0.2)
     assert found.slowest == "gpu"
-    assert "24 cores keep up with them" in bottleneck(found)
+    assert "24 cores would do for them" in bottleneck(found)
 
 
 @pytest.mark.parametrize(
     ("machines", "slowest", "sentence"),
     [
-        (Machines(10), "gpu", "the GPUs; 140 cores keep up with them, 8.40 Gbit/s keeps up with them."),
+        (Machines(10), "gpu", "the GPUs; 140 cores would do for them, 8.40 Gbit/s would do for them."),
         (
             Machines(10, cores=280, gbit_per_s=10),
             "gpu",
@@ -96,17 +96,17 @@ def test_a_gpu_at_its_limit_takes_twenty_four_cores() -> None:
         (
             Machines(10, cores=70, gbit_per_s=10),
             "cpu",
-            "the CPU cores, for decoding; 70 cores feed 5.00 of 10 GPUs, and from 140 cores on it would be the GPUs.",
+            "decoding on the CPU; 70 cores can feed 5.00 of 10 GPUs, and from 140 cores on it would be the GPUs.",
         ),
         (
             Machines(10, cores=35, gbit_per_s=4.2),
             "cpu",
-            "the CPU cores, for decoding; 35 cores feed 2.50 of 10 GPUs, and from 70 cores on it would be the network.",
+            "decoding on the CPU; 35 cores can feed 2.50 of 10 GPUs, and from 70 cores on it would be the network.",
         ),
         (
             Machines(10, gbit_per_s=2.1),
             "network",
-            "the network; 2.10 Gbit/s feed 2.50 of 10 GPUs, and from 8.40 Gbit/s on it would be the GPUs.",
+            "the network; 2.10 Gbit/s can feed 2.50 of 10 GPUs, and from 8.40 Gbit/s on it would be the GPUs.",
         ),
     ],
 )

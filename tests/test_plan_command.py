@@ -62,7 +62,7 @@ def test_the_screen_says_what_was_measured_and_what_was_given(tmp_path: Path) ->
     assert "ms of one CPU core an image, measured here" in screen
     assert "70.0 images/s of one device, given" in screen
     assert "wall time with 100 GPUs" in screen
-    assert "Bottleneck: the network; 0.001 Gbit/s feed" in screen
+    assert "Bottleneck: the network; 0.001 Gbit/s can feed" in screen
     assert not list(tmp_path.glob("*/_*"))
 
 
@@ -78,6 +78,20 @@ assert [speed.origin for speed in outlook.speeds.values()] == ["given", "given"]
 assert not {{"torch", "transformers", "ray"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parent.parent)
+
+
+def test_a_model_that_does_not_fit_leaves_the_rest_to_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from artimuse_actor import device
+
+    monkeypatch.setattr(device, "_available_memory_bytes", lambda: 0)
+    make_photos(tmp_path / "photos", 3)
+    checkpoint = str(golden_checkpoint("artimuse"))
+    outlook = look_ahead(OutlookSettings(str(tmp_path / "photos"), checkpoint, protocol="artimuse", device="cpu"))
+    speed, found = outlook.speeds[SCORES], outlook.wholes[SCORES]
+    assert speed.origin == "unknown"
+    assert "0 GB are free" in speed.how
+    assert found.wall_s is None
+    assert found.core_hours.value > 0
 
 
 def test_only_what_the_store_does_not_hold_counts(tmp_path: Path) -> None:
