@@ -7,9 +7,11 @@ of both blocks are generated together: places that the last texts of one leave a
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,11 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from artimuse_actor import protocols
+from artimuse_actor.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, PIXEL_BYTES, Pixels
 from schemas.text_settings import TextSettings
-from schemas.units import answer_fields, scored_unit
+from schemas.units import SPENT, answer_fields, scored_unit, spent_column
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse, BatchSize
@@ -41,6 +44,13 @@ class Starts(Protocol):
         """The model is loaded."""
 
 
+class Meters(Protocol):
+    """Who counts what actors do."""
+
+    def scored(self, images: int, passes: int, text_tokens: int, spent: Mapping[str, Any]) -> None:
+        """A unit has scores, or texts."""
+
+
 @dataclass(frozen=True)
 class ActorConfig:
     """What an actor is started with.
@@ -57,6 +67,7 @@ class ActorConfig:
         sequences: as `--sequences`.
         actors_per_node: how many share a node's CPU cores.
         starts: is told when loading begins and when it has ended.
+        meters: is told of every unit.
     """
 
     checkpoint: str
@@ -70,6 +81,7 @@ class ActorConfig:
     sequences: BatchSize = "auto"
     actors_per_node: int = 1
     starts: Starts | None = None
+    meters: Meters | None = None
 
 
 class ArtiMuseActor:
@@ -88,6 +100,8 @@ class ArtiMuseActor:
             answer_fields(self._questions, keep_distribution=config.keep_distribution, texts=config.texts)
         )
         self._schema = scored_unit(self._answers)
+        self._meters = config.meters
+        self._clock = DeviceClock()
         self._lock = threading.Lock()
         self._stepped = threading.Condition(self._lock)
         self._stepping = False
@@ -125,14 +139,27 @@ class ArtiMuseActor:
         known = unit.select(self._answers.names).to_pylist()  # null, but for images whose bytes had a score already
         filled = [answers.get(row, known[row]) for row in range(len(unit))]
         made = pa.Table.from_pylist(filled, schema=self._answers)
+        spent = self._spent(unit["spent"][0].as_py(), answers)
+        made = made.append_column(SPENT, spent_column(spent, len(unit)))
         columns = [made[name] if name in made.column_names else unit[name] for name in self._schema.names]
         return pa.table(columns, schema=self._schema)
+
+    def _spent(self, spent: dict[str, Any], answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+        """Where a unit's time went, this actor's part included, of which the meters are told."""
+        device = self._clock.take()
+        actor = f"{socket.gethostname()}:{os.getpid()}"
+        spent = spent | {"actor": actor, "wait_s": device.waited_s, "model_s": device.worked_s}
+        if self._meters:
+            counts = [f"{column}_tokens" for column in (self._texts.columns if self._texts else ())]
+            tokens = sum(answer[count] for answer in answers.values() for count in counts)
+            self._meters.scored(len(answers), device.passes, tokens, spent)
+        return spent
 
     def _score(self, images: Pixels, readable: list[int]) -> dict[int, dict[str, Any]]:
         """Row → the columns of its scores."""
         from artimuse_actor.scoring import image_scores
 
-        with self._lock:
+        with self._lock, self._clock.working(math.ceil(len(readable) / self._model.batch_size)):
             scores = self._model.score_pixels(images[readable] if len(readable) < len(images) else images)
         found = image_scores(self._questions, scores)
         return {row: self._score_columns(score) for row, score in zip(readable, found, strict=True)}
@@ -154,7 +181,9 @@ class ArtiMuseActor:
                     return answers
                 self._stepping = True
             try:
-                for (owner, row), description in describer.step():
+                with self._clock.working():
+                    described = describer.step()
+                for (owner, row), description in described:
                     owner[row] = self._score_columns(description) | self._text_columns(description)
             finally:
                 with self._stepped:

@@ -9,9 +9,11 @@ not free, so nobody pays for it who does not need to.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from artimuse_actor.fetch import FetchOptions, fetch_many
 from artimuse_actor.images import IMAGE_SIZE, DecodedImage, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
 from jobs.copies import KnownRows
+from jobs.meters import Meters, node_name
 from jobs.plan import Plan, unit_rows_of
 from jobs.storage import Place, s3_filesystem
 from schemas.scores import ERROR, OK
@@ -42,6 +45,7 @@ class UnitLoader:
         answers: the columns that the model fills.
         known: rows that images with the same bytes take over.
         fetching: how image files are fetched.
+        meters: is told of every unit.
     """
 
     place: Place
@@ -50,6 +54,7 @@ class UnitLoader:
     answers: pa.Schema
     known: KnownRows
     fetching: FetchOptions = field(default_factory=FetchOptions)
+    meters: Meters = field(default_factory=Meters)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A block of schema `UNIT`, of one row, → its images, of schema `loaded_unit`."""
@@ -62,12 +67,18 @@ class UnitLoader:
         with ChildDecoder(self.options) as child:
             here = _DecoderHere(self.options, child, self.fetching)
             decode = here.decode if is_first and can_limit_this_process() else child.decode
-            for index, data in enumerate(fetch_many(image_sources(rows), self.fetching)):
+            images, began = _Awaited(fetch_many(image_sources(rows), self.fetching)), perf_counter()
+            for index, data in enumerate(images):
                 about = self._load(data, decode, not rows[index]["texts_only"], into=pixels[index])
                 keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
                 keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
                 loaded.append({"shard": shard, "unit": number, **keys, **about})
+            decode_s = perf_counter() - began - images.waited_s
         self.place.delete(attempt)
+        spent = {"fetched_bytes": images.size_bytes, "fetch_s": images.waited_s, "decode_s": decode_s}
+        loaded[0]["spent"] = {"loader": node_name(), **spent}
+        failed = Counter(row["error_type"] for row in loaded if row["status"] == ERROR)
+        self.meters.loaded(len(rows), failed, spent)
         columns = pa.Table.from_pylist(loaded, schema=scored_unit(self.answers))
         readable = pa.array([row["status"] == OK and "copied_from" not in row for row in loaded])
         return columns.append_column(PIXELS, _pixel_column(pixels, readable))
@@ -122,6 +133,31 @@ class _DecoderHere:
             if error.error_type != "decoder_memory":
                 raise
         return self.child.decode(data)
+
+
+class _Awaited:
+    """Images as they come.
+
+    Attributes:
+        waited_s: how long they were waited for.
+        size_bytes: of those that have come.
+    """
+
+    def __init__(self, images: Iterator[bytes | ImageError]) -> None:
+        self._images = images
+        self.waited_s, self.size_bytes = 0.0, 0
+
+    def __iter__(self) -> Iterator[bytes | ImageError]:
+        return self
+
+    def __next__(self) -> bytes | ImageError:
+        began = perf_counter()
+        try:
+            data = next(self._images)
+        finally:
+            self.waited_s += perf_counter() - began
+        self.size_bytes += len(data) if isinstance(data, bytes) else 0
+        return data
 
 
 def _pixel_column(pixels: Pixels, readable: pa.BooleanArray) -> pa.FixedSizeBinaryArray:

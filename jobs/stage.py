@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import perf_counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.meters import Meters
 from jobs.plan import Plan
 from jobs.storage import Place, parquet_bytes
 from schemas.text_settings import TextSettings
@@ -24,6 +26,7 @@ class UnitStager:
         schema: of what is staged, see `staged_unit`.
         texts: of the store, if it holds any.
         run_id: of this run.
+        meters: is told of every unit.
     """
 
     place: Place
@@ -31,6 +34,7 @@ class UnitStager:
     schema: pa.Schema
     texts: TextSettings | None
     run_id: str
+    meters: Meters = field(default_factory=Meters)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A block of schema `scored_unit` → its receipt, of schema `RECEIPT`."""
@@ -43,7 +47,10 @@ class UnitStager:
             ],
             schema=self.schema,
         )
+        began = perf_counter()
         self.place.write(self.plan.staged_path(shard, number), parquet_bytes(rows))
+        spent = unit["spent"][0].as_py() | {"write_s": perf_counter() - began}
+        self.meters.staged(len(unit), spent)
         errors = unit["error_type"].drop_null().to_pylist()
         tokens = (unit[f"{column}_tokens"] for column in (self.texts.columns if self.texts else ()))
         receipt = {
@@ -55,5 +62,6 @@ class UnitStager:
             "described": len(unit) - len(errors) if self.texts else 0,
             "text_tokens": sum(pc.sum(counts).as_py() or 0 for counts in tokens),
             "error_types": errors,
+            "spent": spent,
         }
         return pa.Table.from_pylist([receipt], schema=RECEIPT)

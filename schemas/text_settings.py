@@ -11,7 +11,7 @@ RESERVED_COLUMNS: Final = frozenset(
     (
         *("image_id", "uri", "version", "status", "error_type", "error_message", "retryable"),
         *("width", "height", "format", "sha256", "phash", "run_id", "scored_at", "described_at"),
-        *("shard", "unit", "texts_only", "copied_from", "pixels"),
+        *("shard", "unit", "texts_only", "copied_from", "spent", "pixels"),
     )
 )
 """What text questions cannot be called: the columns that every table, or a block on its way there, has."""

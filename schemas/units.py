@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -17,6 +17,28 @@ PIXELS: Final = pa.field("pixels", pa.binary(448 * 448 * 3), metadata={"doc": "(
 UNIT: Final = pa.schema([pa.field("shard", pa.int32(), nullable=False), pa.field("unit", pa.int32(), nullable=False)])
 """One row: the block that enters the pipeline."""
 
+SPENT: Final = pa.field(
+    "spent",
+    pa.struct(
+        [
+            pa.field("loader", pa.string(), metadata={"doc": "node"}),
+            pa.field("fetched_bytes", pa.int64(), metadata={"doc": "of image files"}),
+            pa.field("fetch_s", pa.float64(), metadata={"doc": "the loader waited for bytes"}),
+            pa.field("decode_s", pa.float64(), metadata={"doc": "the loader decoded"}),
+            pa.field("actor", pa.string(), metadata={"doc": "node:pid"}),
+            pa.field("wait_s", pa.float64(), metadata={"doc": "the actor was idle before; null for its first unit"}),
+            pa.field("model_s", pa.float64(), metadata={"doc": "the actor worked"}),
+            pa.field("write_s", pa.float64(), metadata={"doc": "staging took"}),
+        ]
+    ),
+    metadata={"doc": "where the unit's time went, so far: in its first row, null in the others"},
+)
+
+
+def spent_column(spent: Mapping[str, Any], rows: int) -> pa.Array:
+    """The column `SPENT` of a unit of so many rows."""
+    return pa.array([spent, *[None] * (rows - 1)], SPENT.type)
+
 
 def answer_fields(
     questions: Iterable[str], *, keep_distribution: bool, texts: TextSettings | None
@@ -27,7 +49,7 @@ def answer_fields(
 
 def scored_unit(answers: Iterable[pa.Field]) -> pa.Schema:
     """The block between scoring and staging."""
-    return pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *answers, *IMAGE, COPIED_FROM])
+    return pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *answers, *IMAGE, COPIED_FROM, SPENT])
 
 
 def loaded_unit(answers: Iterable[pa.Field]) -> pa.Schema:
@@ -51,6 +73,7 @@ RECEIPT: Final = pa.schema(
         pa.field(
             "error_types", pa.list_(pa.string()), nullable=False, metadata={"doc": "one entry for each error row"}
         ),
+        SPENT,
     ]
 )
 """One row for each staged unit: what reaches the driver."""

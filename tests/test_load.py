@@ -20,7 +20,7 @@ from artimuse_actor import child_decoder
 from artimuse_actor.fetch import FetchOptions
 from artimuse_actor.images import DecodeOptions, decode_image
 from jobs.load import UnitLoader
-from schemas.units import UNIT, loaded_unit
+from schemas.units import SPENT, UNIT, loaded_unit
 
 # In threads, since the time limits of tests would take the alarm, and the loader would not decode in this process.
 pytestmark = pytest.mark.timeout(100, method="thread")
@@ -83,6 +83,10 @@ def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, 
             np.testing.assert_array_equal(pixels, decode_image(PICTURES[row["image_id"]]).pixels)
     errors = {row["image_id"]: row["error_type"] for row in block.to_pylist() if row["status"] == "error"}
     assert errors == {"cut.jpg": "truncated", "empty.jpg": "empty", "text.jpg": "not_an_image"}
+    spent = block["spent"].to_pylist()
+    assert spent[0]["fetched_bytes"] == sum(map(len, PICTURES.values()))
+    assert spent[0]["decode_s"] > 0
+    assert spent[1:] == [None] * (len(PICTURES) - 1)
     assert not attempts(tmp_path)
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
@@ -102,7 +106,7 @@ def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobs.load.ChildDecoder", Watched)
         second = loader(FIRST_UNIT)
-    assert second.equals(first)
+    assert second.drop_columns(SPENT.name).equals(first.drop_columns(SPENT.name))
     assert started == [1]
     assert not attempts(tmp_path)
 
@@ -120,7 +124,7 @@ def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
     fault: str, number: int, error_type: str, tmp_path: Path
 ) -> None:
     loader = loader_of(tmp_path, {**PICTURES, "fault.jpg": faulty(fault)}, decoder_timeout_s=1.5)
-    plain = loader(FIRST_UNIT).to_pylist()
+    plain = loader(FIRST_UNIT).drop_columns(SPENT.name).to_pylist()
     environment = make_fault_folder(tmp_path / "faults")
     code, _ = load_elsewhere(loader, tmp_path, **environment)
     assert code == -number
@@ -129,7 +133,7 @@ def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
     assert code == 0
     assert not attempts(tmp_path)
     assert block is not None
-    for row, expected in zip(block.to_pylist(), plain, strict=True):
+    for row, expected in zip(block.drop_columns(SPENT.name).to_pylist(), plain, strict=True):
         if row["image_id"] == "fault.jpg":
             assert (row["status"], row["error_type"], row["pixels"]) == ("error", error_type, None)
             assert row["sha256"] == expected["sha256"]
@@ -140,11 +144,11 @@ def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
 def test_a_picture_that_wants_too_much_memory_is_an_error_row_at_once(tmp_path: Path) -> None:
     pictures = {**PICTURES, "fault.jpg": faulty("HOARD")}
     loader = loader_of(tmp_path, pictures, decoder_memory_bytes=2**28, max_bytes=2**26)
-    plain = loader(FIRST_UNIT).to_pylist()
+    plain = loader(FIRST_UNIT).drop_columns(SPENT.name).to_pylist()
     code, block = load_elsewhere(loader, tmp_path, **make_fault_folder(tmp_path / "faults"))
     assert code == 0
     assert block is not None
-    rows = block.to_pylist()
+    rows = block.drop_columns(SPENT.name).to_pylist()
     assert [row for row in rows if row["image_id"] != "fault.jpg"] == [
         row for row in plain if row["image_id"] != "fault.jpg"
     ]
