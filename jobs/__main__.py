@@ -139,6 +139,13 @@ def score(
         str | None,
         typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
     ] = None,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="What standard error gets: text, a line of progress; or json, an object a line for each unit.",
+        ),
+    ] = "text",
     as_json: AsJson = False,
 ) -> None:
     """Score every image of a manifest or folder. Run it again to go on where it stopped.
@@ -182,6 +189,7 @@ def score(
         retry=_retry_errors(retry_errors),
         prune=prune,
         address=address,
+        log_format=log_format,
     )
     result = run(settings, arguments)
     if as_json:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from artimuse_actor import errors
 from artimuse_actor.errors import ImageError, RunError, UsageError
@@ -21,6 +22,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Its C++ parts write warnings of their own making to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
+_EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
 _LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     # After a second Ray ends an idle process beyond one for each CPU, and the next unit to stage waits for a new one.
@@ -34,9 +36,11 @@ class Cluster:
 
     Attributes:
         gpus: how many it has now.
+        cpus: cores, likewise.
     """
 
     gpus: int
+    cpus: int
 
     def device(self, asked: str, *, may_grow: bool = False) -> str:
         """`cpu` or `cuda`, for all actors.
@@ -59,6 +63,10 @@ class Cluster:
         actors = max(1, self.gpus * actors_per_gpu) if device == "cuda" else 1
         return ActorPool(actors, actors)
 
+    def loading_cores(self, device: str, actors: int) -> int:
+        """What is left for loading; models on the CPU take theirs."""
+        return max(1, self.cpus - (actors if device == "cpu" else 0))
+
 
 @contextmanager
 def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
@@ -76,6 +84,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
             os.environ.setdefault(name, value)
     else:
         _check_reachable(address)
+    metrics_port = _metrics_port() if address is None else None
     import ray
     from ray.data import DataContext
 
@@ -86,6 +95,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
                 include_dashboard=False if address is None else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _metrics_export_port=metrics_port,
             )
     except Exception as error:  # of many kinds, RayError and OSError among them
         raise RunError(f"Ray at {address or 'this machine'} cannot be used: {error}") from error
@@ -102,9 +112,28 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        yield Cluster(gpus=int(ray.cluster_resources().get("GPU", 0)))
+        resources = ray.cluster_resources()
+        yield Cluster(gpus=int(resources.get("GPU", 0)), cpus=int(resources.get("CPU", 0)))
     finally:
         ray.shutdown()
+
+
+def _metrics_port() -> int | None:
+    """Where Ray's exporter listens, if the user wants to know beforehand; Ray takes any free port otherwise.
+
+    Raises:
+        UsageError: it is no port, or nobody would listen there.
+    """
+    asked = os.environ.get("ARTIMUSE_METRICS_PORT", "")
+    if asked and not (asked.isdecimal() and 0 < int(asked) < 65536):
+        raise UsageError(f"ARTIMUSE_METRICS_PORT takes a port from 1 to 65535, not {asked!r}.")
+    missing = [name for name in _EXPORTER_NEEDS if find_spec(name) is None]
+    if asked and missing:
+        raise UsageError(
+            f"ARTIMUSE_METRICS_PORT: Ray's exporter needs {missing[0]}, which is not installed. Install the extra "
+            "`metrics`, or unset it."
+        )
+    return int(asked) if asked else None
 
 
 def _check_reachable(address: str) -> None:

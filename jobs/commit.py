@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -21,9 +22,11 @@ class ShardCommitter:
         rows_to_commit: rows of the plan whose shard was not committed when this began.
     """
 
-    def __init__(self, store: Store, plan: Plan, lock: RunLock) -> None:
-        """Find out what an earlier run has left to do."""
-        self._store, self._plan, self._lock = store, plan, lock
+    def __init__(
+        self, store: Store, plan: Plan, lock: RunLock, on_commit: Callable[[ShardPlan], None] | None = None
+    ) -> None:
+        """Find out what an earlier run has left to do; `on_commit` is told of each shard, in a thread."""
+        self._store, self._plan, self._lock, self._on_commit = store, plan, lock, on_commit
         store.delete_broken_staging(plan)
         committed, self._staged = store.committed(plan), store.staged(plan)
         self._pending = {shard.index: shard for shard in plan.shards if shard.index not in committed}
@@ -69,6 +72,8 @@ class ShardCommitter:
     def _commit(self, shard: ShardPlan) -> None:
         self._lock.check()
         self._store.commit(self._plan, shard)
+        if self._on_commit:
+            self._on_commit(shard)
 
     def _raise_failures(self) -> None:
         for commit in self._commits:

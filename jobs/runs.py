@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
+from jobs.heartbeat import Heartbeat
 from jobs.storage import Place
 from jobs.version import CODE_VERSION
 from schemas.fingerprint import Fingerprint
@@ -43,6 +44,9 @@ class RunRecord:
         copied_rows: of the scored rows, those whose score was taken from a row with the same bytes.
         pruned_rows: rows that it dropped, since the manifest no longer has them.
         images_per_s: speed after the first unit.
+        busy_share: of their time that actors worked; None if no actor had a second unit.
+        bound: what limited the run: `gpu` (the model, on whatever device), `cpu`, `network` or `steps`, see
+            `jobs.heartbeat`; None as above.
         device: what scored, `cpu` or `cuda`; None if nothing had to be.
         dtype: in which precision.
         seconds: wall time by phase: `plan`, and `score` with Ray's start and the loading of the model.
@@ -64,6 +68,8 @@ class RunRecord:
     copied_rows: int = 0
     pruned_rows: int = 0
     images_per_s: float | None = None
+    busy_share: float | None = None
+    bound: str | None = None
     device: str | None = None
     dtype: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -72,6 +78,11 @@ class RunRecord:
     def end(self, state: str) -> None:
         """Note how and when the run ended."""
         self.state, self.ended_at = state, _now()
+
+    def note_bound(self, heartbeat: Heartbeat) -> None:
+        """Note what has limited the run so far."""
+        self.busy_share = None if heartbeat.busy_share is None else round(heartbeat.busy_share, 4)
+        self.bound = None if heartbeat.bound == "starting" else heartbeat.bound
 
     def write(self, place: Place) -> None:
         """Put the record into the store."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,18 @@ from artimuse_actor.images import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
-from artimuse_actor.uris import s3_bucket
+from artimuse_actor.uris import s3_bucket, without_secrets
 from jobs.actor_pool import ActorPool, waves
 from jobs.commit import ShardCommitter
 from jobs.counts import Counts
+from jobs.events import Events, check_log_format
+from jobs.heartbeat import Pulse, UnitTimes
 from jobs.held import RetryErrors
 from jobs.interrupts import terminable
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest import Manifest, ManifestOptions, open_manifest
+from jobs.meters import Meters
 from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan, manifest_ids, plan_identity, unit_rows_of
 from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
@@ -76,6 +78,7 @@ class ScoreSettings:
         retry: which failed rows are tried again; by default those that are marked as retryable.
         prune: whether rows that the manifest no longer has are dropped.
         address: of a Ray cluster, or None to start Ray here.
+        log_format: `text` for a line of progress, `json` for events.
     """
 
     source: str
@@ -98,8 +101,10 @@ class ScoreSettings:
     retry: RetryErrors = field(default_factory=RetryErrors)
     prune: bool = False
     address: str | None = None
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
+        check_log_format(self.log_format)
         if self.sequences != "auto" and self.sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
         for option, value, most in (
@@ -143,9 +148,14 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     Raises:
         ArtiMuseError: the run could not start or had to stop; what was committed stays.
     """
+    with Events(new_run_id(), settings.log_format) as events:
+        return _score(settings, arguments or {}, events)
+
+
+def _score(settings: ScoreSettings, arguments: Mapping[str, Any], events: Events) -> ScoreResult:
     clock = _Clock()
     checkpoint = open_checkpoint(settings.checkpoint)
-    protocol = _protocol(settings, checkpoint)
+    protocol = _protocol(settings, checkpoint, events)
     fingerprint = Fingerprint(
         checkpoint=checkpoint.name,
         checkpoint_digest=checkpoint.digest,
@@ -156,25 +166,28 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     manifest = open_manifest(settings.source, settings.manifest)
     store = Store.for_run(settings.out, fingerprint, protocol, settings.keep_distribution, settings.texts)
     if store.texts and not settings.texts:
-        print(f"{settings.out} holds texts, so this run makes them too.", file=sys.stderr)
-    record = RunRecord(new_run_id(), arguments or {}, fingerprint)
+        events.note(f"{settings.out} holds texts, so this run makes them too.")
+    record = RunRecord(events.run_id, arguments, fingerprint)
     errors: Counter[str] = Counter()
     with terminable(), run_lock(store.place, record.run_id) as lock:
         for note in heal(store):
-            print(note, file=sys.stderr)
+            events.note(note)
         plan = _plan(store, manifest, record.run_id, settings)
         store.declare()
         clock.lap(record, "plan")
-        committer = ShardCommitter(store, plan, lock)
+        committer = ShardCommitter(store, plan, lock, on_commit=events.shard_committed)
         record.plan_id, record.manifest_rows = plan.plan_id, plan.manifest_rows
         record.held_rows = plan.held_rows + plan.rows - committer.rows_to_commit
         record.write(store.place)
+        places = {"source": without_secrets(settings.source), "out": without_secrets(settings.out)}
+        events.run_started(record, places | {"rows": committer.rows_to_score, "units": len(committer.units)})
+        stopped_by: BaseException | None = None
         try:
             with committer:
                 if committer.units:
                     _refuse_missing_buckets(store, plan, committer.units[0], settings)
                     actor = _actor_config(settings, checkpoint, protocol, store, record.run_id)
-                    errors = _score_units(committer, store, plan, settings, actor, record)
+                    errors = _score_units(committer, store, plan, settings, actor, record, events)
             _reconcile(store, plan)
             if settings.prune:  # last, so that moved pictures find the scores of their old places
                 lock.check()
@@ -182,10 +195,12 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
             record.end("finished")
         except BaseException as error:
             record.end("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped")
+            stopped_by = error
             raise
         finally:
             clock.lap(record, "score")
             record.write(store.place)
+            events.run_ended(record, stopped_by)
         store.discard_work(plan)
     was_finished = committer.rows_to_commit == 0
     return ScoreResult(record, store.counts(), errors, manifest.notes, protocol, store.texts, was_finished)
@@ -249,18 +264,22 @@ def _score_units(
     settings: ScoreSettings,
     actor: ActorConfig,
     record: RunRecord,
+    events: Events,
 ) -> Counter[str]:
     """Run the pipeline over all units that are not staged; returns error type → rows."""
     from jobs.cluster import own_errors, running_ray
 
     errors: Counter[str] = Counter()
-    progress = Progress(committer.rows_to_commit, done=committer.rows_to_commit - committer.rows_to_score)
+    pulse = Pulse()
+    staged_rows = committer.rows_to_commit - committer.rows_to_score
+    progress = Progress(committer.rows_to_commit, staged_rows, pulse, events)
     block_bytes = int(plan.unit_rows * PIXEL_BYTES * _BLOCK_SLACK)
     with progress.shown(), running_ray(settings.address, block_bytes) as cluster:
         device = cluster.device(settings.device, may_grow=settings.actors is not None)
         pool = settings.actors or cluster.default_pool(device, settings.actors_per_gpu)
         actor = replace(actor, device=device, actors_per_node=pool.most)
-        record.device = device
+        record.device = pulse.device = device
+        pulse.cores = cluster.loading_cores(device, pool.most)
         record.dtype = AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype
         known = store.known_rows(plan)
         loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch)
@@ -274,17 +293,20 @@ def _score_units(
                     record.text_tokens += receipt["text_tokens"]
                     record.copied_rows += receipt["copied"]
                     record.failed_rows += len(receipt["error_types"])
+                    pulse.add(UnitTimes.of(receipt["spent"]))
                     progress.add(receipt["rows"], len(receipt["error_types"]))
                     record.images_per_s = progress.images_per_s
+                    record.note_bound(pulse.overall())
+                    events.unit_staged(receipt, progress.fields())
                     committer.unit_staged(receipt["shard"], receipt["unit"])
     return errors
 
 
-def _protocol(settings: ScoreSettings, checkpoint: Checkpoint) -> Protocol:
+def _protocol(settings: ScoreSettings, checkpoint: Checkpoint, events: Events) -> Protocol:
     if settings.protocol:
         return open_protocol(settings.protocol)
     guessed = guess_protocol(str(checkpoint.folder.resolve()))
-    print(f"Protocol {guessed.name}, guessed from the checkpoint's name.", file=sys.stderr)
+    events.note(f"Protocol {guessed.name}, guessed from the checkpoint's name.")
     return guessed
 
 
@@ -359,6 +381,7 @@ def _actor_config(
         texts=store.texts,
         sequences=settings.sequences,
         starts=StartLog(store.place, run_id),
+        meters=Meters(),
     )
 
 
