@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -281,7 +281,7 @@ def scrape(port: int) -> dict[tuple[str, str], float]:
     """(meter, error type or step) → value, of our counters on a node's metrics port."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
         page = response.read().decode()
-    found: Counter[tuple[str, str]] = Counter()
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, labels, value in re.findall(r"^ray_artimuse_(\w+)_total\{(.*)\} (\S+)$", page, re.MULTILINE):
         tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         found[name, tags.get("error_type") or tags["step"]] += float(value)
