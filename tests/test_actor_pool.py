@@ -31,10 +31,10 @@ def test_waves_have_every_unit_once_and_in_order(count: int, actors: int) -> Non
 
 
 def test_gpus_that_may_still_come_are_waited_for_only_if_somebody_says_how_many() -> None:
-    nobody = Cluster(gpus=0)
+    nobody = Cluster(gpus=0, cpus=2)
     with pytest.raises(UsageError, match="Ray sees no GPU"):
         nobody.device("cuda")
     assert nobody.device("cuda", may_grow=True) == "cuda"
     assert nobody.device("auto", may_grow=True) == "cpu"
-    assert Cluster(gpus=4).default_pool("cuda", 2) == ActorPool(8, 8)
-    assert Cluster(gpus=4).default_pool("cpu", 2) == ActorPool(1, 1)
+    assert Cluster(gpus=4, cpus=2).default_pool("cuda", 2) == ActorPool(8, 8)
+    assert Cluster(gpus=4, cpus=2).default_pool("cpu", 2) == ActorPool(1, 1)

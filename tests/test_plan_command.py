@@ -156,7 +156,10 @@ def test_a_sample_depends_on_the_seed_and_not_on_the_batches(tmp_path: Path) -> 
         class Parts:
             source, notes = "parts", list[str]()
 
-            def batches(self) -> Any:
+            def columns(self) -> Any:
+                return open_manifest(str(tmp_path / "m.parquet")).columns()
+
+            def batches(self, own: Any = (), *, keys: bool = True) -> Any:  # noqa: ARG002
                 for batch in open_manifest(str(tmp_path / "m.parquet")).batches():
                     for start in range(0, len(batch.rows), step):
                         yield type(batch)(batch.rows.slice(start, step), batch.file, start)
