@@ -221,7 +221,7 @@ def _load_model(config: ActorConfig) -> ArtiMuse:
     checkpoint = open_checkpoint(config.checkpoint)
     if checkpoint.digest != config.checkpoint_digest:
         raise CheckpointError(
-            f"{checkpoint.folder}: is checkpoint {checkpoint.digest[:6]} on this node, but "
+            f"{checkpoint.source}: is checkpoint {checkpoint.digest[:6]} on this node, but "
             f"{config.checkpoint_digest[:6]} where the run was started. Give all nodes the same files."
         )
     return ArtiMuse.load(

@@ -92,8 +92,8 @@ class ArtiMuse:
         """Load a checkpoint.
 
         Args:
-            checkpoint: a local folder, a published name such as `ArtiMuse_AVA`, or `owner/name[@revision]` on the hub;
-                or one that is opened already.
+            checkpoint: a local folder, an s3:// folder, a published name such as `ArtiMuse_AVA`, or
+                `owner/name[@revision]` on the hub; or one that is opened already.
             protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol_file`; guessed from the
                 checkpoint's name if not given.
             device: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
@@ -106,7 +106,7 @@ class ArtiMuse:
         """
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
         if protocol is None:
-            protocol = guess_protocol(str(found.folder.resolve()))
+            protocol = guess_protocol(found.source)
         asked = open_protocol(protocol) if isinstance(protocol, str) else protocol
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,9 +36,11 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
+DATA_FILES: Final = (CONFIG_FILE, INDEX_FILE, "*.safetensors", "generation_config.json", *TOKENIZER_FILES)
+"""Patterns of what is fetched of a checkpoint, and nothing else: no code, no pickle."""
 
 _DTYPE_BYTES: Final[Mapping[str, int]] = {"F32": 4, "F16": 2, "BF16": 2}
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
+MAX_HEADER_BYTES: Final = 100_000_000  # the safetensors format's own limit
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,25 @@ class Checkpoint:
     Attributes:
         folder: where it lies.
         name: what users call it; shown in reports and in the fingerprint.
+        source: where it comes from: its folder, or the uri that the folder is a copy of.
         config: the network's sizes.
         tensors: published name → where it is; exactly those the network needs.
     """
 
-    def __init__(self, folder: Path, name: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str | None = None,
+        source: str | None = None,
+        digest_of: Callable[[Path], str] = file_digest,
+    ) -> None:
         """Check the folder's config and file headers, strictly.
+
+        Args:
+            folder: where it lies.
+            name: if it is not the folder's.
+            source: if it is not the folder.
+            digest_of: gives SHA-256 of one of its files.
 
         Raises:
             CheckpointError: a file is missing or cut short, the architecture is another, or a tensor is missing,
@@ -69,6 +84,8 @@ class Checkpoint:
         """
         self.folder = folder
         self.name = name or folder.resolve().name
+        self.source = source or str(folder.resolve())
+        self._digest_of = digest_of
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder. Name a folder that holds {CONFIG_FILE}.")
         self.config = NetworkConfig.from_file(folder / CONFIG_FILE)
@@ -83,7 +100,7 @@ class Checkpoint:
         files += [path for name in TOKENIZER_FILES if (path := self.folder / name).is_file()]
         files.sort(key=lambda path: path.name)
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            digests = list(pool.map(file_digest, files))
+            digests = list(pool.map(self._digest_of, files))
         listing = json.dumps([[path.name, digest] for path, digest in zip(files, digests, strict=True)])
         return hashlib.sha256(listing.encode()).hexdigest()
 
@@ -177,7 +194,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorEntry]:
         size = path.stat().st_size
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
+            if size < 8 or not 2 <= header_bytes <= min(MAX_HEADER_BYTES, size - 8):
                 raise CheckpointError(f"{path}: is not a safetensors file, or cut short within its header.")
             header = json.loads(file.read(header_bytes))
     except OSError as error:

@@ -1,4 +1,8 @@
-"""SHA-256 of files, remembered for large ones: hashing the 16 GB of a checkpoint takes many seconds."""
+"""SHA-256 of files, remembered for large ones: hashing the 16 GB of a checkpoint takes many seconds.
+
+Of several processes that want the same digest at the same time, one makes it and the others wait: a node may start
+eight models at once.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,13 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+from artimuse_actor.file_lock import file_lock
 
 # Smaller files are cheaper to hash than to remember.
 _REMEMBER_FROM_BYTES: Final = 64 * 1024 * 1024
@@ -15,16 +24,48 @@ _REMEMBER_FROM_BYTES: Final = 64 * 1024 * 1024
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content as 64 hexadecimal digits; of a large one as long as its size and time stay."""
-    stat = path.stat()
-    if stat.st_size < _REMEMBER_FROM_BYTES:
+    if path.stat().st_size < _REMEMBER_FROM_BYTES:
         return _hash_file(path)
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-    remembered = _remembered_digests()
-    if key not in remembered:
-        digest = _hash_file(path)
-        _remember_digest(key, digest)
+    return remembered_digest(_key(path), partial(_hash_file, path))
+
+
+def remembered_digest(key: str, make: Callable[[], str]) -> str:
+    """The digest of whatever has this name, made only if no process of this user has made it before."""
+    if digest := _remembered_digests().get(key):
         return digest
-    return remembered[key]
+    with _one_at_a_time(hashlib.sha256(key.encode()).hexdigest()[:32]):
+        if digest := _remembered_digests().get(key):
+            return digest
+        digest = make()
+        remember_digests({key: digest})
+        return digest
+
+
+def remember_file_digest(path: Path, digest: str) -> None:
+    """Note the digest of a large file that was hashed while it was written."""
+    if path.stat().st_size >= _REMEMBER_FROM_BYTES:
+        remember_digests({_key(path): digest})
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can always make again."""
+    root = os.environ.get("ARTIMUSE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "artimuse")
+    return Path(root).expanduser()
+
+
+def remember_digests(digests: dict[str, str]) -> None:
+    """Note digests under their names."""
+    memory = _digest_memory()
+    with suppress(OSError), _one_at_a_time("digests"):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file:
+            json.dump(_remembered_digests() | digests, file)
+        os.replace(file.name, memory)
+
+
+def _key(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
 
 
 def _hash_file(path: Path) -> str:
@@ -36,12 +77,6 @@ def _digest_memory() -> Path:
     return cache_folder() / "digests.json"
 
 
-def cache_folder() -> Path:
-    """Where this project keeps what it can always make again."""
-    root = os.environ.get("ARTIMUSE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "artimuse")
-    return Path(root).expanduser()
-
-
 def _remembered_digests() -> dict[str, str]:
     try:
         remembered = json.loads(_digest_memory().read_text())
@@ -50,13 +85,10 @@ def _remembered_digests() -> dict[str, str]:
     return remembered if isinstance(remembered, dict) else {}
 
 
-def _remember_digest(key: str, digest: str) -> None:
-    memory = _digest_memory()
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file:
-            json.dump(_remembered_digests() | {key: digest}, file)
-        os.replace(file.name, memory)
-    except OSError:
+@contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    with ExitStack() as held:
         # A home that cannot be written costs time at the next start, nothing else.
-        return
+        with suppress(OSError):
+            held.enter_context(file_lock(cache_folder() / "locks" / name))
+        yield

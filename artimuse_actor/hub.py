@@ -1,17 +1,23 @@
-"""A checkpoint's name → its folder, fetched from the Hugging Face hub if need be.
+"""A checkpoint's name → its folder, fetched from the Hugging Face hub or from S3 if need be.
 
-`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean everywhere. Only data files are fetched.
+`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean everywhere. Only data files are fetched,
+once for each node: huggingface_hub locks each file that it fetches, and `s3_checkpoint` the whole folder.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from artimuse_actor.checkpoint import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, Checkpoint
+from artimuse_actor.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
 from artimuse_actor.errors import CheckpointError
+from artimuse_actor.uris import uri_scheme
+
+if TYPE_CHECKING:
+    from artimuse_actor.s3_checkpoint import S3Checkpoint
 
 OWNER: Final = "Thunderbolt215215"
 PUBLISHED_NAMES: Final = (
@@ -22,19 +28,54 @@ PUBLISHED_NAMES: Final = (
     "ArtiMuse_TAD66K",
     "UniPercept",
 )
-_FILES: Final = (CONFIG_FILE, INDEX_FILE, "*.safetensors", "generation_config.json", *TOKENIZER_FILES)
 _REPOSITORY = re.compile(r"(?P<repo>(?:[\w.-]+/)?[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class CheckpointIdentity:
+    """What is to be known of a checkpoint before it is loaded; its files may lie elsewhere.
+
+    Attributes:
+        name: as of `Checkpoint`.
+        source: as of `Checkpoint`.
+        digest: as of `Checkpoint`.
+    """
+
+    name: str
+    source: str
+    digest: str
+
+
+def identify_checkpoint(name: str, *, fetch: bool = True) -> CheckpointIdentity:
+    """Check the checkpoint of that name or folder, and tell which one it is.
+
+    Args:
+        name: as of `open_checkpoint`.
+        fetch: whether an s3:// folder is copied to this node. If not, it is read once and not stored, so that a node
+            without a large disk can do this.
+
+    Raises:
+        CheckpointError: as `open_checkpoint`.
+    """
+    if uri_scheme(name) == "s3" and not fetch:
+        found = _on_s3(name)
+        return CheckpointIdentity(found.name, found.uri, found.digest())
+    checkpoint = open_checkpoint(name)
+    return CheckpointIdentity(checkpoint.name, checkpoint.source, checkpoint.digest)
 
 
 def open_checkpoint(name: str) -> Checkpoint:
     """The checkpoint of that name or folder, checked.
 
     Args:
-        name: a local folder; one of `PUBLISHED_NAMES`; or `owner/name`; the last two with `@revision` if wanted.
+        name: a local folder; an s3:// folder; one of `PUBLISHED_NAMES`; or `owner/name`; the last two with `@revision`
+            if wanted.
 
     Raises:
         CheckpointError: there is none, it cannot be fetched, or it is not what it should be.
     """
+    if uri_scheme(name) == "s3":
+        return _on_s3(name).open()
     folder = os.path.expanduser(name)
     if os.path.isdir(folder):
         return Checkpoint(Path(folder))
@@ -44,6 +85,13 @@ def open_checkpoint(name: str) -> Checkpoint:
     return Checkpoint(
         download(repository, revision), name=repository.split("/")[1] + (f"@{revision}" if revision else "")
     )
+
+
+def _on_s3(uri: str) -> S3Checkpoint:
+    # Imported here: botocore takes a third of a second.
+    from artimuse_actor.s3_checkpoint import S3Checkpoint
+
+    return S3Checkpoint.find(uri)
 
 
 def _repository(name: str) -> tuple[str, str | None]:
@@ -87,7 +135,7 @@ def download(repository: str, revision: str | None = None) -> Path:
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=list(_FILES),
+                allow_patterns=list(DATA_FILES),
                 ignore_patterns=["*/*"],  # a `*` matches slashes too, and other folders hold other models
                 endpoint=os.environ.get("HF_ENDPOINT") or None,
             )

@@ -6,6 +6,8 @@ of the run, which can be continued when they are right. What is wrong with one o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -62,8 +64,23 @@ _BROKEN_CONNECTIONS: Final = (
 )
 
 
-async def read_s3(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
-    """One attempt to read an object.
+@dataclass(frozen=True)
+class S3Object:
+    """An object of a folder.
+
+    Attributes:
+        name: without the folder.
+        size_bytes: its length.
+        etag: changes when the content does.
+    """
+
+    name: str
+    size_bytes: int
+    etag: str
+
+
+async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapping[str, str] | None = None) -> bytes:
+    """One attempt to read an object, or the part of it that is `asked` for by `Range` and `IfMatch`.
 
     Raises:
         ImageError: `missing`, `forbidden`, `too_large` or `fetch_failed`.
@@ -74,7 +91,7 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
     bucket, key, _ = s3.split_path("s3" + uri[2:])
     await _connect(s3)
     try:
-        answer = await s3._call_s3("get_object", Bucket=bucket, Key=key)
+        answer = await s3._call_s3("get_object", Bucket=bucket, Key=key, **(asked or {}))
         async with answer["Body"] as body:
             return await read_body(body.read, answer.get("ContentLength"), options.max_bytes, reserve)
     except (BotoCoreError, ResponseParserError, ClientError, aiohttp.ClientError, OSError) as error:
@@ -83,6 +100,29 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
                 "forbidden", "The server does not accept the signature of this name, but does of others."
             ) from error
         raise _translated(error, bucket) from error
+
+
+async def list_s3(uri: str, options: FetchOptions) -> list[S3Object]:
+    """One attempt to list the objects right in a folder, by name. Raises as `read_s3`."""
+    s3 = _filesystem(options)
+    bucket, key, _ = s3.split_path("s3" + uri[2:])
+    prefix = f"{key}/" if key else ""
+    found: list[S3Object] = []
+    page: dict[str, str] = {}
+    await _connect(s3)
+    while True:
+        try:
+            answer = await s3._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **page)
+        except (BotoCoreError, ResponseParserError, ClientError, aiohttp.ClientError, OSError) as error:
+            raise _translated(error, bucket) from error
+        found += [
+            S3Object(name, int(entry["Size"]), str(entry["ETag"]))
+            for entry in answer.get("Contents", ())
+            if (name := entry["Key"].removeprefix(prefix))  # without one it stands for the folder itself
+        ]
+        if not answer.get("IsTruncated"):
+            return sorted(found, key=lambda object: object.name)
+        page = {"ContinuationToken": answer["NextContinuationToken"]}
 
 
 def _filesystem(options: FetchOptions) -> Any:
@@ -151,13 +191,18 @@ def _refused(answer: dict[str, Any], error: Exception, bucket: str) -> ImageErro
     if again is not None:
         return again
     operation = getattr(error, "operation_name", None) or getattr(error.__cause__, "operation_name", "GetObject")
-    if code in _CREDENTIAL_CODES or operation != "GetObject":  # such as AssumeRole, on the way to credentials
+    if code in _CREDENTIAL_CODES or operation not in (
+        "GetObject",
+        "ListObjectsV2",
+    ):  # such as AssumeRole, on the way to credentials
         return RunError(
             f"S3 does not accept the credentials: {said}. Renew or correct them (for RequestTimeTooSkewed: the clock), "
             "then run again; what is committed stays."
         )
     if code == "NoSuchBucket":
         return ImageError("missing", f"There is no bucket {bucket}.")
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        return ImageError("fetch_failed", "The object has changed meanwhile.", retryable=True)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return ImageError("missing", "There is no such object.")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

@@ -173,5 +173,9 @@ def _exists(path: str) -> bool:
 
 def _folder_name(checkpoint: str) -> str:
     """What a checkpoint's stores are called: its own name, or that of its folder."""
-    name = os.path.basename(os.path.abspath(checkpoint)) if os.path.isdir(checkpoint) else checkpoint.rpartition("/")[2]
+    name = (
+        os.path.basename(os.path.abspath(checkpoint))
+        if os.path.isdir(checkpoint)
+        else checkpoint.rstrip("/").rpartition("/")[2]
+    )
     return re.sub(r"[^\w.@-]+", "-", name)

@@ -68,7 +68,7 @@ Checkpoint = Annotated[
     str,
     typer.Option(
         metavar="CKPT",
-        help="A local folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, ArtiMuse_TAD66K or "
+        help="A local or s3:// folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, ArtiMuse_TAD66K or "
         "UniPercept; or owner/name[@revision] on the Hugging Face hub.",
     ),
 ]

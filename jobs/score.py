@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.hub import open_checkpoint
+from artimuse_actor.hub import CheckpointIdentity, identify_checkpoint
 from artimuse_actor.images import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocol_file import open_protocol
@@ -59,7 +58,7 @@ class ScoreSettings:
 
     Attributes:
         source: what to score, see `jobs.manifest`.
-        checkpoint: folder or name.
+        checkpoint: folder, s3:// folder or name.
         out: the store.
         manifest: how the source is read.
         decode: how images are decoded.
@@ -154,7 +153,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
 
 def _score(settings: ScoreSettings, arguments: Mapping[str, Any], events: Events) -> ScoreResult:
     clock = _Clock()
-    checkpoint = open_checkpoint(settings.checkpoint)
+    # Where Ray is started here, a model is going to be as well; else this may be a machine without a large disk.
+    checkpoint = identify_checkpoint(settings.checkpoint, fetch=settings.address is None)
     protocol = _protocol(settings, checkpoint, events)
     fingerprint = Fingerprint(
         checkpoint=checkpoint.name,
@@ -302,10 +302,10 @@ def _score_units(
     return errors
 
 
-def _protocol(settings: ScoreSettings, checkpoint: Checkpoint, events: Events) -> Protocol:
+def _protocol(settings: ScoreSettings, checkpoint: CheckpointIdentity, events: Events) -> Protocol:
     if settings.protocol:
         return open_protocol(settings.protocol)
-    guessed = guess_protocol(str(checkpoint.folder.resolve()))
+    guessed = guess_protocol(checkpoint.source)
     events.note(f"Protocol {guessed.name}, guessed from the checkpoint's name.")
     return guessed
 
@@ -364,7 +364,7 @@ def _reconcile(store: Store, plan: Plan) -> None:
 
 
 def _actor_config(
-    settings: ScoreSettings, checkpoint: Checkpoint, protocol: Protocol, store: Store, run_id: str
+    settings: ScoreSettings, checkpoint: CheckpointIdentity, protocol: Protocol, store: Store, run_id: str
 ) -> ActorConfig:
     from artimuse_actor.actor import ActorConfig
 

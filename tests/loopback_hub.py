@@ -4,6 +4,7 @@ with LoopbackHub() as hub:
     hub.add("someone/model", {"config.json": b"{}"})
     hub.url                             # for HF_ENDPOINT
     hub.break_connections("config.json", after_bytes=1, times=1)
+    hub.latency_s = 0.5                 # before each file
     hub.requests                        # what was asked, in order
 """
 
@@ -16,6 +17,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,6 +67,7 @@ class LoopbackHub:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.breaks: dict[str, _Break] = {}
+        self.latency_s = 0.0
         self._server: _Server | None = None
         self._port = 0
 
@@ -217,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        time.sleep(self.served.latency_s)
         planned = self.served.breaks.get(file)
         if planned and planned.times:
             planned.times -= 1

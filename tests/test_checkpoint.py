@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +425,24 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     (tmp_path / "file").write_text("in the way of the folder")
     monkeypatch.setenv("ARTIMUSE_CACHE", str(tmp_path / "file"))
     assert Checkpoint(folder).digest == expected
+
+
+def test_a_digest_that_several_want_at_the_same_time_is_made_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ARTIMUSE_CACHE", str(tmp_path / "cache"))
+    made: list[str] = []
+
+    def make() -> str:
+        time.sleep(0.1)
+        made.append("digest")
+        return "digest"
+
+    with ThreadPoolExecutor(8) as pool:
+        names = ["a file", "another file"] * 4
+        assert set(pool.map(lambda name: file_digest.remembered_digest(name, make), names)) == {"digest"}
+    assert len(made) == 2
+    assert len(json.loads((tmp_path / "cache" / "digests.json").read_text())) == 2
 
 
 def test_shards_and_a_single_file_of_the_same_weights_have_different_digests(folder: Path) -> None:

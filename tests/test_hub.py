@@ -300,3 +300,23 @@ def test_hf_endpoint_hf_home_and_hf_hub_offline_mean_what_they_mean_everywhere(
     refused = digest("empty", HF_HUB_OFFLINE="1")
     assert "CheckpointError: Thunderbolt215215/ArtiMuse_PARA: the hub cannot be reached" in refused.stderr
     assert len(hub.requests) == before
+
+
+def test_processes_of_a_node_that_start_together_fetch_once(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.add("somebody/model", artimuse_files())
+    hub.latency_s = 0.5
+    code = "from artimuse_actor.hub import open_checkpoint; print(open_checkpoint('somebody/model').digest)"
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=50)[0].strip() for process in processes] == [DIGEST] * 3
+    assert len(hub.downloads(SINGLE_FILE)) == 1
