@@ -11,6 +11,7 @@ import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from artimuse_actor import protocols
+from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError
 from artimuse_actor.hub import open_checkpoint
@@ -40,8 +42,8 @@ class Starts(Protocol):
     def begin(self) -> None:
         """Loading begins."""
 
-    def end(self) -> None:
-        """The model is loaded."""
+    def end(self, fetch_s: float, load_s: float) -> None:
+        """The model is loaded: for so long its files were fetched and checked, and for so long it was loaded."""
 
 
 class Meters(Protocol):
@@ -109,7 +111,10 @@ class ArtiMuseActor:
         if config.starts:
             config.starts.begin()
         try:
-            self._model = _load_model(config)
+            began_s = time.monotonic()
+            checkpoint = _open_checkpoint(config)
+            fetched_s = time.monotonic()
+            self._model = _load_model(config, checkpoint)
             self._describer = self._new_describer(config.texts, config.sequences) if config.texts else None
         except (CheckpointError, UsageError) as error:
             # Ray takes an exception here for a bad node and tries elsewhere, again and again; this one would be
@@ -118,8 +123,9 @@ class ArtiMuseActor:
         except Exception as error:  # a device that is broken or in use raises what it likes
             detail = " ".join(str(error).split())[:500]
             raise RunError(f"On node {socket.gethostname()} no model can be loaded: {detail}") from error
-        if config.starts:
-            config.starts.end()
+        else:
+            if config.starts:
+                config.starts.end(fetched_s - began_s, time.monotonic() - fetched_s)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A block of schema `loaded_unit` → one of schema `scored_unit`, row by row.
@@ -210,7 +216,17 @@ class ArtiMuseActor:
         return self._model.describer(attributes=texts.titles, max_new_tokens=texts.max_new_tokens, sequences=sequences)
 
 
-def _load_model(config: ActorConfig) -> ArtiMuse:
+def _open_checkpoint(config: ActorConfig) -> Checkpoint:
+    checkpoint = open_checkpoint(config.checkpoint)
+    if checkpoint.digest != config.checkpoint_digest:
+        raise CheckpointError(
+            f"{checkpoint.source}: is checkpoint {checkpoint.digest[:6]} on this node, but "
+            f"{config.checkpoint_digest[:6]} where the run was started. Give all nodes the same files."
+        )
+    return checkpoint
+
+
+def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> ArtiMuse:
     import torch
 
     from artimuse_actor.artimuse import ArtiMuse
@@ -218,12 +234,6 @@ def _load_model(config: ActorConfig) -> ArtiMuse:
     if config.device == "cpu":
         # Ray gives a worker one thread; the model may have all cores that loading leaves.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.actors_per_node))
-    checkpoint = open_checkpoint(config.checkpoint)
-    if checkpoint.digest != config.checkpoint_digest:
-        raise CheckpointError(
-            f"{checkpoint.source}: is checkpoint {checkpoint.digest[:6]} on this node, but "
-            f"{config.checkpoint_digest[:6]} where the run was started. Give all nodes the same files."
-        )
     return ArtiMuse.load(
         checkpoint,
         protocol=config.protocol,

@@ -1,10 +1,10 @@
 """An emulated cluster: several Ray nodes on this machine, with GPUs that are numbers only and a model that sleeps.
 
-    python bench/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--waves]
+    python bench/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--long UNITS …]
 
 What is measured is the driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two
-seconds. Ideal is every model asleep all the time. With --waves one long run in portions of some hundred units shows
-whether the memory of the driver and the object store stay flat.
+seconds. Ideal is every model asleep all the time. With --long further runs of 16 models at ten times that pace show
+whether the memory of the driver and the object store stay flat when there are more units.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=40.0, help="of work for each model (default 40)")
-    parser.add_argument("--waves", type=int, default=0, metavar="N", help="also so many waves of 400 units")
+    parser.add_argument("--long", type=int, nargs="*", default=[], metavar="UNITS", help="also runs of so many units")
     options = parser.parse_args(arguments)
     print(machine_line("ray"))
     print(f"nodes of {GPUS_A_NODE} GPUs that are numbers only; a unit takes its model {UNIT_S:g} s\n")
@@ -66,20 +66,20 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
     print(f"\ngoal: {GOAL:.0%} of ideal with 16 models")
-    if options.waves:
-        print("\n| waves of 400 units | units | driver, MiB | object store, MiB | units/s |")
-        print("| -----------------: | ----: | ----------: | ----------------: | ------: |")
-        for number in sorted({1, max(1, options.waves // 4), options.waves}):
-            finished, calls = run(16, units=400 * number, wave=400, unit_s=0.2)
+    if options.long:
+        print("\n|  units | driver, MiB | object store, MiB | units/s |")
+        print("| -----: | ----------: | ----------------: | ------: |")
+        for units in options.long:
+            finished, calls = run(16, units, unit_s=UNIT_S / 10)
             print(
-                f"| {number:18} | {calls.images:5,} | {finished.peak.root / MIB:11,.0f} "
-                f"| {finished.peak.shared / MIB:17,.0f} | {calls.images_per_s:7.1f} |",
+                f"| {calls.images:6,} | {finished.peak.root / MIB:11,.0f} | {finished.peak.shared / MIB:17,.0f} "
+                f"| {calls.images_per_s:7.1f} |",
                 flush=True,
             )
     return 0
 
 
-def run(actors: int, units: int, wave: int | None = None, unit_s: float = UNIT_S) -> tuple[Finished, Calls]:
+def run(actors: int, units: int, unit_s: float = UNIT_S) -> tuple[Finished, Calls]:
     """One run of the job with so many sleeping models, a unit being one small picture."""
     full, rest = divmod(actors, GPUS_A_NODE)
     with tempfile.TemporaryDirectory(prefix="bench") as name, cluster([GPUS_A_NODE] * full + [rest] * bool(rest)) as at:
@@ -89,8 +89,6 @@ def run(actors: int, units: int, wave: int | None = None, unit_s: float = UNIT_S
         command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
         command += ["--address", at, "--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
         variables = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(unit_s), "RAY_AUTH_MODE": "disabled"}
-        if wave:
-            variables["ARTIMUSE_BENCH_WAVE"] = str(wave)
         finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
         calls = read_calls(folder / "log")
         rows = ds.dataset(folder / "out" / "scores").count_rows()

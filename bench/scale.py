@@ -206,7 +206,7 @@ def requests(folder: Path, _: int) -> None:
         loader = UnitLoader(store.place, plan, DecodeOptions(), store.answers, store.known_rows(plan), FetchOptions())
         stager = UnitStager(store.place, plan, staged_unit(store.schema, None), None, "bench")
         for unit in range(2):  # the first one also finds that nothing is known
-            loaded = loader(pa.table({"shard": [0], "unit": [unit]}, schema=UNIT))
+            (loaded,) = loader(pa.table({"shard": [0], "unit": [unit]}, schema=UNIT))
             _say_requests(f"load of unit {unit}, 20 images", counted)
             stager(loaded.select(scored_unit(store.answers).names))
             _say_requests(f"staging of unit {unit}", counted)

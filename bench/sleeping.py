@@ -43,5 +43,5 @@ class SleepingActor(ArtiMuseActor):
     """`ArtiMuseActor` in everything but its model."""
 
     def __init__(self, config: ActorConfig) -> None:
-        with patch.object(artimuse_actor.actor, "_load_model", lambda _: SleepingModel()):
+        with patch.object(artimuse_actor.actor, "_load_model", lambda *_: SleepingModel()):
             super().__init__(config)

@@ -16,13 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))  # Ray's workers'
 
 import artimuse_actor.actor
-import jobs.actor_pool
 from bench.sleeping import SleepingActor
 from jobs.__main__ import main
 
 if __name__ == "__main__":
-    if wave := os.environ.get("ARTIMUSE_BENCH_WAVE"):
-        jobs.actor_pool.WAVE_UNITS = int(wave)  # type: ignore[misc]
-        jobs.actor_pool.WAVE_UNITS_PER_ACTOR = 1  # type: ignore[misc]
     with patch.object(artimuse_actor.actor, "ArtiMuseActor", SleepingActor):
         main()

@@ -1,20 +1,16 @@
-"""How many models work at once, and how many units they are given at a time."""
+"""How many models work at once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from artimuse_actor.errors import UsageError
 
 MOST_ACTORS: Final = 100_000
-WAVE_UNITS: Final = 10_000
-WAVE_UNITS_PER_ACTOR: Final = 1_000
 
 _RANGE = re.compile(r"(\d+)(?::(\d+))?")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -49,14 +45,3 @@ class ActorPool:
 
     def __str__(self) -> str:
         return str(self.most) if self.fewest == self.most else f"{self.fewest}:{self.most}"
-
-
-def waves(units: Sequence[_T], pool: ActorPool) -> Iterator[Sequence[_T]]:
-    """Units in portions that are run one after the other.
-
-    The driver and Ray hold a few kilobytes for each unit that they know of, which is why they are told of so many at a
-    time only: some hours of work for every model, against which loading it again is nothing.
-    """
-    size = max(WAVE_UNITS, WAVE_UNITS_PER_ACTOR * pool.most)
-    for start in range(0, len(units), size):
-        yield units[start : start + size]

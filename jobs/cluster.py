@@ -74,7 +74,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
 
     Args:
         address: of a cluster, or None.
-        block_bytes: the largest block that must not be split.
+        block_bytes: what a block of pixels has at least; smaller ones of a task are joined, larger ones are left alone.
 
     Raises:
         RunError: the cluster cannot be reached.
@@ -106,7 +106,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = max(block_bytes, context.target_max_block_size or 0)
+    context.target_max_block_size = block_bytes
     context.max_consecutive_actor_init_deaths = 3  # the default of 0 fails the job at the first crash
     # What goes wrong arrives as an exception, and is said once.
     logging.getLogger("ray").setLevel(logging.CRITICAL)

@@ -56,9 +56,12 @@ class UnitLoader:
     fetching: FetchOptions = field(default_factory=FetchOptions)
     meters: Meters = field(default_factory=Meters)
 
-    def __call__(self, unit: pa.Table) -> pa.Table:
-        """A block of schema `UNIT`, of one row, → its images, of schema `loaded_unit`."""
-        shard, number = unit["shard"][0].as_py(), unit["unit"][0].as_py()
+    def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
+        """A block of schema `UNIT` → for each of its rows the images of that unit, a block of schema `loaded_unit`."""
+        for unit in units.to_pylist():
+            yield self._load_unit(unit["shard"], unit["unit"])
+
+    def _load_unit(self, shard: int, number: int) -> pa.Table:
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         loaded = []
@@ -69,7 +72,7 @@ class UnitLoader:
             decode = here.decode if is_first and can_limit_this_process() else child.decode
             images, began = _Awaited(fetch_many(image_sources(rows), self.fetching)), perf_counter()
             for index, data in enumerate(images):
-                about = self._load(data, decode, not rows[index]["texts_only"], into=pixels[index])
+                about = self._load_image(data, decode, not rows[index]["texts_only"], into=pixels[index])
                 keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
                 keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
                 loaded.append({"shard": shard, "unit": number, **keys, **about})
@@ -83,7 +86,7 @@ class UnitLoader:
         readable = pa.array([row["status"] == OK and "copied_from" not in row for row in loaded])
         return columns.append_column(PIXELS, _pixel_column(pixels, readable))
 
-    def _load(
+    def _load_image(
         self,
         data: bytes | ImageError,
         decode: Callable[[bytes], DecodedImage],

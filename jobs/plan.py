@@ -13,7 +13,7 @@ read by decoding the whole row group around it, a million rows with pyarrow's de
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -247,6 +247,21 @@ def current_plan(place: Place) -> Plan | None:
     except (ValueError, TypeError, KeyError):
         # Nothing is lost without it: what it planned and was not committed is planned anew.
         return None
+
+
+def in_groups(plan: Plan, units: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Units, as (shard, unit), in portions of at most so many; one that is smaller than others ends its portion.
+
+    Ray joins small blocks of one task with those that come after them. So none may come after them.
+    """
+    group: list[tuple[int, int]] = []
+    for shard, unit in units:
+        group.append((shard, unit))
+        if len(group) == size or plan.rows_of_unit(plan.shards[shard], unit) < plan.unit_rows:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:

@@ -49,7 +49,12 @@ class RunRecord:
             `jobs.heartbeat`; None as above.
         device: what scored, `cpu` or `cuda`; None if nothing had to be.
         dtype: in which precision.
-        seconds: wall time by phase: `plan`, and `score` with Ray's start and the loading of the model.
+        seconds: wall time by phase: `checkpoint` until the driver knew which one it is, `plan`, and `score` with Ray's
+            start and the loading of the models.
+        loads: of each model that was loaded its `node`, the seconds in which its files were fetched and checked
+            (`fetch_s`), and those in which it was loaded from there (`load_s`).
+        load_share: the mean of these times as a part of the run's wall time, from 0 to 1; None if nothing was loaded.
+        versions: of this program, Python and the packages that it works with.
     """
 
     run_id: str
@@ -73,6 +78,8 @@ class RunRecord:
     device: str | None = None
     dtype: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    loads: list[dict[str, Any]] = field(default_factory=list)
+    load_share: float | None = None
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
     def end(self, state: str) -> None:
@@ -83,6 +90,13 @@ class RunRecord:
         """Note what has limited the run so far."""
         self.busy_share = None if heartbeat.busy_share is None else round(heartbeat.busy_share, 4)
         self.bound = None if heartbeat.bound == "starting" else heartbeat.bound
+
+    def add_loads(self, loads: list[dict[str, Any]]) -> None:
+        """Note how long models were loaded; `seconds` must be complete."""
+        self.loads = loads
+        if loads:
+            mean_s = sum(load["fetch_s"] + load["load_s"] for load in loads) / len(loads)
+            self.load_share = round(mean_s / sum(self.seconds.values()), 4)
 
     def write(self, place: Place) -> None:
         """Put the record into the store."""

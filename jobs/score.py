@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from artimuse_actor.network_config import AUTO_DTYPES
 from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
 from artimuse_actor.uris import s3_bucket, without_secrets
-from jobs.actor_pool import ActorPool, waves
+from jobs.actor_pool import ActorPool
 from jobs.commit import ShardCommitter
 from jobs.counts import Counts
 from jobs.events import Events, check_log_format
@@ -30,7 +30,7 @@ from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest import Manifest, ManifestOptions, open_manifest
 from jobs.meters import Meters
-from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, make_plan, manifest_ids, plan_identity, unit_rows_of
+from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, make_plan, manifest_ids, plan_identity, unit_rows_of
 from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from artimuse_actor.actor import ActorConfig
     from artimuse_actor.artimuse import BatchSize
 
-_BLOCK_SLACK: Final = 1.1  # the columns of a block that are not pixels
+MOST_UNITS_A_TASK: Final = 64
+_BLOCKS: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,12 @@ def _score(settings: ScoreSettings, arguments: Mapping[str, Any], events: Events
         protocol_digest=protocol.digest,
         preprocessing=settings.decode.version,
     )
+    record = RunRecord(events.run_id, arguments, fingerprint)
+    clock.lap(record, "checkpoint")
     manifest = open_manifest(settings.source, settings.manifest)
     store = Store.for_run(settings.out, fingerprint, protocol, settings.keep_distribution, settings.texts)
     if store.texts and not settings.texts:
         events.note(f"{settings.out} holds texts, so this run makes them too.")
-    record = RunRecord(events.run_id, arguments, fingerprint)
     errors: Counter[str] = Counter()
     with terminable(), run_lock(store.place, record.run_id) as lock:
         for note in heal(store):
@@ -199,6 +201,7 @@ def _score(settings: ScoreSettings, arguments: Mapping[str, Any], events: Events
             raise
         finally:
             clock.lap(record, "score")
+            record.add_loads(StartLog(store.place, record.run_id).take_loads())
             record.write(store.place)
             events.run_ended(record, stopped_by)
         store.discard_work(plan)
@@ -207,7 +210,7 @@ def _score(settings: ScoreSettings, arguments: Mapping[str, Any], events: Events
 
 
 def pipeline(
-    units: Sequence[tuple[int, int]],
+    units: list[tuple[int, int]],
     store: Store,
     plan: Plan,
     actor: ActorConfig,
@@ -216,12 +219,16 @@ def pipeline(
     loader: UnitLoader,
     run_id: str,
 ) -> Dataset:
-    """Units, as (shard, unit), → receipts, one block a unit all the way."""
+    """Units, as (shard, unit), → receipts, one block a unit from loading on."""
     import ray.data
 
     from artimuse_actor.actor import ArtiMuseActor
 
-    blocks = [pa.Table.from_pylist([{"shard": shard, "unit": unit}], schema=UNIT) for shard, unit in units]
+    # What Ray is given costs its driver 40 kB and 3 ms a block, before the first one is loaded. So the units of a large
+    # job are given to it in tens, and the load tasks hand them on one by one.
+    size = min(MOST_UNITS_A_TASK, -(-len(units) // _BLOCKS))
+    groups = in_groups(plan, units, size)
+    blocks = [pa.table(list(zip(*group, strict=True)), schema=UNIT) for group in groups]
     return (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -273,7 +280,9 @@ def _score_units(
     pulse = Pulse()
     staged_rows = committer.rows_to_commit - committer.rows_to_score
     progress = Progress(committer.rows_to_commit, staged_rows, pulse, events)
-    block_bytes = int(plan.unit_rows * PIXEL_BYTES * _BLOCK_SLACK)
+    # Of a whole unit, which is a little larger: Ray ends a block as soon as it is larger than that, and cuts one only
+    # at one and a half times as much.
+    block_bytes = plan.unit_rows * PIXEL_BYTES
     with progress.shown(), running_ray(settings.address, block_bytes) as cluster:
         device = cluster.device(settings.device, may_grow=settings.actors is not None)
         pool = settings.actors or cluster.default_pool(device, settings.actors_per_gpu)
@@ -283,22 +292,21 @@ def _score_units(
         record.dtype = AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype
         known = store.known_rows(plan)
         loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch)
+        receipts = pipeline(committer.units, store, plan, actor, pool, settings.actors_per_gpu, loader, record.run_id)
         with own_errors():
-            for units in waves(committer.units, pool):
-                receipts = pipeline(units, store, plan, actor, pool, settings.actors_per_gpu, loader, record.run_id)
-                for receipt in receipts.iter_rows():
-                    errors.update(receipt["error_types"])
-                    record.scored_rows += receipt["scored"]
-                    record.described_rows += receipt["described"]
-                    record.text_tokens += receipt["text_tokens"]
-                    record.copied_rows += receipt["copied"]
-                    record.failed_rows += len(receipt["error_types"])
-                    pulse.add(UnitTimes.of(receipt["spent"]))
-                    progress.add(receipt["rows"], len(receipt["error_types"]))
-                    record.images_per_s = progress.images_per_s
-                    record.note_bound(pulse.overall())
-                    events.unit_staged(receipt, progress.fields())
-                    committer.unit_staged(receipt["shard"], receipt["unit"])
+            for receipt in receipts.iter_rows():
+                errors.update(receipt["error_types"])
+                record.scored_rows += receipt["scored"]
+                record.described_rows += receipt["described"]
+                record.text_tokens += receipt["text_tokens"]
+                record.copied_rows += receipt["copied"]
+                record.failed_rows += len(receipt["error_types"])
+                pulse.add(UnitTimes.of(receipt["spent"]))
+                progress.add(receipt["rows"], len(receipt["error_types"]))
+                record.images_per_s = progress.images_per_s
+                record.note_bound(pulse.overall())
+                events.unit_staged(receipt, progress.fields())
+                committer.unit_staged(receipt["shard"], receipt["unit"])
     return errors
 
 

@@ -85,7 +85,15 @@ def show_status(status: StoreStatus) -> None:
         speed = f", {run['images_per_s']:,.1f} images/s" if run.get("images_per_s") else ""
         seconds = format_seconds(sum(run["seconds"].values()))
         state = run["state"] if run["state"] != "running" else "running, or died"
-        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}")
+        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}")
+
+
+def _loaded(run: Mapping[str, Any]) -> str:
+    """How long the models of a run took to be there, for the end of its line."""
+    if not (loads := run.get("loads")):
+        return ""
+    longest_s = max(load["fetch_s"] + load["load_s"] for load in loads)
+    return f", model loaded in {format_seconds(longest_s)} ({run['load_share']:.0%} of it)"
 
 
 def show_curation(done: Curation) -> None:

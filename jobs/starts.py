@@ -1,15 +1,17 @@
-"""How often an actor has been started in vain.
+"""How often an actor has been started in vain, and how long it took to load its model.
 
 Ray starts an actor whose process died while it loaded its model again and again, for ever: on a machine with a broken
-GPU that never ends. So each start leaves a mark in the store, taken away when the model is loaded.
+GPU that never ends. So each start leaves a mark in the store, taken away when the model is loaded. How long that took
+is left there too, for the driver to collect: actors may be anywhere, and Ray tells nothing of their constructors.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from artimuse_actor.errors import RunError
 from jobs.storage import Place
@@ -45,9 +47,21 @@ class StartLog:
         mark = json.dumps({"node": socket.gethostname()}).encode()
         self.place.write(f"{self._folder()}/{len(marks)}.json", mark)
 
-    def end(self) -> None:
-        """Note that its model is loaded."""
+    def end(self, fetch_s: float, load_s: float) -> None:
+        """Note that its model is loaded, and how long that took."""
+        times = {"node": socket.gethostname(), "fetch_s": round(fetch_s, 3), "load_s": round(load_s, 3)}
+        self.place.write(f"{self._loads}/{secrets.token_hex(8)}.json", json.dumps(times).encode())
         self.place.delete_tree(self._folder())
+
+    def take_loads(self) -> list[dict[str, Any]]:
+        """The times of all models that were loaded, as `RunRecord.loads` has them; they are no longer kept apart."""
+        loads = [json.loads(self.place.read(file.path)) for file in self.place.files(self._loads)]
+        self.place.delete_tree(self._loads)
+        return sorted(loads, key=lambda load: str(load["node"]))
+
+    @property
+    def _loads(self) -> str:
+        return f"_runs/{self.run_id}/loads"
 
     def _folder(self) -> str:
         import ray

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from artimuse_actor.errors import UsageError
-from jobs.actor_pool import WAVE_UNITS, ActorPool, waves
+from jobs.actor_pool import ActorPool
 from jobs.cluster import Cluster
 
 
@@ -20,14 +18,6 @@ def test_a_pool_is_a_number_or_two(text: str, fewest: int, most: int) -> None:
 def test_anything_else_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=r"--actors takes a whole number from 1 to 100,000, or two as in 1:8, not"):
         ActorPool.parse(text)
-
-
-@given(st.integers(0, 3 * WAVE_UNITS), st.integers(1, 30))
-def test_waves_have_every_unit_once_and_in_order(count: int, actors: int) -> None:
-    units = range(count)
-    portions = list(waves(units, ActorPool(1, actors)))
-    assert [unit for portion in portions for unit in portion] == list(units)
-    assert all(len(portion) <= max(WAVE_UNITS, 1_000 * actors) for portion in portions)
 
 
 def test_gpus_that_may_still_come_are_waited_for_only_if_somebody_says_how_many() -> None:

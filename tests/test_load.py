@@ -49,7 +49,7 @@ def load_elsewhere(loader: UnitLoader, folder: Path, **environment: str) -> tupl
     program = (
         "import pickle, sys\n"
         "loader, unit = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "pickle.dump(loader(unit), open(sys.argv[2], 'wb'))\n"
+        "pickle.dump(next(loader(unit)), open(sys.argv[2], 'wb'))\n"
     )
     (folder / "loader").write_bytes(pickle.dumps((loader, FIRST_UNIT)))
     command = [sys.executable, "-c", program, folder / "loader", folder / "block"]
@@ -75,7 +75,7 @@ PICTURES = {path.name: path.read_bytes() for path in golden_images()} | {
 def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, no_child: None) -> None:
     loader = loader_of(tmp_path, PICTURES)
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    block = loader(FIRST_UNIT)
+    block = next(loader(FIRST_UNIT))
     assert block.schema == loaded_unit(loader.answers)
     for row in block.to_pylist():
         if row["status"] == "ok":
@@ -94,7 +94,7 @@ def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, 
 
 def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp_path: Path) -> None:
     loader = loader_of(tmp_path, PICTURES)
-    first = loader(FIRST_UNIT)
+    first = next(loader(FIRST_UNIT))
     loader.place.write(loader.plan.attempt_path(0, 0), b"begun")
     started = []
 
@@ -105,7 +105,7 @@ def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobs.load.ChildDecoder", Watched)
-        second = loader(FIRST_UNIT)
+        second = next(loader(FIRST_UNIT))
     assert second.drop_columns(SPENT.name).equals(first.drop_columns(SPENT.name))
     assert started == [1]
     assert not attempts(tmp_path)
@@ -124,7 +124,7 @@ def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
     fault: str, number: int, error_type: str, tmp_path: Path
 ) -> None:
     loader = loader_of(tmp_path, {**PICTURES, "fault.jpg": faulty(fault)}, decoder_timeout_s=1.5)
-    plain = loader(FIRST_UNIT).drop_columns(SPENT.name).to_pylist()
+    plain = next(loader(FIRST_UNIT)).drop_columns(SPENT.name).to_pylist()
     environment = make_fault_folder(tmp_path / "faults")
     code, _ = load_elsewhere(loader, tmp_path, **environment)
     assert code == -number
@@ -144,7 +144,7 @@ def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
 def test_a_picture_that_wants_too_much_memory_is_an_error_row_at_once(tmp_path: Path) -> None:
     pictures = {**PICTURES, "fault.jpg": faulty("HOARD")}
     loader = loader_of(tmp_path, pictures, decoder_memory_bytes=2**28, max_bytes=2**26)
-    plain = loader(FIRST_UNIT).drop_columns(SPENT.name).to_pylist()
+    plain = next(loader(FIRST_UNIT)).drop_columns(SPENT.name).to_pylist()
     code, block = load_elsewhere(loader, tmp_path, **make_fault_folder(tmp_path / "faults"))
     assert code == 0
     assert block is not None
@@ -164,7 +164,7 @@ def test_a_loader_that_does_not_have_the_alarm_decodes_in_a_child(tmp_path: Path
         patch.setenv("PYTHONPATH", environment["PYTHONPATH"])  # of its children alone
         before = signal.signal(signal.SIGALRM, lambda *_: None)
         try:
-            block = loader(FIRST_UNIT)
+            block = next(loader(FIRST_UNIT))
         finally:
             signal.signal(signal.SIGALRM, before)
     errors = {row["image_id"]: row["error_type"] for row in block.to_pylist()}

@@ -12,7 +12,7 @@ from stores import complete, open_store, plan_for, stage, write_manifest
 
 from artimuse_actor.errors import ManifestError
 from jobs.ids import IdIndex, hash_strings
-from jobs.plan import default_unit_rows, unit_rows_of
+from jobs.plan import Plan, ShardPlan, default_unit_rows, in_groups, unit_rows_of
 
 
 def _table(folder: Path) -> dict[str, float]:
@@ -186,3 +186,21 @@ def test_ids_that_share_half_of_their_hash_are_told_apart() -> None:
     assert index.find(hashes).tolist() == [0, 1, 2, 3]
     assert index.find(np.array([[7, 9], [8, 1]], dtype=np.uint64)).tolist() == [-1, -1]
     assert index.first_double() is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), max_size=6),
+    st.integers(1, 12),
+)
+def test_groups_have_every_unit_once_and_a_small_one_last(shards: list[tuple[int, int]], size: int) -> None:
+    unit_rows = 10
+    plan = Plan(
+        *("p", "s", "i", 0, 0, 0, 0, (), unit_rows, False),
+        tuple(ShardPlan(index, (units - 1) * unit_rows + last, units) for index, (units, last) in enumerate(shards)),
+    )
+    units = [(shard.index, unit) for shard in plan.shards for unit in range(shard.units)]
+    groups = list(in_groups(plan, units, size))
+    assert [unit for group in groups for unit in group] == units
+    for group in groups:
+        assert 1 <= len(group) <= size
+        assert all(plan.rows_of_unit(plan.shards[shard], unit) == unit_rows for shard, unit in group[:-1])

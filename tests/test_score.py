@@ -68,6 +68,10 @@ def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Pa
     record = json.loads(next((tmp_path / "out" / "_runs").glob("*/run.json")).read_text())
     assert record["state"] == "finished"
     assert record["arguments"]["source"] == str(tmp_path / "photos")
+    assert [load["fetch_s"] + load["load_s"] < record["seconds"]["score"] for load in record["loads"]] == [True]
+    assert 0 < record["load_share"] < 1
+    assert "model loaded in" in run_artimuse("status", tmp_path / "out").stdout
+    assert not list((tmp_path / "out" / "_runs").glob("*/loads/*"))
 
 
 def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path) -> None:
@@ -81,6 +85,26 @@ def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path
         assert {key: row[key] for key in ("width", "height", "format", "sha256", "phash")} == {
             key: second[name][key] for key in ("width", "height", "format", "sha256", "phash")
         }
+
+
+def test_units_that_share_a_load_task_stay_units(tmp_path: Path) -> None:
+    # As in a job of more than a million images: tens of units a task, here all of them.
+    driver = (
+        "import sys, jobs.score; jobs.score._BLOCKS = 1\n"
+        "settings = jobs.score.ScoreSettings(*sys.argv[1:], unit_size=2, shard_rows=5, protocol='artimuse',"
+        " log_format='json')\n"
+        "jobs.score.score(settings)"
+    )
+    command = [sys.executable, "-c", driver, GOLDEN / "artimuse" / "images", golden_checkpoint("artimuse")]
+    command += [tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, check=True)
+    staged = [json.loads(line) for line in done.stderr.splitlines() if '"unit_staged"' in line]
+    assert sorted((line["shard"], line["unit"], line["rows"]) for line in staged) == [
+        *((shard, unit, rows) for shard in (0, 1) for unit, rows in ((0, 2), (1, 2), (2, 1))), (2, 0, 2), (2, 1, 1)
+    ]  # fmt: skip
+    rows = table_rows(tmp_path / "out")
+    for answer in golden_answers("artimuse"):
+        assert rows[answer["image"]]["score"] == pytest.approx(answer["scores"]["score"]["score"], abs=1e-3)
 
 
 def test_embedded_images_score_like_files(tmp_path: Path) -> None:
