@@ -53,6 +53,13 @@ class Meters(Protocol):
         """A unit has scores, or texts."""
 
 
+class Code(Protocol):
+    """Who knows which code and which packages a run was started with."""
+
+    def check_scoring(self) -> None:
+        """Raises RunError if this process has others."""
+
+
 @dataclass(frozen=True)
 class ActorConfig:
     """What an actor is started with.
@@ -70,6 +77,7 @@ class ActorConfig:
         actors_per_node: how many share a node's CPU cores.
         starts: is told when loading begins and when it has ended.
         meters: is told of every unit.
+        code: what this process must run.
     """
 
     checkpoint: str
@@ -84,6 +92,7 @@ class ActorConfig:
     actors_per_node: int = 1
     starts: Starts | None = None
     meters: Meters | None = None
+    code: Code | None = None
 
 
 class ArtiMuseActor:
@@ -108,6 +117,12 @@ class ArtiMuseActor:
         self._stepped = threading.Condition(self._lock)
         self._stepping = False
         self._refusal: ArtiMuseError | None = None
+        if config.code:
+            try:
+                config.code.check_scoring()
+            except RunError as error:
+                self._refusal = error  # as below: another try would not help
+                return
         if config.starts:
             config.starts.begin()
         try:
@@ -132,6 +147,7 @@ class ArtiMuseActor:
 
         Raises:
             CheckpointError: the checkpoint cannot be loaded, or is another one than the driver's.
+            RunError: this process runs other code than the driver.
         """
         if self._refusal is not None:
             raise self._refusal

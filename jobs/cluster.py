@@ -23,6 +23,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
 _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
+_LACKS_CODE = re.compile(
+    r"(ModuleNotFoundError|ImportError|AttributeError: Can't get attribute)\b.*\b(artimuse_actor|jobs|schemas)\b"
+)
 _LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     # After a second Ray ends an idle process beyond one for each CPU, and the next unit to stage waits for a new one.
@@ -177,9 +180,19 @@ def own_errors() -> Iterator[None]:
         for name, message in reversed(said):
             if name != ImageError.__name__:  # those become rows, and none should come this far
                 raise getattr(errors, name, RunError)(message) from error
-        raise RunError(
-            f"A task of the run failed: {_last_line(error)}. What was committed stays; run again."
-        ) from error
+        last = _last_line(error)
+        if _LACKS_CODE.match(last):
+            # Its process could not even read what it was to run, so that it compared nothing, see `code_identity`.
+            raise RunError(
+                f"A node{_where(error)} does not have this code, but an older one or none: {last}. Install the same on "
+                "all nodes, or leave that one out, and run again; what was committed stays."
+            ) from error
+        raise RunError(f"A task of the run failed: {last}. What was committed stays; run again.") from error
+
+
+def _where(error: BaseException) -> str:
+    found = re.search(r"\bip=([\w.:]+)", str(error))
+    return f" at {found[1]}" if found else ""
 
 
 def _last_line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch import FetchOptions, fetch_many
 from artimuse_actor.images import IMAGE_SIZE, DecodedImage, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
+from jobs.code_identity import CodeIdentity
 from jobs.copies import KnownRows
 from jobs.meters import Meters, node_name
 from jobs.plan import Plan, unit_rows_of
@@ -46,6 +47,7 @@ class UnitLoader:
         known: rows that images with the same bytes take over.
         fetching: how image files are fetched.
         meters: is told of every unit.
+        code: what this process must run, if that is to be checked.
     """
 
     place: Place
@@ -55,9 +57,12 @@ class UnitLoader:
     known: KnownRows
     fetching: FetchOptions = field(default_factory=FetchOptions)
     meters: Meters = field(default_factory=Meters)
+    code: CodeIdentity | None = None
 
     def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
         """A block of schema `UNIT` → for each of its rows the images of that unit, a block of schema `loaded_unit`."""
+        if self.code:
+            self.code.check_loading()
         for unit in units.to_pylist():
             yield self._load_unit(unit["shard"], unit["unit"])
 

@@ -9,10 +9,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
+from jobs.code_identity import package_version, this_code
 from jobs.heartbeat import Heartbeat
 from jobs.storage import Place
 from jobs.version import CODE_VERSION
@@ -54,6 +54,7 @@ class RunRecord:
         loads: of each model that was loaded its `node`, the seconds in which its files were fetched and checked
             (`fetch_s`), and those in which it was loaded from there (`load_s`).
         load_share: the mean of these times as a part of the run's wall time, from 0 to 1; None if nothing was loaded.
+        sources: digest of the code that all its processes ran.
         versions: of this program, Python and the packages that it works with.
     """
 
@@ -80,6 +81,7 @@ class RunRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     loads: list[dict[str, Any]] = field(default_factory=list)
     load_share: float | None = None
+    sources: str = field(default_factory=lambda: this_code().sources)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
     def end(self, state: str) -> None:
@@ -122,8 +124,6 @@ def _now() -> str:
 def _versions() -> dict[str, str]:
     versions = {"artimuse-batch": CODE_VERSION, "python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        if found := package_version(package):
+            versions[package] = found
     return versions

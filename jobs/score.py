@@ -20,6 +20,7 @@ from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol
 from artimuse_actor.uris import s3_bucket, without_secrets
 from jobs.actor_pool import ActorPool
+from jobs.code_identity import this_code
 from jobs.commit import ShardCommitter
 from jobs.counts import Counts
 from jobs.events import Events, check_log_format
@@ -254,7 +255,9 @@ def pipeline(
             num_gpus=1 / actors_per_gpu if actor.device == "cuda" else 0,
         )
         .map_batches(
-            UnitStager(store.place, plan, staged_unit(store.schema, store.texts), store.texts, run_id),
+            UnitStager(
+                store.place, plan, staged_unit(store.schema, store.texts), store.texts, run_id, code=this_code()
+            ),
             # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
             compute=ray.data.TaskPoolStrategy(size=pool.most),
             batch_size=None,
@@ -291,7 +294,7 @@ def _score_units(
         pulse.cores = cluster.loading_cores(device, pool.most)
         record.dtype = AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype
         known = store.known_rows(plan)
-        loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch)
+        loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch, code=this_code())
         receipts = pipeline(committer.units, store, plan, actor, pool, settings.actors_per_gpu, loader, record.run_id)
         with own_errors():
             for receipt in receipts.iter_rows():
@@ -390,6 +393,7 @@ def _actor_config(
         sequences=settings.sequences,
         starts=StartLog(store.place, run_id),
         meters=Meters(),
+        code=this_code(),
     )
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.code_identity import CodeIdentity
 from jobs.meters import Meters
 from jobs.plan import Plan
 from jobs.storage import Place, parquet_bytes
@@ -27,6 +28,7 @@ class UnitStager:
         texts: of the store, if it holds any.
         run_id: of this run.
         meters: is told of every unit.
+        code: what this process must run, if that is to be checked.
     """
 
     place: Place
@@ -35,9 +37,12 @@ class UnitStager:
     texts: TextSettings | None
     run_id: str
     meters: Meters = field(default_factory=Meters)
+    code: CodeIdentity | None = None
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A block of schema `scored_unit` → its receipt, of schema `RECEIPT`."""
+        if self.code:
+            self.code.check_loading()
         shard, number = unit["shard"][0].as_py(), unit["unit"][0].as_py()
         made = {"run_id": self.run_id, "scored_at": datetime.now(UTC)}
         rows = pa.table(
