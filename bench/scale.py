@@ -41,6 +41,7 @@ from jobs.load import UnitLoader
 from jobs.manifest import open_manifest
 from jobs.outlook_text import significant
 from jobs.plan import SHARD_ROWS, Plan, make_plan, unit_rows_of
+from jobs.score import MOST_UNITS_A_TASK, TASKS
 from jobs.stage import UnitStager
 from jobs.storage import parquet_bytes, s3_filesystem
 from jobs.store import Store
@@ -287,9 +288,14 @@ GPUS: Final = (1, 100, 1000)
 IMAGES_PER_S: Final = {False: 70.0, True: 12.0}  # without and with texts: the goals on an H200, not measured
 WEB_PHOTO: Final = (156 * 1024, 0.0077)  # bytes and CPU seconds, of RESULTS.md
 LARGE_PHOTO: Final = (3.4e6, 0.17)  # of 12 megapixels, measured by `decoding`
-BLOCK_BYTES: Final = 40e3  # of the driver, for each unit that Ray has been given
+BLOCK_BYTES: Final = 40e3  # of the driver, for each block that Ray has been given
 BLOCK_S: Final = 0.0028
 _MAX_GET_S: Final = 5500
+
+
+def _blocks(whole: Whole) -> float:
+    """Blocks that a job is given to Ray in, see `jobs.score.pipeline`."""
+    return whole.units / min(MOST_UNITS_A_TASK, -(-whole.units // TASKS))
 
 
 def tables() -> list[str]:
@@ -313,13 +319,13 @@ def _table_of_sizes() -> str:
         ("memory of the planner, GB", lambda plain, _: _gb(plain.planner_bytes)),
         ("plan on disk, GB", lambda plain, _: _gb(plain.plan_bytes)),
         (
-            "a Ray block for each unit: memory of the driver, GB (with texts)",
-            lambda plain, texts: f"{_gb(plain.units * BLOCK_BYTES)} ({_gb(texts.units * BLOCK_BYTES)})",
+            "blocks given to Ray: memory of the driver, GB (with texts)",
+            lambda plain, texts: f"{_gb(_blocks(plain) * BLOCK_BYTES)} ({_gb(_blocks(texts) * BLOCK_BYTES)})",
         ),
         (
             "…and the time to make them, min (with texts)",
             lambda plain, texts: (
-                f"{significant(plain.units * BLOCK_S / 60)} ({significant(texts.units * BLOCK_S / 60)})"
+                f"{significant(_blocks(plain) * BLOCK_S / 60)} ({significant(_blocks(texts) * BLOCK_S / 60)})"
             ),
         ),
         ("staging until the end, GB", lambda plain, _: _gb(plain.staged_bytes)),

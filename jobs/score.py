@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from artimuse_actor.artimuse import BatchSize
 
 MOST_UNITS_A_TASK: Final = 64
-_BLOCKS: Final = 5_000
+TASKS: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def pipeline(
 
     # What Ray is given costs its driver 40 kB and 3 ms a block, before the first one is loaded. So the units of a large
     # job are given to it in tens, and the load tasks hand them on one by one.
-    size = min(MOST_UNITS_A_TASK, -(-len(units) // _BLOCKS))
+    size = min(MOST_UNITS_A_TASK, -(-len(units) // TASKS))
     groups = in_groups(plan, units, size)
     blocks = [pa.table(list(zip(*group, strict=True)), schema=UNIT) for group in groups]
     return (

@@ -90,7 +90,7 @@ def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path
 def test_units_that_share_a_load_task_stay_units(tmp_path: Path) -> None:
     # As in a job of more than a million images: tens of units a task, here all of them.
     driver = (
-        "import sys, jobs.score; jobs.score._BLOCKS = 1\n"
+        "import sys, jobs.score; jobs.score.TASKS = 1\n"
         "settings = jobs.score.ScoreSettings(*sys.argv[1:], unit_size=2, shard_rows=5, protocol='artimuse',"
         " log_format='json')\n"
         "jobs.score.score(settings)"
