@@ -25,6 +25,7 @@ from kuberay import RAY_JOB, groups, pod_templates
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
+from jobs.actor_pool import ActorPool
 from jobs.version import CODE_VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +136,7 @@ def test_gpus_and_models_are_as_many_in_kubernetes() -> None:
     job = _ray_job()
     options = parse_command(job["spec"]["entrypoint"])
     gpu = {group.get("groupName"): group for group in groups(job)}["gpu"]
-    assert options["actors"] == gpu["maxReplicas"]
+    assert ActorPool.parse(options["actors"]).most == gpu["maxReplicas"]
     assert (options["device"], options["address"]) == ("cuda", "auto")
     assert gpu["minReplicas"] >= 1, "a run with --device cuda refuses a cluster that has no GPU yet"
 
@@ -144,7 +145,8 @@ def test_gpus_and_models_are_as_many_on_aws() -> None:
     (submit,) = [words for line in _console_commands() if (words := shlex.split(line))[:3] == ["ray", "job", "submit"]]
     options = parse_command(shlex.join(submit[submit.index("artimuse") :]))
     types = _aws()["available_node_types"]
-    assert options["actors"] == types["gpu"]["max_workers"] * types["gpu"]["resources"]["GPU"]
+    most = types["gpu"]["max_workers"] * types["gpu"]["resources"]["GPU"]
+    assert ActorPool.parse(options["actors"]).most == most
     assert types["gpu"]["min_workers"] >= 1
     assert _aws()["max_workers"] >= sum(each.get("max_workers", 0) for each in types.values())
 
