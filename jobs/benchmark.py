@@ -106,7 +106,18 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
                 address=settings.address,
             )
             print(f"{name} with {checkpoint}", file=sys.stderr)
-            result = score(scoring, {"command": "benchmark", "source": data_set.truth, "images": data_set.images})
+            arguments = {
+                "command": "benchmark",
+                "source": data_set.truth,
+                "images": data_set.images,
+                "out": scoring.out,
+                "checkpoint": checkpoint,
+                "protocol": settings.protocol,
+                "device": settings.device,
+                "dtype": settings.dtype,
+                "allow_truncated": settings.allow_truncated,
+            }
+            result = score(scoring, arguments)
             with contextlib.redirect_stdout(sys.stderr):
                 show_score(result, scoring)
             options = replace(settings.evaluate, benchmark=name, match="id")

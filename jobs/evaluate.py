@@ -236,7 +236,12 @@ def evaluate(
 
 
 def evaluate_store(
-    out: str, ground_truth: str | None, options: EvaluateOptions = EvaluateOptions(), against: str | None = None
+    out: str,
+    ground_truth: str | None,
+    options: EvaluateOptions = EvaluateOptions(),
+    against: str | None = None,
+    *,
+    keep: bool = True,
 ) -> Evaluation:
     """Compare the scores of a store with ground truth, and write the metrics beside them.
 
@@ -245,6 +250,7 @@ def evaluate_store(
         ground_truth: a `test.json`, CSV file or Parquet table; None for the manifest of the last run.
         options: see `EvaluateOptions`.
         against: another store, to be compared with.
+        keep: whether the metrics are written; a report only reads.
 
     Raises:
         StoreError: there is no store.
@@ -267,8 +273,9 @@ def evaluate_store(
         benchmark=benchmark,
         against=(against, other, _question(other, against, options.question, benchmark)) if other and against else None,
     )
-    name = re.sub(r"[^\w.-]+", "-", f"{data_set}-{question}")
-    store.place.write(f"metrics/{name}.parquet", parquet_bytes(evaluation.to_table()))
+    if keep:
+        name = re.sub(r"[^\w.-]+", "-", f"{data_set}-{question}")
+        store.place.write(f"metrics/{name}.parquet", parquet_bytes(evaluation.to_table()))
     return evaluation
 
 

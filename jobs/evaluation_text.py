@@ -90,9 +90,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for note in evaluation.notes:
         print(f"  {note}")
     print()
-    for line in _table(_metric_rows(evaluation)):
+    for line in _table(metric_rows(evaluation)):
         print(line)
-    print(_method(evaluation.agreement))
+    print(method(evaluation.agreement))
     if evaluation.groups:
         print()
         rows: list[tuple[str, ...]] = [(str(evaluation.group_by), "N", "SRCC", "PLCC", "KRCC")]
@@ -139,7 +139,8 @@ def _show_comparison(evaluation: Evaluation, against: Comparison) -> None:
             print(f"  {printable(row.key)}: {row.score:.2f} and {row.other:.2f} (ground truth {row.truth:g})")
 
 
-def _metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+def metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """A row for each metric: its title, value, interval and, where something is published, that and the difference."""
     published = evaluation.published
     rows: list[tuple[str, ...]] = [("", "value", f"{evaluation.agreement.confidence:.0%} interval")]
     if published:
@@ -164,7 +165,8 @@ def _metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     return rows
 
 
-def _method(agreement: Agreement) -> str:
+def method(agreement: Agreement) -> str:
+    """How the metrics were made, in a sentence."""
     how = f"Intervals: {agreement.interval}"
     if agreement.interval == BOOTSTRAP:
         how += f", {agreement.resamples:,} resamples, seed {agreement.seed}"
@@ -200,7 +202,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         )
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     sources = {evaluation.published.source for evaluation in evaluations if evaluation.published}
-    lines += ["", _method(evaluations[0].agreement)] if evaluations else []
+    lines += ["", method(evaluations[0].agreement)] if evaluations else []
     if sources:
         lines.append(f"Published: {'; '.join(sorted(sources))}.")
     return "\n".join(lines)

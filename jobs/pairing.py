@@ -191,6 +191,7 @@ class Pairs:
         keys: (M,) what ground truth calls the image.
         truths: (M,) float64.
         scores: for each index, (M,) float64; NaN where there is none.
+        places: for each index, (M,) int64: the row of the store in the order of its batches, or -1.
         groups: (M,) string, or None.
         counts: for each index, both sides of its join.
     """
@@ -198,6 +199,7 @@ class Pairs:
     keys: pa.ChunkedArray
     truths: NDArray[np.float64]
     scores: tuple[NDArray[np.float64], ...]
+    places: tuple[NDArray[np.int64], ...]
     groups: pa.ChunkedArray | None
     counts: tuple[JoinCounts, ...]
 
@@ -207,31 +209,33 @@ def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
     counts = tuple(JoinCounts(matched_by=index.match) for index in indexes)
     kept: list[pa.Table] = []
     scores: list[list[NDArray[np.float64]]] = [[] for _ in indexes]
+    rows: list[list[NDArray[np.int64]]] = [[] for _ in indexes]
     unknown: list[NDArray[np.uint64]] = [_NO_NAMES]
-    known: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     for batch in truths:
         has_truth = pc.invert(pc.or_kleene(pc.is_null(batch["truth"]), pc.is_nan(pc.fill_null(batch["truth"], np.nan))))
         expected = batch.filter(has_truth)
         kept.append(expected)
         keys = TruthKeys.of(expected["key"])
-        for index, count, found_scores in zip(indexes, counts, scores, strict=True):
-            places, outcomes = index.find(keys)
-            found_scores.append(index.scores(places, outcomes))
+        for index, count, found_scores, found_rows in zip(indexes, counts, scores, rows, strict=True):
+            at, outcomes = index.find(keys)
+            found_rows.append(at)
+            found_scores.append(index.scores(at, outcomes))
             count.expected += len(expected)
             count.without_truth += len(batch) - len(expected)
             count.scored += int((outcomes == SCORED).sum())
             count.failed += int((outcomes == FAILED).sum())
             count.missing += int((outcomes == MISSING).sum())
             count.ambiguous += int((outcomes == AMBIGUOUS).sum())
-            count.errors.update(index.error_types(places[outcomes == FAILED]))
+            count.errors.update(index.error_types(at[outcomes == FAILED]))
             if index is indexes[0]:
-                known.append(places[places >= 0])
-                unknown.append(keys.hashes[places < 0])
+                unknown.append(keys.hashes[at < 0])
             without = np.flatnonzero(outcomes != SCORED)[: 5 - len(count.examples)]
             count.examples += expected["key"].take(pa.array(without)).to_pylist()
-    images = np.concatenate(known)
-    images_named = np.count_nonzero(np.bincount(images))
-    doubled = int(len(images) - images_named + IdIndex(np.concatenate(unknown)).repeated().sum())
+    places = tuple(np.concatenate([np.empty(0, dtype=np.int64), *found]) for found in rows)
+    images = places[0][places[0] >= 0]
+    doubled = int(
+        len(images) - np.count_nonzero(np.bincount(images)) + IdIndex(np.concatenate(unknown)).repeated().sum()
+    )
     for index, count in zip(indexes, counts, strict=True):
         count.doubled = doubled
         count.extra = index.unnamed()
@@ -244,6 +248,7 @@ def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
         keys=table["key"],
         truths=table["truth"].to_numpy(),
         scores=tuple(np.concatenate([np.empty(0), *found]) for found in scores),
+        places=places,
         groups=table["group"] if "group" in table.column_names else None,
         counts=counts,
     )

@@ -46,7 +46,8 @@ def run_demo(folder: Path) -> float:
         device="cpu",
         protocol="artimuse",
     )
-    result = score(settings, {"command": "demo", "source": str(truth_file), "images": str(folder / "images")})
+    arguments = {"source": str(truth_file), "images": str(folder / "images"), "checkpoint": str(CHECKPOINT)}
+    result = score(settings, {"command": "demo", **arguments, "protocol": "artimuse", "device": "cpu", "out": str(out)})
     show_score(result, settings)
     srcc = evaluate_store(str(out), str(truth_file)).agreement.srcc
     assert srcc.value is not None
