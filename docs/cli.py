@@ -8,7 +8,8 @@ import sys
 from typing import Final
 
 COMMANDS: Final = (
-    *("", "score", "plan", "manifest", "status", "evaluate", "benchmark", "curate", "compact", "image", "demo"),
+    *("", "score", "plan", "manifest", "status", "evaluate", "benchmark", "curate", "report", "compact", "image"),
+    "demo",
 )
 _HEAD: Final = """# The command line
 

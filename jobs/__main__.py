@@ -54,6 +54,7 @@ from jobs.options import (
     wanted_texts,
 )
 from jobs.plan_command import plan
+from jobs.report_command import report
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
 
@@ -264,6 +265,13 @@ app.command(
         "artimuse benchmark all --root . --checkpoint ArtiMuse --checkpoint UniPercept --out benchmarks --markdown",
     )
 )(benchmark)
+app.command(
+    epilog=example(
+        "artimuse report scored --out report.html",
+        "artimuse report scored --ground-truth ratings.csv --on file_name --truth-column mos --by category",
+        "artimuse report s3://photos/scored --thumbnails 1000 --root s3://photos/raw",
+    )
+)(report)
 
 
 app.command(

@@ -14,6 +14,35 @@ if TYPE_CHECKING:
     from jobs.evaluate import Evaluation
     from jobs.gate import Gate
 
+GroundTruth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A benchmark's test.json, a CSV file or a Parquet table. [default: gt_score of what was scored last]",
+        show_default=False,
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Its column that names the image. [default: image_id, image, uri, file_name, …]",
+        show_default=False,
+    ),
+]
+TruthColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Its column of points.")]
+Match = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How it names images: id, uri, path (the end of the uri) or name (of the file). [default: what fits]",
+        show_default=False,
+    ),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which score. [default: the benchmark's, or the first]", show_default=False),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -39,39 +68,15 @@ AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print a table for 
 
 def evaluate(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
-    ground_truth: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A benchmark's test.json, a CSV file or a Parquet table. [default: gt_score of what was scored last]",
-            show_default=False,
-        ),
-    ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Its column that names the image. [default: image_id, image, uri, file_name, …]",
-            show_default=False,
-        ),
-    ] = None,
-    truth_column: Annotated[str, typer.Option(metavar="COLUMN", help="Its column of points.")] = "gt_score",
-    match: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOW",
-            help="How it names images: id, uri, path (the end of the uri) or name (of the file). [default: what fits]",
-            show_default=False,
-        ),
-    ] = None,
+    ground_truth: GroundTruth = None,
+    on: On = None,
+    truth_column: TruthColumn = "gt_score",
+    match: Match = None,
     by: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Also split the result by this column of it.", show_default=False),
     ] = None,
-    question: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Which score. [default: the benchmark's, or the first]", show_default=False),
-    ] = None,
+    question: Question = None,
     benchmark: Annotated[
         str | None,
         typer.Option(

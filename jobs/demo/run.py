@@ -62,6 +62,7 @@ Look at
   {folder}/images        the pictures, and {result.counts.failed} broken files among them
   {folder}/scored/scores one Parquet table, a row for each file:
       {programs}python -c "import pyarrow.dataset as d; print(d.dataset('{out}/scores').to_table().to_pandas())"
+  {programs}artimuse report {out} --out {folder}/report.html
   {programs}artimuse evaluate {out} --plots {folder}/agreement.svg
 Then, with a GPU and your own photos:
   {programs}artimuse score ~/Pictures --checkpoint ArtiMuse --out scored

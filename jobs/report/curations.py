@@ -1,0 +1,77 @@
+"""The funnels of curations, as a store remembers them in `_curations/`: how many rows each step removed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jobs.storage import Place
+
+_FOLDER: Final = "_curations"
+_MOST: Final = 10
+_MOST_STEPS: Final = 40
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """One step.
+
+    Attributes:
+        name: the option with its value, or what is removed in any case.
+        removed: rows that did not pass it.
+        left: rows that did.
+    """
+
+    name: str
+    removed: int
+    left: int
+
+
+@dataclass(frozen=True)
+class FunnelRecord:
+    """One curation.
+
+    Attributes:
+        source: where its rows came from.
+        output: where they went.
+        created: when, as text.
+        rows: how many came in.
+        steps: what was done to them.
+        notes: what was said.
+    """
+
+    source: str
+    output: str
+    created: str
+    rows: int
+    steps: list[FunnelStep]
+    notes: list[str]
+
+
+def read_curations(place: Place) -> tuple[list[FunnelRecord], int]:
+    """The newest curations of a store, and how many there are; a file that is not of this kind is passed over."""
+    records = []
+    for file in place.files(_FOLDER):
+        if not file.path.endswith(".json"):
+            continue
+        try:
+            records.append(_record(json.loads(place.read(file.path))))
+        except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
+            continue
+    records.sort(key=lambda record: record.created, reverse=True)
+    return records[:_MOST], len(records)
+
+
+def _record(raw: Any) -> FunnelRecord:
+    funnel, output = raw["funnel"], raw.get("output") or {}
+    files = output.get("files") or {}
+    steps = [FunnelStep(str(step["name"]), int(step["removed"]), int(step["left"])) for step in funnel["steps"]]
+    return FunnelRecord(
+        source=str(funnel["source"]),
+        output="/".join(str(part) for part in (output.get("place"), files.get("rows")) if part),
+        created=str(raw.get("created", "")),
+        rows=int(funnel["rows"]),
+        steps=steps[:_MOST_STEPS],
+        notes=[str(note) for note in funnel.get("notes", [])][:_MOST_STEPS],
+    )

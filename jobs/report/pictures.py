@@ -1,0 +1,114 @@
+"""The pictures that a report shows, with all that the tables say of them: a row, its texts, a thumbnail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.report.inert import cut, fair_limit, size_bytes, visible
+from jobs.report.scored_rows import ScoredRows
+from jobs.storage import READ_THREADS, read_parquet
+from jobs.store import Store, texts_path
+
+_TEXT_BATCH_ROWS: Final = 2_048
+_COLUMNS: Final = ("image_id", "uri", "error_type", "error_message", "width", "height", "format", "copied_from")
+
+
+@dataclass
+class Picture:
+    """One row of the scores table.
+
+    Attributes:
+        row: its number.
+        uri: where its image is, to the letter; None if it was embedded.
+        columns: of the scores table, as they are shown.
+        texts: title → text, likewise.
+    """
+
+    row: int
+    uri: str | None
+    columns: Mapping[str, Any]
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+def read_pictures(store: Store, scored: ScoredRows, rows: Sequence[int], *, texts: bool) -> dict[int, Picture]:
+    """The rows of these numbers, in the order of the table.
+
+    Args:
+        store: whose rows.
+        scored: where they are.
+        rows: their numbers.
+        texts: whether their texts are read, too.
+    """
+    wanted = list(scored.places(np.asarray(rows, dtype=np.int64)))
+    starts = dict(zip(scored.paths, scored.starts.tolist(), strict=False))
+    columns = [*_COLUMNS, *(name for question in store.questions for name in (question, f"{question}_std"))]
+    described = store.texts_files() if texts and store.texts else set()
+
+    def read(path: str, places: Any) -> list[Picture]:
+        table = read_parquet(store.place, path, columns).take(pa.array(places))
+        values = zip(*(_values(table[name]) for name in columns), strict=True)
+        rows = [dict(zip(columns, row, strict=True)) for row in values]
+        found = [Picture(starts[path] + int(place), row["uri"], row) for place, row in zip(places, rows, strict=True)]
+        if texts_path(path) in described:
+            _read_texts(store, texts_path(path), {picture.columns["image_id"]: picture for picture in found})
+        return found
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return {picture.row: picture for found in pool.map(lambda one: read(*one), wanted) for picture in found}
+
+
+def _read_texts(store: Store, path: str, pictures: Mapping[str, Picture]) -> None:
+    """Give pictures their texts; a file is read as far as it must be, since all of it may be gigabytes."""
+    assert store.texts is not None
+    ids = read_parquet(store.place, path, ["image_id"])["image_id"]
+    places = np.flatnonzero(np.asarray(pc.is_in(ids, pa.array(list(pictures), pa.string()))))
+    columns = store.texts.columns
+    start = 0
+    with store.place.open(path) as file:
+        batches = pq.ParquetFile(file).iter_batches(_TEXT_BATCH_ROWS, columns=["image_id", *columns])
+        while len(places):
+            batch = pa.table(next(batches))
+            here, places = places[places < start + len(batch)] - start, places[places >= start + len(batch)]
+            some = batch.take(pa.array(here))
+            start += len(batch)
+            for title, column in zip(columns.values(), columns, strict=True):
+                for name, text in zip(_values(some["image_id"]), _values(some[column]), strict=True):
+                    if text is not None:
+                        pictures[name].texts[title] = text
+
+
+def _values(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The values of a column; what claims to be text and is none is written out."""
+    if not pa.types.is_string(column.type):
+        return iter(column.to_pylist())
+    raw = column.cast(pa.binary()).to_pylist()
+    return (None if text is None else text.decode("utf-8", errors="backslashreplace") for text in raw)
+
+
+def shorten(pictures: Sequence[Picture], names_budget: int, texts_budget: int) -> None:
+    """Make names and texts visible, and cut the longest, until all together keep to these numbers of bytes."""
+    for picture in pictures:
+        picture.columns = _each_text(picture.columns, visible)
+        picture.texts = _each_text(picture.texts, visible)
+    names = [value for picture in pictures for value in picture.columns.values() if isinstance(value, str)]
+    texts = [text for picture in pictures for text in picture.texts.values()]
+    longest_name, longest_text = (
+        fair_limit([size_bytes(text) for text in kind], budget)
+        for kind, budget in ((names, names_budget), (texts, texts_budget))
+    )
+    for picture in pictures:
+        picture.columns = _each_text(picture.columns, partial(cut, limit_bytes=longest_name))
+        picture.texts = _each_text(picture.texts, partial(cut, limit_bytes=longest_text))
+
+
+def _each_text(values: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    return {name: change(value) if isinstance(value, str) else value for name, value in values.items()}

@@ -1,0 +1,262 @@
+"""A store → one HTML file.
+
+    scan all rows → choose pictures → read their rows and texts → fit thumbnails into what is left → write the page
+
+The first step reads every row, as numbers; all others are about the few hundred pictures that are shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from artimuse_actor.errors import ImageError, StoreError, UsageError
+from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.images import DecodeOptions
+from jobs.counts import Counts, count_rows
+from jobs.evaluate import EvaluateOptions
+from jobs.report import page
+from jobs.report.curations import read_curations
+from jobs.report.galleries import (
+    Hall,
+    at_most,
+    disagreement_hall,
+    doubles_hall,
+    find_doubles,
+    ranked_halls,
+    room_for,
+    rows_of,
+)
+from jobs.report.inert import visible
+from jobs.report.pictures import Picture, read_pictures, shorten
+from jobs.report.retries import ScoreOption, retry_command
+from jobs.report.scored_rows import ScoredRows, scan_rows
+from jobs.report.thumbnails import Thumbnail, make_thumbnails
+from jobs.report.truth import Truth, kept_metrics, read_truth
+from jobs.runs import read_runs
+from jobs.storage import open_place
+from jobs.store import Store, texts_path
+
+LIMIT_BYTES: Final = 5_000_000
+"""Of the whole file."""
+
+MOST_THUMBNAILS: Final = 5_000
+_NAMES_BYTES: Final = 400_000
+_TEXTS_BYTES: Final = 1_200_000
+_SPARE_BYTES: Final = 20_000
+# People wait for a report: a host that does not answer is not asked for ten minutes.
+_ATTEMPTS, _TOTAL_TIMEOUT_S, _CONNECT_TIMEOUT_S = 2, 30.0, 5.0
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report is about.
+
+    Attributes:
+        store: the --out of runs.
+        out: the file to write.
+        thumbnails: how many pictures are shown at most; 0 for none.
+        ground_truth: a file; None for what was scored last.
+        evaluate: how scores are compared with it; its group may also be a column of the scores table.
+        fetch: how images are fetched.
+        score_options: of `artimuse score`, for the commands that retry.
+    """
+
+    store: str
+    out: str
+    thumbnails: int = 200
+    ground_truth: str | None = None
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    score_options: tuple[ScoreOption, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.thumbnails <= MOST_THUMBNAILS:
+            raise UsageError(f"--thumbnails takes a whole number from 0 to {MOST_THUMBNAILS:,}, not {self.thumbnails}.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        out: the file.
+        size_bytes: of it.
+        rows: of the scores table.
+        pictures: how many are shown.
+        gone: of these, how many could not be read again.
+    """
+
+    out: str
+    size_bytes: int
+    rows: int
+    pictures: int
+    gone: int
+
+
+def write_report(settings: ReportSettings) -> Report:
+    """Read a store, and write what it says as a page.
+
+    Raises:
+        StoreError: there is no store, it is not whole, or the file cannot be written.
+        UsageError: an option cannot mean anything here.
+        GroundTruthError: the ground truth cannot be read.
+    """
+    store = Store.open(settings.store)
+    question = _question(store, settings)
+    truth = _truth(store, settings)
+    group_by = settings.evaluate.columns.group
+    scored = scan_rows(store, question, group_by if group_by and not (truth and truth.evaluation.groups) else None)
+    halls = _halls(scored, question, settings.thumbnails, truth)
+    shown = rows_of(halls)
+    examples = [row for failures in scored.failures.values() for row in failures.examples]
+    read = read_pictures(store, scored, shown + examples, texts=True)
+    shorten(list(read.values()), _NAMES_BYTES, _TEXTS_BYTES)
+    parts = _parts(store, settings, scored, question, truth) | {
+        "halls": halls,
+        "failures": _failures(scored, read, settings, store),
+        "text_counts": _text_counts(store),
+    }
+    pictures = [read[row] for row in shown]
+    size = len(page.render(parts, page.picture_data(pictures, halls, {}, store)).encode())
+    budget = LIMIT_BYTES - _SPARE_BYTES - size
+    found = dict(zip(shown, _thumbnails(store, settings, pictures, budget), strict=True))
+    html = page.render(parts, page.picture_data(pictures, halls, found, store)).encode()
+    _write(settings.out, html)
+    gone = sum(isinstance(thumbnail, ImageError) for thumbnail in found.values())
+    return Report(settings.out, len(html), len(scored), len(pictures), gone)
+
+
+def _question(store: Store, settings: ReportSettings) -> str:
+    asked = settings.evaluate.question
+    if asked is not None and asked not in store.questions:
+        raise UsageError(f"--question: {settings.store} has no score {asked!r}; it has {', '.join(store.questions)}.")
+    return asked or store.questions[0]
+
+
+def _truth(store: Store, settings: ReportSettings) -> Truth | None:
+    """Ground truth, unless `--by` is about the store's own columns and nobody named a file."""
+    group = settings.evaluate.columns.group
+    own = group in store.schema.names
+    if group and own and settings.ground_truth is None:
+        columns = type(settings.evaluate.columns)(settings.evaluate.columns.key, settings.evaluate.columns.truth)
+        options = EvaluateOptions(**{**vars(settings.evaluate), "columns": columns})
+        return read_truth(store, settings.store, None, options)
+    truth = read_truth(store, settings.store, settings.ground_truth, settings.evaluate)
+    if group and truth is None:
+        raise UsageError(
+            f"--by: {settings.store} has no column {group!r} in its scores, and there is no ground truth that has one. "
+            "Name a file with --ground-truth."
+        )
+    return truth
+
+
+def _halls(scored: ScoredRows, question: str, pictures: int, truth: Truth | None) -> list[Hall]:
+    halls = ranked_halls(scored, question, pictures)
+    room = room_for(pictures, int(np.isfinite(scored.scores[question]).sum()))
+    if truth and pictures:
+        pairs = truth.evaluation.pairs
+        found = pairs.places[0] >= 0
+        disagreements = disagreement_hall(pairs.places[0][found], pairs.truths[found], truth.residuals[found], room)
+        halls += [disagreements] if disagreements else []
+    doubles = doubles_hall(find_doubles(scored), room)
+    return at_most([*halls, doubles] if doubles else halls, pictures)
+
+
+def _parts(
+    store: Store, settings: ReportSettings, scored: ScoredRows, question: str, truth: Truth | None
+) -> dict[str, Any]:
+    plan = store.current_plan()
+    curations, curation_count = read_curations(store.place)
+    return {
+        "store": store,
+        "name": os.path.basename(store.place.root.rstrip("/")) or store.place.root,
+        "question": question,
+        "scored": scored,
+        "planned": plan.store_rows + plan.new_rows if plan else len(scored),
+        "runs": read_runs(store.place),
+        "truth": truth,
+        "group_by": settings.evaluate.columns.group,
+        "kept_metrics": kept_metrics(store.place),
+        "curations": curations,
+        "curation_count": curation_count,
+    }
+
+
+def _failures(
+    scored: ScoredRows, read: Mapping[int, Picture], settings: ReportSettings, store: Store
+) -> list[dict[str, Any]]:
+    """Each type with its examples and the command that retries it, the most frequent first."""
+    runs = read_runs(store.place)
+    arguments = runs[-1]["arguments"] if runs else {}
+
+    def command(kind: str | None) -> str | None:
+        return retry_command(arguments, settings.score_options, settings.store, store.fingerprint.checkpoint, kind)
+
+    return [
+        {
+            "kind": visible(kind),
+            "rows": failures.rows,
+            "retryable": failures.retryable,
+            "examples": [read[row].columns for row in failures.examples],
+            "command": command(kind),
+        }
+        for kind, failures in sorted(scored.failures.items(), key=lambda entry: -entry[1].rows)
+    ]
+
+
+def _text_counts(store: Store) -> Counts | None:
+    if store.texts is None:
+        return None
+    texts = store.texts_files()
+    return count_rows(
+        store.place, [], [texts_path(file.path) for file in store.scores_files() if texts_path(file.path) in texts]
+    )
+
+
+def _thumbnails(
+    store: Store, settings: ReportSettings, pictures: Sequence[Picture], budget: int
+) -> Iterator[Thumbnail | ImageError]:
+    """For each picture a small one, or why there is none."""
+    fetch = settings.fetch
+    fetching = FetchOptions(
+        fetch.max_bytes,
+        fetch.root,
+        fetch.allow_private_hosts,
+        attempts=_ATTEMPTS,
+        total_timeout_s=_TOTAL_TIMEOUT_S,
+        connect_timeout_s=_CONNECT_TIMEOUT_S,
+    )
+    # Twice as quick, and nobody sees the difference in a thumbnail.
+    decoding = DecodeOptions("fast", allow_truncated="allow-truncated" in store.fingerprint.preprocessing)
+    # The rows as they stand in the table: what is shown of them may be cut.
+    uris = [picture.uri for picture in pictures]
+    made = make_thumbnails([uri for uri in uris if uri], budget, fetching, decoding)
+    for uri in uris:
+        if uri is None:
+            yield ImageError("missing", "The image was embedded in a table, and is not read again from there.")
+        else:
+            yield next(made)
+
+
+def _write(out: str, html: bytes) -> None:
+    """Put the page where it is to be, whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if out.startswith("s3://"):
+        folder, _, name = out.rpartition("/")
+        open_place(folder).write(name, html)
+        return
+    path = os.path.expanduser(out.removeprefix("file://"))
+    try:
+        with open(f"{path}.tmp", "wb") as file:
+            file.write(html)
+        os.replace(f"{path}.tmp", path)
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written: {error}.") from error

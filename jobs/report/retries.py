@@ -1,0 +1,68 @@
+"""The command that tries failed rows again, rebuilt from what is written down of the last run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from artimuse_actor.errors import IMAGE_ERROR_TYPES
+from artimuse_actor.uris import without_secrets
+from jobs.report.inert import shell_word
+
+_LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "questions", "as_json")
+
+
+@dataclass(frozen=True)
+class ScoreOption:
+    """One option of `artimuse score`.
+
+    Attributes:
+        name: as `run.json` has it.
+        flag: as one types it.
+        default: what need not be typed.
+    """
+
+    name: str
+    flag: str
+    default: Any
+
+
+def score_options(command: Any) -> tuple[ScoreOption, ...]:
+    """The options of a command of typer's that are worth repeating."""
+    return tuple(
+        ScoreOption(option.name, option.opts[-1], option.default)
+        for option in command.params
+        if option.param_type_name == "option" and option.name not in _LEFT_OUT and option.name != "help"
+    )
+
+
+def retry_command(
+    arguments: Mapping[str, Any], options: Sequence[ScoreOption], out: str, checkpoint: str, error_type: str | None
+) -> str | None:
+    """What to type to try the rows of one error type again; None if it is not known what was scored.
+
+    Args:
+        arguments: of the last run.
+        options: of `artimuse score`.
+        out: the store.
+        checkpoint: of its scores, for a run that does not say.
+        error_type: which rows; None for all that may succeed now.
+    """
+    if "source" not in arguments or (error_type is not None and error_type not in IMAGE_ERROR_TYPES):
+        return None
+    words = ["artimuse", "score", _word(arguments["source"]), "--out", _word(out)]
+    given = {"checkpoint": checkpoint, **arguments}
+    for option in options:
+        value = given.get(option.name)
+        if value is None or value == option.default:
+            continue
+        words.append(option.flag)
+        if not isinstance(value, bool):
+            words.append(_word(value))
+    words += ["--retry-errors", *([error_type] if error_type else [])]
+    return " ".join(words)
+
+
+def _word(value: Any) -> str:
+    return shell_word(without_secrets(str(value)))

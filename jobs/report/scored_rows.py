@@ -1,0 +1,177 @@
+"""All rows of a scores table as a few numbers each: what a report counts, ranks and compares.
+
+A row goes by its number: its place in the files of the store, one after the other. Strings stay in the files but for
+the hashes, of which 64 bits are kept: some 30 bytes of memory a row in all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.report.alike import NO_CODE, hash_codes
+from jobs.storage import READ_THREADS, Place, read_parquet
+from jobs.store import Store
+from schemas.scores import OK
+
+EXAMPLES: Final = 5
+_COMMON: Final = ["status", "error_type", "retryable", "scored_at", "format", "sha256", "phash"]
+_GROUP_NAMES: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Rows without a score, of one type.
+
+    Attributes:
+        rows: how many.
+        retryable: of these, rows that may succeed later.
+        examples: numbers of the first few.
+    """
+
+    rows: int
+    retryable: int
+    examples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """The rows of a store, N of them.
+
+    Attributes:
+        paths: the files.
+        starts: (files + 1,) int64: the number of the first row of each, and N.
+        scores: question → (N,) float32, NaN without a score.
+        spread: (N,) float32: of the first question, how unsure the model is.
+        same_bytes: (N,) uint64, equal where the bytes are; `NO_CODE` without.
+        looks: (N,) uint64, the perceptual hash; `NO_CODE` without.
+        groups: (N,) int32 numbers into `group_names`, or None.
+        group_names: values of the column that splits the rows.
+        failures: error type → its rows.
+        formats: format of the file → rows.
+        first: when the first row was scored; None without rows.
+        last: when the last was.
+    """
+
+    paths: list[str]
+    starts: NDArray[np.int64]
+    scores: dict[str, NDArray[np.float32]]
+    spread: NDArray[np.float32]
+    same_bytes: NDArray[np.uint64]
+    looks: NDArray[np.uint64]
+    groups: NDArray[np.int32] | None
+    group_names: list[str]
+    failures: dict[str, Failures]
+    formats: Counter[str]
+    first: datetime | None
+    last: datetime | None
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def failed(self) -> int:
+        """Rows without a score."""
+        return sum(failures.rows for failures in self.failures.values())
+
+    def places(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """The files that hold these rows, each with the rows' places in it."""
+        rows = np.unique(rows)
+        files = np.searchsorted(self.starts, rows, side="right") - 1
+        for file in np.unique(files):
+            yield self.paths[file], rows[files == file] - self.starts[file]
+
+
+def scan_rows(store: Store, question: str, group_by: str | None = None) -> ScoredRows:
+    """Read the numbers of all rows, file by file.
+
+    Args:
+        store: whose rows.
+        question: the score whose spread is kept.
+        group_by: a column of the scores table that splits the rows.
+
+    Raises:
+        StoreError: a file is not whole.
+    """
+    paths = [file.path for file in store.scores_files()]
+    read = partial(_read, store.place, store.questions, question, group_by)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        parts = list(pool.map(read, paths))
+    starts = np.cumsum([0, *(part["rows"] for part in parts)], dtype=np.int64)
+
+    def joined(name: str, kind: Any) -> NDArray[Any]:
+        return np.concatenate([np.empty(0, dtype=kind), *(part.pop(name) for part in parts)])
+
+    failures: dict[str, list[Any]] = defaultdict(lambda: [0, 0, []])
+    formats: Counter[str] = Counter()
+    for part, start in zip(parts, starts, strict=False):
+        formats.update(part["formats"])
+        for kind, (rows, retryable, examples) in part["failures"].items():
+            about = failures[kind]
+            about[0] += rows
+            about[1] += retryable
+            about[2] += [int(start) + place for place in examples[: EXAMPLES - len(about[2])]]
+    names: dict[str, int] = {}
+    for part in parts if group_by else ():
+        numbers = [names.setdefault(name, len(names)) for name in part["group_names"]]
+        part["groups"] = np.asarray(numbers, dtype=np.int32)[part["groups"]]
+    return ScoredRows(
+        paths=paths,
+        starts=starts,
+        scores={name: joined(name, np.float32) for name in store.questions},
+        spread=joined("spread", np.float32),
+        same_bytes=joined("same_bytes", np.uint64),
+        looks=joined("looks", np.uint64),
+        groups=joined("groups", np.int32) if group_by else None,
+        group_names=list(names),
+        failures={kind: Failures(rows, later, tuple(few)) for kind, (rows, later, few) in failures.items()},
+        formats=formats,
+        first=min((part["first"] for part in parts if part["first"]), default=None),
+        last=max((part["last"] for part in parts if part["last"]), default=None),
+    )
+
+
+def _read(place: Place, questions: tuple[str, ...], question: str, group_by: str | None, path: str) -> dict[str, Any]:
+    """The numbers of one file."""
+    wanted = dict.fromkeys([*_COMMON, *questions, f"{question}_std", *([group_by] if group_by else [])])
+    table = read_parquet(place, path, list(wanted))
+    ok = np.asarray(pc.equal(table["status"], OK))
+    about: dict[str, Any] = {"rows": len(table), "failures": _failures(table, np.flatnonzero(~ok))}
+    for name, column in {**{name: name for name in questions}, "spread": f"{question}_std"}.items():
+        points = table[column].to_numpy().astype(np.float32)
+        about[name] = np.where(ok, points, np.float32(np.nan))
+    for name, column in {"same_bytes": "sha256", "looks": "phash"}.items():
+        about[name] = np.where(ok, hash_codes(table[column]), NO_CODE)
+    about["formats"] = _counted(table["format"])
+    ends = pc.min_max(table["scored_at"])
+    about |= {"first": ends["min"].as_py(), "last": ends["max"].as_py()}
+    if group_by:
+        values = pc.fill_null(table[group_by].cast(pa.string()), "").combine_chunks().dictionary_encode()
+        about |= {"groups": np.asarray(values.indices), "group_names": values.dictionary.to_pylist()}
+    return about
+
+
+def _failures(table: pa.Table, places: NDArray[np.int64]) -> dict[str, tuple[int, int, list[int]]]:
+    """Error type → rows, of these the ones to try again, and the places of the first few."""
+    failed = table.select(["error_type", "retryable"]).take(pa.array(places))
+    kinds = pc.fill_null(failed["error_type"], "unknown").combine_chunks().dictionary_encode()
+    codes, later = np.asarray(kinds.indices), np.asarray(pc.fill_null(failed["retryable"], False))
+    found = {}
+    for code, kind in enumerate(kinds.dictionary.to_pylist()):
+        same = codes == code
+        found[kind] = (int(same.sum()), int(later[same].sum()), places[same][:EXAMPLES].tolist())
+    return found
+
+
+def _counted(column: pa.ChunkedArray) -> Counter[str]:
+    return Counter({entry["values"]: entry["counts"] for entry in column.drop_null().value_counts().to_pylist()})

@@ -1,0 +1,77 @@
+"""The command `artimuse report`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated, Any
+
+import typer
+
+from jobs.evaluate_commands import GroundTruth, Match, On, Question, TruthColumn
+from jobs.options import MAX_BYTES, AllowPrivateHosts, AsJson, MaxBytes, Root
+
+
+def report(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The HTML file to write.")] = "report.html",
+    thumbnails: Annotated[
+        int, typer.Option(metavar="N", help="Pictures to show at most, up to 5,000; 0 for none.")
+    ] = 200,
+    ground_truth: GroundTruth = None,
+    on: On = None,
+    truth_column: TruthColumn = "gt_score",
+    match: Match = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Also show the scores by this column of the scores table (such as format), else of the ground truth.",
+            show_default=False,
+        ),
+    ] = None,
+    question: Question = None,
+    max_bytes: MaxBytes = MAX_BYTES,
+    root: Root = None,
+    allow_private_hosts: AllowPrivateHosts = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what a store holds as one HTML file that opens anywhere and fetches nothing.
+
+    What was scored and when, the distribution, pictures by score with their texts, agreement with ground truth,
+    failures and the commands that retry them. Pictures are read again from where they were; it has 5 MB at most.
+    """
+    from artimuse_actor.fetch_options import FetchOptions
+    from jobs.evaluate import EvaluateOptions
+    from jobs.ground_truth import TruthColumns
+    from jobs.report.report import ReportSettings, write_report
+    from jobs.report.retries import score_options
+
+    done = write_report(
+        ReportSettings(
+            store=store,
+            out=out,
+            thumbnails=thumbnails,
+            ground_truth=ground_truth,
+            evaluate=EvaluateOptions(columns=TruthColumns(on, truth_column, by), match=match, question=question),
+            fetch=FetchOptions(max_bytes, root, allow_private_hosts),
+            score_options=score_options(_score_command(context)),
+        )
+    )
+    if as_json:
+        print(json.dumps(vars(done)))
+        return
+    shown = f"{done.pictures:,} of them shown" if done.pictures else "none of them shown"
+    print(f"{out}: {done.size_bytes / 1e6:.1f} MB; {done.rows:,} images, {shown}.")
+    if done.gone:
+        print(f"  {done.gone:,} could not be read again; the page says why.")
+    if not out.startswith("s3://"):
+        print(f"Open it in a browser: {shlex.quote(out)}")
+
+
+def _score_command(context: typer.Context) -> Any:
+    """The command `artimuse score`, whose options the page repeats."""
+    assert context.parent is not None
+    program: Any = context.parent.command
+    return program.commands["score"]
