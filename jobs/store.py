@@ -40,6 +40,7 @@ STORE_FILE: Final = "_store.json"
 SCORES: Final = "scores"
 TEXTS: Final = "texts"
 _FORMAT: Final = 1
+_TEXT_GROUP_ROWS: Final = 4_096  # so that whoever wants the texts of a few images need not read those of all
 
 
 class Store:
@@ -375,7 +376,8 @@ class Store:
         }
         if texts is not None and self.texts:
             metadata = {**texts.schema.metadata, **made, MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
-            self.place.write(texts_path(path), parquet_bytes(texts.replace_schema_metadata(metadata)))
+            told = texts.replace_schema_metadata(metadata)
+            self.place.write(texts_path(path), parquet_bytes(told, row_group_rows=_TEXT_GROUP_ROWS))
         if scores is not None:
             metadata = {**scores.schema.metadata, **made}
             self.place.write(path, parquet_bytes(scores.replace_schema_metadata(metadata)))

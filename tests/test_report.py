@@ -233,6 +233,17 @@ def test_a_million_rows_make_a_small_page(tmp_path: Path) -> None:
     assert page.html.index("</svg>") < 60_000  # the first screen comes before the data
 
 
+def test_texts_are_found_in_whatever_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.store._TEXT_GROUP_ROWS", 3)
+    monkeypatch.setattr("jobs.report.pictures._TEXT_BATCH_ROWS", 2)
+    rows = _scored({f"{n}.jpg": 1.0 * n for n in range(20)})
+    texts = {name: [f"{name}: {text}" for text in told] for name, told in _texts(rows[::2]).items()}
+    page = _report(write_store(tmp_path / "out", rows, texts=texts, shard_rows=11))
+    for row in rows:
+        told = texts.get(row["image_id"], [])
+        assert [text for _, text in page.pictures[row["image_id"]]["texts"]] == told
+
+
 def test_an_empty_store_says_so(tmp_path: Path) -> None:
     page = _report(write_store(tmp_path / "out", []))
     assert "Nothing has been scored yet." in page.text
@@ -360,6 +371,14 @@ def test_scores_are_shown_by_a_column_of_the_table(tmp_path: Path) -> None:
     assert "PNG 2 15.0 12.5 – 17.5 WEBP 1 90.0" in page.text
 
 
+def test_scores_are_shown_by_folder(tmp_path: Path) -> None:
+    rows = _scored({"2025/a/1.jpg": 10.0, "2025/2.jpg": 20.0, "2026/3.jpg": 30.0, "4.jpg": 40.0})
+    page = _report(write_store(tmp_path / "out", rows), evaluate=EvaluateOptions(columns=TruthColumns(group="folder")))
+    assert "2025 2 15.0" in page.text
+    assert "2026 1 30.0" in page.text
+    assert "(none) 1 40.0" in page.text
+
+
 def test_many_groups_end_in_one_of_all_others(tmp_path: Path) -> None:
     rows = [{"image_id": str(n), "format": f"kind {n % 40:02}"} for n in range(100)]
     page = _report(write_store(tmp_path / "out", rows), evaluate=EvaluateOptions(columns=TruthColumns(group="format")))
@@ -392,7 +411,7 @@ def test_ground_truth_brings_metrics_charts_groups_and_disagreements(tmp_path: P
     assert galleries[-2][0] == truths[41][0]  # scored too high
     assert galleries[-1][0] == truths[40][0]
     assert sorted(path for path in (tmp_path / "out").rglob("*")) == before  # a report only reads
-    with pytest.raises(UsageError, match="has no column 'kind' in its scores"):
+    with pytest.raises(UsageError, match="--by takes folder, format, run_id or a column of the ground truth"):
         _report(store, evaluate=options)
     with pytest.raises(GroundTruthError, match="no such file"):
         _report(store, ground_truth=str(tmp_path / "none.json"))

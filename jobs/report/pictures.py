@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from jobs.report.inert import cut, fair_limit, size_bytes, visible
 from jobs.report.scored_rows import ScoredRows
-from jobs.storage import READ_THREADS, read_parquet
+from jobs.storage import read_parquet
 from jobs.store import Store, texts_path
 
-_TEXT_BATCH_ROWS: Final = 2_048
+_TEXT_BATCH_ROWS: Final = 1_024
+_TEXT_BUFFER_BYTES: Final = 1024 * 1024  # of each column, which would be read whole otherwise: megabytes for each file
+_THREADS: Final = 4
 _COLUMNS: Final = ("image_id", "uri", "error_type", "error_message", "width", "height", "format", "copied_from")
 
 
@@ -62,7 +64,7 @@ def read_pictures(store: Store, scored: ScoredRows, rows: Sequence[int], *, text
             _read_texts(store, texts_path(path), {picture.columns["image_id"]: picture for picture in found})
         return found
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return {picture.row: picture for found in pool.map(lambda one: read(*one), wanted) for picture in found}
 
 
@@ -72,18 +74,28 @@ def _read_texts(store: Store, path: str, pictures: Mapping[str, Picture]) -> Non
     ids = read_parquet(store.place, path, ["image_id"])["image_id"]
     places = np.flatnonzero(np.asarray(pc.is_in(ids, pa.array(list(pictures), pa.string()))))
     columns = store.texts.columns
-    start = 0
     with store.place.open(path) as file:
-        batches = pq.ParquetFile(file).iter_batches(_TEXT_BATCH_ROWS, columns=["image_id", *columns])
-        while len(places):
-            batch = pa.table(next(batches))
-            here, places = places[places < start + len(batch)] - start, places[places >= start + len(batch)]
-            some = batch.take(pa.array(here))
-            start += len(batch)
-            for title, column in zip(columns.values(), columns, strict=True):
-                for name, text in zip(_values(some["image_id"]), _values(some[column]), strict=True):
-                    if text is not None:
-                        pictures[name].texts[title] = text
+        parquet = pq.ParquetFile(file, buffer_size=_TEXT_BUFFER_BYTES)
+        start = 0
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            here, start = places[(places >= start) & (places < start + rows)] - start, start + rows
+            for some in _taken(parquet, group, here, ["image_id", *columns]):
+                for title, column in zip(columns.values(), columns, strict=True):
+                    for name, text in zip(_values(some["image_id"]), _values(some[column]), strict=True):
+                        if text is not None:
+                            pictures[name].texts[title] = text
+
+
+def _taken(parquet: pq.ParquetFile, group: int, places: Any, columns: list[str]) -> Iterator[pa.Table]:
+    """The rows at these places of a row group, which is read up to the last of them."""
+    batches = parquet.iter_batches(_TEXT_BATCH_ROWS, row_groups=[group], columns=columns)
+    start = 0
+    while len(places):
+        batch = pa.table(next(batches))
+        yield batch.take(pa.array(places[places < start + len(batch)] - start))
+        start += len(batch)
+        places = places[places >= start]
 
 
 def _values(column: pa.ChunkedArray) -> Iterator[Any]:
