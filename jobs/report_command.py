@@ -27,7 +27,8 @@ def report(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Also show the scores by this column of the scores table (such as format), else of the ground truth.",
+            help="Also show the scores by folder (the first of the image_id), format or run_id, or by a column of the "
+            "ground truth.",
             show_default=False,
         ),
     ] = None,

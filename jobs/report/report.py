@@ -34,7 +34,7 @@ from jobs.report.galleries import (
 from jobs.report.inert import visible
 from jobs.report.pictures import Picture, read_pictures, shorten
 from jobs.report.retries import ScoreOption, retry_command
-from jobs.report.scored_rows import ScoredRows, scan_rows
+from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
 from jobs.report.truth import Truth, kept_metrics, read_truth
 from jobs.runs import read_runs
@@ -61,7 +61,7 @@ class ReportSettings:
         out: the file to write.
         thumbnails: how many pictures are shown at most; 0 for none.
         ground_truth: a file; None for what was scored last.
-        evaluate: how scores are compared with it; its group may also be a column of the scores table.
+        evaluate: how scores are compared with it; its group may also be one of `OWN_GROUPS`.
         fetch: how images are fetched.
         score_options: of `artimuse score`, for the commands that retry.
     """
@@ -110,7 +110,7 @@ def write_report(settings: ReportSettings) -> Report:
     question = _question(store, settings)
     truth = _truth(store, settings)
     group_by = settings.evaluate.columns.group
-    scored = scan_rows(store, question, group_by if group_by and not (truth and truth.evaluation.groups) else None)
+    scored = scan_rows(store, question, group_by if group_by in OWN_GROUPS else None)
     halls = _halls(scored, question, settings.thumbnails, truth)
     shown = rows_of(halls)
     examples = [row for failures in scored.failures.values() for row in failures.examples]
@@ -139,18 +139,17 @@ def _question(store: Store, settings: ReportSettings) -> str:
 
 
 def _truth(store: Store, settings: ReportSettings) -> Truth | None:
-    """Ground truth, unless `--by` is about the store's own columns and nobody named a file."""
+    """Ground truth, split by the group if that is a column of it and not of the store."""
     group = settings.evaluate.columns.group
-    own = group in store.schema.names
-    if group and own and settings.ground_truth is None:
+    if group in OWN_GROUPS:
         columns = type(settings.evaluate.columns)(settings.evaluate.columns.key, settings.evaluate.columns.truth)
         options = EvaluateOptions(**{**vars(settings.evaluate), "columns": columns})
-        return read_truth(store, settings.store, None, options)
+        return read_truth(store, settings.store, settings.ground_truth, options)
     truth = read_truth(store, settings.store, settings.ground_truth, settings.evaluate)
     if group and truth is None:
         raise UsageError(
-            f"--by: {settings.store} has no column {group!r} in its scores, and there is no ground truth that has one. "
-            "Name a file with --ground-truth."
+            f"--by takes {', '.join(OWN_GROUPS)} or a column of the ground truth, and there is no ground truth with "
+            f"{group!r}. Name a file with --ground-truth."
         )
     return truth
 

@@ -26,7 +26,9 @@ from schemas.scores import OK
 
 EXAMPLES: Final = 5
 _COMMON: Final = ["status", "error_type", "retryable", "scored_at", "format", "sha256", "phash"]
-_GROUP_NAMES: Final = 100_000
+
+OWN_GROUPS: Final = ("folder", "format", "run_id")
+"""What splits the rows without any ground truth: columns of the scores table, and the first folder of `image_id`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
     Args:
         store: whose rows.
         question: the score whose spread is kept.
-        group_by: a column of the scores table that splits the rows.
+        group_by: one of `OWN_GROUPS` that splits the rows.
 
     Raises:
         StoreError: a file is not whole.
@@ -143,7 +145,8 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
 
 def _read(place: Place, questions: tuple[str, ...], question: str, group_by: str | None, path: str) -> dict[str, Any]:
     """The numbers of one file."""
-    wanted = dict.fromkeys([*_COMMON, *questions, f"{question}_std", *([group_by] if group_by else [])])
+    group_columns = {None: [], "folder": ["image_id"]}.get(group_by, [group_by])
+    wanted = dict.fromkeys([*_COMMON, *questions, f"{question}_std", *group_columns])
     table = read_parquet(place, path, list(wanted))
     ok = np.asarray(pc.equal(table["status"], OK))
     about: dict[str, Any] = {"rows": len(table), "failures": _failures(table, np.flatnonzero(~ok))}
@@ -156,7 +159,8 @@ def _read(place: Place, questions: tuple[str, ...], question: str, group_by: str
     ends = pc.min_max(table["scored_at"])
     about |= {"first": ends["min"].as_py(), "last": ends["max"].as_py()}
     if group_by:
-        values = pc.fill_null(table[group_by].cast(pa.string()), "").combine_chunks().dictionary_encode()
+        column = _first_folders(table["image_id"]) if group_by == "folder" else table[group_by]
+        values = pc.fill_null(column, "").combine_chunks().dictionary_encode()
         about |= {"groups": np.asarray(values.indices), "group_names": values.dictionary.to_pylist()}
     return about
 
@@ -171,6 +175,10 @@ def _failures(table: pa.Table, places: NDArray[np.int64]) -> dict[str, tuple[int
         same = codes == code
         found[kind] = (int(same.sum()), int(later[same].sum()), places[same][:EXAMPLES].tolist())
     return found
+
+
+def _first_folders(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.struct_field(pc.extract_regex(ids, r"^(?P<folder>[^/]+)/"), 0)
 
 
 def _counted(column: pa.ChunkedArray) -> Counter[str]:
