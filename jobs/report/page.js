@@ -26,7 +26,7 @@
   named();
 
   const ROWS = 3; // of a gallery, before it is asked for all
-  const LONG = 600; // characters of a text that are shown at first
+  const LONG = 1200; // characters of a text that are shown at first: most answers are half as long
   const NAME = 80;
   let data;
 
