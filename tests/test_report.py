@@ -338,15 +338,18 @@ def test_galleries_hold_what_sorting_by_hand_gives(tmp_path: Path) -> None:
 
 
 def test_doubles_and_look_alikes_are_grouped(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         *({"image_id": f"same{n}", "sha256": "a" * 64, "phash": "b" * 16} for n in range(3)),
-        *({"image_id": f"like{n}", "sha256": f"{n + 1:064x}"[::-1], "phash": "c" * 16} for n in range(2)),
+        {"image_id": "like0", "sha256": f"{1:064x}"[::-1], "phash": "c" * 16, "score": 60.0},
+        {"image_id": "like1", "sha256": f"{2:064x}"[::-1], "phash": "c" * 14 + "f0", "score": 50.0},
+        {"image_id": "apart", "sha256": f"{3:064x}"[::-1], "phash": "3" * 16},
         {"image_id": "alone", "sha256": "d" * 64, "phash": "d" * 16},
         {"image_id": "unhashed"},
         {"image_id": "unhashed too"},
     ]
     page = _report(write_store(tmp_path / "out", rows, shard_rows=2))
-    assert "2 images have the bytes of another one; 1 image has other bytes and the same perceptual hash." in page.text
+    assert "2 images have the bytes of another one; 1 image has other bytes and a perceptual hash" in page.text
+    assert "2 images with nearly the same look" in page.text
     assert "3 images with the same bytes" in page.text
     assert page.ids_of(-2) == ["same0", "same1", "same2"]
     assert page.ids_of(-1) == ["like0", "like1"]

@@ -1,7 +1,4 @@
-"""Pictures that are the same, told from their hashes: exact doubles by SHA-256, look-alikes by perceptual hash.
-
-It knows nothing of files, scores or ids.
-"""
+"""Pictures that are the same, told from their hashes; it knows nothing of files, scores or ids."""
 
 from __future__ import annotations
 
@@ -37,10 +34,7 @@ def hash_codes(column: pa.ChunkedArray) -> Codes:
 
 
 def leaders(codes: Codes) -> Rows:
-    """For each of N hashes the place of the first that equals it, its own if it is the first or has none: (N,).
-
-    Whoever tells near-duplicates by bits of distance gives the same kind of answer, and fits in here.
-    """
+    """For each of N hashes the place of the first that equals it, its own if it is the first or has none: (N,)."""
     order = np.argsort(codes, kind="stable")  # so that of equals the first comes first
     ordered = codes[order]
     begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(codes)])

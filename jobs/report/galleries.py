@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.near_duplicates import default_distance, follow_best
 from jobs.report.alike import NO_CODE, largest_groups, leaders
 from jobs.report.scored_rows import ScoredRows
 
 TENTHS: Final = 10
 _SHOWN_OF_A_GROUP: Final = 4
 _GROUP_SHARE: Final = 12  # groups of doubles, at most
+_MOST_COMPARED: Final = 2_000_000  # pictures; some twenty seconds
 
 Rows = NDArray[np.int64]
 
@@ -62,13 +64,15 @@ class Doubles:
 
     Attributes:
         same_bytes: pictures with the bytes of another one that is kept in mind, which is not counted.
-        look_alike: of the others, pictures with its perceptual hash.
+        look_alike: of the others, pictures that look nearly like a better-scored one.
+        distance: bits in which their perceptual hashes may differ.
         groups: the largest, as numbers of rows; those with the same bytes first.
         exact: how many of these groups have the same bytes.
     """
 
     same_bytes: int
     look_alike: int
+    distance: int
     groups: list[Rows]
     exact: int
 
@@ -133,15 +137,27 @@ def disagreement_hall(
 
 
 def find_doubles(scored: ScoredRows) -> Doubles:
-    """Exact doubles, and pictures with the same perceptual hash."""
+    """Exact doubles, and pictures with nearly the same perceptual hash."""
     leader = leaders(scored.same_bytes)
     firsts = np.flatnonzero(leader == np.arange(len(leader)))
     # Of exact doubles one stands for all, so that look-alikes are different files.
-    looks = leaders(np.where(leader == np.arange(len(leader)), scored.looks, NO_CODE))
+    near, distance = _near_leaders(scored, firsts)
     exact = largest_groups(leader, _GROUP_SHARE // 2)
-    alike = largest_groups(looks, _GROUP_SHARE - len(exact))
-    same_looks = int((looks[firsts] != firsts).sum())
-    return Doubles(len(leader) - len(firsts), same_looks, exact + alike, len(exact))
+    alike = largest_groups(near, _GROUP_SHARE - len(exact))
+    look_alike = int((near[firsts] != firsts).sum())
+    return Doubles(len(leader) - len(firsts), look_alike, distance, exact + alike, len(exact))
+
+
+def _near_leaders(scored: ScoredRows, firsts: Rows) -> tuple[Rows, int]:
+    """For each row the best-scored one that it nearly equals, else itself; and within how many bits: (N,)."""
+    near = np.arange(len(scored), dtype=np.int64)
+    hashed = firsts[scored.looks[firsts] != NO_CODE]
+    # Equal hashes only where a search for near ones would take minutes.
+    distance = default_distance(len(hashed)) if len(hashed) <= _MOST_COMPARED else 0
+    points = next(iter(scored.scores.values()))[hashed]
+    best = hashed[np.lexsort((hashed, -np.nan_to_num(points, nan=-1.0)))]
+    near[best] = best[follow_best(scored.looks[best], distance).leader]
+    return near, distance
 
 
 def doubles_hall(doubles: Doubles, room: int) -> Hall | None:
@@ -149,13 +165,16 @@ def doubles_hall(doubles: Doubles, room: int) -> Hall | None:
     galleries = []
     shown = max(2, room // _SHOWN_OF_A_GROUP)
     for number, rows in enumerate(doubles.groups[:shown] if room else []):
-        kind = "the same bytes" if number < doubles.exact else "the same perceptual hash"
+        kind = "the same bytes" if number < doubles.exact else "nearly the same look"
         galleries.append(Gallery(f"{len(rows):,} images with {kind}", rows[:_SHOWN_OF_A_GROUP].tolist()))
     if not galleries:
         return None
     parts = (
         (doubles.same_bytes, "the bytes of another one"),
-        (doubles.look_alike, "other bytes and the same perceptual hash"),
+        (
+            doubles.look_alike,
+            f"other bytes and a perceptual hash within {doubles.distance} of 64 bits of a better one's",
+        ),
     )
     note = "; ".join(f"{_images(count)} {what}" for count, what in parts if count) + ". The largest groups:"
     return Hall("doubles", "The same picture again", note, galleries)
