@@ -82,14 +82,17 @@ def main(arguments: list[str] | None = None) -> int:
 def run(actors: int, units: int, unit_s: float = UNIT_S) -> tuple[Finished, Calls]:
     """One run of the job with so many sleeping models, a unit being one small picture."""
     full, rest = divmod(actors, GPUS_A_NODE)
-    with tempfile.TemporaryDirectory(prefix="bench") as name, cluster([GPUS_A_NODE] * full + [rest] * bool(rest)) as at:
+    gpus = [GPUS_A_NODE] * full + [rest] * bool(rest)
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
+        variables = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(unit_s), "RAY_AUTH_MODE": "disabled"}
         make_pictures(folder / "photos", units)
         command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "photos")]
         command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
-        command += ["--address", at, "--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
-        variables = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(unit_s), "RAY_AUTH_MODE": "disabled"}
-        finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
+        command += ["--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
+        with cluster(gpus, variables) as address:
+            command += ["--address", address]
+            finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
         calls = read_calls(folder / "log")
         rows = ds.dataset(folder / "out" / "scores").count_rows()
     if not calls.images >= rows == units:
@@ -105,9 +108,9 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 @contextmanager
-def cluster(gpus: list[int]) -> Iterator[str]:
-    """A head without GPUs and a node for each number of them; yields its address."""
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+def cluster(gpus: list[int], variables: dict[str, str]) -> Iterator[str]:
+    """A head without GPUs and a node for each number of them, with further variables; yields its address."""
+    environment = {**os.environ, **variables, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-c", _CLUSTER, json.dumps(gpus)],
@@ -123,6 +126,7 @@ def cluster(gpus: list[int]) -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.stdin.close()
+        process.stdout.close()
         process.wait(timeout=120)
 
 

@@ -21,6 +21,8 @@ LOG_VARIABLE = "ARTIMUSE_BENCH_LOG"
 class SleepingModel:
     """Sleeps where `ArtiMuse.score_pixels` would compute; at pace 0 it reads every pixel once instead."""
 
+    batch_size = 1_000  # a pass for each unit
+
     def __init__(self) -> None:
         self._seconds_per_image = float(os.environ[PACE_VARIABLE])
         self._log = Path(os.environ[LOG_VARIABLE])

@@ -198,4 +198,5 @@ def _where(error: BaseException) -> str:
 def _last_line(error: BaseException) -> str:
     """What a traceback ends with, above Ray's own advice."""
     lines = [line for line in str(error).splitlines() if re.match(r"^[\w.]+(Error|Exception|Interrupt)\b", line)]
+    lines = [line for line in lines if not line.startswith("ray.")] or lines  # its own wrappings say nothing
     return (lines[-1] if lines else f"{type(error).__name__}: {error}").rstrip(".")[:500]

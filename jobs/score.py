@@ -238,7 +238,8 @@ def pipeline(
             batch_format="pyarrow",
             num_cpus=1,
         )
-        .map_batches(
+        # `map_batches` wants a number of rows for a step on GPUs, and would join units to reach it.
+        .map_batches_internal(
             ArtiMuseActor,
             fn_constructor_args=(actor,),
             compute=ray.data.ActorPoolStrategy(

@@ -35,6 +35,8 @@ class Other:
             return importlib.machinery.PathFinder.find_spec(name, [os.environ["OTHER_CODE"]])
 
 if any("default_worker" in word for word in sys.orig_argv):
+    # That of an editable install knows every submodule, wherever its package was found.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
     sys.meta_path.insert(0, Other)
     sys.path.insert(0, os.environ["OTHER_CODE"])
 """
