@@ -36,7 +36,7 @@ from artimuse_actor.protocols import ARTIMUSE
 from bench.machine import machine_line
 from bench.photos import QUALITY, make_photos, picture
 from bench.plan import FINGERPRINT, write_manifest
-from jobs.estimate import ImageCost, Machines, Measured, Whole, Work, whole
+from jobs.job_costs import ImageCost, Machines, Measured, Whole, Work, whole
 from jobs.load import UnitLoader
 from jobs.manifest import open_manifest
 from jobs.outlook_text import significant

@@ -8,53 +8,19 @@ import json
 import os
 import shlex
 import sys
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from artimuse_actor.errors import ArtiMuseError, UsageError
+from artimuse_actor.errors import ArtiMuseError
 from jobs.curate_command import curate
 from jobs.evaluate_commands import benchmark, evaluate
-from jobs.options import (
-    DECODER_MEMORY_BYTES,
-    DECODER_TIMEOUT_S,
-    MAX_BYTES,
-    MAX_PIXELS,
-    Actors,
-    ActorsPerGpu,
-    AllowPrivateHosts,
-    AllowTruncated,
-    AsJson,
-    Attributes,
-    BatchSize,
-    Checkpoint,
-    Decode,
-    DecoderMemory,
-    DecoderTimeout,
-    Device,
-    Dtype,
-    ExifRotate,
-    IdColumn,
-    Images,
-    Limit,
-    MaxBytes,
-    MaxNewTokens,
-    MaxPixels,
-    Protocol,
-    Questions,
-    Root,
-    Sequences,
-    Source,
-    Texts,
-    UriColumn,
-    count_or_auto,
-    example,
-    wanted_texts,
-)
+from jobs.image_command import image
+from jobs.options import AsJson, IdColumn, Images, Limit, Source, UriColumn, example
 from jobs.plan_command import plan
 from jobs.report_command import report
+from jobs.score_command import score, with_all_errors
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
 
@@ -64,7 +30,6 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 INTERRUPTED, TERMINATED = 130, 143
-ALL_ERRORS = "all"
 
 app = typer.Typer(
     name="artimuse",
@@ -84,121 +49,13 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
         os.environ["ARTIMUSE_DEBUG"] = "1"
 
 
-@app.command(
+app.command(
     epilog=example(
         "artimuse score photos --checkpoint ArtiMuse --out scored",
         "artimuse score s3://photos/manifest --checkpoint ArtiMuse_AVA --out s3://photos/scores",
         "artimuse score photos --out scored --texts --attributes 'Composition & Design,Technical Execution'",
     )
-)
-def score(
-    context: typer.Context,
-    source: Source,
-    out: Annotated[str, typer.Option(metavar="OUT", help="Folder or s3:// prefix of the results.", show_default=False)],
-    checkpoint: Checkpoint = "ArtiMuse",
-    protocol: Protocol = None,
-    images: Images = None,
-    id_column: IdColumn = None,
-    uri_column: UriColumn = None,
-    limit: Limit = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    actors: Actors = None,
-    actors_per_gpu: ActorsPerGpu = 1,
-    batch_size: BatchSize = "auto",
-    unit_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Rows that are retried together. [default: 16 to 200]")
-    ] = None,
-    keep_distribution: Annotated[
-        bool, typer.Option("--keep-distribution", help="Also keep the probabilities of the 101 levels.")
-    ] = False,
-    texts: Texts = False,
-    attributes: Attributes = None,
-    max_new_tokens: MaxNewTokens = None,
-    sequences: Sequences = "auto",
-    questions: Questions = False,  # noqa: ARG001 - its callback answers
-    retry_errors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[TYPE,…]",
-            help="Score only rows that failed: all that may succeed now, or all of these error types. Without it, new "
-            "and changed images are scored and failures that may succeed now are tried again.",
-            show_default=False,
-        ),
-    ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop the rows of images that SOURCE no longer has.")] = False,
-    decode: Decode = "exact",
-    allow_truncated: AllowTruncated = False,
-    exif_rotate: ExifRotate = False,
-    max_bytes: MaxBytes = MAX_BYTES,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    decoder_timeout: DecoderTimeout = DECODER_TIMEOUT_S,
-    decoder_memory: DecoderMemory = DECODER_MEMORY_BYTES,
-    root: Root = None,
-    allow_private_hosts: AllowPrivateHosts = False,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
-    ] = None,
-    log_format: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT",
-            help="What standard error gets: text, a line of progress; or json, an object a line for each unit.",
-        ),
-    ] = "text",
-    as_json: AsJson = False,
-) -> None:
-    """Score every image of a manifest or folder. Run it again to go on where it stopped.
-
-    With --texts each image also gets expert texts, in a second table; asked for later, they are added to the scores.
-    """
-    from artimuse_actor.fetch_options import FetchOptions
-    from artimuse_actor.images import DecodeOptions
-    from jobs.actor_pool import ActorPool
-    from jobs.manifest import ManifestOptions
-    from jobs.score import ScoreSettings
-    from jobs.score import score as run
-    from jobs.screens import score_json, show_score
-
-    arguments = {name: value for name, value in context.params.items() if value is not None}
-    settings = ScoreSettings(
-        source=source,
-        checkpoint=checkpoint,
-        out=out,
-        manifest=ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit),
-        decode=DecodeOptions(
-            decode,  # type: ignore[arg-type]
-            allow_truncated,
-            exif_rotate,
-            max_bytes,
-            max_pixels,
-            decoder_timeout,
-            decoder_memory,
-        ),
-        fetch=FetchOptions(max_bytes, root, allow_private_hosts),
-        protocol=protocol,
-        device=device,
-        dtype=dtype,
-        batch_size=count_or_auto("--batch-size", batch_size),
-        unit_size=unit_size,
-        actors=ActorPool.parse(actors) if actors else None,
-        actors_per_gpu=actors_per_gpu,
-        keep_distribution=keep_distribution,
-        texts=wanted_texts(texts, attributes, max_new_tokens),
-        sequences=count_or_auto("--sequences", sequences),
-        retry=_retry_errors(retry_errors),
-        prune=prune,
-        address=address,
-        log_format=log_format,
-    )
-    result = run(settings, arguments)
-    if as_json:
-        print(json.dumps(score_json(result)))
-    else:
-        show_score(result, settings)
-
-
+)(score)
 app.command(
     epilog=example(
         "artimuse plan photos --checkpoint ArtiMuse",
@@ -299,57 +156,7 @@ def compact(
     print(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")
 
 
-@app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))
-def image(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Paths or uris.", show_default=False)],
-    checkpoint: Checkpoint = "ArtiMuse",
-    protocol: Protocol = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = "auto",
-    texts: Texts = False,
-    attributes: Attributes = None,
-    max_new_tokens: MaxNewTokens = None,
-    sequences: Sequences = "auto",
-    questions: Questions = False,  # noqa: ARG001 - its callback answers
-    decode: Decode = "exact",
-    allow_truncated: AllowTruncated = False,
-    exif_rotate: ExifRotate = False,
-    max_bytes: MaxBytes = MAX_BYTES,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    root: Root = None,
-    allow_private_hosts: AllowPrivateHosts = False,
-    as_json: AsJson = False,
-) -> None:
-    """Score one image or a few, here and now, without Ray.
-
-    With --texts --json one image prints as the published code has it. The exit code is 1 if one could not be read.
-    """
-    from artimuse_actor.fetch_options import FetchOptions
-    from artimuse_actor.images import DecodeOptions
-    from jobs.image import ImageSettings, score_files
-    from jobs.screens import images_json, show_image
-
-    settings = ImageSettings(
-        checkpoint=checkpoint,
-        protocol=protocol,
-        device=device,
-        dtype=dtype,
-        batch_size=count_or_auto("--batch-size", batch_size),
-        texts=wanted_texts(texts, attributes, max_new_tokens),
-        sequences=count_or_auto("--sequences", sequences),
-        options=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
-        fetch=FetchOptions(max_bytes, root, allow_private_hosts),
-    )
-    results = []
-    for result in score_files(files, settings):
-        results.append(result)
-        if not as_json:
-            show_image(result)
-    if as_json:
-        print(json.dumps(images_json(results)))
-    if any(result.error for result in results):
-        raise typer.Exit(1)
+app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
 
 
 @app.command(epilog=example("artimuse demo --out artimuse-demo"))
@@ -363,32 +170,6 @@ def demo(
     from jobs.demo.run import run_demo
 
     run_demo(out)
-
-
-def _retry_errors(types: str | None) -> Any:
-    from artimuse_actor.errors import IMAGE_ERROR_TYPES
-    from jobs.held import RetryErrors
-
-    if types is None or types == ALL_ERRORS:
-        return RetryErrors(alone=types is not None)
-    names = [name.strip() for name in types.split(",")]
-    unknown = [name for name in names if name not in IMAGE_ERROR_TYPES]
-    if unknown:
-        raise UsageError(
-            f"--retry-errors: there are no errors of type {unknown[0]!r}. Types are {', '.join(IMAGE_ERROR_TYPES)}."
-        )
-    return RetryErrors(tuple(sorted(set(names))), alone=True)
-
-
-def _with_all_errors(arguments: list[str]) -> list[str]:
-    """A bare `--retry-errors` gets its value written out, since typer knows no option with or without one."""
-    from artimuse_actor.errors import IMAGE_ERROR_TYPES
-
-    given = []
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        has_value = set(following.split(",")) <= set(IMAGE_ERROR_TYPES)
-        given.append(f"{argument}={ALL_ERRORS}" if argument == "--retry-errors" and not has_value else argument)
-    return given
 
 
 def _fail(error: ArtiMuseError) -> int:
@@ -408,7 +189,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        code = app(_with_all_errors(sys.argv[1:]), standalone_mode=False)
+        code = app(with_all_errors(sys.argv[1:]), standalone_mode=False)
     except ArtiMuseError as error:
         code = _fail(error)
     except _ClickException as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -15,11 +14,13 @@ from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.images import DecodeOptions
 from jobs.actor_pool import ActorPool
 from jobs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
-from jobs.evaluate import EvaluateOptions, Evaluation, evaluate_store
+from jobs.evaluate import EvaluateOptions, evaluate_store, write_metrics
+from jobs.evaluation import Evaluation
+from jobs.ground_truth import TruthColumns, read_ground_truth
 from jobs.listing import list_local, list_s3
 from jobs.manifest import ManifestOptions
 from jobs.storage import s3_filesystem
-from jobs.user_files import open_source
+from jobs.store import Store
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import BatchSize
@@ -121,8 +122,9 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
             with contextlib.redirect_stdout(sys.stderr):
                 show_score(result, scoring)
             options = replace(settings.evaluate, benchmark=name, match="id")
-            evaluation = evaluate_store(scoring.out, data_set.truth, options)
-            evaluation.counts.extra += _unnamed_images(data_set)
+            evaluation = evaluate_store(scoring.out, data_set.truth, options, keep=False)
+            evaluation.counts.extra += _unnamed_images(data_set, options.columns)
+            write_metrics(Store.open(scoring.out), evaluation)
             evaluations.append(evaluation)
     return evaluations
 
@@ -170,10 +172,11 @@ def _data_sets(settings: BenchmarkSettings) -> Iterator[DataSet]:
         raise UsageError(f"There is no benchmark below {settings.root}. Name the folder above them with --root.")
 
 
-def _unnamed_images(data_set: DataSet) -> int:
+def _unnamed_images(data_set: DataSet, columns: TruthColumns) -> int:
     """Image files of a data set that its ground truth does not name."""
-    with open_source(data_set.truth) as file:
-        named = {os.path.normpath(str(entry["image"])) for entry in json.load(file)}
+    named: set[str] = set()
+    for batch in read_ground_truth(data_set.truth, columns):
+        named.update(map(os.path.normpath, batch["key"].to_pylist()))
     files = list_s3(data_set.images) if data_set.images.startswith("s3://") else list_local(data_set.images)
     return sum(file.image_id not in named for file in files.pictures)
 

@@ -7,29 +7,113 @@ from typing import Annotated
 
 import typer
 
-from jobs.curate_options import (
-    Aspect,
-    CopyImages,
-    CopyRoot,
-    CuratedOut,
-    CurateManifest,
-    Dedupe,
-    Distance,
-    FileFormat,
-    MaxScore,
-    MaxStd,
-    MinScore,
-    MinSide,
-    OutputKind,
-    Per,
-    Sample,
-    ScoreColumn,
-    Seed,
-    TextMatches,
-    Top,
-    Where,
-)
 from jobs.options import MAX_BYTES, AllowPrivateHosts, AsJson, IdColumn, Images, UriColumn
+
+CuratedOut = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE|DIR",
+        help="What to write: a file called .parquet, .jsonl or .csv, or a folder; local or s3://. An earlier "
+        "curation is replaced, anything else is not.",
+        show_default=False,
+    ),
+]
+CurateManifest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Choose among the rows of this source, as `score` takes it; its columns are carried through.",
+        show_default=False,
+    ),
+]
+MinScore = Annotated[float | None, typer.Option(metavar="POINTS", help="Drop lower scores.", show_default=False)]
+MaxScore = Annotated[float | None, typer.Option(metavar="POINTS", help="Drop higher scores.", show_default=False)]
+MaxStd = Annotated[
+    float | None,
+    typer.Option(metavar="POINTS", help="Drop what the model is less sure of (score_std).", show_default=False),
+]
+MinSide = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="Drop images with a shorter side.", show_default=False)
+]
+Aspect = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W:H[..W:H]",
+        help="Keep this aspect ratio (within 2%) or range, such as 16:9, 3:4..4:3 or 1:1.. (not upright).",
+        show_default=False,
+    ),
+]
+FileFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME,…", help="Keep these file formats, such as jpeg,png.", show_default=False),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPR",
+        help="Keep rows for which this holds: columns of the store, its texts or the manifest, numbers, 'strings', "
+        "== != < <= > >=, in (…), is None, and, or, not, + - * /, and startswith, endswith, contains, matches, lower, "
+        "upper, length, abs, column('odd name').",
+        show_default=False,
+    ),
+]
+TextMatches = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="Keep images one of whose texts matches (RE2).", show_default=False),
+]
+Dedupe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="exact|near",
+        help="Of images with the same bytes, or with perceptual hashes that are nearly the same, keep the best-scored.",
+        show_default=False,
+    ),
+]
+Distance = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BITS", help="Between the hashes of near-duplicates, 0 to 12. [default: 10, less above 43,000 images]"
+    ),
+]
+Top = Annotated[
+    str | None,
+    typer.Option(metavar="N|N%", help="Keep the best so many, or a share (rounded up).", show_default=False),
+]
+Per = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Apply --top within each value of this column.", show_default=False),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Draw so many, spread over the scores (bins of 5 points) as they are.", show_default=False
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="S", help="Which sample.")]
+ScoreColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which score counts, such as iqa. [default: the protocol's first]"),
+]
+OutputKind = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="KIND",
+        help="parquet, jsonl, csv, or webdataset (tar files with the images). [default: by the name of --out]",
+    ),
+]
+CopyRoot = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="With --copy or --as webdataset, leave out images outside this folder or s3:// prefix.",
+        show_default=False,
+    ),
+]
+CopyImages = Annotated[
+    bool, typer.Option("--copy", help="Copy the images into the folder --out too; uri tells where they lie there.")
+]
 
 
 def curate(

@@ -11,8 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,19 +19,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ArtiMuseError, GroundTruthError, UsageError
-from artimuse_actor.uris import without_secrets
 from jobs.agreement import measure_agreement, measure_difference
-from jobs.benchmarks import BENCHMARKS, Benchmark, PublishedValue, get_benchmark
-from jobs.estimates import Agreement, Difference
+from jobs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
+from jobs.estimates import Agreement
+from jobs.evaluation import Comparison, Disagreement, Evaluation, GroupAgreement
 from jobs.ground_truth import TruthColumns, read_ground_truth, truth_table
 from jobs.manifest import ManifestOptions, open_manifest
-from jobs.pairing import MATCHES, JoinCounts, Pairs, ScoreIndex, choose_match, clean_names, pair, path_depths
+from jobs.pairing import MATCHES, Pairs, ScoreIndex, choose_match, clean_names, pair, path_depths
 from jobs.runs import read_runs
 from jobs.storage import parquet_bytes, read_parquet
 from jobs.store import Store
-from jobs.version import CODE_VERSION
 from schemas.fingerprint import Fingerprint
-from schemas.metrics import METRIC_NAMES, METRICS
 
 DISAGREEMENTS: Final = 10
 _NAMES_TO_CHOOSE_BY: Final = 200_000
@@ -68,140 +65,6 @@ class EvaluateOptions:
             raise UsageError(f"--resamples takes a whole number from 1 to 100,000, not {self.resamples}.")
         if self.seed < 0:
             raise UsageError(f"--seed takes a whole number from 0, not {self.seed}.")
-
-
-@dataclass(frozen=True)
-class GroupAgreement:
-    """One group of a data set.
-
-    Attributes:
-        name: value of the column that splits it.
-        expected: rows of ground truth with a number.
-        agreement: of those that have a score.
-    """
-
-    name: str
-    expected: int
-    agreement: Agreement
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """An image that two stores see differently.
-
-    Attributes:
-        key: what ground truth calls it.
-        truth: in points of its own.
-        score: of the one store.
-        other: of the other.
-    """
-
-    key: str
-    truth: float
-    score: float
-    other: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Another store against the same ground truth.
-
-    Attributes:
-        out: where it is.
-        fingerprint: of its scores.
-        counts: both sides of its join.
-        agreement: of its scores.
-        difference: of the first store's metrics to its metrics, on the rows that both have scored.
-        disagreements: where their scores lie furthest apart.
-    """
-
-    out: str
-    fingerprint: Fingerprint
-    counts: JoinCounts
-    agreement: Agreement
-    difference: Difference
-    disagreements: list[Disagreement]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores against ground truth.
-
-    Attributes:
-        data_set: its name.
-        ground_truth: where it was read.
-        question: which score.
-        fingerprint: of the scores; None for tables of unknown origin.
-        counts: both sides of the join.
-        agreement: all of it.
-        groups: by a column of the ground truth, if asked for.
-        group_by: that column.
-        benchmark: the published benchmark, if it is one.
-        published: what is published for this checkpoint on it.
-        threshold: of the accuracy, on the scale of the ground truth.
-        notes: what is odd about the data set.
-        pairs: the rows themselves.
-        against: another store, if asked for.
-    """
-
-    data_set: str
-    ground_truth: str
-    question: str
-    fingerprint: Fingerprint | None
-    counts: JoinCounts
-    agreement: Agreement
-    groups: list[GroupAgreement]
-    group_by: str | None
-    benchmark: Benchmark | None
-    published: PublishedValue | None
-    threshold: float | None
-    notes: list[str]
-    pairs: Pairs
-    against: Comparison | None = None
-
-    def to_table(self) -> pa.Table:
-        """Of schema `METRICS`: a row for all, and one for each group."""
-        rows = [self._row(self.agreement) | _count_columns(self.counts) | self._published_columns()]
-        for group in self.groups:
-            about = {"group_by": self.group_by, "group": group.name, "expected": group.expected}
-            rows.append(self._row(group.agreement) | about | {"scored": group.agreement.n})
-        return pa.Table.from_pylist(rows, schema=METRICS)
-
-    def _row(self, agreement: Agreement) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "data_set": self.data_set,
-            "ground_truth": without_secrets(self.ground_truth),
-            "question": self.question,
-            "n": agreement.n,
-            "slope": agreement.slope,
-            "intercept": agreement.intercept,
-            "threshold": self.threshold,
-            "interval": agreement.interval,
-            "confidence": agreement.confidence,
-            "seed": agreement.seed,
-            "resamples": agreement.resamples,
-            "rank_error": agreement.rank_error,
-            "code_version": CODE_VERSION,
-            "evaluated_at": datetime.now(UTC),
-        }
-        if self.fingerprint:
-            names = ("checkpoint", "checkpoint_digest", "protocol", "preprocessing")
-            row |= {name: getattr(self.fingerprint, name) for name in names}
-        for name in METRIC_NAMES:
-            if estimate := getattr(agreement, name):
-                row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-                row[f"{name}_reason"] = estimate.reason
-        return row
-
-    def _published_columns(self) -> dict[str, Any]:
-        if self.published is None:
-            return {}
-        columns: dict[str, Any] = {"published_source": self.published.source}
-        for name in ("srcc", "plcc"):
-            ours, theirs = getattr(self.agreement, name).value, getattr(self.published, name)
-            columns |= {f"published_{name}": theirs}
-            columns |= {f"{name}_difference": None if ours is None else ours - theirs}
-        return columns
 
 
 def evaluate(
@@ -274,9 +137,14 @@ def evaluate_store(
         against=(against, other, _question(other, against, options.question, benchmark)) if other and against else None,
     )
     if keep:
-        name = re.sub(r"[^\w.-]+", "-", f"{data_set}-{question}")
-        store.place.write(f"metrics/{name}.parquet", parquet_bytes(evaluation.to_table()))
+        write_metrics(store, evaluation)
     return evaluation
+
+
+def write_metrics(store: Store, evaluation: Evaluation) -> None:
+    """Keep the metrics of a store beside its scores, those of an earlier evaluation on the same data set replaced."""
+    name = re.sub(r"[^\w.-]+", "-", f"{evaluation.data_set}-{evaluation.question}")
+    store.place.write(f"metrics/{name}.parquet", parquet_bytes(evaluation.to_table()))
 
 
 def _evaluate(
@@ -328,7 +196,7 @@ def _evaluate(
             ),
             disagreements=_disagreements(pairs),
         )
-    checkpoint = fingerprint.checkpoint if fingerprint else None
+    checkpoint = fingerprint.checkpoint.split("@")[0] if fingerprint else None  # a revision is the same checkpoint
     return Evaluation(
         data_set=data_set,
         ground_truth=ground_truth,
@@ -350,20 +218,27 @@ def _evaluate(
 def _index(
     scores: Callable[[], Iterable[pa.Table]], truths: Callable[[], Iterable[pa.Table]], question: str, match: str | None
 ) -> ScoreIndex:
-    names = [pa.chunked_array([], pa.string())]
-    depths: set[int] = set()
-    for batch in truths():
-        if sum(map(len, names)) < _NAMES_TO_CHOOSE_BY:
-            names.append(batch["key"])
-        elif match not in (None, "path"):
-            break
-        depths.update(np.flatnonzero(np.bincount(path_depths(clean_names(batch["key"])))).tolist())
-    some = pa.chunked_array([chunk for batch in names for chunk in batch.chunks], pa.string())
-
     def make(match: str) -> ScoreIndex:
-        return ScoreIndex(scores(), question, match, sorted(depths))
+        return ScoreIndex(scores(), question, match, _depths(truths()) if match == "path" else ())
 
-    return make(match) if match else choose_match(some, make)
+    return make(match) if match else choose_match(_some_names(truths()), make)
+
+
+def _some_names(truths: Iterable[pa.Table]) -> pa.ChunkedArray:
+    chunks: list[pa.Array] = []
+    for batch in truths:
+        chunks += batch["key"].chunks
+        if sum(map(len, chunks)) >= _NAMES_TO_CHOOSE_BY:
+            break
+    return pa.chunked_array(chunks, pa.string())
+
+
+def _depths(truths: Iterable[pa.Table]) -> list[int]:
+    """The numbers of components that names of ground truth have."""
+    depths: set[int] = set()
+    for batch in truths:
+        depths.update(np.unique(path_depths(clean_names(batch["key"]))).tolist())
+    return sorted(depths)
 
 
 def _disagreements(pairs: Pairs) -> list[Disagreement]:
@@ -455,8 +330,3 @@ def _truths_of(
             raise GroundTruthError(f"{error} Name the ground truth with --ground-truth.") from error
 
     return truths, own
-
-
-def _count_columns(counts: JoinCounts) -> dict[str, Any]:
-    names = ("expected", "scored", "failed", "missing", "ambiguous", "without_truth", "doubled", "extra", "matched_by")
-    return {name: getattr(counts, name) for name in names}

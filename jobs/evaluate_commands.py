@@ -11,7 +11,7 @@ from artimuse_actor.errors import GateFailed, UsageError
 from jobs.options import Actors, ActorsPerGpu, AllowTruncated, AsJson, BatchSize, Device, Dtype, count_or_auto
 
 if TYPE_CHECKING:
-    from jobs.evaluate import Evaluation
+    from jobs.evaluation import Evaluation
     from jobs.gate import Gate
 
 GroundTruth = Annotated[
@@ -118,6 +118,7 @@ def evaluate(
     from jobs.plots import check_plots_name, write_plots
     from jobs.results_file import write_results
 
+    _refuse_two_formats(markdown, as_json)
     gates = [Gate.parse(text) for text in gate or ()]
     if plots:
         check_plots_name(plots)
@@ -198,6 +199,7 @@ def benchmark(
     from jobs.evaluate import EvaluateOptions
     from jobs.gate import Gate
 
+    _refuse_two_formats(markdown, as_json)
     gates = [Gate.parse(text) for text in gate or ()]
     settings = BenchmarkSettings(
         names=tuple(names),
@@ -219,11 +221,14 @@ def benchmark(
     _check(evaluations, gates, require_complete)
 
 
+def _refuse_two_formats(markdown: bool, as_json: bool) -> None:
+    if markdown and as_json:
+        raise UsageError("--markdown and --json: choose one of them.")
+
+
 def _show(evaluations: list[Evaluation], *, markdown: bool, as_json: bool) -> None:
     from jobs import evaluation_text as text
 
-    if markdown and as_json:
-        raise UsageError("--markdown and --json: choose one of them.")
     if as_json:
         shown = [text.evaluation_json(evaluation) for evaluation in evaluations]
         print(json.dumps(shown[0] if len(shown) == 1 else shown))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from jobs.estimates import BOOTSTRAP, Agreement, Estimate
-from jobs.evaluate import Comparison, Evaluation
+from jobs.evaluation import Comparison, Evaluation
 from jobs.pairing import JoinCounts
 from jobs.screens import printable
 from schemas.fingerprint import Fingerprint

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, Final
 
-from jobs.estimate import Limit, Measured, Share, Whole, share
+from jobs.job_costs import Limit, Measured, Share, Whole, share
 from jobs.outlook import Outlook, Speed
 from jobs.progress import format_seconds
 

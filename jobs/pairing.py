@@ -239,11 +239,7 @@ def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
     for index, count in zip(indexes, counts, strict=True):
         count.doubled = doubled
         count.extra = index.unnamed()
-    table = (
-        pa.concat_tables(kept)
-        if kept
-        else pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
-    )
+    table = pa.concat_tables(kept) if kept else _NO_TRUTHS
     return Pairs(
         keys=table["key"],
         truths=table["truth"].to_numpy(),

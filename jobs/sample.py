@@ -25,9 +25,9 @@ from artimuse_actor.fetch import fetch_many
 from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.images import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme
-from jobs.estimate import Measured, Work, mean
 from jobs.held import HeldRows, RetryErrors
 from jobs.ids import hash_strings
+from jobs.job_costs import Measured, Work, mean
 from jobs.load import image_sources
 from jobs.manifest import Manifest
 from jobs.plan import rows_to_do

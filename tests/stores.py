@@ -27,9 +27,9 @@ def write_manifest(path: Path, ids: list[str], versions: list[str | None] | None
     return str(path)
 
 
-def open_store(folder: Path, texts: WantedTexts | None = None) -> Store:
+def open_store(folder: Path, texts: WantedTexts | None = None, fingerprint: Fingerprint = FINGERPRINT) -> Store:
     """The store that a run would write to, declared."""
-    store = Store.for_run(str(folder), FINGERPRINT, ARTIMUSE, keep_distribution=False, wanted_texts=texts)
+    store = Store.for_run(str(folder), fingerprint, ARTIMUSE, keep_distribution=False, wanted_texts=texts)
     store.declare()
     return store
 

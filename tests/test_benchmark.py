@@ -63,7 +63,13 @@ def test_two_layouts_run_from_images_to_a_matrix(tmp_path: Path) -> None:
     shown = json.loads(run_artimuse(*command, *options, "--json").stdout)
     assert [evaluation["data_set"] for evaluation in shown] == ["AVA", "PARA"]
     assert shown[0]["counts"]["extra"] == shown[0]["counts"]["missing"] == shown[0]["counts"]["doubled"] == 1
+    assert pq.read_table(out / "checkpoint" / "AVA" / "metrics")["extra"].to_pylist() == [1]
     assert "--require-complete is missed" in run_artimuse(*command, *options, "--require-complete", code=1).stderr
+
+
+def test_two_formats_are_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    command = ("benchmark", "AVA", "--root", tmp_path, "--checkpoint", CHECKPOINT, "--out", tmp_path / "out")
+    assert "choose one" in run_artimuse(*command, "--markdown", "--json", code=2).stderr
 
 
 def test_a_data_set_is_found_from_any_folder_above_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 from score_job import run_artimuse
-from stores import complete, open_store, plan_for, stage_with, write_manifest
+from stores import FINGERPRINT, complete, open_store, plan_for, stage_with, write_manifest
 
 from artimuse_actor.errors import GroundTruthError, UsageError
-from jobs.evaluate import EvaluateOptions, Evaluation, evaluate, evaluate_store
+from jobs.evaluate import EvaluateOptions, evaluate, evaluate_store
+from jobs.evaluation import Evaluation
 from jobs.ground_truth import TruthColumns
 from jobs.pairing import JoinCounts
 from schemas.metrics import METRICS
 
 
-def _store(folder: Path, scores: dict[str, float | str]) -> str:
+def _store(folder: Path, scores: dict[str, float | str], checkpoint: str = "ArtiMuse") -> str:
     """A store of these rows, as (name, score or error type); its images lie in /photos."""
-    store = open_store(folder)
+    store = open_store(folder, fingerprint=replace(FINGERPRINT, checkpoint=checkpoint))
     table = pa.table({"image_id": list(scores), "uri": [f"/photos/{name}" for name in scores]})
     pq.write_table(table, folder.parent / f"{folder.name}.parquet")
     plan = plan_for(store, str(folder.parent / f"{folder.name}.parquet"), "p1", unit_rows=1000)
@@ -149,6 +151,14 @@ def test_the_metrics_table_has_the_checkpoint_and_what_is_published_for_it(tmp_p
     shown = run_artimuse("evaluate", out, "--ground-truth", truth, "--markdown").stdout
     assert "| AVA | ArtiMuse@cccccc | 10 | 1.0000 (1.0000 to 1.0000) |" in shown
     assert "Published: ArtiMuse, arXiv 2507.14533." in shown
+
+
+def test_a_revision_of_a_checkpoint_is_held_against_what_is_published_for_it(tmp_path: Path) -> None:
+    out = _store(tmp_path / "out", {"a": 1.0, "b": 2.0}, checkpoint="ArtiMuse@1a2b3c")
+    truth = _truth(tmp_path / "truth.json", [("a", 1), ("b", 2)])
+    published = evaluate_store(out, truth, EvaluateOptions(benchmark="AVA", resamples=20)).published
+    assert published is not None
+    assert (published.srcc, published.plcc) == (0.397, 0.385)
 
 
 def test_another_store_is_compared_on_the_rows_that_both_have(tmp_path: Path) -> None:

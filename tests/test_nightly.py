@@ -71,11 +71,11 @@ def test_types_of_errors_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_bare_retry_errors_takes_no_source_for_a_type() -> None:
-    from jobs.__main__ import _with_all_errors
+    from jobs.score_command import with_all_errors
 
-    assert _with_all_errors(["score", "--retry-errors", "photos"]) == ["score", "--retry-errors=all", "photos"]
-    assert _with_all_errors(["score", "photos", "--retry-errors"]) == ["score", "photos", "--retry-errors=all"]
-    assert _with_all_errors(["--retry-errors", "--json"]) == ["--retry-errors=all", "--json"]
-    assert _with_all_errors([]) == []
+    assert with_all_errors(["score", "--retry-errors", "photos"]) == ["score", "--retry-errors=all", "photos"]
+    assert with_all_errors(["score", "photos", "--retry-errors"]) == ["score", "photos", "--retry-errors=all"]
+    assert with_all_errors(["--retry-errors", "--json"]) == ["--retry-errors=all", "--json"]
+    assert with_all_errors([]) == []
     for value in ("missing", "missing,corrupt"):
-        assert _with_all_errors(["--retry-errors", value]) == ["--retry-errors", value]
+        assert with_all_errors(["--retry-errors", value]) == ["--retry-errors", value]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stores import complete, open_store, plan_for, write_manifest
 
-from jobs.estimate import COSTS, ImageCost, Limit, Machines, Measured, Whole, Work, mean, share, whole
+from jobs.job_costs import COSTS, ImageCost, Limit, Machines, Measured, Whole, Work, mean, share, whole
 from jobs.manifest import open_manifest
 from jobs.outlook_text import bottleneck, significant
 from jobs.plan import SHARD_ROWS

@@ -1,0 +1,156 @@
+"""What an evaluation finds: scores against ground truth, and the table of metrics that is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from artimuse_actor.uris import without_secrets
+from jobs.benchmarks import Benchmark, PublishedValue
+from jobs.estimates import Agreement, Difference
+from jobs.pairing import JoinCounts, Pairs
+from jobs.version import CODE_VERSION
+from schemas.fingerprint import Fingerprint
+from schemas.metrics import METRIC_NAMES, METRICS
+
+
+@dataclass(frozen=True)
+class GroupAgreement:
+    """One group of a data set.
+
+    Attributes:
+        name: value of the column that splits it.
+        expected: rows of ground truth with a number.
+        agreement: of those that have a score.
+    """
+
+    name: str
+    expected: int
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image that two stores see differently.
+
+    Attributes:
+        key: what ground truth calls it.
+        truth: in points of its own.
+        score: of the one store.
+        other: of the other.
+    """
+
+    key: str
+    truth: float
+    score: float
+    other: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another store against the same ground truth.
+
+    Attributes:
+        out: where it is.
+        fingerprint: of its scores.
+        counts: both sides of its join.
+        agreement: of its scores.
+        difference: of the first store's metrics to its metrics, on the rows that both have scored.
+        disagreements: where their scores lie furthest apart.
+    """
+
+    out: str
+    fingerprint: Fingerprint
+    counts: JoinCounts
+    agreement: Agreement
+    difference: Difference
+    disagreements: list[Disagreement]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores against ground truth.
+
+    Attributes:
+        data_set: its name.
+        ground_truth: where it was read.
+        question: which score.
+        fingerprint: of the scores; None for tables of unknown origin.
+        counts: both sides of the join.
+        agreement: all of it.
+        groups: by a column of the ground truth, if asked for.
+        group_by: that column.
+        benchmark: the published benchmark, if it is one.
+        published: what is published for this checkpoint on it.
+        threshold: of the accuracy, on the scale of the ground truth.
+        notes: what is odd about the data set.
+        pairs: the rows themselves.
+        against: another store, if asked for.
+    """
+
+    data_set: str
+    ground_truth: str
+    question: str
+    fingerprint: Fingerprint | None
+    counts: JoinCounts
+    agreement: Agreement
+    groups: list[GroupAgreement]
+    group_by: str | None
+    benchmark: Benchmark | None
+    published: PublishedValue | None
+    threshold: float | None
+    notes: list[str]
+    pairs: Pairs
+    against: Comparison | None = None
+
+    def to_table(self) -> pa.Table:
+        """Of schema `METRICS`: a row for all, and one for each group."""
+        rows = [self._row(self.agreement) | _count_columns(self.counts) | self._published_columns()]
+        for group in self.groups:
+            about = {"group_by": self.group_by, "group": group.name, "expected": group.expected}
+            rows.append(self._row(group.agreement) | about | {"scored": group.agreement.n})
+        return pa.Table.from_pylist(rows, schema=METRICS)
+
+    def _row(self, agreement: Agreement) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "data_set": self.data_set,
+            "ground_truth": without_secrets(self.ground_truth),
+            "question": self.question,
+            "n": agreement.n,
+            "slope": agreement.slope,
+            "intercept": agreement.intercept,
+            "threshold": self.threshold,
+            "interval": agreement.interval,
+            "confidence": agreement.confidence,
+            "seed": agreement.seed,
+            "resamples": agreement.resamples,
+            "rank_error": agreement.rank_error,
+            "code_version": CODE_VERSION,
+            "evaluated_at": datetime.now(UTC),
+        }
+        if self.fingerprint:
+            names = ("checkpoint", "checkpoint_digest", "protocol", "preprocessing")
+            row |= {name: getattr(self.fingerprint, name) for name in names}
+        for name in METRIC_NAMES:
+            if estimate := getattr(agreement, name):
+                row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+                row[f"{name}_reason"] = estimate.reason
+        return row
+
+    def _published_columns(self) -> dict[str, Any]:
+        if self.published is None:
+            return {}
+        columns: dict[str, Any] = {"published_source": self.published.source}
+        for name in ("srcc", "plcc"):
+            ours, theirs = getattr(self.agreement, name).value, getattr(self.published, name)
+            columns |= {f"published_{name}": theirs}
+            columns |= {f"{name}_difference": None if ours is None else ours - theirs}
+        return columns
+
+
+def _count_columns(counts: JoinCounts) -> dict[str, Any]:
+    names = ("expected", "scored", "failed", "missing", "ambiguous", "without_truth", "doubled", "extra", "matched_by")
+    return {name: getattr(counts, name) for name in names}
