@@ -3,20 +3,17 @@
     python bench/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--long UNITS …]
 
 What is measured is the driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two
-seconds. Ideal is every model asleep all the time. With --long further runs of 16 models at ten times that pace show
-whether the memory of the driver and the object store stay flat when there are more units.
+seconds. Ideal is every model asleep from the first call to the end of the last, the start of the others included. With
+--long further runs of 16 models at many times that pace show whether the memory of the driver and the object store
+stay flat when there are more units.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 import pyarrow.dataset as ds
 from PIL import Image
 
+from bench.emulated_cluster import emulated_cluster
 from bench.machine import ROOT, machine_line
 from bench.memory import MIB, Finished, run_measured
 from bench.pipeline import CHECKPOINT, Calls, read_calls
@@ -33,17 +31,6 @@ from bench.sleeping import LOG_VARIABLE, PACE_VARIABLE
 UNIT_S: Final = 2.0
 GPUS_A_NODE: Final = 4
 GOAL: Final = 0.9
-_CLUSTER: Final = """
-import json, sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**9})
-for gpus in json.loads(sys.argv[1]):
-    cluster.add_node(num_cpus=0, num_gpus=gpus, object_store_memory=10**8)
-cluster.wait_for_nodes()
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,8 +77,9 @@ def run(actors: int, units: int, unit_s: float = UNIT_S) -> tuple[Finished, Call
         command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "photos")]
         command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
         command += ["--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
-        with cluster(gpus, variables) as address:
-            command += ["--address", address]
+        nodes = [(0, count) for count in gpus]
+        with emulated_cluster(nodes, head_cpus=2, variables=variables) as cluster:
+            command += ["--address", cluster.address]
             finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
         calls = read_calls(folder / "log")
         rows = ds.dataset(folder / "out" / "scores").count_rows()
@@ -105,29 +93,6 @@ def make_pictures(folder: Path, count: int) -> None:
     folder.mkdir()
     for number in range(count):
         Image.new("RGB", (64, 64), (number % 256, number // 256 % 256, 128)).save(folder / f"{number:06}.png")
-
-
-@contextmanager
-def cluster(gpus: list[int], variables: dict[str, str]) -> Iterator[str]:
-    """A head without GPUs and a node for each number of them, with further variables; yields its address."""
-    environment = {**os.environ, **variables, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER, json.dumps(gpus)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.wait(timeout=120)
 
 
 if __name__ == "__main__":

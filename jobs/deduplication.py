@@ -75,15 +75,14 @@ class Groups:
 def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -> Groups:
     """Keep the best candidate of each group; equal scores are decided by the image_id, in order of bytes."""
     column, digits = _DIGITS[dedupe.likeness]
-    ids, scores, words, known, places = [], [], [], [], []
-    for batch, rows in candidates.scan(["image_id", score_column, column]):
+    ids, scores, words, known = [], [], [], []
+    for _, rows in candidates.scan(["image_id", score_column, column]):
         ids += rows["image_id"].chunks
         scores.append(rows[score_column].to_numpy())
         batch_words, batch_known = hash_words(rows[column], digits)
         words.append(batch_words)
         known.append(batch_known)
-        places.append(candidates.chosen.places(batch))
-    if not places:
+    if not ids:
         return Groups(f"--dedupe {dedupe.likeness}", GROUPS.empty_table(), [])
     table = pa.table({"score": np.concatenate(scores), "image_id": pa.chunked_array(ids, pa.string())})
     ids.clear()
@@ -91,8 +90,11 @@ def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -
     has_hash = np.concatenate(known)
     best_first = np.asarray(pc.sort_indices(table, [("score", "descending"), ("image_id", "ascending")]))
     ranked = best_first[has_hash[best_first]]
-    hashes = np.concatenate(words)[ranked]
+    del best_first
+    all_words = np.concatenate(words)
     words.clear()
+    hashes = all_words[ranked]
+    del all_words
     name = f"--dedupe {dedupe.likeness}"
     if dedupe.likeness == "near":
         distance = default_distance(len(ranked)) if dedupe.distance is None else dedupe.distance
@@ -107,7 +109,8 @@ def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -
     columns = [kept["image_id"], left["image_id"], pa.array(bits.astype(np.int8)), kept["score"], left["score"]]
     stays = np.ones(len(table), dtype=bool)
     stays[ranked[rank]] = False
-    candidates.chosen.keep(np.concatenate(places)[stays])
+    chosen = candidates.chosen
+    chosen.keep(np.concatenate([chosen.places(batch) for batch in range(len(chosen.sizes))])[stays])
     return Groups(name, pa.table(columns, schema=GROUPS), _notes(int((~has_hash).sum()), column, followers.left_out))
 
 

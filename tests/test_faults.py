@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import golden_checkpoint
 from photo_library import make_photos
-from score_job import ARTIMUSE, descendants, has_files, run_artimuse, table_rows
+from score_job import ARTIMUSE, descendants, run_artimuse, table_rows
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -195,60 +194,3 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Pa
         assert sorted(table_rows(small / "out")) == names
     finally:
         subprocess.run(["umount", "-l", small], check=True)
-
-
-CLUSTER = """
-import sys, time
-from ray.cluster_utils import Cluster
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-cluster.wait_for_nodes()
-print(cluster.address, flush=True)
-for line in sys.stdin:
-    if line.strip() == "kill":
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-        print("killed", flush=True)
-cluster.shutdown()
-"""
-
-
-@pytest.fixture
-def cluster() -> Iterator[subprocess.Popen[str]]:
-    """A Ray cluster of three nodes on this machine, which prints its address and kills a node for each line `kill`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True, env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
-    )  # fmt: skip
-    family = [process.pid]
-    try:
-        yield process
-    finally:
-        family += descendants(process.pid)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            for pid in family:
-                os.kill(pid, signal.SIGKILL)
-
-
-def test_a_node_that_is_lost_in_the_middle_is_not_missed(cluster: subprocess.Popen[str], tmp_path: Path) -> None:
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    address = cluster.stdout.readline().strip()
-    names, out = make_photos(tmp_path / "photos", 120), tmp_path / "out"
-    process = _start(
-        tmp_path / "photos", out, tmp_path / "log", "--address", address, "--actors", "3", RAY_AUTH_MODE="disabled"
-    )
-    _wait(process, lambda: _staged(out) >= 2)
-    assert process.poll() is None, (tmp_path / "log").read_text()
-    cluster.stdin.write("kill\n")
-    cluster.stdin.flush()
-    assert cluster.stdout.readline().strip() == "killed"
-    assert process.wait(timeout=200) == 0, (tmp_path / "log").read_text()
-    assert sorted(table_rows(out)) == names
-    assert has_files(out / "scores", 1)
