@@ -1,11 +1,12 @@
-"""An emulated cluster: several Ray nodes on this machine, with GPUs that are numbers only and a model that sleeps.
+"""An emulated cluster: Ray nodes on this machine, with GPUs that are numbers only and a model that sleeps.
 
     python bench/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--long UNITS …]
 
-What is measured is the driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two
-seconds. Ideal is every model asleep from the first call to the end of the last, the start of the others included. With
---long further runs of 16 models at many times that pace show whether the memory of the driver and the object store
-stay flat when there are more units.
+As in `cluster/kuberay` a head takes no work, one node loads, and nodes with GPUs have no CPUs. What is measured is the
+driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two seconds. Ideal is every model
+asleep from the first call to the end of the last, the start of the others included. With --long further runs of 16
+models at a hundred times that pace show whether the memory of the driver and the object store stay flat when there are
+more units.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from PIL import Image
 
 from bench.emulated_cluster import emulated_cluster
@@ -29,7 +32,9 @@ from bench.pipeline import CHECKPOINT, Calls, read_calls
 from bench.sleeping import LOG_VARIABLE, PACE_VARIABLE
 
 UNIT_S: Final = 2.0
+LONG_UNIT_S: Final = 0.02  # of a long run: what is left is the work of everything but the models
 GPUS_A_NODE: Final = 4
+PICTURES: Final = 256
 GOAL: Final = 0.9
 
 
@@ -57,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n|  units | driver, MiB | object store, MiB | units/s |")
         print("| -----: | ----------: | ----------------: | ------: |")
         for units in options.long:
-            finished, calls = run(16, units, unit_s=UNIT_S / 10)
+            finished, calls = run(16, units, unit_s=LONG_UNIT_S)
             print(
                 f"| {calls.images:6,} | {finished.peak.root / MIB:11,.0f} | {finished.peak.shared / MIB:17,.0f} "
                 f"| {calls.images_per_s:7.1f} |",
@@ -73,12 +78,12 @@ def run(actors: int, units: int, unit_s: float = UNIT_S) -> tuple[Finished, Call
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
         variables = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(unit_s), "RAY_AUTH_MODE": "disabled"}
-        make_pictures(folder / "photos", units)
-        command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "photos")]
+        make_manifest(folder, units)
+        command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "manifest.parquet")]
         command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
         command += ["--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
-        nodes = [(0, count) for count in gpus]
-        with emulated_cluster(nodes, head_cpus=2, variables=variables) as cluster:
+        nodes = [(2, 0), *((0, count) for count in gpus)]
+        with emulated_cluster(nodes, variables=variables) as cluster:
             command += ["--address", cluster.address]
             finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
         calls = read_calls(folder / "log")
@@ -88,11 +93,15 @@ def run(actors: int, units: int, unit_s: float = UNIT_S) -> tuple[Finished, Call
     return finished, calls
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """So many different pictures of 64 × 64 pixels."""
-    folder.mkdir()
-    for number in range(count):
-        Image.new("RGB", (64, 64), (number % 256, number // 256 % 256, 128)).save(folder / f"{number:06}.png")
+def make_manifest(folder: Path, rows: int) -> None:
+    """`folder/manifest.parquet`, whose rows name a few pictures of 64 × 64 pixels in turn, each by an id of its own."""
+    pictures = []
+    for number in range(min(rows, PICTURES)):
+        pictures.append(str(folder / f"{number}.png"))
+        Image.new("RGB", (64, 64), (number, 255 - number, 128)).save(pictures[-1])
+    ids = [f"{number:07}" for number in range(rows)]
+    uris = [pictures[number % PICTURES] for number in range(rows)]
+    pq.write_table(pa.table({"image_id": ids, "uri": uris}), folder / "manifest.parquet")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,8 @@ _PROGRAM: Final = """
 import json, sys
 from ray.cluster_utils import Cluster
 
-# Ray keeps as many idle processes as a node has cores, and starts one for each task beyond them. GPUs come with cores
-# enough; here a node has only those that it may load pictures with.
-system = {"num_workers_soft_limit": 8}
 head, nodes = json.loads(sys.argv[1])
-cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": system})
+cluster = Cluster(initialize_head=True, head_node_args=head)
 added = [cluster.add_node(**node) for node in nodes]
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)

@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 
 MOST_UNITS_A_TASK: Final = 64
 TASKS: Final = 5_000
+# Together one core. Staging takes hardly any, but with none at all it would also run on nodes without CPUs, such as a
+# head that takes no work, where Ray keeps no idle process and starts one for every task.
+LOADER_CPUS: Final = 0.99
+STAGER_CPUS: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,7 @@ def pipeline(
             loader,
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=1,
+            num_cpus=LOADER_CPUS,
         )
         # `map_batches` wants a number of rows for a step on GPUs, and would join units to reach it.
         .map_batches_internal(
@@ -263,7 +267,7 @@ def pipeline(
             compute=ray.data.TaskPoolStrategy(size=pool.most),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=0,
+            num_cpus=STAGER_CPUS,
         )
     )
 
