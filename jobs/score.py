@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 MOST_UNITS_A_TASK: Final = 64
 TASKS: Final = 5_000
-# Together one core. Staging takes hardly any, but with none at all it would also run on nodes without CPUs, such as a
-# head that takes no work, where Ray keeps no idle process and starts one for every task.
+# Staging takes next to no CPU. With none at all it would also run on nodes without any, such as a head that takes no
+# work, where Ray keeps no idle process and starts one for every task.
 LOADER_CPUS: Final = 0.99
 STAGER_CPUS: Final = 0.01
 
