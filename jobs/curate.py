@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from jobs.chosen_rows import write_chosen
 from jobs.curated_output import Target, read_target, workshop
 from jobs.deduplication import drop_duplicates, read_dedupe
 from jobs.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
-from jobs.funnel import Funnel, curation_json
+from jobs.funnel import CURATIONS, Funnel, curation_json
 from jobs.manifest import ManifestOptions, open_manifest
 from jobs.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
 from jobs.storage import parquet_bytes
@@ -32,9 +32,6 @@ from jobs.store import SCORES, TEXTS, Store
 from jobs.version import CODE_VERSION
 from jobs.where import unknown_column
 from schemas.curation import CURATION_MARK
-
-CURATIONS: Final = "_curations"
-"""Folder of a store with the funnel of each curation, for reports."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from jobs.__main__ import app
 from jobs.evaluate import EvaluateOptions
 from jobs.ground_truth import TruthColumns
 from jobs.report.alike import hash_codes, largest_groups, leaders
-from jobs.report.galleries import ranked_halls
+from jobs.report.galleries import Doubles, doubles_hall, ranked_halls
 from jobs.report.inert import cut, fair_limit, script_json, shell_word, size_bytes, visible
 from jobs.report.report import LIMIT_BYTES, ReportSettings, write_report
 from jobs.report.retries import retry_command, score_options
@@ -567,3 +567,11 @@ def test_the_command_writes_a_page_and_says_what_next(tmp_path: Path) -> None:
     assert (
         "cannot be written" in run_artimuse("report", tmp_path / "out", "--out", tmp_path / "no" / "x", code=1).stderr
     )
+
+
+def test_pairs_take_the_room_of_two_pictures() -> None:
+    pairs = [np.array([at, at + 1]) for at in range(0, 8, 2)]
+    hall = doubles_hall(Doubles(0, 4, 10, pairs, 0), room=6)
+    assert hall is not None
+    assert [gallery.rows for gallery in hall.galleries] == [[0, 1], [2, 3], [4, 5]]
+    assert "4 images have other bytes" in hall.note

@@ -6,26 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from jobs.funnel import CURATIONS, Step
 from jobs.storage import Place
 
-_FOLDER: Final = "_curations"
 _MOST: Final = 10
 _MOST_STEPS: Final = 40
-
-
-@dataclass(frozen=True)
-class FunnelStep:
-    """One step.
-
-    Attributes:
-        name: the option with its value, or what is removed in any case.
-        removed: rows that did not pass it.
-        left: rows that did.
-    """
-
-    name: str
-    removed: int
-    left: int
 
 
 @dataclass(frozen=True)
@@ -45,14 +30,14 @@ class FunnelRecord:
     output: str
     created: str
     rows: int
-    steps: list[FunnelStep]
+    steps: list[Step]
     notes: list[str]
 
 
 def read_curations(place: Place) -> tuple[list[FunnelRecord], int]:
     """The newest curations of a store, and how many there are; a file that is not of this kind is passed over."""
     records = []
-    for file in place.files(_FOLDER):
+    for file in place.files(CURATIONS):
         if not file.path.endswith(".json"):
             continue
         try:
@@ -66,7 +51,7 @@ def read_curations(place: Place) -> tuple[list[FunnelRecord], int]:
 def _record(raw: Any) -> FunnelRecord:
     funnel, output = raw["funnel"], raw.get("output") or {}
     files = output.get("files") or {}
-    steps = [FunnelStep(str(step["name"]), int(step["removed"]), int(step["left"])) for step in funnel["steps"]]
+    steps = [Step(str(step["name"]), int(step["removed"]), int(step["left"])) for step in funnel["steps"]]
     return FunnelRecord(
         source=str(funnel["source"]),
         output="/".join(str(part) for part in (output.get("place"), files.get("rows")) if part),

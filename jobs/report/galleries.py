@@ -161,9 +161,10 @@ def _near_leaders(scored: ScoredRows, firsts: Rows) -> tuple[Rows, int]:
 
 
 def doubles_hall(doubles: Doubles, room: int) -> Hall | None:
-    """The largest groups, as far as there is room for four pictures of each."""
+    """The largest groups, as far as there is room for their pictures, of each four at most; two groups in any case."""
     galleries = []
-    shown = max(2, room // _SHOWN_OF_A_GROUP)
+    pictures = np.cumsum([min(len(rows), _SHOWN_OF_A_GROUP) for rows in doubles.groups])
+    shown = max(2, int((pictures <= room).sum()))
     for number, rows in enumerate(doubles.groups[:shown] if room else []):
         kind = "the same bytes" if number < doubles.exact else "nearly the same look"
         galleries.append(Gallery(f"{len(rows):,} images with {kind}", rows[:_SHOWN_OF_A_GROUP].tolist()))
