@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.machine import ROOT
+from jobs.cluster import LOCAL_ENVIRONMENT
 
 _PROGRAM: Final = """
 import json, sys
@@ -81,7 +82,7 @@ def emulated_cluster(
         head_cpus: of the head, 0 for one that takes no work.
         variables: of the environment of all nodes, further ones.
     """
-    environment = {**os.environ, **(variables or {}), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **LOCAL_ENVIRONMENT, **(variables or {}), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     layout = [{"num_cpus": head_cpus, "object_store_memory": _HEAD_STORE}, [_node(*node) for node in nodes]]
     process = subprocess.Popen(

@@ -41,6 +41,7 @@ class Calls:
         busy: share of the steady state in which it slept.
         images_per_s: in the steady state.
         longest_gap_s: between two calls.
+        all_busy: share of the time of all models in which they slept, once the last had started, until the first ended.
     """
 
     count: int
@@ -48,6 +49,7 @@ class Calls:
     busy: float
     images_per_s: float
     longest_gap_s: float
+    all_busy: float
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,13 +104,19 @@ def run_job(folder: Path, images: int, pace: float, *options: str) -> tuple[Fini
 
 
 def read_calls(log: Path) -> Calls:
-    """What a `SleepingModel` wrote down."""
+    """What `SleepingModel`s wrote down."""
     calls = sorted(tuple(map(float, line.split())) for line in log.read_text().splitlines())
     span = calls[-1][1] - calls[0][0]
-    images = int(sum(count for _, _, count in calls))
+    images = int(sum(count for _, _, count, _ in calls))
     gaps = [after[0] - before[1] for before, after in pairwise(calls)]
-    busy = sum(end - start for start, end, _ in calls) / span
-    return Calls(len(calls), images, busy, images / span, max(gaps, default=0.0))
+    busy = sum(end - start for start, end, *_ in calls) / span
+    spans: dict[float, tuple[float, float]] = {}  # of each model's process
+    for start, end, _, process in calls:
+        spans[process] = (spans.get(process, (start,))[0], end)
+    begin, stop = max(start for start, _ in spans.values()), min(end for _, end in spans.values())
+    slept = sum(max(0.0, min(end, stop) - max(start, begin)) for start, end, *_ in calls)
+    all_busy = slept / (len(spans) * (stop - begin)) if stop > begin else 0.0
+    return Calls(len(calls), images, busy, images / span, max(gaps, default=0.0), all_busy)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from artimuse_actor.scoring import LEVEL_COUNT, Scores
 
 PACE_VARIABLE = "ARTIMUSE_BENCH_SECONDS_PER_IMAGE"
 LOG_VARIABLE = "ARTIMUSE_BENCH_LOG"
+SHAPE_VARIABLE = "ARTIMUSE_BENCH_SHAPE"
 
 
 class SleepingModel:
@@ -28,7 +29,7 @@ class SleepingModel:
         self._log = Path(os.environ[LOG_VARIABLE])
 
     def score_pixels(self, pixels: Pixels) -> Scores:
-        """(N, 448, 448, 3) uint8 → mean values for scores; one line of the log: start, end, N."""
+        """(N, 448, 448, 3) uint8 → mean values for scores; one line of the log: start, end, N, process."""
         start = time.time()
         if self._seconds_per_image:
             time.sleep(len(pixels) * self._seconds_per_image)
@@ -36,7 +37,7 @@ class SleepingModel:
         else:
             means = np.array([picture.mean() for picture in pixels], dtype=np.float32)
         with self._log.open("a") as log:
-            log.write(f"{start} {time.time()} {len(pixels)}\n")
+            log.write(f"{start} {time.time()} {len(pixels)} {os.getpid()}\n")
         distribution = np.zeros((len(pixels), 1, LEVEL_COUNT), dtype=np.float32)
         return Scores(score=means[:, None], std=np.zeros_like(means)[:, None], distribution=distribution)
 

@@ -2,13 +2,16 @@
 
     python bench/sleeping_job.py score SOURCE --out OUT --checkpoint CKPT …
 
-Pace and log of the model come from the environment, see `bench.sleeping`.
+Pace and log of the model come from the environment, see `bench.sleeping`; likewise, if set, the job's shape: rows of a
+shard, and how many blocks Ray is given before they get more than one unit.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,9 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))  # Ray's workers'
 
 import artimuse_actor.actor
-from bench.sleeping import SleepingActor
+import jobs.score
+from bench.sleeping import SHAPE_VARIABLE, SleepingActor
 from jobs.__main__ import main
 
 if __name__ == "__main__":
-    with patch.object(artimuse_actor.actor, "ArtiMuseActor", SleepingActor):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(artimuse_actor.actor, "ArtiMuseActor", SleepingActor))
+        if SHAPE_VARIABLE in os.environ:
+            rows, blocks = map(int, os.environ[SHAPE_VARIABLE].split())
+            shaped = partial(jobs.score.ScoreSettings, shard_rows=rows)
+            patches.enter_context(patch.object(jobs.score, "ScoreSettings", shaped))
+            patches.enter_context(patch.object(jobs.score, "TASKS", blocks))
         main()

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from artimuse_actor.actor import ActorConfig
     from artimuse_actor.artimuse import BatchSize
 
-MOST_UNITS_A_TASK: Final = 64
+MOST_UNITS_A_TASK: Final = 200
 TASKS: Final = 5_000
 # Staging takes next to no CPU. With none at all it would also run on nodes without any, such as a head that takes no
 # work, where Ray keeps no idle process and starts one for every task.
@@ -229,8 +229,8 @@ def pipeline(
 
     from artimuse_actor.actor import ArtiMuseActor
 
-    # What Ray is given costs its driver 40 kB and 3 ms a block, before the first one is loaded. So the units of a large
-    # job are given to it in tens, and the load tasks hand them on one by one.
+    # What Ray is given costs its driver 40 kB and 3 ms a block, before the first one is loaded. So a large job's units
+    # are given to it in tens and hundreds, and the load tasks hand them on one by one.
     size = min(MOST_UNITS_A_TASK, -(-len(units) // TASKS))
     groups = in_groups(plan, units, size)
     blocks = [pa.table(list(zip(*group, strict=True)), schema=UNIT) for group in groups]
