@@ -37,6 +37,7 @@ LONG_UNIT_S: Final = 0.02  # of a long run: what is left is the work of everythi
 LONG_MODELS: Final = 4
 LONG_SHAPE: Final = "328 40"  # rows of a shard, which has 328 units in a large job, and blocks given to Ray
 GPUS_A_NODE: Final = 4
+LOADING_CPUS: Final = 4  # numbers, too: room for so many tasks at a time
 PICTURES: Final = 256
 GOAL: Final = 0.9
 
@@ -86,10 +87,10 @@ def run(actors: int, units: int, unit_s: float = UNIT_S, shape: str = "") -> tup
         command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "manifest.parquet")]
         command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
         command += ["--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
-        nodes = [(2, 0), *((0, count) for count in gpus)]
+        nodes = [(LOADING_CPUS, 0), *((0, count) for count in gpus)]
         with emulated_cluster(nodes, variables=variables) as cluster:
             command += ["--address", cluster.address]
-            finished = run_measured(command, {**os.environ, **variables}, spill_folder=folder)
+            finished = run_measured(command, {**os.environ, **variables})
         calls = read_calls(folder / "log")
         rows = ds.dataset(folder / "out" / "scores").count_rows()
     if not calls.images >= rows == units:

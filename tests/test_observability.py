@@ -26,7 +26,8 @@ from conftest import golden_checkpoint, golden_images
 from PIL import Image
 from score_job import run_artimuse, table_rows
 
-from jobs.cluster import _EXPORTER_NEEDS
+from artimuse_actor.errors import UsageError
+from jobs import cluster
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -241,16 +242,14 @@ sys.stdin.read()
 """
 
 
-HAS_EXPORTER = all(importlib.util.find_spec(name) for name in _EXPORTER_NEEDS)
+HAS_EXPORTER = all(importlib.util.find_spec(name) for name in cluster._EXPORTER_NEEDS)
 
 
-@pytest.mark.skipif(HAS_EXPORTER, reason="the extra `metrics` is installed")
-def test_a_port_that_nobody_would_listen_on_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").write_bytes(golden_images()[0].read_bytes())
-    arguments = (tmp_path / "photos", "--out", tmp_path / "out", *CHECKPOINT)
-    done = run_artimuse("score", *arguments, code=2, environment={"ARTIMUSE_METRICS_PORT": "9090"})
-    assert "Install the extra `metrics`, or unset it." in done.stderr
+def test_a_port_that_nobody_would_listen_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIMUSE_METRICS_PORT", "9090")
+    monkeypatch.setattr(cluster, "_EXPORTER_NEEDS", ("prometheus_client_that_is_nowhere",))
+    with pytest.raises(UsageError, match="Install the extra `metrics`, or unset it"), cluster.running_ray(None, 1):
+        pass
 
 
 @pytest.mark.skipif(not HAS_EXPORTER, reason="Ray exports nothing without the packages of the extra `metrics`")
@@ -260,9 +259,9 @@ def test_rays_exporter_serves_counters_that_add_up_to_the_rows(tmp_path: Path) -
     with subprocess.Popen(
         [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, env={**os.environ, **settings},
-    ) as cluster:  # fmt: skip
-        assert cluster.stdout is not None
-        address, port = cluster.stdout.readline().split()
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        address, port = process.stdout.readline().split()
         options = ("--unit-size", "4", "--address", address)
         arguments = (tmp_path / "photos", "--out", tmp_path / "out", *CHECKPOINT, *options)
         run_artimuse("score", *arguments, environment={"RAY_AUTH_MODE": "disabled"})
