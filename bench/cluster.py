@@ -90,7 +90,7 @@ def run(actors: int, units: int, unit_s: float = UNIT_S, shape: str = "") -> tup
         nodes = [(LOADING_CPUS, 0), *((0, count) for count in gpus)]
         with emulated_cluster(nodes, variables=variables) as cluster:
             command += ["--address", cluster.address]
-            finished = run_measured(command, {**os.environ, **variables})
+            finished = run_measured(command, {**os.environ, **variables}, store_pid=cluster.pid)
         calls = read_calls(folder / "log")
         rows = ds.dataset(folder / "out" / "scores").count_rows()
     if not calls.images >= rows == units:

@@ -66,8 +66,17 @@ def run_measured(
     spill_folder: Path | None = None,
     every_s: float = 0.25,
     timeout_s: float = 3600,
+    store_pid: int | None = None,
 ) -> Finished:
     """Run a command and watch the memory of its process tree.
+
+    Args:
+        command: with its arguments.
+        environment: of the command.
+        spill_folder: that Ray spills below.
+        every_s: how often memory is looked at.
+        timeout_s: after which the command is killed.
+        store_pid: whose descendants hold the object store, if Ray was there before the command.
 
     Raises:
         RuntimeError: it failed; the message is what it said.
@@ -79,7 +88,7 @@ def run_measured(
 
         def watch() -> None:
             while not stop.wait(every_s):
-                in_use = _sample(process.pid, peak, spill_folder)
+                in_use = _sample(process.pid, peak, spill_folder, store_pid)
                 samples.append((time.perf_counter() - start, in_use))
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -100,11 +109,11 @@ def run_measured(
         return Finished(seconds, peak, output.read(), samples)
 
 
-def _sample(pid: int, peak: Memory, spill_folder: Path | None) -> int:
+def _sample(pid: int, peak: Memory, spill_folder: Path | None, store_pid: int | None) -> int:
     """Raise the peaks by what is in use now, which is returned."""
     tree = _process_tree(pid)
     private = sum(tree.values())
-    shared = max(map(_shared_files_bytes, tree), default=0)
+    shared = max(map(_shared_files_bytes, _process_tree(store_pid) if store_pid else tree), default=0)
     peak.root = max(peak.root, tree.get(pid, 0))
     peak.private = max(peak.private, private)
     peak.shared = max(peak.shared, shared)
