@@ -1,4 +1,4 @@
-"""What the driver of a long run keeps of units that are done: nothing."""
+"""What Ray keeps in the driver of units that are done: no statistics."""
 
 from __future__ import annotations
 
