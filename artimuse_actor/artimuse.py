@@ -23,7 +23,8 @@ from artimuse_actor.checkpoint import Checkpoint
 from artimuse_actor.describe import Describer, ImageDescription
 from artimuse_actor.device import check_memory, probe_batch_size, resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import ImageError, RunError, UsageError
-from artimuse_actor.fetch import FetchOptions, fetch
+from artimuse_actor.fetch import fetch
+from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers
@@ -135,7 +136,7 @@ class ArtiMuse:
         self,
         images: ImageInput | Iterable[ImageInput],
         *,
-        options: DecodeOptions = DecodeOptions(),  # noqa: B008
+        options: DecodeOptions = DecodeOptions(),
     ) -> ImageScore | list[ImageScore]:
         """Score one picture, or many.
 
@@ -219,7 +220,7 @@ class ArtiMuse:
         attributes: Sequence[str] | None = None,
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
         sequences: BatchSize = "auto",
-        options: DecodeOptions = DecodeOptions(),  # noqa: B008
+        options: DecodeOptions = DecodeOptions(),
     ) -> ImageDescription | list[ImageDescription]:
         """Score one picture, or many, and answer the text questions about each.
 
@@ -253,7 +254,7 @@ class ArtiMuse:
         attributes: Sequence[str] | None = None,
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
         sequences: BatchSize = "auto",
-        options: DecodeOptions = DecodeOptions(),  # noqa: B008
+        options: DecodeOptions = DecodeOptions(),
     ) -> Iterator[tuple[int, ImageDescription]]:
         """As `describe`, each picture as soon as it is finished, with its place among the images.
 

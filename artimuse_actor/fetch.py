@@ -23,7 +23,7 @@ import fsspec.asyn
 
 from artimuse_actor.byte_budget import ByteBudget, NoRoom, Reserve
 from artimuse_actor.errors import ImageError, RunError, reason_of
-from artimuse_actor.fetch_options import FetchOptions as FetchOptions
+from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.local_files import read_local
 from artimuse_actor.retry import gate_of, retrying
 from artimuse_actor.roots import check_uri_inside

@@ -5,9 +5,9 @@
 As in `cluster/kuberay` a head takes no work, one node loads, and nodes with GPUs have no CPUs. What is measured is the
 driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two seconds. Ideal is every model
 asleep from the first call to the end of the last, the start of the others included, which all share the cores of this
-machine; beside it stands the share once all have started. With --long further runs of four models at a hundred times that pace show
-whether the memory of the driver and the object store stay flat when there are more units: they are given to Ray in as
-many blocks as those of a large job, and its shards have as many units as usual.
+machine; beside it stands the share once all have started. With --long further runs of four models at a hundred times
+that pace show whether the memory of the driver and the object store stay flat when there are more units: they are given
+to Ray in as many blocks as those of a large job, and its shards have as many units as usual.
 """
 
 from __future__ import annotations

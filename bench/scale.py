@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 import numpy as np
 import pyarrow as pa
 
-from artimuse_actor.fetch import FetchOptions
+from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.images import PIXEL_BYTES, DecodeOptions, decode_image
 from artimuse_actor.protocols import ARTIMUSE
 from bench.machine import machine_line

@@ -18,7 +18,7 @@ from jobs.evaluate import EvaluateOptions, evaluate_store, write_metrics
 from jobs.evaluation import Evaluation
 from jobs.ground_truth import TruthColumns, read_ground_truth
 from jobs.listing import list_local, list_s3
-from jobs.manifest import ManifestOptions
+from jobs.manifest_batch import ManifestOptions
 from jobs.storage import s3_filesystem
 from jobs.store import Store
 

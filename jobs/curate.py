@@ -25,7 +25,8 @@ from jobs.curated_output import Target, read_target, workshop
 from jobs.deduplication import drop_duplicates, read_dedupe
 from jobs.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
 from jobs.funnel import CURATIONS, Funnel, curation_json
-from jobs.manifest import ManifestOptions, open_manifest
+from jobs.manifest import open_manifest
+from jobs.manifest_batch import ManifestOptions
 from jobs.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
 from jobs.storage import parquet_bytes
 from jobs.store import SCORES, TEXTS, Store

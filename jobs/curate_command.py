@@ -154,7 +154,7 @@ def curate(
     from jobs.curate import CurateSettings
     from jobs.curate import curate as run
     from jobs.filters import FilterOptions
-    from jobs.manifest import ManifestOptions
+    from jobs.manifest_batch import ManifestOptions
     from jobs.screens import show_curation
 
     settings = CurateSettings(

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from artimuse_actor.child_decoder import ChildDecoder
 from artimuse_actor.decoder_limits import can_limit_this_process, decode_within_limits
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch import FetchOptions, fetch_many
+from artimuse_actor.fetch import fetch_many
+from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.images import IMAGE_SIZE, DecodedImage, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity

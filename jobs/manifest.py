@@ -20,9 +20,7 @@ import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
 from jobs.listing import ListedFile, list_local, list_s3, local_file
-from jobs.manifest_batch import ROWS, ManifestBatch, absolute_base
-from jobs.manifest_batch import Manifest as Manifest
-from jobs.manifest_batch import ManifestOptions as ManifestOptions
+from jobs.manifest_batch import ROWS, Manifest, ManifestBatch, ManifestOptions, absolute_base
 from jobs.parquet_manifest import ParquetManifest
 from jobs.storage import s3_filesystem
 from jobs.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source
@@ -31,7 +29,7 @@ from schemas.manifest import MANIFEST
 _MAX_POINTS: Final = 10**15
 
 
-def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> Manifest:  # noqa: B008
+def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> Manifest:
     """Find out what kind of source this is.
 
     Raises:

@@ -15,7 +15,8 @@ from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.images import DecodeOptions
 from jobs.job_costs import ImageCost, Machines, Measured, Whole, mean, share, whole
-from jobs.manifest import ManifestOptions, open_manifest
+from jobs.manifest import open_manifest
+from jobs.manifest_batch import ManifestOptions
 from jobs.sample import MAX_SAMPLE, Counted, LoadedSample, count_rows_to_do, load_sample, time_scores, time_texts
 from jobs.storage import open_place
 from jobs.store import STORE_FILE, Store

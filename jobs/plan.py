@@ -27,7 +27,7 @@ from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
 from jobs.held import RETRY, TEXTS, HeldRows, RetryErrors
 from jobs.ids import IdIndex, hash_strings
-from jobs.manifest import Manifest
+from jobs.manifest_batch import Manifest
 from jobs.storage import Place, parquet_bytes, read_parquet
 from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
 
@@ -156,7 +156,7 @@ def make_plan(
     shard_rows: int = SHARD_ROWS,
     *,
     texts: bool = False,
-    retry: RetryErrors = RetryErrors(),  # noqa: B008
+    retry: RetryErrors = RetryErrors(),
 ) -> Plan:
     """Read the manifest once, check it, and write a plan for the rows that the store does not hold.
 

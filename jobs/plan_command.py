@@ -104,7 +104,7 @@ def plan(
     """
     from artimuse_actor.fetch_options import FetchOptions
     from artimuse_actor.images import DecodeOptions
-    from jobs.manifest import ManifestOptions
+    from jobs.manifest_batch import ManifestOptions
     from jobs.outlook import OutlookSettings, look_ahead
     from jobs.outlook_text import outlook_json, show_outlook
 

@@ -29,7 +29,7 @@ from jobs.held import HeldRows, RetryErrors
 from jobs.ids import hash_strings
 from jobs.job_costs import Measured, Work, mean
 from jobs.load import image_sources
-from jobs.manifest import Manifest
+from jobs.manifest_batch import Manifest
 from jobs.plan import rows_to_do
 from schemas.manifest import IMAGE_ROWS
 

@@ -29,7 +29,8 @@ from jobs.held import RetryErrors
 from jobs.interrupts import terminable
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
-from jobs.manifest import Manifest, ManifestOptions, open_manifest
+from jobs.manifest import open_manifest
+from jobs.manifest_batch import Manifest, ManifestOptions
 from jobs.meters import Meters
 from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, make_plan, manifest_ids, plan_identity, unit_rows_of
 from jobs.progress import Progress

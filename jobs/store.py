@@ -195,7 +195,7 @@ class Store:
             tables = pool.map(lambda path: read_parquet(self.place, path, columns), paths)
             return any(pc.any(retry.chosen(table)).as_py() for table in tables)
 
-    def held(self, retry: RetryErrors = RetryErrors(), *, texts: bool | None = None) -> HeldRows:  # noqa: B008
+    def held(self, retry: RetryErrors = RetryErrors(), *, texts: bool | None = None) -> HeldRows:
         """Ids and versions of all committed rows, and what they want.
 
         Args:

@@ -24,7 +24,8 @@ from jobs.curate import CurateSettings, Curation, _apply, curate
 from jobs.deduplication import hash_words
 from jobs.filters import FilterOptions, read_filters, scored_rows
 from jobs.funnel import Funnel
-from jobs.manifest import ManifestOptions, open_manifest
+from jobs.manifest import open_manifest
+from jobs.manifest_batch import ManifestOptions
 from jobs.storage import LocalPlace
 from jobs.store import Store
 

@@ -45,7 +45,8 @@ from artimuse_actor import fetch as fetch_module
 from artimuse_actor import local_files, public_hosts
 from artimuse_actor.byte_budget import ByteBudget
 from artimuse_actor.errors import ImageError, ImageErrorType, RunError, UsageError
-from artimuse_actor.fetch import FetchOptions, fetch, fetch_many
+from artimuse_actor.fetch import fetch, fetch_many
+from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.public_hosts import is_public
 from artimuse_actor.retry import Gate, TryAgain, retrying
 from artimuse_actor.roots import check_path_inside

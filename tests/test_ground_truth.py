@@ -14,7 +14,7 @@ from jobs.ground_truth import TruthColumns, read_ground_truth
 ROWS = [("a.jpg", 1.5, "cats"), ("b/c.png", 7.0, "dogs"), ("007", None, "cats")]
 
 
-def _read(path: Path, columns: TruthColumns = TruthColumns()) -> list[tuple[Any, ...]]:  # noqa: B008
+def _read(path: Path, columns: TruthColumns = TruthColumns()) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for batch in read_ground_truth(str(path), columns) for row in batch.to_pylist()]
 
 

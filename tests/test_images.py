@@ -58,7 +58,7 @@ def png(width: int, height: int, idat: bytes, bit_depth: int = 8, colour_type: i
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", idat) + chunk(b"IEND", b"")
 
 
-def error_of(data: bytes, options: DecodeOptions = DecodeOptions()) -> ImageError:  # noqa: B008
+def error_of(data: bytes, options: DecodeOptions = DecodeOptions()) -> ImageError:
     with pytest.raises(ImageError) as caught:
         decode_image(data, options)
     assert caught.value.error_type in IMAGE_ERROR_TYPES
