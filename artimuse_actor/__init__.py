@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse
     from artimuse_actor.describe import ImageDescription
     from artimuse_actor.errors import ArtiMuseError, ImageError
-    from artimuse_actor.images import DecodeOptions
+    from artimuse_actor.images.options import DecodeOptions
     from artimuse_actor.scoring import ImageScore
 
 __all__ = ["ArtiMuse", "ArtiMuseError", "DecodeOptions", "ImageDescription", "ImageError", "ImageScore"]
@@ -19,7 +19,7 @@ _MODULES = {
     "ImageScore": "scoring",
     "ArtiMuseError": "errors",
     "ImageError": "errors",
-    "DecodeOptions": "images",
+    "DecodeOptions": "images.options",
 }
 
 

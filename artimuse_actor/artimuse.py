@@ -26,7 +26,8 @@ from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch import fetch
 from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.hub import open_checkpoint
-from artimuse_actor.images import IMAGE_SIZE, DecodeOptions, Pixels, decode_image, opened_to_pixels, to_pixels
+from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixels
+from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers
 from artimuse_actor.prompts import (
     check_vocabulary,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from artimuse_actor.images import file_too_large
+from artimuse_actor.errors import file_too_large
 
 CHUNK_BYTES: Final = 1 << 20
 

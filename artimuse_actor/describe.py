@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import Qwen2Tokenizer
 
-from artimuse_actor.images import Pixels
+from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocols import TURN_END
 from artimuse_actor.scoring import ImageScore, image_scores, scores_of
 from artimuse_actor.texts import AnsweredImage, FinishReason, TextEngine

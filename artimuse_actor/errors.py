@@ -118,3 +118,10 @@ class ImageError(ArtiMuseError):
 
 def _rebuild_image_error(error_type: ImageErrorType, message: str, retryable: bool) -> ImageError:
     return ImageError(error_type, message, retryable=retryable)
+
+
+def file_too_large(size_bytes: int, max_bytes: int) -> ImageError:
+    """The error of a file above the limit, for all who read one."""
+    return ImageError(
+        "too_large", f"The file has {size_bytes:,} bytes, the limit is {max_bytes:,}. Raise it with --max-bytes."
+    )

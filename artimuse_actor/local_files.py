@@ -8,9 +8,8 @@ import stat
 from typing import Final
 
 from artimuse_actor.byte_budget import Reserve
-from artimuse_actor.errors import ImageError, reason_of
+from artimuse_actor.errors import ImageError, file_too_large, reason_of
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.images import file_too_large
 from artimuse_actor.retry import TryAgain
 from artimuse_actor.roots import check_open_file_inside, check_path_inside
 from artimuse_actor.uris import local_path

@@ -19,7 +19,7 @@ import torch
 
 from artimuse_actor.decode_steps import DecodeSteps
 from artimuse_actor.errors import RunError
-from artimuse_actor.images import Pixels
+from artimuse_actor.images.options import Pixels
 from artimuse_actor.kv_cache import KVCache
 from artimuse_actor.model import VisionLanguageModel
 from artimuse_actor.network_config import NetworkConfig

@@ -16,7 +16,7 @@ from artimuse_actor.texts import AnsweredImage, TextEngine
 from bench.random_network import RandomModel
 
 if TYPE_CHECKING:  # a bare GPU machine reads no files
-    from artimuse_actor.images import Pixels
+    from artimuse_actor.images.options import Pixels
 
 
 class Engine:

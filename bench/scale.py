@@ -31,7 +31,8 @@ import numpy as np
 import pyarrow as pa
 
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.images import PIXEL_BYTES, DecodeOptions, decode_image
+from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.protocols import ARTIMUSE
 from bench.machine import machine_line
 from bench.photos import QUALITY, make_photos, picture

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from artimuse_actor.errors import GroundTruthError, UsageError
-from artimuse_actor.images import DecodeOptions
+from artimuse_actor.images.options import DecodeOptions
 from jobs.actor_pool import ActorPool
 from jobs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from jobs.evaluate import EvaluateOptions, evaluate_store, write_metrics

@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.child_decoder import ChildDecoder
-from artimuse_actor.decoder_limits import can_limit_this_process, decode_within_limits
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch import fetch_many
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.images import IMAGE_SIZE, DecodedImage, DecodeOptions, Pixels
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.decode import DecodedImage
+from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_within_limits
+from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
 from jobs.copies import KnownRows

@@ -103,7 +103,7 @@ def plan(
     With --texts it is worked out for scores only and with texts.
     """
     from artimuse_actor.fetch_options import FetchOptions
-    from artimuse_actor.images import DecodeOptions
+    from artimuse_actor.images.options import DecodeOptions
     from jobs.manifest_batch import ManifestOptions
     from jobs.outlook import OutlookSettings, look_ahead
     from jobs.outlook_text import outlook_json, show_outlook

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from artimuse_actor.child_decoder import ChildDecoder
 from artimuse_actor.errors import ImageError, ManifestError
 from artimuse_actor.fetch import fetch_many
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.images import DecodeOptions, Pixels
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme
 from jobs.held import HeldRows, RetryErrors
 from jobs.ids import hash_strings

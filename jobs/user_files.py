@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, one_line
-from artimuse_actor.memory_limit import memory_limit
+from artimuse_actor.images.memory_limit import memory_limit
 from jobs.storage import s3_filesystem
 
 BATCH_ROWS: Final = 65_536

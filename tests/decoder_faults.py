@@ -34,7 +34,7 @@ HERE = os.path.dirname(__file__)
 
 
 def stumble(word):
-    where = "child" if "artimuse_actor.child_decoder" in sys.orig_argv else "task"
+    where = "child" if "artimuse_actor.images.child_decoder" in sys.orig_argv else "task"
     with open(os.path.join(HERE, "stumbles"), "a") as file:
         file.write(f"{word.decode()} in {where}\\n")
     if word.endswith(b" ONCE"):

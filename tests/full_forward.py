@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.images import Pixels, decode_image
+from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.options import Pixels
 from artimuse_actor.prompts import image_token_id, load_tokenizer, prompt_ids
 from artimuse_actor.texts import GeneratedText
 

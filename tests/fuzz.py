@@ -31,9 +31,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from artimuse_actor.checkpoint import Checkpoint
-from artimuse_actor.child_decoder import ChildDecoder
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, ImageError, ManifestError
-from artimuse_actor.images import DecodeOptions
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.prompts import load_tokenizer
 from jobs.manifest import open_manifest
 

@@ -19,7 +19,8 @@ from artimuse_actor import ArtiMuse, DecodeOptions, ImageError, ImageScore
 from artimuse_actor.checkpoint import SINGLE_FILE, Checkpoint
 from artimuse_actor.device import resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import CheckpointError, RunError, UsageError
-from artimuse_actor.images import Pixels, decode_image
+from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.options import Pixels
 
 TOLERANCE_POINTS = 1e-3
 

@@ -12,10 +12,11 @@ import pytest
 from conftest import golden_images
 from decoder_faults import faulty, make_fault_folder
 
-from artimuse_actor import child_decoder
-from artimuse_actor.child_decoder import ChildDecoder
 from artimuse_actor.errors import ImageError, RunError
-from artimuse_actor.images import DecodedImage, DecodeOptions, decode_image
+from artimuse_actor.images import child_decoder
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.decode import DecodedImage, decode_image
+from artimuse_actor.images.options import DecodeOptions
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -114,7 +115,7 @@ def test_a_child_that_is_stopped_is_killed(faults: Path, monkeypatch: pytest.Mon
 def test_a_child_whose_parent_was_killed_ends_by_itself(faults: Path) -> None:
     parent = (
         "import sys\n"
-        "from artimuse_actor.child_decoder import ChildDecoder, DecodeOptions\n"
+        "from artimuse_actor.images.child_decoder import ChildDecoder, DecodeOptions\n"
         "child = ChildDecoder(DecodeOptions(decoder_timeout_s=2))\n"
         "child.decode(open(sys.argv[1], 'rb').read())\n"
         "print(child._child.pid, flush=True)\n"

@@ -13,10 +13,11 @@ import pytest
 from conftest import golden_images
 from PIL import Image
 
-from artimuse_actor.child_decoder import ChildDecoder
-from artimuse_actor.decoder_limits import can_limit_this_process
 from artimuse_actor.errors import ImageError
-from artimuse_actor.images import DecodeOptions, decode_image
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.decoder_limits import can_limit_this_process
+from artimuse_actor.images.options import DecodeOptions
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -64,7 +65,7 @@ def test_what_does_not_fit_into_the_memory_limit_is_called_so_whatever_the_libra
 
 def in_a_process_of_its_own(program: str, *arguments: Any) -> Any:
     """What a program prints, from JSON; here the alarm is in use already, for the time limit of the test."""
-    start = "import json, resource, signal, sys, threading\nfrom artimuse_actor.decoder_limits import *\n"
+    start = "import json, resource, signal, sys, threading\nfrom artimuse_actor.images.decoder_limits import *\n"
     command = [sys.executable, "-c", start + program, *map(str, arguments)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
@@ -87,7 +88,7 @@ def test_limits_are_gone_when_a_picture_is_decoded_or_refused() -> None:
 
 def test_a_limit_of_the_process_itself_is_kept() -> None:
     error_type, limit = in_a_process_of_its_own(
-        "from artimuse_actor.memory_limit import _private_bytes\n"
+        "from artimuse_actor.images.memory_limit import _private_bytes\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (_private_bytes() + (30 << 20), resource.RLIM_INFINITY))\n"
         "data = b'P6 5000 5000 255\\n' + bytes(10_000_000)\n"
         "try: decode_within_limits(data, DecodeOptions(allow_truncated=True))\n"

@@ -15,9 +15,9 @@ from hostile_pictures import HOSTILE
 from photo_library import make_photos
 from score_job import table_rows
 
-from artimuse_actor.child_decoder import ChildDecoder
 from artimuse_actor.errors import ImageError
-from artimuse_actor.images import DecodeOptions
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.options import DecodeOptions
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from artimuse_actor.errors import IMAGE_ERROR_TYPES, ImageError, UsageError
-from artimuse_actor.images import (
-    FORMATS,
-    DecodeOptions,
-    Pixels,
-    decode_image,
-    opened_to_pixels,
-    perceptual_hash,
-    to_pixels,
-)
+from artimuse_actor.images.decode import decode_image, opened_to_pixels, perceptual_hash, to_pixels
+from artimuse_actor.images.options import FORMATS, DecodeOptions, Pixels
 
 
 def photo(width: int = 320, height: int = 240) -> Image.Image:
@@ -285,13 +278,17 @@ def test_a_machine_without_memory_is_not_called_a_broken_picture(monkeypatch: py
     def exhausted(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
-    for place in ("PIL.Image.open", "artimuse_actor.images.to_pixels", "artimuse_actor.images.perceptual_hash"):
+    for place in (
+        "PIL.Image.open",
+        "artimuse_actor.images.decode.to_pixels",
+        "artimuse_actor.images.decode.perceptual_hash",
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(place, exhausted)
             with pytest.raises(ImageError) as caught:
                 decode_image(golden_images()[0].read_bytes())
         assert (caught.value.error_type, caught.value.retryable) == ("decoder_memory", True)
-    monkeypatch.setattr("artimuse_actor.images.to_pixels", exhausted)
+    monkeypatch.setattr("artimuse_actor.images.decode.to_pixels", exhausted)
     with pytest.raises(ImageError) as caught:
         opened_to_pixels(photo(), DecodeOptions())
     assert caught.value.error_type == "decoder_memory"

@@ -14,7 +14,8 @@ from tiny_checkpoints import change_config, change_tensors, copy_checkpoint, wri
 
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint import SINGLE_FILE
-from artimuse_actor.images import Pixels, decode_image
+from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.options import Pixels
 from artimuse_actor.kv_cache import EMPTY_CACHE
 from artimuse_actor.model import VisionLanguageModel, pixel_shuffle
 from artimuse_actor.prompts import level_ids, load_tokenizer, prompt_ids

@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from scipy import stats
 from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
 
-from artimuse_actor.images import IMAGE_SIZE, Pixels, to_pixels
+from artimuse_actor.images.decode import to_pixels
+from artimuse_actor.images.options import IMAGE_SIZE, Pixels
 from artimuse_actor.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel, read_answers
 from artimuse_actor.prompts import SplitPrompts, image_token_id
 from artimuse_actor.protocols import (

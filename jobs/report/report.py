@@ -16,7 +16,7 @@ import numpy as np
 
 from artimuse_actor.errors import ImageError, StoreError, UsageError
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.images import DecodeOptions
+from artimuse_actor.images.options import DecodeOptions
 from jobs.counts import Counts, count_rows
 from jobs.evaluate import EvaluateOptions
 from jobs.report import page

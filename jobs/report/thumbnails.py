@@ -19,11 +19,12 @@ from typing import Final
 
 from PIL import Image
 
-from artimuse_actor.child_decoder import ChildDecoder
 from artimuse_actor.errors import ImageError, RunError
 from artimuse_actor.fetch import fetch_many
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.images import DecodedImage, DecodeOptions
+from artimuse_actor.images.child_decoder import ChildDecoder
+from artimuse_actor.images.decode import DecodedImage
+from artimuse_actor.images.options import DecodeOptions
 
 # Longest side in pixels, and quality.
 SIZES: Final = (

@@ -25,9 +25,10 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from artimuse_actor.decoder_limits import decode_within_limits
 from artimuse_actor.errors import ImageError, RunError
-from artimuse_actor.images import IMAGE_SIZE, PIXEL_BYTES, DecodedImage, DecodeOptions
+from artimuse_actor.images.decode import DecodedImage
+from artimuse_actor.images.decoder_limits import decode_within_limits
+from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, DecodeOptions
 
 TRIES: Final = 2
 
@@ -98,7 +99,7 @@ class ChildDecoder:
             RunError: it ended before.
         """
         # Found where this process found it, and never in the folder that it happens to work in (-P).
-        folders = [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[1])]
+        folders = [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])]
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, json.dumps(asdict(self.options))],
             stdin=subprocess.PIPE,

@@ -12,8 +12,9 @@ import signal
 import threading
 
 from artimuse_actor.errors import ImageError
-from artimuse_actor.images import DecodedImage, DecodeOptions, decode_image
-from artimuse_actor.memory_limit import memory_limit
+from artimuse_actor.images.decode import DecodedImage, decode_image
+from artimuse_actor.images.memory_limit import memory_limit
+from artimuse_actor.images.options import DecodeOptions
 
 
 def can_limit_this_process() -> bool:

@@ -1,0 +1,197 @@
+"""Bytes → the pixels the model sees, or a reason why not.
+
+The default is exactly the published preprocessing: Pillow's RGB conversion, then a bicubic resize to 448×448 that does
+not keep the aspect ratio and does not turn the picture by its EXIF tag. Whatever changes a pixel is an option that
+goes into the fingerprint; limits are checked on the header, before anything is decoded. Only the first frame is ever
+looked at. How long a decoder may take, and how much memory, is for `decoder_limits` and `child_decoder`.
+
+Source: ArtiMuse, `load_image` at 750d980.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+from scipy import fft
+
+from artimuse_actor.errors import ImageError, file_too_large
+from artimuse_actor.images.diagnosis import decoding_failed, opening_failed
+from artimuse_actor.images.options import FORMATS, IMAGE_SIZE, DecodeOptions, Pixels
+
+Image.init()  # `Image.open` looks formats up among the plugins loaded so far, and `init` loads them all
+
+
+# Of what stands before the pixels. Pillow walks through it in Python, about a microsecond a piece, and keeps it: a file
+# of nothing but empty chunks, segments, blocks or fill bytes would take minutes. Photos have tens of pieces; the
+# largest profiles, XMP packets and depth maps take thousands, and some tens of megabytes.
+_MAX_HEADER_READS: Final = 100_000
+_MAX_HEADER_BYTES: Final = 64 * 1024 * 1024
+_EXIF_WEIGHT: Final = 16  # its segments are joined one by one, in quadratic time; cameras write one, of 64 kB at most
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One picture, ready for the model.
+
+    Attributes:
+        pixels: (448, 448, 3) uint8, RGB.
+        width: of the file, in pixels, before any rotation.
+        height: likewise.
+        format: Pillow's name of the file format.
+        phash: 64-bit perceptual hash as 16 hexadecimal digits.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    format: str
+    phash: str
+
+
+def decode_image(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImage:
+    """Decode the first frame of an image file.
+
+    Args:
+        data: the whole file.
+        options: see `DecodeOptions`.
+
+    Raises:
+        ImageError: there is no picture to be had from these bytes.
+    """
+    if not data:
+        raise ImageError("empty", "The file has no bytes.")
+    if len(data) > options.max_bytes:
+        raise file_too_large(len(data), options.max_bytes)
+    # Pillow refuses pictures above twice this number by itself, which a larger --max-pixels must be able to lift.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, -(-options.max_pixels // 2))
+    # Read by Pillow at every load and a setting of the whole process; one process reads with one set of options.
+    ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; a picture either decodes or does not
+        try:
+            return _decode(data, options)
+        except MemoryError:
+            raise _out_of_memory() from None
+
+
+def _decode(data: bytes, options: DecodeOptions) -> DecodedImage:
+    image = _open(data, options)
+    try:
+        width, height, file_format = image.width, image.height, image.format or "unknown"
+        if options.decode == "fast" and file_format in ("JPEG", "MPO"):
+            image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
+        pixels = to_pixels(image, options)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, …
+        raise decoding_failed(data, image.format, error, options) from error
+    finally:
+        image.close()
+    return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels))
+
+
+def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:
+    """A picture that somebody else opened, perhaps without having read it, as (448, 448, 3) uint8, RGB.
+
+    Raises:
+        ImageError: its file turns out to be truncated or corrupt, or does not fit into memory.
+    """
+    try:
+        return to_pixels(image, options)
+    except MemoryError:
+        raise _out_of_memory() from None
+    except Exception as error:  # as in `decode_image`
+        raise decoding_failed(None, image.format, error, options) from error
+
+
+def to_pixels(image: Image.Image, options: DecodeOptions = DecodeOptions()) -> Pixels:
+    """An opened picture as (448, 448, 3) uint8, RGB: the published preprocessing."""
+    if options.exif_rotate:
+        image = ImageOps.exif_transpose(image)
+    resized = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def perceptual_hash(pixels: Pixels) -> str:
+    """The 64-bit DCT hash ("pHash") of a picture; near-duplicates differ in few bits.
+
+    Args:
+        pixels: (448, 448, 3) uint8.
+
+    Returns:
+        16 hexadecimal digits: of the 8×8 lowest frequencies of the grey picture of 32×32 means, row by row, whether
+        each is above their median.
+    """
+    # Means of 14×14 pixels: ten times quicker than a Lanczos resize, and the low frequencies are the same.
+    grey = Image.fromarray(pixels).convert("L").reduce(IMAGE_SIZE // 32)
+    low = cast("NDArray[np.float64]", fft.dctn(np.asarray(grey, dtype=np.float64)))[:8, :8]
+    bits: NDArray[np.bool_] = low > np.median(low)
+    return np.packbits(bits).tobytes().hex()
+
+
+def _out_of_memory() -> ImageError:
+    return ImageError("decoder_memory", "Decoding it takes more memory than there is.", retryable=True)
+
+
+class _EndlessHeaderError(Exception):
+    pass
+
+
+class _HeaderReader(io.BytesIO):
+    """A file of which only so much may be read, in so many pieces, before its header is done."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads_left: float = _MAX_HEADER_READS
+        # Photoshop keeps its layers among the tags of a TIFF file, hundreds of megabytes of them.
+        self.bytes_left: float = math.inf if data[:2] in (b"II", b"MM") else _MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.reads_left -= 1
+        if size is not None and size >= 0:  # otherwise the whole file, for a library that parses it
+            self.bytes_left -= len(data) * (_EXIF_WEIGHT if data[:6] == b"Exif\0\0" else 1)
+        if self.reads_left < 0 or self.bytes_left < 0:
+            raise _EndlessHeaderError
+        return data
+
+    def header_done(self) -> None:
+        self.reads_left = self.bytes_left = math.inf
+
+
+def _open(data: bytes, options: DecodeOptions) -> Image.Image:
+    file = _HeaderReader(data)
+    try:
+        image = Image.open(file, formats=FORMATS)
+        file.header_done()
+    except MemoryError:
+        raise
+    except _EndlessHeaderError:
+        raise ImageError(
+            "too_large",
+            f"What stands before its pixels has more than {_MAX_HEADER_READS:,} pieces, {_MAX_HEADER_BYTES:,} bytes or "
+            f"{_MAX_HEADER_BYTES // _EXIF_WEIGHT:,} bytes of EXIF. Save it anew without metadata.",
+        ) from None
+    except Image.DecompressionBombError as error:
+        pixels = next(iter(re.findall(r"\d{4,}", str(error))), "Too many")
+        raise _too_many_pixels(pixels, options) from error
+    except Exception as error:
+        raise opening_failed(data, error, options) from error
+    if image.width * image.height > options.max_pixels:
+        image.close()
+        raise _too_many_pixels(f"{image.width} × {image.height}", options)
+    return image
+
+
+def _too_many_pixels(pixels: str, options: DecodeOptions) -> ImageError:
+    return ImageError(
+        "too_large", f"{pixels} pixels are above the limit of {options.max_pixels:,}. Raise it with --max-pixels."
+    )

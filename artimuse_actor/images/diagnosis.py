@@ -1,0 +1,131 @@
+"""Why Pillow could not decode a file: the type and the sentence of its error row."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from artimuse_actor.errors import ImageError
+from artimuse_actor.images.options import FORMATS, DecodeOptions
+
+# Of formats that Pillow does not know; (offset, magic, name).
+_FOREIGN_MAGIC: Final = (
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG or other XML"),
+)
+_MAX_BOXES: Final = 1_000  # a file of nothing but empty boxes would be walked through for seconds
+
+
+def opening_failed(data: bytes, error: Exception, options: DecodeOptions) -> ImageError:
+    """The error of a file that Pillow does not open."""
+    name = _format_by_magic(data)
+    if name in FORMATS:
+        return decoding_failed(data, name, error, options)
+    if name:
+        return ImageError(
+            "unsupported_format", f"The file is {name}, which is not read here. Convert it to JPEG or PNG."
+        )
+    return ImageError("not_an_image", f"The file starts with {data[:16]!r}, which no image format does.")
+
+
+def decoding_failed(
+    data: bytes | None, file_format: str | None, error: Exception, options: DecodeOptions
+) -> ImageError:
+    """The error of a file whose pixels cannot be decoded."""
+    if "MAX_TEXT" in str(error):  # 1 MiB for a text or a profile, 64 MiB for all texts
+        return ImageError("too_large", "Its texts or its colour profile unpack to too much. Save it anew without them.")
+    if "truncated" not in str(error).lower() and (data is None or not _ends_early(data, file_format)):
+        return ImageError("corrupt", f"The {file_format} file cannot be decoded: {_one_line(error)}.")
+    size = "" if data is None else f" ({len(data):,} bytes)"
+    if options.allow_truncated or file_format in ("WEBP", "AVIF"):
+        help_ = "Too little of it is there to be decoded."
+    else:
+        help_ = "--allow-truncated scores what is there, grey below the cut."
+    return ImageError("truncated", f"The {file_format} file ends too early{size}. {help_}")
+
+
+def _ends_early(data: bytes, file_format: str | None) -> bool:
+    """Whether the end that the format promises is not there."""
+    if file_format in ("JPEG", "MPO"):
+        return b"\xff\xd9" not in data[-1024:]
+    if file_format == "PNG":
+        return b"IEND" not in data[-64:]
+    if file_format == "WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if file_format == "BMP":
+        return len(data) < int.from_bytes(data[2:6], "little")
+    if file_format == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    if file_format == "JPEG2000":
+        return b"\xff\xd9" not in data[-64:]
+    if file_format == "TIFF":
+        return _directory_ends_early(data)
+    if file_format == "AVIF":
+        return _boxes_end_early(data)
+    return False
+
+
+def _directory_ends_early(data: bytes) -> bool:
+    """Whether the first directory of a TIFF file, which often is the last thing in it, lies beyond its end."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    if 43 in data[2:4]:  # BigTIFF
+        return len(data) < int.from_bytes(data[8:16], order) + 8
+    start = int.from_bytes(data[4:8], order)
+    entries = int.from_bytes(data[start : start + 2], order)
+    return len(data) < start + 2 + 12 * entries + 4
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """Whether the last box of an ISO media file says that it is longer than the file."""
+    offset = 0
+    for _ in range(_MAX_BOXES):
+        size = int.from_bytes(data[offset : offset + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[offset + 8 : offset + 16], "big")
+        if size < 8 or offset + size == len(data):  # 0: up to the end of the file
+            return False
+        offset += size
+        if offset > len(data):
+            return True
+    return False
+
+
+def _format_by_magic(data: bytes) -> str | None:
+    head = data[:64]
+    for offset, magic, name in _FOREIGN_MAGIC:
+        if (
+            head[offset:].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic)
+            if magic[:1] == b"<"
+            else head[offset:].startswith(magic)
+        ):
+            return name
+    for name, accept in _pillow_accepts().items():
+        try:
+            accepted = accept(head[:16])
+        except Exception:  # an accept function that needs more bytes than there are
+            continue
+        if accepted and not isinstance(accepted, str):
+            return name
+    return None
+
+
+@lru_cache(maxsize=1)
+def _pillow_accepts() -> dict[str, Any]:
+    Image.init()
+    accepts = {name: accept for name, (_, accept) in Image.OPEN.items() if accept is not None}
+    return {name: accepts[name] for name in (*FORMATS, *accepts) if name in accepts}
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # Pillow names the object it read from, address and all
+        return "its header makes no sense, or is of a kind that Pillow does not read"
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -1,0 +1,69 @@
+"""Options of image decoding, and the shape of its result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artimuse_actor.errors import UsageError
+
+IMAGE_SIZE: Final = 448
+PIXEL_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""What Pillow decodes in its own code or well-kept libraries; never a format that starts another program.
+
+MPO, the many pictures in one file of some cameras and phones, is opened by the JPEG reader.
+"""
+DecodeMode = Literal["exact", "fast"]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How images are read.
+
+    Attributes:
+        decode: `exact` is the published preprocessing; `fast` lets the JPEG decoder shrink while it reads, to no less
+            than twice the target size: 2.5 times quicker at 12 megapixels, pixels move by 0.23 of 255 on average.
+        allow_truncated: read files that end too early, grey below the cut, as the published data set evaluation does.
+        exif_rotate: turn the picture as its EXIF tag says; the published code does not.
+        max_bytes: size of the largest file that is read.
+        max_pixels: width × height of the largest picture that is decoded; the default is where Pillow, and so the
+            published code, refuses.
+        decoder_timeout_s: how long a job lets one picture be decoded; a lossless JPEG 2000 of the default `max_pixels`
+            takes half of the default.
+        decoder_memory_bytes: how much memory a job lets the decoder of one picture take; the default is enough for the
+            default `max_pixels` in JPEG 2000, which takes most: 20 bytes a pixel.
+    """
+
+    decode: DecodeMode = "exact"
+    allow_truncated: bool = False
+    exif_rotate: bool = False
+    max_bytes: int = 512 * 1024 * 1024
+    max_pixels: int = 178_956_970
+    decoder_timeout_s: float = 60.0
+    decoder_memory_bytes: int = 4 * 1024**3
+
+    def __post_init__(self) -> None:
+        if self.decode not in get_args(DecodeMode):
+            raise UsageError(f"--decode takes {' or '.join(get_args(DecodeMode))}, not {self.decode!r}.")
+        if self.max_bytes < 1 or self.max_pixels < 1:
+            raise UsageError("--max-bytes and --max-pixels take whole numbers from 1.")
+        if not 0 < self.decoder_timeout_s < math.inf:
+            raise UsageError(f"--decoder-timeout takes a number of seconds above 0, not {self.decoder_timeout_s}.")
+        if self.decoder_memory_bytes < 1:
+            raise UsageError("--decoder-memory takes a whole number of bytes from 1.")
+
+    @property
+    def version(self) -> str:
+        """The preprocessing as the fingerprint shows it: all that changes a pixel, and no limit."""
+        extras = [
+            "fast-decode" if self.decode == "fast" else "",
+            "allow-truncated" if self.allow_truncated else "",
+            "exif-rotate" if self.exif_rotate else "",
+        ]
+        return "+".join(["rgb-bicubic-448/1", *filter(None, extras)])
