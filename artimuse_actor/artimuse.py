@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from artimuse_actor.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.describe import Describer, ImageDescription
 from artimuse_actor.device import check_memory, probe_batch_size, resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch import fetch
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.hub import open_checkpoint
 from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.model import VisionLanguageModel, read_answers

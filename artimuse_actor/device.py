@@ -9,9 +9,9 @@ from typing import Final
 
 import torch
 
-from artimuse_actor.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, NetworkConfig
 from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.network_config import AUTO_DTYPES, NetworkConfig
 
 CPU_BATCH_SIZE: Final = 2  # one image's 470 tokens fill a CPU's matrix products; larger activations leave its caches
 MAX_AUTO_BATCH_SIZE: Final = 64  # 30,000 tokens in a pass; larger matrices are no faster

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, Qwen2Config
 
-from artimuse_actor.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.network_config import NetworkConfig
 from artimuse_actor.protocols import IMAGE_TOKENS
 
 _VISION = "model.vision_tower"

@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout, wherever this is started
 
-from artimuse_actor.network_config import NetworkConfig  # noqa: E402
+from artimuse_actor.checkpoint.network_config import NetworkConfig  # noqa: E402
 from bench.engine import Engine  # noqa: E402
 from bench.gpu_texts import FULL_TEXTS, SMALL_TEXTS, run_texts  # noqa: E402
 from bench.machine import commit  # noqa: E402

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from artimuse_actor.network_config import LanguageConfig, NetworkConfig, VisionConfig
+from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.prompts import SplitPrompts, split_tails
 from artimuse_actor.protocols import IMAGE_TOKENS
 from artimuse_actor.scoring import LEVEL_COUNT

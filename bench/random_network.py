@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
-from artimuse_actor.network_config import LanguageConfig, NetworkConfig, VisionConfig
+from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.prompts import SplitPrompts
 from artimuse_actor.scoring import LEVEL_COUNT
 from artimuse_actor.weights import build_network

@@ -111,7 +111,7 @@ def command(*arguments: str) -> list[str]:
 
 def fill_store(out: Path, manifest: Path) -> None:
     """Commit made-up scores for every row of a manifest, through the store's own plan and commit."""
-    from artimuse_actor.hub import open_checkpoint
+    from artimuse_actor.checkpoint.names import open_checkpoint
 
     checkpoint = open_checkpoint(str(CHECKPOINT))
     fingerprint = Fingerprint(

@@ -193,7 +193,7 @@ def _open_store(settings: OutlookSettings) -> Store | None:
         return None
     if settings.checkpoint is None:
         return Store.open(settings.out)
-    from artimuse_actor.hub import open_checkpoint
+    from artimuse_actor.checkpoint.names import open_checkpoint
     from artimuse_actor.protocol_file import open_protocol
     from artimuse_actor.protocols import guess_protocol
 

@@ -62,7 +62,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """An empty hub on loopback that `artimuse_actor.hub` asks, with a download cache of its own."""
+    """An empty hub on loopback that `artimuse_actor.checkpoint.names` asks, with a download cache of its own."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))

@@ -30,7 +30,7 @@ from hostile_pictures import HOSTILE
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from artimuse_actor.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, ImageError, ManifestError
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions

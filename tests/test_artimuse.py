@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_checkpoints import change_config, change_tensors, copy_checkpoint
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageError, ImageScore
-from artimuse_actor.checkpoint import SINGLE_FILE, Checkpoint
+from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
 from artimuse_actor.device import resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import CheckpointError, RunError, UsageError
 from artimuse_actor.images.decode import decode_image

@@ -16,8 +16,15 @@ from conftest import golden_checkpoint, golden_images
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import change_config, change_tensors, copy_checkpoint, split_into_shards, write_index
 
-from artimuse_actor import ArtiMuse, file_digest
-from artimuse_actor.checkpoint import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, Checkpoint, read_safetensors_header
+from artimuse_actor import ArtiMuse
+from artimuse_actor.checkpoint import digest as file_digest
+from artimuse_actor.checkpoint.checkpoint import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    Checkpoint,
+    read_safetensors_header,
+)
 from artimuse_actor.errors import CheckpointError
 
 
@@ -457,7 +464,7 @@ def test_a_checkpoint_is_checked_without_torch() -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from artimuse_actor.checkpoint import Checkpoint; "
+        "import sys; from pathlib import Path; from artimuse_actor.checkpoint.checkpoint import Checkpoint; "
         f"Checkpoint(Path({str(golden_checkpoint('artimuse'))!r})).digest; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

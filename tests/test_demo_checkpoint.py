@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.prompts import image_token_id, level_ids, load_tokenizer
 from artimuse_actor.protocols import ARTIMUSE, LEVELS
 from artimuse_actor.weights import load_network

@@ -12,9 +12,9 @@ from loopback_hub import LoopbackHub
 from tiny_checkpoints import copy_checkpoint, split_into_shards
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.checkpoint import SINGLE_FILE, Checkpoint
+from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
+from artimuse_actor.checkpoint.names import OWNER, PUBLISHED_NAMES, download, open_checkpoint
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.hub import OWNER, PUBLISHED_NAMES, download, open_checkpoint
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -279,7 +279,7 @@ def test_hf_endpoint_hf_home_and_hf_hub_offline_mean_what_they_mean_everywhere(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
     hub.add(f"{OWNER}/ArtiMuse_PARA", artimuse_files())
-    code = "from artimuse_actor.hub import open_checkpoint; print(open_checkpoint('ArtiMuse_PARA').digest)"
+    code = "from artimuse_actor.checkpoint.names import open_checkpoint; print(open_checkpoint('ArtiMuse_PARA').digest)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
 
     def digest(home: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -305,7 +305,9 @@ def test_hf_endpoint_hf_home_and_hf_hub_offline_mean_what_they_mean_everywhere(
 def test_processes_of_a_node_that_start_together_fetch_once(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.add("somebody/model", artimuse_files())
     hub.latency_s = 0.5
-    code = "from artimuse_actor.hub import open_checkpoint; print(open_checkpoint('somebody/model').digest)"
+    code = (
+        "from artimuse_actor.checkpoint.names import open_checkpoint; print(open_checkpoint('somebody/model').digest)"
+    )
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
     processes = [
         subprocess.Popen(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_checkpoints import change_config, change_tensors, copy_checkpoint, write_random_checkpoint
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.checkpoint import SINGLE_FILE
+from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.kv_cache import EMPTY_CACHE

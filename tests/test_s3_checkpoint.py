@@ -21,11 +21,13 @@ from fault_proxy import Fault, FaultProxy, as_it_is, cut, drop, refuse, reset, r
 from s3_server import running_s3
 from tiny_checkpoints import change_config, copy_checkpoint, split_into_shards
 
-from artimuse_actor import ArtiMuse, file_digest, s3_checkpoint
-from artimuse_actor.checkpoint import SINGLE_FILE, Checkpoint
+from artimuse_actor import ArtiMuse
+from artimuse_actor.checkpoint import digest as file_digest
+from artimuse_actor.checkpoint import s3 as s3_checkpoint
+from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
+from artimuse_actor.checkpoint.names import identify_checkpoint, open_checkpoint
+from artimuse_actor.checkpoint.s3 import S3Checkpoint
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.hub import identify_checkpoint, open_checkpoint
-from artimuse_actor.s3_checkpoint import S3Checkpoint
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -152,7 +154,10 @@ def test_what_is_there_is_not_fetched_again_and_a_changed_folder_is(bucket: Buck
 
 # One for a node
 
-PROGRAM = "import sys; from artimuse_actor.hub import open_checkpoint; print(open_checkpoint(sys.argv[1]).digest)"
+PROGRAM = (
+    "import sys; from artimuse_actor.checkpoint.names import open_checkpoint; "
+    "print(open_checkpoint(sys.argv[1]).digest)"
+)
 
 
 def open_in_processes(name: str, count: int, **environment: str) -> list[str]:

@@ -21,11 +21,11 @@ from test_model import OTHER_NETWORKS
 from tiny_checkpoints import change_tensors, copy_checkpoint, write_random_checkpoint
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.checkpoint import SINGLE_FILE
+from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
+from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.kv_cache import PagedKVCache
-from artimuse_actor.network_config import NetworkConfig
 from artimuse_actor.prompts import load_tokenizer, turn_end_id
 from artimuse_actor.scoring import expected_level
 from artimuse_actor.texts import (

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import InternVLForConditionalGeneration
 
-from artimuse_actor.checkpoint import CONFIG_FILE, SINGLE_FILE
-from artimuse_actor.network_config import NetworkConfig, expected_shapes
+from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, SINGLE_FILE
+from artimuse_actor.checkpoint.network_config import NetworkConfig, expected_shapes
 from artimuse_actor.protocols import TURN_END
 from artimuse_actor.scoring import LEVEL_COUNT
 from artimuse_actor.weights import to_published

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from artimuse_actor.file_lock import file_lock
+from artimuse_actor.checkpoint.file_lock import file_lock
 
 # Smaller files are cheaper to hash than to remember.
 _REMEMBER_FROM_BYTES: Final = 64 * 1024 * 1024

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from artimuse_actor.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
+from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
 from artimuse_actor.errors import CheckpointError
 from artimuse_actor.uris import uri_scheme
 
 if TYPE_CHECKING:
-    from artimuse_actor.s3_checkpoint import S3Checkpoint
+    from artimuse_actor.checkpoint.s3 import S3Checkpoint
 
 OWNER: Final = "Thunderbolt215215"
 PUBLISHED_NAMES: Final = (
@@ -89,7 +89,7 @@ def open_checkpoint(name: str) -> Checkpoint:
 
 def _on_s3(uri: str) -> S3Checkpoint:
     # Imported here: botocore takes a third of a second.
-    from artimuse_actor.s3_checkpoint import S3Checkpoint
+    from artimuse_actor.checkpoint.s3 import S3Checkpoint
 
     return S3Checkpoint.find(uri)
 

@@ -21,9 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from artimuse_actor.checkpoint.digest import file_digest
+from artimuse_actor.checkpoint.network_config import NetworkConfig, Shape, expected_shapes, read_json
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.file_digest import file_digest
-from artimuse_actor.network_config import NetworkConfig, Shape, expected_shapes, read_json
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"

@@ -31,11 +31,11 @@ from typing import Any, Final, TypeVar
 
 import fsspec.asyn
 
-from artimuse_actor.checkpoint import CONFIG_FILE, DATA_FILES, MAX_HEADER_BYTES, Checkpoint
+from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, MAX_HEADER_BYTES, Checkpoint
+from artimuse_actor.checkpoint.digest import cache_folder, remember_digests, remember_file_digest, remembered_digest
+from artimuse_actor.checkpoint.file_lock import file_lock
 from artimuse_actor.errors import CheckpointError, ImageError, RunError
 from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.file_digest import cache_folder, remember_digests, remember_file_digest, remembered_digest
-from artimuse_actor.file_lock import file_lock
 from artimuse_actor.retry import gate_of, retrying
 from artimuse_actor.s3_objects import S3Object, list_s3, read_s3
 

@@ -1,0 +1,1 @@
+"""Checkpoints: published names and hubs, folders and buckets, configuration, digests."""
