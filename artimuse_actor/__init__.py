@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse
-    from artimuse_actor.describe import ImageDescription
+    from artimuse_actor.engine.describe import ImageDescription
+    from artimuse_actor.engine.scoring import ImageScore
     from artimuse_actor.errors import ArtiMuseError, ImageError
     from artimuse_actor.images.options import DecodeOptions
-    from artimuse_actor.scoring import ImageScore
 
 __all__ = ["ArtiMuse", "ArtiMuseError", "DecodeOptions", "ImageDescription", "ImageError", "ImageScore"]
 
 _MODULES = {
     "ArtiMuse": "artimuse",
-    "ImageDescription": "describe",
-    "ImageScore": "scoring",
+    "ImageDescription": "engine.describe",
+    "ImageScore": "engine.scoring",
     "ArtiMuseError": "errors",
     "ImageError": "errors",
     "DecodeOptions": "images.options",

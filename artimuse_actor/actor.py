@@ -22,7 +22,7 @@ import pyarrow as pa
 from artimuse_actor import protocols
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
-from artimuse_actor.device_clock import DeviceClock
+from artimuse_actor.engine.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, Pixels
 from schemas.text_settings import TextSettings
@@ -30,8 +30,8 @@ from schemas.units import SPENT, answer_fields, scored_unit, spent_column
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse, BatchSize
-    from artimuse_actor.describe import Describer, ImageDescription
-    from artimuse_actor.scoring import ImageScore
+    from artimuse_actor.engine.describe import Describer, ImageDescription
+    from artimuse_actor.engine.scoring import ImageScore
 
 # torch and the model are imported by the actor's own process only: the driver needs this class, but not them.
 
@@ -179,7 +179,7 @@ class ArtiMuseActor:
 
     def _score(self, images: Pixels, readable: list[int]) -> dict[int, dict[str, Any]]:
         """Row → the columns of its scores."""
-        from artimuse_actor.scoring import image_scores
+        from artimuse_actor.engine.scoring import image_scores
 
         with self._lock, self._clock.working(math.ceil(len(readable) / self._model.batch_size)):
             scores = self._model.score_pixels(images[readable] if len(readable) < len(images) else images)

@@ -21,14 +21,30 @@ from PIL import Image
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
-from artimuse_actor.describe import Describer, ImageDescription
-from artimuse_actor.device import check_memory, probe_batch_size, resolve_attention, resolve_device, resolve_dtype
+from artimuse_actor.engine.describe import Describer, ImageDescription
+from artimuse_actor.engine.device import (
+    check_memory,
+    probe_batch_size,
+    resolve_attention,
+    resolve_device,
+    resolve_dtype,
+)
+from artimuse_actor.engine.model import VisionLanguageModel, read_answers
+from artimuse_actor.engine.scoring import (
+    LEVEL_COUNT,
+    ImageScore,
+    Scores,
+    image_scores,
+    level_probabilities,
+    scores_of,
+)
+from artimuse_actor.engine.text_engine import TextEngine, probe_sequences
+from artimuse_actor.engine.weights import load_network
 from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch import fetch
 from artimuse_actor.fetch_options import FetchOptions
 from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
-from artimuse_actor.model import VisionLanguageModel, read_answers
 from artimuse_actor.prompts import (
     check_vocabulary,
     image_token_id,
@@ -45,9 +61,6 @@ from artimuse_actor.protocols import (
     check_max_new_tokens,
     guess_protocol,
 )
-from artimuse_actor.scoring import LEVEL_COUNT, ImageScore, Scores, image_scores, level_probabilities, scores_of
-from artimuse_actor.texts import TextEngine, probe_sequences
-from artimuse_actor.weights import load_network
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path or uri, the bytes of a file, an opened picture, or a (height, width[, 3 or 4]) uint8 array."""

@@ -21,10 +21,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.decode_steps import DecodeSteps
+from artimuse_actor.engine.decode_steps import DecodeSteps
+from artimuse_actor.engine.kv_cache import PagedKVCache, StepRows
+from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import RunError
-from artimuse_actor.kv_cache import PagedKVCache, StepRows
-from artimuse_actor.model import VisionLanguageModel
 from bench.engine import answer_all, text_engine, texts_of
 from bench.operations import (
     PromptLengths,

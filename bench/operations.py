@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
+from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.prompts import SplitPrompts, split_tails
 from artimuse_actor.protocols import IMAGE_TOKENS
-from artimuse_actor.scoring import LEVEL_COUNT
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
-from artimuse_actor.model import IMAGENET_MEAN, IMAGENET_STD
+from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
 from artimuse_actor.prompts import SplitPrompts
 from artimuse_actor.protocols import IMAGE_TOKENS
 

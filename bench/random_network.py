@@ -15,9 +15,9 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
+from artimuse_actor.engine.scoring import LEVEL_COUNT
+from artimuse_actor.engine.weights import build_network
 from artimuse_actor.prompts import SplitPrompts
-from artimuse_actor.scoring import LEVEL_COUNT
-from artimuse_actor.weights import build_network
 
 HEAD_TOKENS: Final = 41  # the system message, the header of the user's turn and `<img>`
 TAIL_TOKENS: Final = 213  # `</img>`, the score question and the assistant's header

@@ -11,8 +11,8 @@ import numpy as np
 
 import artimuse_actor.actor
 from artimuse_actor.actor import ActorConfig, ArtiMuseActor
+from artimuse_actor.engine.scoring import LEVEL_COUNT, Scores
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.scoring import LEVEL_COUNT, Scores
 
 PACE_VARIABLE = "ARTIMUSE_BENCH_SECONDS_PER_IMAGE"
 LOG_VARIABLE = "ARTIMUSE_BENCH_LOG"

@@ -26,10 +26,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
 
 from artimuse_actor import ArtiMuse
+from artimuse_actor.engine.text_engine import AnsweredImage
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocols import ARTIMUSE
-from artimuse_actor.texts import AnsweredImage
 from bench.engine import answer_all, scores_of, text_engine, texts_of
 from bench.machine import ROOT, machine_line
 from bench.operations import PromptLengths, engine_text_operations, published_text_operations

@@ -90,7 +90,7 @@ def count_loads(module):
 class Finder:
     """Runs a function on a module as soon as it is imported."""
 
-    wanted = {"PIL.JpegImagePlugin": break_jpeg, "artimuse_actor.weights": count_loads}
+    wanted = {"PIL.JpegImagePlugin": break_jpeg, "artimuse_actor.engine.weights": count_loads}
 
     def find_spec(self, name, path=None, target=None):
         change = self.wanted.pop(name, None)

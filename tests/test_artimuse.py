@@ -17,7 +17,7 @@ from tiny_checkpoints import change_config, change_tensors, copy_checkpoint
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageError, ImageScore
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
-from artimuse_actor.device import resolve_attention, resolve_device, resolve_dtype
+from artimuse_actor.engine.device import resolve_attention, resolve_device, resolve_dtype
 from artimuse_actor.errors import CheckpointError, RunError, UsageError
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
@@ -298,6 +298,6 @@ def test_everything_but_the_actor_works_without_ray_and_pyarrow() -> None:
 
 
 def test_a_network_that_does_not_fit_into_memory_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("artimuse_actor.device._available_memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("artimuse_actor.engine.device._available_memory_bytes", lambda: 1_000_000)
     with pytest.raises(RunError, match=r"checkpoint takes 0 GB of memory as float32, and 0 GB are free. Use a GPU"):
         ArtiMuse.load(golden_checkpoint("artimuse"))

@@ -16,9 +16,9 @@ from test_model import OTHER_NETWORKS
 from tiny_checkpoints import change_tensors, copy_checkpoint, write_random_checkpoint
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.decode_steps import DecodeSteps, _Graphs, page_groups
-from artimuse_actor.kv_cache import SCRATCH_PAGE, PagedKVCache, StepRows
-from artimuse_actor.model import PAGE_TOKENS
+from artimuse_actor.engine.decode_steps import DecodeSteps, _Graphs, page_groups
+from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache, StepRows
+from artimuse_actor.engine.model import PAGE_TOKENS
 from artimuse_actor.prompts import prompt_ids, split_prompts
 
 TEXT_PREFIXES = {1: 70, PAGE_TOKENS - 1: 5, PAGE_TOKENS: 40, PAGE_TOKENS + 1: 33, 150: 20, 650: 35}

@@ -15,7 +15,7 @@ from transformers import Qwen2Tokenizer
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageDescription, ImageError, ImageScore
 from artimuse_actor.artimuse import ImageInput
-from artimuse_actor.describe import Describer, to_text
+from artimuse_actor.engine.describe import Describer, to_text
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.prompts import load_tokenizer
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from artimuse_actor.device_clock import DeviceClock
+from artimuse_actor.engine.device_clock import DeviceClock
 from jobs import progress
 from jobs.events import Events
 from jobs.heartbeat import Heartbeat, Pulse, Totals, UnitTimes, heartbeat

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artimuse_actor.kv_cache import EMPTY_CACHE, SCRATCH_PAGE, KVCache, PagedKVCache, PageGroup, StepRows
+from artimuse_actor.engine.kv_cache import EMPTY_CACHE, SCRATCH_PAGE, KVCache, PagedKVCache, PageGroup, StepRows
 
 LAYERS, HEADS, FEATURES, PAGE = 3, 2, 4, 8
 

@@ -14,12 +14,12 @@ from tiny_checkpoints import change_config, change_tensors, copy_checkpoint, wri
 
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
+from artimuse_actor.engine.kv_cache import EMPTY_CACHE
+from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle
+from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.kv_cache import EMPTY_CACHE
-from artimuse_actor.model import VisionLanguageModel, pixel_shuffle
 from artimuse_actor.prompts import level_ids, load_tokenizer, prompt_ids
-from artimuse_actor.scoring import expected_level, level_probabilities
 
 OTHER_NETWORKS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "deeper": {"vision": {"num_hidden_layers": 4}, "language": {"num_hidden_layers": 5}},

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from artimuse_actor.engine.scoring import expected_level, level_probabilities, level_spread, scores_of
 from artimuse_actor.errors import RunError
-from artimuse_actor.scoring import expected_level, level_probabilities, level_spread, scores_of
 
 
 def test_equal_logits_score_the_middle_with_the_widest_even_spread() -> None:

@@ -23,12 +23,9 @@ from tiny_checkpoints import change_tensors, copy_checkpoint, write_random_check
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.errors import RunError
-from artimuse_actor.images.options import Pixels
-from artimuse_actor.kv_cache import PagedKVCache
-from artimuse_actor.prompts import load_tokenizer, turn_end_id
-from artimuse_actor.scoring import expected_level
-from artimuse_actor.texts import (
+from artimuse_actor.engine.kv_cache import PagedKVCache
+from artimuse_actor.engine.scoring import expected_level
+from artimuse_actor.engine.text_engine import (
     CPU_SEQUENCES,
     EXPECTED_TEXT_TOKENS,
     MAX_AUTO_SEQUENCES,
@@ -37,6 +34,9 @@ from artimuse_actor.texts import (
     TextEngine,
     probe_sequences,
 )
+from artimuse_actor.errors import RunError
+from artimuse_actor.images.options import Pixels
+from artimuse_actor.prompts import load_tokenizer, turn_end_id
 
 TOLERANCE_POINTS = 1e-3
 GOLDEN_TOKENS = 48
@@ -244,7 +244,7 @@ def test_texts_do_not_depend_on_the_size_of_pages(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, streams: Streams, stop_id: int, page_tokens: int
 ) -> None:
     # The prefix of an image has 311 tokens: a multiple of the page, less than one, or a few beside whole ones.
-    monkeypatch.setattr("artimuse_actor.model.PAGE_TOKENS", page_tokens)
+    monkeypatch.setattr("artimuse_actor.engine.model.PAGE_TOKENS", page_tokens)
     engine = new_engine(models["artimuse"], 7)
     answered = answer(engine, {picture: pictures()[picture] for picture in STREAM_PICTURES})
     assert (engine._cache.page_tokens, engine._prefix) == (page_tokens, 311)
@@ -552,7 +552,7 @@ def test_a_device_with_room_for_few_pages_answers_all(
             run_out_of_memory()
         grow(cache, count)
 
-    monkeypatch.setattr("artimuse_actor.kv_cache._MIN_GROWTH_PAGES", 1)
+    monkeypatch.setattr("artimuse_actor.engine.kv_cache._MIN_GROWTH_PAGES", 1)
     monkeypatch.setattr(PagedKVCache, "grow", limited)
     engine = new_engine(models["artimuse"], 32)
     assert texts_of(answer(engine, pictures(6))) == wanted
@@ -572,7 +572,7 @@ def test_wherever_the_memory_runs_out_no_text_is_lost_or_changed_and_no_page_lea
     seed: int,
 ) -> None:
     model, chance = models["artimuse"].model, random.Random(seed)
-    monkeypatch.setattr("artimuse_actor.kv_cache._MIN_GROWTH_PAGES", 1)
+    monkeypatch.setattr("artimuse_actor.engine.kv_cache._MIN_GROWTH_PAGES", 1)
     monkeypatch.setattr(models["artimuse"], "batch_size", 3)
     engine = new_engine(models["artimuse"], 64)
     failed: list[str] = []

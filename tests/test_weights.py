@@ -11,8 +11,8 @@ from tiny_checkpoints import ANY_TOKEN, change_tensors, copy_checkpoint, write_r
 
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
 from artimuse_actor.checkpoint.network_config import expected_shapes
+from artimuse_actor.engine.weights import build_network, load_network, module_names, to_published
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.weights import build_network, load_network, module_names, to_published
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from artimuse_actor.checkpoint.network_config import NetworkConfig, expected_shapes
-from artimuse_actor.weights import build_network, to_published
+from artimuse_actor.engine.weights import build_network, to_published
 
 ANY_TOKEN = 7
 

@@ -18,9 +18,10 @@ from PIL import Image, ImageOps
 from scipy import stats
 from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
 
+from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel, read_answers
+from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, Pixels
-from artimuse_actor.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel, read_answers
 from artimuse_actor.prompts import SplitPrompts, image_token_id
 from artimuse_actor.protocols import (
     ARTIMUSE,
@@ -33,7 +34,6 @@ from artimuse_actor.protocols import (
     TURN_START,
     UNIPERCEPT,
 )
-from artimuse_actor.scoring import expected_level, level_probabilities
 from jobs.demo.pictures import Picture
 
 Normalise = Callable[[torch.Tensor], torch.Tensor]

@@ -32,13 +32,13 @@ from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle, read_answers
+from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_probabilities
+from artimuse_actor.engine.weights import build_network, load_network
 from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.model import VisionLanguageModel, pixel_shuffle, read_answers
 from artimuse_actor.prompts import SplitPrompts, image_token_id, load_tokenizer
 from artimuse_actor.protocols import LEVELS
-from artimuse_actor.scoring import LEVEL_COUNT, expected_level, level_probabilities
-from artimuse_actor.weights import build_network, load_network
 from jobs.demo.mistakes import (
     ALL_MISTAKES,
     PIXEL_MISTAKES,

@@ -18,13 +18,13 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.decode_steps import DecodeSteps
+from artimuse_actor.engine.decode_steps import DecodeSteps
+from artimuse_actor.engine.kv_cache import KVCache
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.scoring import level_probabilities
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.kv_cache import KVCache
-from artimuse_actor.model import VisionLanguageModel
 from artimuse_actor.prompts import SplitPrompts, split_tails
-from artimuse_actor.scoring import level_probabilities
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 

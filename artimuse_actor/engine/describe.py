@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import Qwen2Tokenizer
 
+from artimuse_actor.engine.scoring import ImageScore, image_scores, scores_of
+from artimuse_actor.engine.text_engine import AnsweredImage, FinishReason, TextEngine
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocols import TURN_END
-from artimuse_actor.scoring import ImageScore, image_scores, scores_of
-from artimuse_actor.texts import AnsweredImage, FinishReason, TextEngine
 
 
 @dataclass(frozen=True)

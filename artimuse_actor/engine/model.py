@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from transformers import InternVLForConditionalGeneration
 
-from artimuse_actor.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache, PageGroup, StepRows
+from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache, PageGroup, StepRows
 from artimuse_actor.prompts import SplitPrompts
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)

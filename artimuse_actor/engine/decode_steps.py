@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import torch
 
-from artimuse_actor.kv_cache import SCRATCH_PAGE, PagedKVCache, StepRows
-from artimuse_actor.model import VisionLanguageModel
+from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache, StepRows
+from artimuse_actor.engine.model import VisionLanguageModel
 
 _GRAPH_ROWS: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _GRAPH_WIDTH_TOKENS: Final = 256
