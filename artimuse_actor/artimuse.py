@@ -41,8 +41,8 @@ from artimuse_actor.engine.scoring import (
 from artimuse_actor.engine.text_engine import TextEngine, probe_sequences
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.errors import ImageError, RunError, UsageError
-from artimuse_actor.fetch import fetch
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.fetch import fetch
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.prompts import (

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 import numpy as np
 import pyarrow as pa
 
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.protocols import ARTIMUSE

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from jobs.candidates import OWN, Candidates
 from jobs.copied_images import CopiedImages, TarFiles, fetch_scored
 from jobs.curated_output import Workshop

@@ -17,8 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch import fetch_many
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.fetch import fetch_many
+from artimuse_actor.fetch.options import FetchOptions
 from jobs.curated_output import Workshop
 from jobs.row_files import json_rows
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from artimuse_actor.errors import StoreError, UsageError
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from jobs.candidates import Candidates, ManifestRows, StoreRows
 from jobs.chosen_rows import write_chosen
 from jobs.curated_output import Target, read_target, workshop

@@ -150,7 +150,7 @@ def curate(
     then --sample. A higher score comes first, of equal ones the smaller image_id in order of bytes. The columns are
     those of --manifest and the scores, or without it those of the store.
     """
-    from artimuse_actor.fetch_options import FetchOptions
+    from artimuse_actor.fetch.options import FetchOptions
     from jobs.curate import CurateSettings
     from jobs.curate import curate as run
     from jobs.filters import FilterOptions

@@ -11,8 +11,8 @@ from artimuse_actor.artimuse import ArtiMuse, BatchSize
 from artimuse_actor.engine.describe import ImageDescription
 from artimuse_actor.engine.scoring import ImageScore
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch import fetch_many
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.fetch import fetch_many
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from jobs.wanted_texts import WantedTexts

@@ -58,7 +58,7 @@ def image(
 
     With --texts --json one image prints as the published code has it. The exit code is 1 if one could not be read.
     """
-    from artimuse_actor.fetch_options import FetchOptions
+    from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
     from jobs.image import ImageSettings, score_files
     from jobs.screens import images_json, show_image

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch import fetch_many
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.fetch import fetch_many
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_within_limits

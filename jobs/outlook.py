@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
 from jobs.job_costs import ImageCost, Machines, Measured, Whole, mean, share, whole
 from jobs.manifest import open_manifest

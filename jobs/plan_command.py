@@ -102,7 +102,7 @@ def plan(
     Nothing is written. The names are read once, a few images are drawn and measured here, and the rest is arithmetic.
     With --texts it is worked out for scores only and with texts.
     """
-    from artimuse_actor.fetch_options import FetchOptions
+    from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
     from jobs.manifest_batch import ManifestOptions
     from jobs.outlook import OutlookSettings, look_ahead

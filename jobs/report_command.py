@@ -43,7 +43,7 @@ def report(
     What was scored and when, the distribution, pictures by score with their texts, agreement with ground truth,
     failures and the commands that retry them. Pictures are read again from where they were; it has 5 MB at most.
     """
-    from artimuse_actor.fetch_options import FetchOptions
+    from artimuse_actor.fetch.options import FetchOptions
     from jobs.evaluate import EvaluateOptions
     from jobs.ground_truth import TruthColumns
     from jobs.report.report import ReportSettings, write_report

@@ -20,8 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ImageError, ManifestError
-from artimuse_actor.fetch import fetch_many
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.fetch import fetch_many
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme

@@ -14,7 +14,7 @@ import pyarrow as pa
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
 from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
 from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.protocol_file import open_protocol
 from artimuse_actor.protocols import Protocol, guess_protocol

@@ -113,7 +113,7 @@ def score(
 
     With --texts each image also gets expert texts, in a second table; asked for later, they are added to the scores.
     """
-    from artimuse_actor.fetch_options import FetchOptions
+    from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
     from jobs.actor_pool import ActorPool
     from jobs.manifest_batch import ManifestOptions

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import BrokenFile, StoreError, UsageError
-from artimuse_actor.s3_errors import s3_error_code
+from artimuse_actor.fetch.s3_errors import s3_error_code
 
 TEMPORARY: Final = "_runs/tmp"
 """Where files grow on a disk before they are renamed; in the same folder tree, so a rename never copies."""

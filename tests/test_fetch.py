@@ -19,10 +19,10 @@ import fsspec
 import pytest
 from s3_server import running_s3
 
-from artimuse_actor import local_files
 from artimuse_actor.errors import ImageError, ImageErrorType
-from artimuse_actor.fetch import fetch, fetch_many
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch import local as local_files
+from artimuse_actor.fetch.fetch import fetch, fetch_many
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.uris import local_path, uri_scheme
 
 # The servers here are on loopback; waits are short.

@@ -41,15 +41,16 @@ from fault_proxy import (
 )
 from s3_server import running_s3
 
-from artimuse_actor import fetch as fetch_module
-from artimuse_actor import local_files, public_hosts
-from artimuse_actor.byte_budget import ByteBudget
 from artimuse_actor.errors import ImageError, ImageErrorType, RunError, UsageError
-from artimuse_actor.fetch import fetch, fetch_many
-from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.public_hosts import is_public
-from artimuse_actor.retry import Gate, TryAgain, retrying
-from artimuse_actor.roots import check_path_inside
+from artimuse_actor.fetch import fetch as fetch_module
+from artimuse_actor.fetch import local as local_files
+from artimuse_actor.fetch import public_hosts
+from artimuse_actor.fetch.byte_budget import ByteBudget
+from artimuse_actor.fetch.confinement import check_path_inside
+from artimuse_actor.fetch.fetch import fetch, fetch_many
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.public_hosts import is_public
+from artimuse_actor.fetch.retry import Gate, TryAgain, retrying
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,7 +16,7 @@ from conftest import golden_images
 from decoder_faults import faulty, make_fault_folder
 from stores import open_store, plan_for
 
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images import child_decoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions

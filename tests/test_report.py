@@ -22,7 +22,7 @@ from report_stores import TITLES, write_large_store, write_run, write_store
 from score_job import run_artimuse
 
 from artimuse_actor.errors import GroundTruthError, UsageError
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.protocols import UNIPERCEPT
 from jobs.__main__ import app
 from jobs.evaluate import EvaluateOptions

@@ -35,9 +35,9 @@ from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, MAX_HE
 from artimuse_actor.checkpoint.digest import cache_folder, remember_digests, remember_file_digest, remembered_digest
 from artimuse_actor.checkpoint.file_lock import file_lock
 from artimuse_actor.errors import CheckpointError, ImageError, RunError
-from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.retry import gate_of, retrying
-from artimuse_actor.s3_objects import S3Object, list_s3, read_s3
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.retry import gate_of, retrying
+from artimuse_actor.fetch.s3 import S3Object, list_s3, read_s3
 
 _T = TypeVar("_T")
 _PART_BYTES: Final = 8 * 1024 * 1024

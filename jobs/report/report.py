@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from artimuse_actor.errors import ImageError, StoreError, UsageError
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
 from jobs.counts import Counts, count_rows
 from jobs.evaluate import EvaluateOptions

@@ -20,8 +20,8 @@ from typing import Final
 from PIL import Image
 
 from artimuse_actor.errors import ImageError, RunError
-from artimuse_actor.fetch import fetch_many
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.fetch import fetch_many
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.options import DecodeOptions

@@ -9,11 +9,11 @@ from typing import Any, Final
 import aiohttp
 import fsspec
 
-from artimuse_actor.byte_budget import Reserve, read_body
 from artimuse_actor.errors import ImageError, one_line, reason_of
-from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.public_hosts import NotPublic, public_socket
-from artimuse_actor.retry import TryAgain, try_again_later
+from artimuse_actor.fetch.byte_budget import Reserve, read_body
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.public_hosts import NotPublic, public_socket
+from artimuse_actor.fetch.retry import TryAgain, try_again_later
 
 MAX_REDIRECTS: Final = 10
 

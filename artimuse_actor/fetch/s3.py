@@ -30,11 +30,11 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-from artimuse_actor.byte_budget import Reserve, read_body
 from artimuse_actor.errors import ImageError, RunError, one_line, reason_of
-from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.retry import TryAgain, try_again_later
-from artimuse_actor.s3_errors import s3_answer, s3_error_code
+from artimuse_actor.fetch.byte_budget import Reserve, read_body
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.retry import TryAgain, try_again_later
+from artimuse_actor.fetch.s3_errors import s3_answer, s3_error_code
 
 _MAX_CONNECTIONS: Final = 64  # botocore's default of 10 is less than what is fetched at the same time
 

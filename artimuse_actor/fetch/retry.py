@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch_options import FetchOptions
+from artimuse_actor.fetch.options import FetchOptions
 
 _T = TypeVar("_T")
 _THROTTLED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)

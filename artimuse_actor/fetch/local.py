@@ -7,11 +7,11 @@ import os
 import stat
 from typing import Final
 
-from artimuse_actor.byte_budget import Reserve
 from artimuse_actor.errors import ImageError, file_too_large, reason_of
-from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.retry import TryAgain
-from artimuse_actor.roots import check_open_file_inside, check_path_inside
+from artimuse_actor.fetch.byte_budget import Reserve
+from artimuse_actor.fetch.confinement import check_open_file_inside, check_path_inside
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.retry import TryAgain
 from artimuse_actor.uris import local_path
 
 _MISSING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}

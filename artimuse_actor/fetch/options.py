@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from artimuse_actor.errors import UsageError
-from artimuse_actor.roots import normal_root
+from artimuse_actor.fetch.confinement import normal_root
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from typing import Final
 
 import fsspec.asyn
 
-from artimuse_actor.byte_budget import ByteBudget, NoRoom, Reserve
 from artimuse_actor.errors import ImageError, RunError, reason_of
-from artimuse_actor.fetch_options import FetchOptions
-from artimuse_actor.local_files import read_local
-from artimuse_actor.retry import gate_of, retrying
-from artimuse_actor.roots import check_uri_inside
+from artimuse_actor.fetch.byte_budget import ByteBudget, NoRoom, Reserve
+from artimuse_actor.fetch.confinement import check_uri_inside
+from artimuse_actor.fetch.local import read_local
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.retry import gate_of, retrying
 from artimuse_actor.uris import uri_scheme
 
 FETCH_AHEAD: Final = 32
@@ -125,11 +125,11 @@ class _Fetcher:
         server = "/".join(uri.split("/", 3)[:3])  # scheme://bucket or scheme://host:port
         # Imported here: aiohttp and botocore take a third of a second, and local files do without.
         if scheme == "s3":
-            from artimuse_actor.s3_objects import read_s3
+            from artimuse_actor.fetch.s3 import read_s3
 
             return server, partial(read_s3, uri, self.options, reserve)
         if scheme in ("http", "https"):
-            from artimuse_actor.web import read_web
+            from artimuse_actor.fetch.web import read_web
 
             return server, partial(read_web, uri, self.options, reserve)
         if scheme == "file":
