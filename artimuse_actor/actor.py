@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from artimuse_actor import protocols
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.engine.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, Pixels
+from artimuse_actor.protocol import protocols
 from schemas.text_settings import TextSettings
 from schemas.units import SPENT, answer_fields, scored_unit, spent_column
 

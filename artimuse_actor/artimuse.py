@@ -45,7 +45,7 @@ from artimuse_actor.fetch.fetch import fetch
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
-from artimuse_actor.prompts import (
+from artimuse_actor.protocol.prompts import (
     check_vocabulary,
     image_token_id,
     level_ids,
@@ -53,8 +53,8 @@ from artimuse_actor.prompts import (
     split_prompts,
     turn_end_id,
 )
-from artimuse_actor.protocol_file import open_protocol
-from artimuse_actor.protocols import (
+from artimuse_actor.protocol.protocol_file import open_protocol
+from artimuse_actor.protocol.protocols import (
     DEFAULT_MAX_NEW_TOKENS,
     IMAGE_TOKENS,
     Protocol,
@@ -109,8 +109,8 @@ class ArtiMuse:
         Args:
             checkpoint: a local folder, an s3:// folder, a published name such as `ArtiMuse_AVA`, or
                 `owner/name[@revision]` on the hub; or one that is opened already.
-            protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol_file`; guessed from the
-                checkpoint's name if not given.
+            protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol.protocol_file`; guessed from
+                the checkpoint's name if not given.
             device: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
             dtype: `auto` (bfloat16 on CUDA, float32 elsewhere), `float32`, `bfloat16` or `float16`.
             batch_size: images of one forward pass; `auto` asks the device's free memory.

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.machine import ROOT, machine_line
 from bench.memory import MIB, run_measured
 from bench.plan import FINGERPRINT

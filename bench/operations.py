@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.engine.scoring import LEVEL_COUNT
-from artimuse_actor.prompts import SplitPrompts, split_tails
-from artimuse_actor.protocols import IMAGE_TOKENS
+from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 
 
 @dataclass(frozen=True)

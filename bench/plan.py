@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.machine import machine_line
 from jobs.manifest import open_manifest
 from jobs.plan import make_plan

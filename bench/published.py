@@ -15,8 +15,8 @@ import torch
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
-from artimuse_actor.prompts import SplitPrompts
-from artimuse_actor.protocols import IMAGE_TOKENS
+from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 
 
 class PublishedLoop:

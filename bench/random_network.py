@@ -17,7 +17,7 @@ from transformers import InternVLForConditionalGeneration
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.engine.weights import build_network
-from artimuse_actor.prompts import SplitPrompts
+from artimuse_actor.protocol.prompts import SplitPrompts
 
 HEAD_TOKENS: Final = 41  # the system message, the header of the user's turn and `<img>`
 TAIL_TOKENS: Final = 213  # `</img>`, the score question and the assistant's header

@@ -33,7 +33,7 @@ import pyarrow as pa
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.machine import machine_line
 from bench.photos import QUALITY, make_photos, picture
 from bench.plan import FINGERPRINT, write_manifest

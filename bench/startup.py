@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wh
 import pyarrow as pa
 
 from artimuse_actor.images.options import DecodeOptions
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.machine import ROOT, machine_line
 from bench.photos import make_photos
 from bench.plan import write_manifest

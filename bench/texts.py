@@ -29,7 +29,7 @@ from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.text_engine import AnsweredImage
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.engine import answer_all, scores_of, text_engine, texts_of
 from bench.machine import ROOT, machine_line
 from bench.operations import PromptLengths, engine_text_operations, published_text_operations

@@ -194,8 +194,8 @@ def _open_store(settings: OutlookSettings) -> Store | None:
     if settings.checkpoint is None:
         return Store.open(settings.out)
     from artimuse_actor.checkpoint.names import open_checkpoint
-    from artimuse_actor.protocol_file import open_protocol
-    from artimuse_actor.protocols import guess_protocol
+    from artimuse_actor.protocol.protocol_file import open_protocol
+    from artimuse_actor.protocol.protocols import guess_protocol
 
     checkpoint = open_checkpoint(settings.checkpoint)
     named = settings.protocol

@@ -16,8 +16,8 @@ from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
-from artimuse_actor.protocol_file import open_protocol
-from artimuse_actor.protocols import Protocol, guess_protocol
+from artimuse_actor.protocol.protocol_file import open_protocol
+from artimuse_actor.protocol.protocols import Protocol, guess_protocol
 from artimuse_actor.uris import s3_bucket, without_secrets
 from jobs.actor_pool import ActorPool
 from jobs.code_identity import this_code

@@ -153,7 +153,7 @@ def _image_json(result: FileResult) -> dict[str, Any]:
 
 def show_questions() -> None:
     """What each protocol asks: columns, and titles of the texts."""
-    from artimuse_actor.protocols import PROTOCOLS
+    from artimuse_actor.protocol.protocols import PROTOCOLS
     from schemas.text_settings import text_column
 
     for protocol in PROTOCOLS.values():

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
-from artimuse_actor.protocols import Protocol
+from artimuse_actor.protocol.protocols import Protocol
 from jobs.copies import KNOWN, KnownRows, write_known_images
 from jobs.counts import Counts, count_rows
 from jobs.held import HeldRows, RetryErrors, read_held_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from artimuse_actor.protocols import DEFAULT_MAX_NEW_TOKENS, Protocol, check_max_new_tokens
+from artimuse_actor.protocol.protocols import DEFAULT_MAX_NEW_TOKENS, Protocol, check_max_new_tokens
 from schemas.text_settings import TextSettings
 
 

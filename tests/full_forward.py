@@ -11,7 +11,7 @@ from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.text_engine import GeneratedText
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.prompts import image_token_id, load_tokenizer, prompt_ids
+from artimuse_actor.protocol.prompts import image_token_id, load_tokenizer, prompt_ids
 
 CLEAR_MARGIN = 1e-3
 """Of the two likeliest tokens' logits: sums in another order move them by less than a tenth of this."""

@@ -34,7 +34,7 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, ImageError, ManifestError
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions
-from artimuse_actor.prompts import load_tokenizer
+from artimuse_actor.protocol.prompts import load_tokenizer
 from jobs.manifest import open_manifest
 
 SLOW_S: Final = 20.0

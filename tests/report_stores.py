@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from stores import FINGERPRINT
 
-from artimuse_actor.protocols import ARTIMUSE, Protocol
+from artimuse_actor.protocol.protocols import ARTIMUSE, Protocol
 from jobs.runs import RunRecord
 from jobs.store import Store
 from jobs.wanted_texts import WantedTexts

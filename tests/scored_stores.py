@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from stores import open_store
 
-from artimuse_actor.protocols import UNIPERCEPT, Protocol
+from artimuse_actor.protocol.protocols import UNIPERCEPT, Protocol
 from jobs.store import Store
 from jobs.wanted_texts import WantedTexts
 from schemas.texts import texts_schema

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.held import RetryErrors
 from jobs.manifest import open_manifest
 from jobs.plan import Plan, ShardPlan, make_plan, unit_rows_of

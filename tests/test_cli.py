@@ -14,7 +14,7 @@ from command_lines import COMMANDS, commands_in, parse_command
 from conftest import golden_answers, golden_checkpoint, golden_images
 from photo_library import make_photos
 
-from artimuse_actor.protocols import get_protocol
+from artimuse_actor.protocol.protocols import get_protocol
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,7 +19,7 @@ from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.decode_steps import DecodeSteps, _Graphs, page_groups
 from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache, StepRows
 from artimuse_actor.engine.model import PAGE_TOKENS
-from artimuse_actor.prompts import prompt_ids, split_prompts
+from artimuse_actor.protocol.prompts import prompt_ids, split_prompts
 
 TEXT_PREFIXES = {1: 70, PAGE_TOKENS - 1: 5, PAGE_TOKENS: 40, PAGE_TOKENS + 1: 33, 150: 20, 650: 35}
 """Tokens read before the first step → tokens read step by step, for a row each: from one page to 22."""

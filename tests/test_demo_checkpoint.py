@@ -14,8 +14,8 @@ from scipy import stats
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.weights import load_network
-from artimuse_actor.prompts import image_token_id, level_ids, load_tokenizer
-from artimuse_actor.protocols import ARTIMUSE, LEVELS
+from artimuse_actor.protocol.prompts import image_token_id, level_ids, load_tokenizer
+from artimuse_actor.protocol.protocols import ARTIMUSE, LEVELS
 from jobs.demo.mistakes import (
     LEVEL_MISTAKES,
     PIXEL_MISTAKES,

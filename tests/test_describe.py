@@ -17,7 +17,7 @@ from artimuse_actor import ArtiMuse, DecodeOptions, ImageDescription, ImageError
 from artimuse_actor.artimuse import ImageInput
 from artimuse_actor.engine.describe import Describer, to_text
 from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.prompts import load_tokenizer
+from artimuse_actor.protocol.prompts import load_tokenizer
 
 GOLDEN_TOKENS = 48
 TITLES = (

@@ -19,7 +19,7 @@ from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.prompts import level_ids, load_tokenizer, prompt_ids
+from artimuse_actor.protocol.prompts import level_ids, load_tokenizer, prompt_ids
 
 OTHER_NETWORKS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "deeper": {"vision": {"num_hidden_layers": 4}, "language": {"num_hidden_layers": 5}},

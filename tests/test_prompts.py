@@ -9,8 +9,8 @@ from tiny_checkpoints import copy_checkpoint
 from transformers import Qwen2Tokenizer
 
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.prompts import level_ids, load_tokenizer, prompt_ids, split_prompts
-from artimuse_actor.protocols import IMAGE_TOKENS, PROTOCOLS, Protocol
+from artimuse_actor.protocol.prompts import level_ids, load_tokenizer, prompt_ids, split_prompts
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS, PROTOCOLS, Protocol
 
 VOCAB_SIZE = 1155
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from artimuse_actor.errors import UsageError
-from artimuse_actor.protocol_file import open_protocol
-from artimuse_actor.protocols import ARTIMUSE, UNIPERCEPT
+from artimuse_actor.protocol.protocol_file import open_protocol
+from artimuse_actor.protocol.protocols import ARTIMUSE, UNIPERCEPT
 
 QUESTION = '[texts]\n"Flaws" = "Which flaws does this image have?"\n'
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import PROTOCOL_NAMES, golden_protocol
 
 from artimuse_actor.errors import UsageError
-from artimuse_actor.protocols import LEVELS, PROTOCOLS, get_protocol, guess_protocol
+from artimuse_actor.protocol.protocols import LEVELS, PROTOCOLS, get_protocol, guess_protocol
 from schemas.text_settings import text_column
 
 

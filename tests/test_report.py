@@ -23,7 +23,7 @@ from score_job import run_artimuse
 
 from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.protocols import UNIPERCEPT
+from artimuse_actor.protocol.protocols import UNIPERCEPT
 from jobs.__main__ import app
 from jobs.evaluate import EvaluateOptions
 from jobs.ground_truth import TruthColumns

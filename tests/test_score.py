@@ -21,7 +21,7 @@ from photo_library import make_photo_library, make_photos
 from s3_server import running_s3
 from score_job import has_files, kill_when, run_artimuse, run_score, table_rows
 
-from artimuse_actor.protocols import get_protocol
+from artimuse_actor.protocol.protocols import get_protocol
 
 pytestmark = pytest.mark.timeout(240)
 

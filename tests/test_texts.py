@@ -36,7 +36,7 @@ from artimuse_actor.engine.text_engine import (
 )
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.prompts import load_tokenizer, turn_end_id
+from artimuse_actor.protocol.prompts import load_tokenizer, turn_end_id
 
 TOLERANCE_POINTS = 1e-3
 GOLDEN_TOKENS = 48

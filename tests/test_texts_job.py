@@ -17,7 +17,7 @@ from conftest import GOLDEN, golden_answers, golden_checkpoint, golden_images
 from photo_library import make_photos
 from score_job import has_files, kill_when, run_artimuse, run_score, table_rows
 
-from artimuse_actor.protocols import ARTIMUSE
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from schemas.text_settings import text_column
 
 pytestmark = pytest.mark.timeout(240)

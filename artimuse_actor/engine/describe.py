@@ -11,7 +11,7 @@ from transformers import Qwen2Tokenizer
 from artimuse_actor.engine.scoring import ImageScore, image_scores, scores_of
 from artimuse_actor.engine.text_engine import AnsweredImage, FinishReason, TextEngine
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocols import TURN_END
+from artimuse_actor.protocol.protocols import TURN_END
 
 
 @dataclass(frozen=True)

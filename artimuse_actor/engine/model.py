@@ -20,7 +20,7 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache, PageGroup, StepRows
-from artimuse_actor.prompts import SplitPrompts
+from artimuse_actor.protocol.prompts import SplitPrompts
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)

@@ -24,7 +24,7 @@ from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.scoring import level_probabilities
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.prompts import SplitPrompts, split_tails
+from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 

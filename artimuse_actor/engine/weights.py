@@ -18,7 +18,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.errors import CheckpointError
-from artimuse_actor.protocols import IMAGE_TOKENS
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 
 _VISION = "model.vision_tower"
 _RENAMES: Final[tuple[tuple[str, str], ...]] = (

@@ -22,8 +22,8 @@ from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLangu
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, Pixels
-from artimuse_actor.prompts import SplitPrompts, image_token_id
-from artimuse_actor.protocols import (
+from artimuse_actor.protocol.prompts import SplitPrompts, image_token_id
+from artimuse_actor.protocol.protocols import (
     ARTIMUSE,
     IMAGE_END,
     IMAGE_START,

@@ -11,7 +11,7 @@ from typing import Final
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from artimuse_actor.protocols import (
+from artimuse_actor.protocol.protocols import (
     IMAGE_CONTEXT,
     IMAGE_END,
     IMAGE_START,

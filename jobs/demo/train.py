@@ -37,8 +37,8 @@ from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_pro
 from artimuse_actor.engine.weights import build_network, load_network
 from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.prompts import SplitPrompts, image_token_id, load_tokenizer
-from artimuse_actor.protocols import LEVELS
+from artimuse_actor.protocol.prompts import SplitPrompts, image_token_id, load_tokenizer
+from artimuse_actor.protocol.protocols import LEVELS
 from jobs.demo.mistakes import (
     ALL_MISTAKES,
     PIXEL_MISTAKES,

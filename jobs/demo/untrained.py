@@ -16,7 +16,7 @@ from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, SINGLE_FILE
 from artimuse_actor.checkpoint.network_config import NetworkConfig, expected_shapes
 from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.engine.weights import to_published
-from artimuse_actor.protocols import TURN_END
+from artimuse_actor.protocol.protocols import TURN_END
 from jobs.demo.tokenizer import PAD
 
 

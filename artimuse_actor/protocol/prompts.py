@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import Qwen2Tokenizer
 
 from artimuse_actor.errors import CheckpointError, one_line
-from artimuse_actor.protocols import (
+from artimuse_actor.protocol.protocols import (
     IMAGE_CONTEXT,
     IMAGE_END,
     IMAGE_START,

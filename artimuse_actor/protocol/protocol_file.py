@@ -14,7 +14,7 @@ import tomllib
 from typing import Any, Final
 
 from artimuse_actor.errors import UsageError
-from artimuse_actor.protocols import (
+from artimuse_actor.protocol.protocols import (
     ARTIMUSE,
     IMAGE_CONTEXT,
     IMAGE_END,

@@ -1,0 +1,1 @@
+"""What a model is asked: protocols as data, and their prompts as token ids."""
