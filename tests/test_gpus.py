@@ -15,8 +15,8 @@ from conftest import golden_checkpoint
 from photo_library import make_photos
 from score_job import has_files, table_rows
 
-from bench.emulated_cluster import emulated_cluster
-from bench.sleeping import LOG_VARIABLE, PACE_VARIABLE
+from bench.job.emulated_cluster import emulated_cluster
+from bench.job.sleeping import LOG_VARIABLE, PACE_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +25,14 @@ pytestmark = pytest.mark.timeout(240)
 
 def _start(folder: Path, address: str, pace_s: float, *options: str) -> subprocess.Popen[str]:
     """Score `folder/photos` into `folder/out` with a sleeping model, a JSON line for each unit."""
-    command = [sys.executable, ROOT / "bench" / "sleeping_job.py", "score", folder / "photos", "--out", folder / "out"]
+    command = [
+        sys.executable,
+        ROOT / "bench" / "job" / "sleeping_job.py",
+        "score",
+        folder / "photos",
+        "--out",
+        folder / "out",
+    ]
     command += ["--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse", "--device", "cuda"]
     command += ["--unit-size", "4", "--log-format", "json", "--address", address, *options]
     environment = {**os.environ, **_variables(folder, pace_s)}

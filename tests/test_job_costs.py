@@ -184,8 +184,8 @@ def test_changed_rows_are_shards_of_their_own_as_in_a_plan(tmp_path: Path) -> No
 def test_the_tables_of_the_scale_page_are_what_the_arithmetic_gives() -> None:
     root = Path(__file__).parent.parent
     page = (root / "docs" / "scale.md").read_text()
-    for table in runpy.run_path(str(root / "bench" / "scale.py"))["tables"]():
-        assert table in page, "run `python bench/scale.py --tables`"
+    for table in runpy.run_path(str(root / "bench" / "job" / "scale.py"))["tables"]():
+        assert table in page, "run `python bench/job/scale.py --tables`"
 
 
 def test_numbers_have_as_many_digits_as_mean_something() -> None:

@@ -1,7 +1,7 @@
 """What a job costs beside the model, a unit, a shard, a file or a row at a time: the constants of `docs/scale.md`.
 
-    python bench/scale.py [--small] [--part NAME …]
-    python bench/scale.py --tables      measures nothing: what it all comes to, the tables of `docs/scale.md`
+    python bench/job/scale.py [--small] [--part NAME …]
+    python bench/job/scale.py --tables      measures nothing: what it all comes to, the tables of `docs/scale.md`
 
 Each part runs in a process of its own, so that its memory is its own: what the process has more afterwards. All use
 this machine and its disk, but `requests`, which counts what a real S3 server on loopback is asked for. Counts are the
@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +34,9 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from bench.machine import machine_line
-from bench.photos import QUALITY, make_photos, picture
-from bench.plan import FINGERPRINT, write_manifest
+from bench.job.photos import QUALITY, make_photos, picture
+from bench.measure.machine import machine_line
+from bench.tables.plan import FINGERPRINT, write_manifest
 from jobs.job_costs import ImageCost, Machines, Measured, Whole, Work, whole
 from jobs.load import UnitLoader
 from jobs.manifest import open_manifest

@@ -1,6 +1,6 @@
 """How long a user waits: for the help, for a finished job to say so, for the first scored image.
 
-    python bench/startup.py [--small]
+    python bench/job/startup.py [--small]
 
 Commands as a user types them, each a few times, in turn. The first score is there when the first staging or scores file
 is: it includes the start of Python, the plan, the start of Ray and the loading of the (tiny) model.
@@ -19,15 +19,15 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import pyarrow as pa
 
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from bench.machine import ROOT, machine_line
-from bench.photos import make_photos
-from bench.plan import write_manifest
+from bench.job.photos import make_photos
+from bench.measure.machine import ROOT, machine_line
+from bench.tables.plan import write_manifest
 from jobs.manifest import open_manifest
 from jobs.plan import make_plan, unit_rows_of
 from jobs.storage import parquet_bytes

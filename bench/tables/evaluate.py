@@ -1,6 +1,6 @@
 """Evaluation: how long and how much memory all metrics and their intervals take, by the number of pairs.
 
-    python bench/evaluate.py [--small]
+    python bench/tables/evaluate.py [--small]
 
 Each measurement is a process of its own. Up to 100,000 pairs intervals are bootstrapped (1,000 resamples), above they
 are asymptotic. "Difference" compares two sets of scores; "in parts" is the two passes over more pairs than memory
@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import numpy as np
 
-from bench.machine import machine_line
+from bench.measure.machine import machine_line
 from jobs.agreement import measure_agreement, measure_difference
 from jobs.survey import Survey, Tally
 

@@ -1,10 +1,10 @@
 """The text engine against the published manner on the CPU: a score and eight texts an image, same weights, in turn.
 
-    python bench/texts.py [--threads 1] [--sequences 16] [--tokens 48] [--images 4]
+    python bench/engine/texts.py [--threads 1] [--sequences 16] [--tokens 48] [--images 4]
 
 In a round the published manner answers one image and the engine all of them; every text has the same length, so one
 image is as good as another. Then the engine with texts that end by themselves, at very different lengths. Fails if a
-text differs in float32 by more than a tie (see `bench.text_parity`), or a score by more than 1e-4 points.
+text differs in float32 by more than a tie (see `bench.engine.text_parity`), or a score by more than 1e-4 points.
 
 Last, reported and not judged: how many texts in bfloat16 depend on how many sequences are in flight. That belongs to
 the network: one of random weights is seldom sure of its next token, and the tests' tiny checkpoint says little.
@@ -23,20 +23,20 @@ from typing import Final
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.text_engine import AnsweredImage
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from bench.engine import answer_all, scores_of, text_engine, texts_of
-from bench.machine import ROOT, machine_line
-from bench.operations import PromptLengths, engine_text_operations, published_text_operations
-from bench.published import PublishedLoop, PublishedTexts, differences
-from bench.random_network import MEDIUM, RandomModel, random_model, random_pictures
-from bench.text_parity import NEVER, TIE, Texts, difference, largest_gap
-from bench.timing import alternate
+from bench.engine.operations import PromptLengths, engine_text_operations, published_text_operations
+from bench.engine.published import PublishedLoop, PublishedTexts, differences
+from bench.engine.random_network import MEDIUM, RandomModel, random_model, random_pictures
+from bench.engine.text_parity import NEVER, TIE, Texts, difference, largest_gap
+from bench.engine.two_sides import answer_all, scores_of, text_engine, texts_of
+from bench.measure.machine import ROOT, machine_line
+from bench.measure.timing import alternate
 
 TOLERANCE: Final = 1e-4  # points
 GOAL: Final = 4

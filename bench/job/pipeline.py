@@ -1,6 +1,6 @@
 """The whole job against the bare model, with a model that only sleeps: how much of a GPU's time the job leaves unused.
 
-    python bench/pipeline.py [--small]
+    python bench/job/pipeline.py [--small]
 
 Runs `artimuse score` on JPEG files as it is, from plan to commit; the model alone is replaced, by one that sleeps 15 ms
 for each image. It is busy while it sleeps; the steady state lasts from its first call to the end of its last.
@@ -18,14 +18,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import pyarrow.dataset as ds
 
-from bench.machine import ROOT, machine_line
-from bench.memory import MIB, Finished, run_measured
-from bench.photos import make_photos
-from bench.sleeping import LOG_VARIABLE, PACE_VARIABLE
+from bench.job.photos import make_photos
+from bench.job.sleeping import LOG_VARIABLE, PACE_VARIABLE
+from bench.measure.machine import ROOT, machine_line
+from bench.measure.memory import MIB, Finished, run_measured
 
 CHECKPOINT: Final = ROOT / "tests" / "golden" / "artimuse" / "checkpoint"
 GOAL_BUSY: Final = 0.95
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run_job(folder: Path, images: int, pace: float, *options: str) -> tuple[Finished, Calls]:
     """One run of `artimuse score`, with one sleeping model, over the first so many files of `folder/photos`."""
     run = Path(tempfile.mkdtemp(prefix="run", dir=folder))
-    command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "photos")]
+    command = [sys.executable, str(ROOT / "bench" / "job" / "sleeping_job.py"), "score", str(folder / "photos")]
     command += ["--out", str(run / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
     command += ["--limit", str(images), "--device", "cpu", "--actors", "1", *options]
     variables = {LOG_VARIABLE: str(run / "log"), PACE_VARIABLE: str(pace), "RAY_TMPDIR": str(run)}

@@ -1,6 +1,6 @@
 """The job with a model that does next to nothing, beside Daft and a plain process pool.
 
-    python bench/peers.py [--small]
+    python bench/job/peers.py [--small]
 
 Each contestant reads JPEG files, decodes them, resizes them to 448×448 and writes Parquet with id, size and mean value:
 in turn, each time as processes of its own. The job does all that `artimuse score` does, so also a plan, SHA-256 and
@@ -26,14 +26,14 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import pyarrow.dataset as ds
 
-from bench.machine import ROOT, machine_line
-from bench.memory import MIB, Finished, run_measured
-from bench.photos import make_photos
-from bench.pipeline import run_job
+from bench.job.photos import make_photos
+from bench.job.pipeline import run_job
+from bench.measure.machine import ROOT, machine_line
+from bench.measure.memory import MIB, Finished, run_measured
 
 DAFT: Final = "0.7.26"
 JOB: Final = "artimuse score"
@@ -96,7 +96,7 @@ def _ratio(rates: Sequence[float], others: Sequence[float]) -> float:
 def run_daft(base: Path, python: str, decoder: str, count: int) -> Finished:
     """Daft on this machine's cores."""
     out = _fresh(base / "out")
-    script = str(ROOT / "bench" / "peer_daft.py")
+    script = str(ROOT / "bench" / "job" / "peer_daft.py")
     environment = {**os.environ, "DO_NOT_TRACK": "true", "DAFT_PROGRESS_BAR": "0"}
     finished = run_measured([python, script, decoder, str(base / "photos"), str(count), str(out)], environment)
     _check(out, count)
@@ -106,7 +106,7 @@ def run_daft(base: Path, python: str, decoder: str, count: int) -> Finished:
 def run_pool(base: Path, count: int) -> Finished:
     """`concurrent.futures` with Pillow."""
     out = _fresh(base / "out")
-    script = str(ROOT / "bench" / "peer_pool.py")
+    script = str(ROOT / "bench" / "job" / "peer_pool.py")
     finished = run_measured([sys.executable, script, str(base / "photos"), str(count), str(out)], os.environ)
     _check(out, count)
     return finished

@@ -1,6 +1,6 @@
 """The report: how long it takes by the number of rows, how large it is, and when a browser first paints it.
 
-    python bench/report.py [--small]
+    python bench/tables/report.py [--small]
 
 Each report is a process of its own. Rows are drawn, with eight texts of 94 words each; the pictures are those of the
 demo, 0.2 megapixels. First paint is what Chromium reports of itself (the median of five, in a new tab each).
@@ -19,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from browser import find_chromium
 from report_stores import write_large_store
 
-from bench.machine import machine_line
+from bench.measure.machine import machine_line
 from jobs.demo.run import make_library
 
 ROWS: Final = (10_000, 100_000, 1_000_000, 10_000_000)

@@ -1,6 +1,6 @@
-"""The work of `bench/peers.py` with Pillow in a pool of two processes.
+"""The work of `bench/job/peers.py` with Pillow in a pool of two processes.
 
-    python peer_pool.py FOLDER COUNT OUT
+    python bench/job/peer_pool.py FOLDER COUNT OUT
 
 Imports nothing of this project.
 """

@@ -1,4 +1,4 @@
-"""The text engine against the published manner on a GPU: what `bench/gpu.py` measures of texts.
+"""The text engine against the published manner on a GPU: what `bench/engine/gpu.py` measures of texts.
 
 Parity comes first, in float32 on few layers: texts that end by themselves, with an engine that goes from few sequences
 in flight to many, so that places are refilled, the cache grows under captured CUDA graphs, and steps of many sizes are
@@ -25,17 +25,17 @@ from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.kv_cache import PagedKVCache, StepRows
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import RunError
-from bench.engine import answer_all, text_engine, texts_of
-from bench.operations import (
+from bench.engine.operations import (
     PromptLengths,
     engine_text_operations,
     published_text_operations,
     shared_text_operations,
 )
-from bench.published import PublishedLoop, PublishedTexts
-from bench.random_network import TEXT_TAIL_TOKENS, RandomModel, random_model, random_pictures
-from bench.text_parity import NEVER, TIE, difference, largest_gap
-from bench.timing import alternate, peak_memory, release, wait
+from bench.engine.published import PublishedLoop, PublishedTexts
+from bench.engine.random_network import TEXT_TAIL_TOKENS, RandomModel, random_model, random_pictures
+from bench.engine.text_parity import NEVER, TIE, difference, largest_gap
+from bench.engine.two_sides import answer_all, text_engine, texts_of
+from bench.measure.timing import alternate, peak_memory, release, wait
 
 GOAL_IMAGES_PER_S: Final = 12  # with eight texts of 100 tokens
 GOAL_RATIO: Final = 100

@@ -1,6 +1,6 @@
-"""The work of `bench/peers.py` with Daft.
+"""The work of `bench/job/peers.py` with Daft.
 
-    python peer_daft.py native|pillow FOLDER COUNT OUT
+    python bench/job/peer_daft.py native|pillow FOLDER COUNT OUT
 
 Runs in an environment of its own that has Daft and Pillow and not this project.
 """

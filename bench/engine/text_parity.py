@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 import torch
 
-from bench.published import PublishedTexts
+from bench.engine.published import PublishedTexts
 
 Texts: TypeAlias = Sequence[Sequence[tuple[int, ...]]]
 """Token ids of each text of each image."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from bench.machine import ROOT
+from bench.measure.machine import ROOT
 from jobs.cluster import LOCAL_ENVIRONMENT
 
 _PROGRAM: Final = """

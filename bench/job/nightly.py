@@ -1,6 +1,6 @@
 """A night on a large library where nothing is new: no Ray, little time, little memory.
 
-    python bench/nightly.py [--rows 1000000] [--rounds 3]
+    python bench/job/nightly.py [--rows 1000000] [--rounds 3]
 
 The store is filled through the real plan and commit with made-up scores. A night is the whole `artimuse score` command.
 The manifest of a night is another file than that of the last one, so every row of it is read and compared.
@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
-from bench.machine import machine_line
-from bench.memory import MIB, run_measured
-from bench.plan import write_manifest
-from bench.startup import command, fill_store, score
+from bench.job.startup import command, fill_store, score
+from bench.measure.machine import machine_line
+from bench.measure.memory import MIB, run_measured
+from bench.tables.plan import write_manifest
 
 GOAL_S: Final = 10
 GOAL_MIB: Final = 1024

@@ -1,6 +1,6 @@
 """Planning: how long and how much memory it takes to cut a large Parquet manifest into shards and units.
 
-    python bench/plan.py [--small]
+    python bench/tables/plan.py [--small]
 
 Each run is a process of its own, into an empty store on this disk: nothing but `make_plan` and the modules it needs.
 """
@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from bench.machine import machine_line
+from bench.measure.machine import machine_line
 from jobs.manifest import open_manifest
 from jobs.plan import make_plan
 from jobs.store import Store

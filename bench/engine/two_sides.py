@@ -13,7 +13,7 @@ from artimuse_actor.engine.model import VisionLanguageModel, read_answers
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.engine.text_engine import AnsweredImage, TextEngine
 from artimuse_actor.protocol.prompts import SplitPrompts
-from bench.random_network import RandomModel
+from bench.engine.random_network import RandomModel
 
 if TYPE_CHECKING:  # a bare GPU machine reads no files
     from artimuse_actor.images.options import Pixels

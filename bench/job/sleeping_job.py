@@ -1,9 +1,9 @@
 """`artimuse score` as a process of its own, with `SleepingActor` for the actor: what other benchmarks start.
 
-    python bench/sleeping_job.py score SOURCE --out OUT --checkpoint CKPT …
+    python bench/job/sleeping_job.py score SOURCE --out OUT --checkpoint CKPT …
 
-Pace and log of the model come from the environment, see `bench.sleeping`; likewise, if set, the job's shape: rows of a
-shard, and how many blocks Ray is given before they get more than one unit.
+Pace and log of the model come from the environment, see `bench.job.sleeping`; likewise, if set, the job's shape: rows
+of a shard, and how many blocks Ray is given before they get more than one unit.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))  # Ray's workers'
 
 import artimuse_actor.actor
 import jobs.score
-from bench.sleeping import SHAPE_VARIABLE, SleepingActor
+from bench.job.sleeping import SHAPE_VARIABLE, SleepingActor
 from jobs.__main__ import main
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """An emulated cluster: Ray nodes on this machine, with GPUs that are numbers only and a model that sleeps.
 
-    python bench/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--long UNITS …]
+    python bench/job/cluster.py [--actors 1 2 4 8 16] [--seconds 40] [--long UNITS …]
 
 As in `cluster/kuberay` a head takes no work, one node loads, and nodes with GPUs have no CPUs. What is measured is the
 driver, the scheduling and the store, at the pace of real GPUs: a unit takes its model two seconds. Ideal is every model
@@ -19,18 +19,18 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bench.emulated_cluster import emulated_cluster
-from bench.machine import ROOT, machine_line
-from bench.memory import MIB, Finished, run_measured
-from bench.pipeline import CHECKPOINT, Calls, read_calls
-from bench.sleeping import LOG_VARIABLE, PACE_VARIABLE, SHAPE_VARIABLE
+from bench.job.emulated_cluster import emulated_cluster
+from bench.job.pipeline import CHECKPOINT, Calls, read_calls
+from bench.job.sleeping import LOG_VARIABLE, PACE_VARIABLE, SHAPE_VARIABLE
+from bench.measure.machine import ROOT, machine_line
+from bench.measure.memory import MIB, Finished, run_measured
 
 UNIT_S: Final = 2.0
 LONG_UNIT_S: Final = 0.02  # of a long run: what is left is the work of everything but the models
@@ -84,7 +84,12 @@ def run(actors: int, units: int, unit_s: float = UNIT_S, shape: str = "") -> tup
         variables = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(unit_s), "RAY_AUTH_MODE": "disabled"}
         variables |= {SHAPE_VARIABLE: shape} if shape else {}
         make_manifest(folder, units)
-        command = [sys.executable, str(ROOT / "bench" / "sleeping_job.py"), "score", str(folder / "manifest.parquet")]
+        command = [
+            sys.executable,
+            str(ROOT / "bench" / "job" / "sleeping_job.py"),
+            "score",
+            str(folder / "manifest.parquet"),
+        ]
         command += ["--out", str(folder / "out"), "--checkpoint", str(CHECKPOINT), "--protocol", "artimuse"]
         command += ["--device", "cuda", "--actors", str(actors), "--unit-size", "1"]
         nodes = [(LOADING_CPUS, 0), *((0, count) for count in gpus)]

@@ -1,11 +1,11 @@
 """The engine against the published loop on a GPU, with the full 8B network in bfloat16.
 
-    python bench/gpu.py [--small] [--device cuda]
+    python bench/engine/gpu.py [--small] [--device cuda]
 
 Needs torch and transformers alone: the weights are random and made on the device, and so are prompt and pictures. In
 turn: the matrix peak the device reaches, parity of the fast path with the slow one, and images/s of both; then parity
-and speed with eight texts an image (`bench/gpu_texts.py`). Without a GPU, or with --small, the same code runs on a
-small network in under a minute, which measures nothing but itself.
+and speed with eight texts an image (`bench/engine/gpu_texts.py`). Without a GPU, or with --small, the same code runs on
+a small network in under a minute, which measures nothing but itself.
 
 Fails if a score is not finite, or if in float32 the two paths differ by more than 1e-3 points or in a text, where they
 must agree. In bfloat16 they round differently; what that does to scores and texts is printed, and belongs to these
@@ -29,16 +29,13 @@ import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
-from artimuse_actor.checkpoint.network_config import NetworkConfig  # noqa: E402
-from bench.engine import Engine  # noqa: E402
-from bench.gpu_texts import FULL_TEXTS, SMALL_TEXTS, run_texts  # noqa: E402
-from bench.machine import commit  # noqa: E402
-from bench.operations import engine_operations, published_operations  # noqa: E402
-from bench.published import PublishedLoop, differences  # noqa: E402
-from bench.random_network import (  # noqa: E402
+from artimuse_actor.checkpoint.network_config import NetworkConfig
+from bench.engine.gpu_texts import FULL_TEXTS, SMALL_TEXTS, run_texts
+from bench.engine.operations import engine_operations, published_operations
+from bench.engine.published import PublishedLoop, differences
+from bench.engine.random_network import (
     FULL,
     HEAD_TOKENS,
     SMALL,
@@ -47,7 +44,9 @@ from bench.random_network import (  # noqa: E402
     random_pictures,
     with_layers,
 )
-from bench.timing import alternate, peak_memory, release  # noqa: E402
+from bench.engine.two_sides import Engine
+from bench.measure.machine import commit
+from bench.measure.timing import alternate, peak_memory, release
 
 FLOAT32_TOLERANCE: Final = 1e-3  # points
 GOAL_IMAGES_PER_S: Final = 70

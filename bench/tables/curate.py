@@ -1,6 +1,6 @@
 """Curation: near-duplicates among a million hashes, and the best of ten million rows.
 
-    python bench/curate.py [--small]
+    python bench/tables/curate.py [--small]
 
 Each measurement is a process of its own. The store is filled with made-up rows of the real schema, with scores in steps
 of a half above 64 points, as bfloat16 gives them, so that there are ties.
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from bench.machine import ROOT, machine_line
-from bench.memory import MIB, run_measured
-from bench.plan import FINGERPRINT
+from bench.measure.machine import ROOT, machine_line
+from bench.measure.memory import MIB, run_measured
+from bench.tables.plan import FINGERPRINT
 from jobs.near_duplicates import follow_best
 from jobs.store import Store
 

@@ -1,6 +1,6 @@
 """The engine against the published loop on the CPU: same weights, same pictures, in turn.
 
-    python bench/score.py [--threads 1] [--rounds 5]
+    python bench/engine/score.py [--threads 1] [--rounds 5]
 
 The network has random weights and the proportions of the published one, so that neither the head nor the last layer,
 of which the engine computes next to nothing, weighs more than it does there. Fails if a score differs by more than
@@ -18,13 +18,13 @@ from typing import Final
 import torch
 import transformers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
-from bench.engine import Engine
-from bench.operations import engine_operations, head_operations, published_operations
-from bench.published import PublishedLoop, differences
-from bench.random_network import HEAD_TOKENS, MEDIUM, random_model, random_pictures
-from bench.timing import alternate
+from bench.engine.operations import engine_operations, head_operations, published_operations
+from bench.engine.published import PublishedLoop, differences
+from bench.engine.random_network import HEAD_TOKENS, MEDIUM, random_model, random_pictures
+from bench.engine.two_sides import Engine
+from bench.measure.timing import alternate
 
 TOLERANCE: Final = 1e-4  # points
 GOAL: Final = 1.15
