@@ -21,6 +21,8 @@ from typing import Final
 
 from artimuse_actor.errors import RunError
 
+CODE_VERSION: Final = "0.1.0"
+
 _OURS: Final = ("artimuse_actor", "jobs", "schemas")
 _LOADING: Final = ("numpy", "pillow", "pyarrow")
 _SCORING: Final = (*_LOADING, "tokenizers", "torch", "transformers")

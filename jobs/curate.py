@@ -21,6 +21,7 @@ from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from jobs.candidates import Candidates, ManifestRows, StoreRows
 from jobs.chosen_rows import write_chosen
+from jobs.code_identity import CODE_VERSION
 from jobs.curated_output import Target, read_target, workshop
 from jobs.deduplication import drop_duplicates, read_dedupe
 from jobs.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
@@ -30,7 +31,6 @@ from jobs.manifest_batch import ManifestOptions
 from jobs.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
 from jobs.storage import parquet_bytes
 from jobs.store import SCORES, TEXTS, Store
-from jobs.version import CODE_VERSION
 from jobs.where import unknown_column
 from schemas.curation import CURATION_MARK
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from jobs.estimates import BOOTSTRAP, Agreement, Estimate
 from jobs.evaluation import Comparison, Evaluation
 from jobs.pairing import JoinCounts
-from jobs.screens import printable
+from jobs.words import printable
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES
 

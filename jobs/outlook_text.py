@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from jobs.job_costs import Limit, Measured, Share, Whole, share
 from jobs.outlook import Outlook, Speed
-from jobs.progress import format_seconds
+from jobs.words import format_seconds
 
 _LIMIT_NAMES: Final[dict[Limit, str]] = {
     "gpu": "the GPUs",

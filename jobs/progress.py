@@ -20,6 +20,7 @@ from rich.text import Text
 
 from jobs.events import Events
 from jobs.heartbeat import Heartbeat, Pulse
+from jobs.words import format_seconds
 
 LOG_EVERY_S: Final = 30.0
 _MEASURE_AT_LEAST_S: Final = 1.0
@@ -124,13 +125,3 @@ class Progress:
             line += f", {speed:,.1f} images/s, {format_seconds((self.total - self.done) / speed)} left"
         line += f", {self.errors:,} errors" if self.errors else ""
         return Text(f"{line}, {words or self._words()}")
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration for people: 42 s, 3 min 20 s, 5 h 12 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
-from jobs.code_identity import package_version, this_code
+from jobs.code_identity import CODE_VERSION, package_version, this_code
 from jobs.heartbeat import Heartbeat
 from jobs.storage import Place
-from jobs.version import CODE_VERSION
 from schemas.fingerprint import Fingerprint
 
 _PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "safetensors", "tokenizers")

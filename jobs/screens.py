@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.progress import format_seconds
+from jobs.words import format_seconds, printable
 
 if TYPE_CHECKING:
     from jobs.counts import Counts
@@ -160,13 +160,6 @@ def show_questions() -> None:
         print(f"{protocol.name}: scores {', '.join(protocol.score_questions)}; texts:")
         for title, question in protocol.text_questions.items():
             print(f"  {title}  ({text_column(title)})\n    {question.strip()}")
-
-
-def printable(text: str) -> str:
-    """A text that may hold anything, without what a terminal would obey."""
-    return "".join(
-        mark if mark.isprintable() or mark == "\n" else mark.encode("unicode_escape").decode() for mark in text
-    )
 
 
 def _texts_line(counts: Counts) -> str:

@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 
 from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
 from artimuse_actor.protocol.protocols import Protocol
+from jobs.code_identity import CODE_VERSION
 from jobs.copies import KNOWN, KnownRows, write_known_images
 from jobs.counts import Counts, count_rows
 from jobs.held import HeldRows, RetryErrors, read_held_rows
 from jobs.plan import CURRENT_PLAN, Plan, ShardPlan, current_plan, planned_ids
 from jobs.storage import READ_THREADS, Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
-from jobs.version import CODE_VERSION
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.scores import CODE_KEY, FINGERPRINT_KEY, IMAGE, OK, PLAN_KEY, score_fields, scores_schema

@@ -26,7 +26,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 from jobs.actor_pool import ActorPool
-from jobs.version import CODE_VERSION
+from jobs.code_identity import CODE_VERSION
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"

@@ -17,14 +17,14 @@ from markupsafe import Markup
 from artimuse_actor.errors import ImageError
 from artimuse_actor.uris import without_secrets
 from jobs import evaluation_text
-from jobs.progress import format_seconds
+from jobs.code_identity import CODE_VERSION
 from jobs.report.charts import BROAD, SLIM, group_outline, score_histogram, summarise
 from jobs.report.galleries import Hall
 from jobs.report.inert import cut, script_json, visible
 from jobs.report.pictures import Picture
 from jobs.report.thumbnails import Thumbnail
 from jobs.store import Store
-from jobs.version import CODE_VERSION
+from jobs.words import format_seconds
 
 SHOWN_GROUPS: Final = 24
 _SHOWN_BYTES: Final = 2_000  # of any text outside of the pictures' own
