@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
-import shlex
 import sys
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from artimuse_actor.errors import ArtiMuseError
-from jobs.curate_command import curate
-from jobs.evaluate_commands import benchmark, evaluate
-from jobs.image_command import image
-from jobs.options import AsJson, IdColumn, Images, Limit, Source, UriColumn, example
-from jobs.plan_command import plan
-from jobs.report_command import report
-from jobs.score_command import score, with_all_errors
+from jobs.commands.curate import curate
+from jobs.commands.demo import demo
+from jobs.commands.evaluate import benchmark, evaluate
+from jobs.commands.image import image
+from jobs.commands.manifest import manifest
+from jobs.commands.options import example
+from jobs.commands.plan import plan
+from jobs.commands.report import report
+from jobs.commands.score import score, with_all_errors
+from jobs.commands.store import compact, status
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
 
@@ -65,51 +65,10 @@ app.command(
 )(plan)
 
 
-@app.command(
+app.command(
     epilog=example("artimuse manifest test_datasets/AVA/test.json --images test_datasets/AVA/images --out ava.parquet")
-)
-def manifest(
-    source: Source,
-    out: Annotated[str, typer.Option(metavar="FILE", help="The Parquet file to write.", show_default=False)],
-    images: Images = None,
-    id_column: IdColumn = None,
-    uri_column: UriColumn = None,
-    limit: Limit = None,
-) -> None:
-    """Write the images of a source as a Parquet manifest.
-
-    Its columns are image_id, uri, version and gt_score.
-    """
-    from jobs.manifest import open_manifest, write_manifest
-    from jobs.manifest_batch import ManifestOptions
-
-    options = ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit)
-    opened = open_manifest(source, options)
-    rows = write_manifest(opened, out)
-    for note in opened.notes:
-        print(note, file=sys.stderr)
-    print(f"{out}: {rows:,} images. Next: artimuse score {shlex.quote(out)} --out scored")
-
-
-@app.command(epilog=example("artimuse status scored --json"))
-def status(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Tell what a store holds and how each run went.
-
-    Rows planned, scored, failed by type and remaining; manifest and table are reconciled in one line.
-    """
-    from jobs.screens import show_status
-    from jobs.status import store_status
-
-    found = store_status(out)
-    if as_json:
-        print(json.dumps(found.to_json()))
-    else:
-        show_status(found)
-
-
+)(manifest)
+app.command(epilog=example("artimuse status scored --json"))(status)
 app.command(
     epilog=example(
         "artimuse evaluate ava --ground-truth test_datasets/AVA/test.json",
@@ -142,35 +101,9 @@ app.command(
 )(curate)
 
 
-@app.command(epilog=example("artimuse compact scored --out scored-2026"))
-def compact(
-    store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
-    out: Annotated[str, typer.Option(metavar="NEW", help="Folder or s3:// prefix to make.", show_default=False)],
-) -> None:
-    """Write the many small files of nightly runs as few large ones, in a new store with the same rows.
-
-    The old store stays as it is. Killed in the middle, run it again; then score into the new one.
-    """
-    from jobs.upkeep import compact as run
-
-    done = run(store, out)
-    print(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")
-
-
+app.command(epilog=example("artimuse compact scored --out scored-2026"))(compact)
 app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
-
-
-@app.command(epilog=example("artimuse demo --out artimuse-demo"))
-def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("artimuse-demo"),
-) -> None:
-    """Make a small photo library, score it, compare with the truth.
-
-    Takes about a minute on a laptop; needs no GPU and downloads nothing.
-    """
-    from jobs.demo.run import run_demo
-
-    run_demo(out)
+app.command(epilog=example("artimuse demo --out artimuse-demo"))(demo)
 
 
 def _fail(error: ArtiMuseError) -> int:

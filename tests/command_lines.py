@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from jobs.__main__ import app
-from jobs.score_command import with_all_errors
+from jobs.commands.score import with_all_errors
 
 COMMANDS: Any = typer.main.get_command(app)
 

@@ -133,7 +133,7 @@ def test_the_program_runs_from_anywhere(tmp_path: Path) -> None:
 def test_the_limits_in_help_are_those_of_the_decoder() -> None:
     from artimuse_actor import DecodeOptions
     from artimuse_actor.fetch.options import FetchOptions
-    from jobs.options import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S, MAX_BYTES, MAX_PIXELS
+    from jobs.commands.options import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S, MAX_BYTES, MAX_PIXELS
 
     options = DecodeOptions()
     assert (options.max_bytes, options.max_pixels) == (MAX_BYTES, MAX_PIXELS)

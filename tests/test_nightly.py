@@ -71,7 +71,7 @@ def test_types_of_errors_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_bare_retry_errors_takes_no_source_for_a_type() -> None:
-    from jobs.score_command import with_all_errors
+    from jobs.commands.score import with_all_errors
 
     assert with_all_errors(["score", "--retry-errors", "photos"]) == ["score", "--retry-errors=all", "photos"]
     assert with_all_errors(["score", "photos", "--retry-errors"]) == ["score", "photos", "--retry-errors=all"]

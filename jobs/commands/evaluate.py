@@ -8,62 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artimuse_actor.errors import GateFailed, UsageError
-from jobs.options import Actors, ActorsPerGpu, AllowTruncated, AsJson, BatchSize, Device, Dtype, count_or_auto
+from jobs.commands.options import (
+    Actors,
+    ActorsPerGpu,
+    AllowTruncated,
+    AsJson,
+    AsMarkdown,
+    BatchSize,
+    Device,
+    Dtype,
+    Gates,
+    GroundTruth,
+    Match,
+    On,
+    Question,
+    RequireComplete,
+    Resamples,
+    Seed,
+    Threshold,
+    TruthColumn,
+    count_or_auto,
+)
 
 if TYPE_CHECKING:
     from jobs.evaluation import Evaluation
     from jobs.gate import Gate
-
-GroundTruth = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="A benchmark's test.json, a CSV file or a Parquet table. [default: gt_score of what was scored last]",
-        show_default=False,
-    ),
-]
-On = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="Its column that names the image. [default: image_id, image, uri, file_name, …]",
-        show_default=False,
-    ),
-]
-TruthColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Its column of points.")]
-Match = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOW",
-        help="How it names images: id, uri, path (the end of the uri) or name (of the file). [default: what fits]",
-        show_default=False,
-    ),
-]
-Question = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Which score. [default: the benchmark's, or the first]", show_default=False),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X", help="What is good on the scale of the ground truth, for the accuracy.", show_default=False
-    ),
-]
-RequireComplete = Annotated[
-    bool, typer.Option("--require-complete", help="Fail unless every row of the ground truth has a score.")
-]
-Gates = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gate",
-        metavar="EXPR",
-        help='Fail unless a metric reaches this, such as "srcc>=0.80"; may be given again.',
-        show_default=False,
-    ),
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")]
-Resamples = Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print a table for a paper.")]
 
 
 def evaluate(

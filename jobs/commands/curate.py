@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import MAX_BYTES, AllowPrivateHosts, AsJson, IdColumn, Images, UriColumn
+from jobs.commands.options import MAX_BYTES, AllowPrivateHosts, AsJson, IdColumn, Images, UriColumn
 
 CuratedOut = Annotated[
     str,

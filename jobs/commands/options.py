@@ -162,3 +162,55 @@ AllowPrivateHosts = Annotated[
     typer.Option("--allow-private-hosts", help="Fetch http(s) images from loopback and private addresses too."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+GroundTruth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A benchmark's test.json, a CSV file or a Parquet table. [default: gt_score of what was scored last]",
+        show_default=False,
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Its column that names the image. [default: image_id, image, uri, file_name, …]",
+        show_default=False,
+    ),
+]
+TruthColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Its column of points.")]
+Match = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How it names images: id, uri, path (the end of the uri) or name (of the file). [default: what fits]",
+        show_default=False,
+    ),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which score. [default: the benchmark's, or the first]", show_default=False),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="What is good on the scale of the ground truth, for the accuracy.", show_default=False
+    ),
+]
+RequireComplete = Annotated[
+    bool, typer.Option("--require-complete", help="Fail unless every row of the ground truth has a score.")
+]
+Gates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gate",
+        metavar="EXPR",
+        help='Fail unless a metric reaches this, such as "srcc>=0.80"; may be given again.',
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")]
+Resamples = Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print a table for a paper.")]

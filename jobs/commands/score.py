@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from artimuse_actor.errors import UsageError
-from jobs.options import (
+from jobs.commands.options import (
     DECODER_MEMORY_BYTES,
     DECODER_TIMEOUT_S,
     MAX_BYTES,

@@ -8,8 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.evaluate_commands import GroundTruth, Match, On, Question, TruthColumn
-from jobs.options import MAX_BYTES, AllowPrivateHosts, AsJson, MaxBytes, Root
+from jobs.commands.options import (
+    MAX_BYTES,
+    AllowPrivateHosts,
+    AsJson,
+    GroundTruth,
+    Match,
+    MaxBytes,
+    On,
+    Question,
+    Root,
+    TruthColumn,
+)
 
 
 def report(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import (
+from jobs.commands.options import (
     MAX_BYTES,
     MAX_PIXELS,
     AllowPrivateHosts,

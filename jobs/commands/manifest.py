@@ -1,0 +1,34 @@
+"""The command `artimuse manifest`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from jobs.commands.options import IdColumn, Images, Limit, Source, UriColumn
+
+
+def manifest(
+    source: Source,
+    out: Annotated[str, typer.Option(metavar="FILE", help="The Parquet file to write.", show_default=False)],
+    images: Images = None,
+    id_column: IdColumn = None,
+    uri_column: UriColumn = None,
+    limit: Limit = None,
+) -> None:
+    """Write the images of a source as a Parquet manifest.
+
+    Its columns are image_id, uri, version and gt_score.
+    """
+    from jobs.manifest import open_manifest, write_manifest
+    from jobs.manifest_batch import ManifestOptions
+
+    options = ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit)
+    opened = open_manifest(source, options)
+    rows = write_manifest(opened, out)
+    for note in opened.notes:
+        print(note, file=sys.stderr)
+    print(f"{out}: {rows:,} images. Next: artimuse score {shlex.quote(out)} --out scored")
