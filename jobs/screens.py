@@ -11,7 +11,6 @@ from jobs.words import format_seconds, printable
 
 if TYPE_CHECKING:
     from jobs.counts import Counts
-    from jobs.curate import Curation
     from jobs.image import FileResult
     from jobs.score import ScoreResult, ScoreSettings
     from jobs.status import StoreStatus
@@ -94,23 +93,6 @@ def _loaded(run: Mapping[str, Any]) -> str:
         return ""
     longest_s = max(load["fetch_s"] + load["load_s"] for load in loads)
     return f", model loaded in {format_seconds(longest_s)} ({run['load_share']:.0%} of it)"
-
-
-def show_curation(done: Curation) -> None:
-    """The funnel, where the rows are, and the next command."""
-    funnel, target = done.funnel, done.target
-    width = max(len(name) for name in ("rows", *(step.name for step in funnel.steps)))
-    print(f"{'rows':{width}}  {'':>12}  {funnel.rows:>12,}")
-    for step in funnel.steps:
-        print(f"{step.name:{width}}  {-step.removed:>12,}  {step.left:>12,}")
-    for note in funnel.notes:
-        print(note)
-    print(f"{target.out}: {funnel.left:,} of {funnel.rows:,} rows; this table: {target.place.uri(target.funnel)}")
-    if duplicates := done.record["output"]["duplicates"]:
-        print(f"  {duplicates:,} duplicates, and what they are like: {target.place.uri(target.groups)}")
-    if target.kind == "parquet":
-        path = target.place.uri(target.name) if target.folder else target.out
-        print(f"Next: artimuse score {shlex.quote(path)} --out rescored")
 
 
 def show_image(result: FileResult) -> None:

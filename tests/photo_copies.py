@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from artimuse_actor.images.decode import perceptual_hash, to_pixels
-from jobs.near_duplicates import follow_best
+from jobs.curate.near_duplicates import follow_best
 
 # Of the pictures in scikit-image's wheel, those that are photos; its others are fetched on demand, and not used.
 PHOTOS = (

@@ -19,11 +19,11 @@ from score_job import run_artimuse
 from scored_stores import unipercept_store, write_store
 
 from artimuse_actor.errors import CurationError, ManifestError, StoreError, UsageError
-from jobs.candidates import StoreRows
-from jobs.curate import CurateSettings, Curation, _apply, curate
-from jobs.deduplication import hash_words
-from jobs.filters import FilterOptions, read_filters, scored_rows
-from jobs.funnel import Funnel
+from jobs.curate.candidates import StoreRows
+from jobs.curate.curate import CurateSettings, Curation, _apply, curate
+from jobs.curate.equal_hashes import hash_words
+from jobs.curate.filters import FilterOptions, read_filters, scored_rows
+from jobs.curate.funnel import Funnel
 from jobs.manifest import open_manifest
 from jobs.manifest_batch import ManifestOptions
 from jobs.storage import LocalPlace
@@ -375,7 +375,7 @@ def test_a_manifest_that_changes_meanwhile_is_noticed(
             _apply(*arguments)
             _manifest(source, now)
 
-        monkeypatch.setattr("jobs.curate._apply", apply_and_change)
+        monkeypatch.setattr("jobs.curate.curate._apply", apply_and_change)
         with pytest.raises(ManifestError, match=r"m\.parquet: was changed while it was read"):
             _choose(store, tmp_path / "best.parquet", manifest=str(source))
         _manifest(source, ["001.jpg", "002.jpg"])
@@ -541,7 +541,7 @@ def test_a_curation_that_is_killed_leaves_the_one_before(
         if before:
             _choose(store, tmp_path / out, top=before)
         with monkeypatch.context() as patch:
-            patch.setattr("jobs.curate.StoreRows.check_unchanged", die)
+            patch.setattr("jobs.curate.curate.StoreRows.check_unchanged", die)
             with pytest.raises(KeyboardInterrupt):
                 _choose(store, tmp_path / out, top="9")
         assert manifest.exists() == bool(before)
@@ -558,7 +558,7 @@ def test_a_run_that_changes_the_store_meanwhile_is_noticed(
         path = sorted((store / "scores").iterdir())[0]
         path.write_bytes(path.read_bytes())
 
-    monkeypatch.setattr("jobs.curate._apply", apply_and_change)
+    monkeypatch.setattr("jobs.curate.curate._apply", apply_and_change)
     with pytest.raises(StoreError, match=r"was changed by a run while it was read\. Nothing was written"):
         _choose(store, tmp_path / "best.parquet")
     assert not (tmp_path / "best.parquet").exists()
@@ -567,7 +567,7 @@ def test_a_run_that_changes_the_store_meanwhile_is_noticed(
         for path in (store / "scores").iterdir():
             path.unlink()
 
-    monkeypatch.setattr("jobs.curate._apply", delete)
+    monkeypatch.setattr("jobs.curate.curate._apply", delete)
     with pytest.raises(StoreError, match="was changed by a run"):
         _choose(store, tmp_path / "best.parquet")
 

@@ -19,11 +19,11 @@ from s3_server import running_s3
 from scored_stores import write_store
 
 from artimuse_actor.errors import CurationError, UsageError
-from jobs import copied_images
-from jobs.curate import CurateSettings, Curation, curate
-from jobs.filters import FilterOptions
+from jobs.curate import output_images as copied_images
+from jobs.curate.curate import CurateSettings, Curation, curate
+from jobs.curate.filters import FilterOptions
+from jobs.curate.row_writers import json_rows
 from jobs.manifest import open_manifest
-from jobs.row_files import json_rows
 from jobs.storage import open_place, s3_filesystem
 
 PICTURES = ("01_rgb_640x480.jpg", "06_palette.png", "07_rgba.png")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from photo_copies import COPIES, CROPPED, RECOMPRESSED, RESIZED, hashes, photos, recall_and_precision
 
-from jobs import near_duplicates
-from jobs.near_duplicates import MAX_DISTANCE, default_distance, follow_best, hamming
+from jobs.curate import near_duplicates
+from jobs.curate.near_duplicates import MAX_DISTANCE, default_distance, follow_best, hamming
 
 Codes = NDArray[np.uint64]
 

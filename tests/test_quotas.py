@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artimuse_actor.errors import UsageError
-from jobs import quotas
-from jobs.quotas import SCORE_BINS, GroupNumbers, Quotas, Top, random_points, read_top, shares_of_sample, strata
+from jobs.curate import quotas
+from jobs.curate.quotas import (
+    SCORE_BINS,
+    GroupNumbers,
+    Quotas,
+    Top,
+    random_points,
+    read_top,
+    shares_of_sample,
+    strata,
+)
 
 _rows = st.lists(
     st.tuples(

@@ -25,9 +25,9 @@ from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.protocol.protocols import UNIPERCEPT
 from jobs.__main__ import app
+from jobs.curate.equal_hashes import hash_codes, largest_groups, leaders
 from jobs.evaluate import EvaluateOptions
 from jobs.ground_truth import TruthColumns
-from jobs.report.alike import hash_codes, largest_groups, leaders
 from jobs.report.galleries import Doubles, doubles_hall, ranked_halls
 from jobs.report.inert import cut, fair_limit, script_json, shell_word, size_bytes, visible
 from jobs.report.report import LIMIT_BYTES, ReportSettings, write_report
@@ -358,11 +358,12 @@ def test_doubles_and_look_alikes_are_grouped(tmp_path: Path) -> None:
 def test_leaders_are_those_of_a_dictionary() -> None:
     import pyarrow as pa
 
-    words = [None, "00ff" * 4, "ff" * 8, "00ff" * 4, "short", "ff" * 32, None]
-    codes = hash_codes(pa.chunked_array([words[:3], words[3:]], pa.string()))
+    words = [None, "00ff" * 4, "ff" * 8, "00ff" * 4, "short", "ff" * 8, "no hexadecimal 0"]
+    codes = hash_codes(pa.chunked_array([words[:3], words[3:]], pa.string()), 16)
     assert codes.tolist() == [0, 0x00FF00FF00FF00FF, 2**64 - 1, 0x00FF00FF00FF00FF, 0, 2**64 - 1, 0]
     assert leaders(codes).tolist() == [0, 1, 2, 1, 4, 2, 6]
     assert [group.tolist() for group in largest_groups(leaders(codes), 5)] == [[1, 3], [2, 5]]
+    assert hash_codes(pa.chunked_array([["ff" * 8 + "00" * 24, "ff" * 8]]), 64).tolist() == [2**64 - 1, 0]
     assert len(leaders(codes[:0])) == 0
     assert largest_groups(leaders(codes[:0]), 5) == []
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artimuse_actor.errors import UsageError
-from jobs.where import MAX_CHARACTERS, parse_condition
+from jobs.curate.where import MAX_CHARACTERS, parse_condition
 
 TABLE = pa.table(
     {

@@ -26,7 +26,7 @@ from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.measure.machine import ROOT, machine_line
 from bench.measure.memory import MIB, run_measured
 from bench.tables.plan import FINGERPRINT
-from jobs.near_duplicates import follow_best
+from jobs.curate.near_duplicates import follow_best
 from jobs.store import Store
 
 SHARD_ROWS: Final = 65_536

@@ -151,11 +151,11 @@ def curate(
     those of --manifest and the scores, or without it those of the store.
     """
     from artimuse_actor.fetch.options import FetchOptions
-    from jobs.curate import CurateSettings
-    from jobs.curate import curate as run
-    from jobs.filters import FilterOptions
+    from jobs.curate.curate import CurateSettings
+    from jobs.curate.curate import curate as run
+    from jobs.curate.filters import FilterOptions
+    from jobs.curate.text import show_curation
     from jobs.manifest_batch import ManifestOptions
-    from jobs.screens import show_curation
 
     settings = CurateSettings(
         store=store,

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobs.funnel import CURATIONS, Step
+from jobs.curate.funnel import CURATIONS, Step
 from jobs.storage import Place
 
 _MOST: Final = 10

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.near_duplicates import default_distance, follow_best
-from jobs.report.alike import NO_CODE, largest_groups, leaders
+from jobs.curate.equal_hashes import NO_CODE, largest_groups, leaders
+from jobs.curate.near_duplicates import default_distance, follow_best
 from jobs.report.scored_rows import ScoredRows
 
 TENTHS: Final = 10

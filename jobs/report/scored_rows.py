@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.report.alike import NO_CODE, hash_codes
+from jobs.curate.equal_hashes import NO_CODE, hash_codes
 from jobs.storage import READ_THREADS, Place, read_parquet
 from jobs.store import Store
 from schemas.scores import OK
@@ -153,8 +153,8 @@ def _read(place: Place, questions: tuple[str, ...], question: str, group_by: str
     for name, column in {**{name: name for name in questions}, "spread": f"{question}_std"}.items():
         points = table[column].to_numpy().astype(np.float32)
         about[name] = np.where(ok, points, np.float32(np.nan))
-    for name, column in {"same_bytes": "sha256", "looks": "phash"}.items():
-        about[name] = np.where(ok, hash_codes(table[column]), NO_CODE)
+    for name, (column, digits) in {"same_bytes": ("sha256", 64), "looks": ("phash", 16)}.items():
+        about[name] = np.where(ok, hash_codes(table[column], digits), NO_CODE)
     about["formats"] = _counted(table["format"])
     ends = pc.min_max(table["scored_at"])
     about |= {"first": ends["min"].as_py(), "last": ends["max"].as_py()}

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ManifestError, StoreError
-from jobs.filters import TEXT_MATCHES
+from jobs.curate.filters import TEXT_MATCHES
 from jobs.ids import IdIndex, hash_strings
 from jobs.manifest_batch import Manifest
 from jobs.storage import StoredFile, read_footer, read_parquet

@@ -13,11 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from artimuse_actor.fetch.options import FetchOptions
-from jobs.candidates import OWN, Candidates
-from jobs.copied_images import CopiedImages, TarFiles, fetch_scored
-from jobs.curated_output import Workshop
-from jobs.funnel import Funnel
-from jobs.row_files import open_row_file
+from jobs.curate.candidates import OWN, Candidates
+from jobs.curate.funnel import Funnel
+from jobs.curate.output_images import CopiedImages, TarFiles, fetch_scored
+from jobs.curate.output_place import Workshop
+from jobs.curate.row_writers import open_row_file
 from jobs.store import Store
 from schemas.curation import CURATION_KEY
 from schemas.scores import IMAGE, KEYS

@@ -12,20 +12,16 @@ from typing import Final, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from artimuse_actor.errors import UsageError
-from jobs.candidates import Candidates
-from jobs.near_duplicates import MAX_DISTANCE, Followers, default_distance, follow_best, hamming
+from jobs.curate.candidates import Candidates
+from jobs.curate.equal_hashes import first_of_equals, hash_words
+from jobs.curate.near_duplicates import MAX_DISTANCE, Followers, default_distance, follow_best, hamming
 from schemas.curation import GROUPS
 
 Likeness = Literal["exact", "near"]
 
 _DIGITS: Final = {"exact": ("sha256", 64), "near": ("phash", 16)}
-_NO_DIGIT: Final = 255
-_DIGIT_VALUES: Final = np.full(256, _NO_DIGIT, dtype=np.uint8)
-for _place, _digit in enumerate(b"0123456789abcdef"):
-    _DIGIT_VALUES[_digit] = _place
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -
         distance = default_distance(len(ranked)) if dedupe.distance is None else dedupe.distance
         followers, name = follow_best(hashes[:, 0], distance), f"{name} --distance {distance}"
     else:
-        followers = Followers(_first_of_equals(hashes), 0)
+        followers = Followers(first_of_equals(hashes), 0)
     rank = np.flatnonzero(followers.leader != np.arange(len(ranked)))
     rank = rank[np.argsort(followers.leader[rank], kind="stable")]
     leader = followers.leader[rank]
@@ -112,36 +108,6 @@ def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -
     chosen = candidates.chosen
     chosen.keep(np.concatenate([chosen.places(batch) for batch in range(len(chosen.sizes))])[stays])
     return Groups(name, pa.table(columns, schema=GROUPS), _notes(int((~has_hash).sum()), column, followers.left_out))
-
-
-def hash_words(strings: pa.ChunkedArray, digits: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Hexadecimal strings as numbers.
-
-    Args:
-        strings: (N,) strings; one that is null or has another length is no hash.
-        digits: of each, 16 or more; the first 32 count.
-
-    Returns:
-        (N, 1 or 2) uint64, and (N,) whether each is a hash.
-    """
-    one = strings.combine_chunks()
-    whole = pc.fill_null(pc.equal(pc.binary_length(one), digits), False)
-    zeros = pc.if_else(whole, one, "0" * digits)
-    text = np.frombuffer(zeros.cast(pa.binary(digits)).buffers()[1], dtype=np.uint8, count=len(one) * digits)
-    values = _DIGIT_VALUES[text.reshape(len(one), digits)[:, : min(digits, 32)]]  # (N, 16 or 32)
-    known = np.asarray(whole) & (values != _NO_DIGIT).all(axis=1)
-    packed = np.ascontiguousarray(values[:, ::2] << 4 | values[:, 1::2])
-    return packed.view(">u8").astype(np.uint64), known
-
-
-def _first_of_equals(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each row of (N, 2) the place of the first row that equals it."""
-    order = np.lexsort((words[:, 1], words[:, 0]))  # stable: of equal rows the first stays first
-    ordered = words[order]
-    begins = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)]) if len(words) else np.ones(0, bool)
-    first = np.empty(len(words), dtype=np.int64)
-    first[order] = order[np.flatnonzero(begins)[np.cumsum(begins) - 1]] if len(words) else order
-    return first
 
 
 def _notes(without: int, column: str, left_out: int) -> list[str]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from artimuse_actor.errors import CurationError, StoreError, UsageError
-from jobs.row_files import SUFFIXES
+from jobs.curate.row_writers import SUFFIXES
 from jobs.storage import LocalPlace, Place, open_place, s3_filesystem
 from schemas.curation import CURATION_MARK
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
-from jobs.curated_output import Workshop
-from jobs.row_files import json_rows
+from jobs.curate.output_place import Workshop
+from jobs.curate.row_writers import json_rows
 
 SHARD_IMAGES: Final = 10_000
 """Images of a tar file, as img2dataset has it."""

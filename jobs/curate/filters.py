@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError, one_line
-from jobs.where import parse_condition
+from jobs.curate.where import parse_condition
 from schemas.scores import OK
 
 TEXT_MATCHES: Final = "text_matches"
@@ -55,7 +55,7 @@ class FilterOptions:
         min_side: pixels of the shorter side, inclusive.
         aspect: width:height, or a range of it such as `3:4..16:9`.
         format: names of file formats, with commas between them.
-        where: see `jobs.where`.
+        where: see `jobs.curate.where`.
         text_matches: a regular expression (RE2) that one of the texts must match.
     """
 

@@ -19,19 +19,19 @@ import pyarrow as pa
 
 from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
-from jobs.candidates import Candidates, ManifestRows, StoreRows
-from jobs.chosen_rows import write_chosen
 from jobs.code_identity import CODE_VERSION
-from jobs.curated_output import Target, read_target, workshop
-from jobs.deduplication import drop_duplicates, read_dedupe
-from jobs.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
-from jobs.funnel import CURATIONS, Funnel, curation_json
+from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
+from jobs.curate.duplicates import drop_duplicates, read_dedupe
+from jobs.curate.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
+from jobs.curate.funnel import CURATIONS, Funnel, curation_json
+from jobs.curate.output_place import Target, read_target, workshop
+from jobs.curate.output_rows import write_chosen
+from jobs.curate.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
+from jobs.curate.where import unknown_column
 from jobs.manifest import open_manifest
 from jobs.manifest_batch import ManifestOptions
-from jobs.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
 from jobs.storage import parquet_bytes
 from jobs.store import SCORES, TEXTS, Store
-from jobs.where import unknown_column
 from schemas.curation import CURATION_MARK
 
 
