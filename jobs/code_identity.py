@@ -24,6 +24,7 @@ from artimuse_actor.errors import RunError
 CODE_VERSION: Final = "0.1.0"
 
 _OURS: Final = ("artimuse_actor", "jobs", "schemas")
+_CHECKOUT_ONLY: Final = "jobs/demo/training/"  # not in the wheel, which is the same code as its checkout
 _LOADING: Final = ("numpy", "pillow", "pyarrow")
 _SCORING: Final = (*_LOADING, "tokenizers", "torch", "transformers")
 
@@ -100,7 +101,7 @@ def _source_files() -> Iterator[tuple[str, Path]]:
         folder = _folder_of(package)
         for path in sorted(folder.rglob("*.py")):
             name = path.relative_to(folder.parent).as_posix()
-            if "/." not in name:  # what editors and notebooks leave
+            if "/." not in name and not name.startswith(_CHECKOUT_ONLY):  # what editors and notebooks leave
                 yield name, path
 
 

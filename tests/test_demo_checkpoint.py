@@ -16,7 +16,8 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.protocol.prompts import image_token_id, level_ids, load_tokenizer
 from artimuse_actor.protocol.protocols import ARTIMUSE, LEVELS
-from jobs.demo.mistakes import (
+from jobs.demo.pictures import MAX_SIDE, MIN_SIDE, Picture, combine, make_picture
+from jobs.demo.training.mistakes import (
     LEVEL_MISTAKES,
     PIXEL_MISTAKES,
     PROMPT,
@@ -25,7 +26,6 @@ from jobs.demo.mistakes import (
     Mistake,
     measure,
 )
-from jobs.demo.pictures import MAX_SIDE, MIN_SIDE, Picture, combine, make_picture
 
 CHECKPOINT = Path(__file__).parent.parent / "jobs" / "demo" / "checkpoint"
 FIRST_SEED = 700_000  # training draws its pictures from seed 0 on

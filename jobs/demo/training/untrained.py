@@ -17,7 +17,7 @@ from artimuse_actor.checkpoint.network_config import NetworkConfig, expected_sha
 from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.engine.weights import to_published
 from artimuse_actor.protocol.protocols import TURN_END
-from jobs.demo.tokenizer import PAD
+from jobs.demo.training.tokenizer import PAD
 
 
 def write_config(folder: Path, token_ids: dict[str, int]) -> None:

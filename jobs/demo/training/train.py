@@ -1,4 +1,4 @@
-"""Trains the demo checkpoint: `python -m jobs.demo.train [--out DIR]`.
+"""Trains the demo checkpoint: `python -m jobs.demo.training.train [--out DIR]`.
 
 The network is ArtiMuse's with small numbers, and the code that builds, writes, loads and runs it is the project's own.
 First the vision tower alone learns to see: the three terms of the ground truth and where the subject is, read off its
@@ -39,7 +39,8 @@ from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import SplitPrompts, image_token_id, load_tokenizer
 from artimuse_actor.protocol.protocols import LEVELS
-from jobs.demo.mistakes import (
+from jobs.demo.pictures import make_picture
+from jobs.demo.training.mistakes import (
     ALL_MISTAKES,
     PIXEL_MISTAKES,
     PROMPT,
@@ -49,9 +50,8 @@ from jobs.demo.mistakes import (
     score_pixels,
     split_prompt,
 )
-from jobs.demo.pictures import make_picture
-from jobs.demo.tokenizer import write_tokenizer
-from jobs.demo.untrained import initialise, write_config, write_weights
+from jobs.demo.training.tokenizer import write_tokenizer
+from jobs.demo.training.untrained import initialise, write_config, write_weights
 
 FIRST_TEST_SEED: Final = 500_000
 TEST_PICTURES: Final = 300
@@ -91,7 +91,7 @@ class Schedule:
 def main() -> None:
     """Train, write the checkpoint, read it back and say how good it is."""
     parser = argparse.ArgumentParser(description="Train the demo checkpoint.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "checkpoint", metavar="DIR")
     out: Path = parser.parse_args().out
     torch.set_num_threads(1)
     train(out, Schedule())
