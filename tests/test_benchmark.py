@@ -12,10 +12,10 @@ from scipy import stats
 from score_job import run_artimuse
 
 from artimuse_actor.errors import GroundTruthError, UsageError
-from jobs.benchmark import find_data_set
-from jobs.benchmarks import ARTIMUSE_PAPER, BENCHMARKS, get_benchmark
 from jobs.demo.pictures import make_picture
 from jobs.demo.run import CHECKPOINT
+from jobs.evaluate.benchmarks import ARTIMUSE_PAPER, BENCHMARKS, get_benchmark
+from jobs.evaluate.run_benchmarks import find_data_set
 
 PICTURES = 12
 

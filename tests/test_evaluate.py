@@ -16,10 +16,10 @@ from score_job import run_artimuse
 from stores import FINGERPRINT, complete, open_store, plan_for, stage_with, write_manifest
 
 from artimuse_actor.errors import GroundTruthError, UsageError
-from jobs.evaluate import EvaluateOptions, evaluate, evaluate_store
-from jobs.evaluation import Evaluation
-from jobs.ground_truth import TruthColumns
-from jobs.pairing import JoinCounts
+from jobs.evaluate.evaluate import EvaluateOptions, evaluate, evaluate_store
+from jobs.evaluate.evaluation import Evaluation
+from jobs.evaluate.ground_truth import TruthColumns
+from jobs.evaluate.join import JoinCounts
 from schemas.metrics import METRICS
 
 
@@ -270,7 +270,7 @@ def test_plots_are_drawn_the_same_every_time(tmp_path: Path, suffix: str) -> Non
     truths = generator.normal(size=3000)
     scores = pa.table({"image_id": list(map(str, range(3000))), "score": truths + generator.normal(size=3000)})
     truth = pa.table({"image_id": list(map(str, range(3000))), "gt_score": truths})
-    from jobs.plots import write_plots
+    from jobs.evaluate.plots import write_plots
 
     for name in ("a", "b"):
         write_plots(evaluate(scores, truth, EvaluateOptions(resamples=2)), str(tmp_path / f"{name}.{suffix}"))

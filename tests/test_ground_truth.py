@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artimuse_actor.errors import GroundTruthError
-from jobs.ground_truth import TruthColumns, read_ground_truth
+from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
 
 ROWS = [("a.jpg", 1.5, "cats"), ("b/c.png", 7.0, "dogs"), ("007", None, "cats")]
 

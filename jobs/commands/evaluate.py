@@ -31,8 +31,8 @@ from jobs.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from jobs.evaluation import Evaluation
-    from jobs.gate import Gate
+    from jobs.evaluate.evaluation import Evaluation
+    from jobs.evaluate.gate import Gate
 
 
 def evaluate(
@@ -81,11 +81,11 @@ def evaluate(
     Every row is accounted for, and a shrunken N is said. The metrics go to OUT/metrics, too. Exit code 1 if a --gate
     is missed.
     """
-    from jobs.evaluate import EvaluateOptions, evaluate_store
-    from jobs.gate import Gate
-    from jobs.ground_truth import TruthColumns
-    from jobs.plots import check_plots_name, write_plots
-    from jobs.results_file import write_results
+    from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store
+    from jobs.evaluate.gate import Gate
+    from jobs.evaluate.ground_truth import TruthColumns
+    from jobs.evaluate.plots import check_plots_name, write_plots
+    from jobs.evaluate.published_results import write_results
 
     _refuse_two_formats(markdown, as_json)
     gates = [Gate.parse(text) for text in gate or ()]
@@ -164,9 +164,9 @@ def benchmark(
     Several data sets and checkpoints give one matrix. Run it again to go on.
     """
     from jobs.actor_pool import ActorPool
-    from jobs.benchmark import BenchmarkSettings, run_benchmarks
-    from jobs.evaluate import EvaluateOptions
-    from jobs.gate import Gate
+    from jobs.evaluate.evaluate import EvaluateOptions
+    from jobs.evaluate.gate import Gate
+    from jobs.evaluate.run_benchmarks import BenchmarkSettings, run_benchmarks
 
     _refuse_two_formats(markdown, as_json)
     gates = [Gate.parse(text) for text in gate or ()]
@@ -196,7 +196,7 @@ def _refuse_two_formats(markdown: bool, as_json: bool) -> None:
 
 
 def _show(evaluations: list[Evaluation], *, markdown: bool, as_json: bool) -> None:
-    from jobs import evaluation_text as text
+    from jobs.evaluate import text
 
     if as_json:
         shown = [text.evaluation_json(evaluation) for evaluation in evaluations]
@@ -212,7 +212,7 @@ def _show(evaluations: list[Evaluation], *, markdown: bool, as_json: bool) -> No
 
 
 def _check(evaluations: list[Evaluation], gates: list[Gate], require_complete: bool) -> None:
-    from jobs.evaluation_text import headline
+    from jobs.evaluate.text import headline
 
     for evaluation in evaluations:
         if require_complete and not evaluation.counts.is_complete:

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from artimuse_actor.errors import ImageError
 from artimuse_actor.uris import without_secrets
-from jobs import evaluation_text
 from jobs.code_identity import CODE_VERSION
+from jobs.evaluate import text as evaluation_text
 from jobs.report.charts import BROAD, SLIM, group_outline, score_histogram, summarise
 from jobs.report.galleries import Hall
 from jobs.report.inert import cut, script_json, visible

@@ -18,7 +18,7 @@ from artimuse_actor.errors import ImageError, StoreError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
 from jobs.counts import Counts, count_rows
-from jobs.evaluate import EvaluateOptions
+from jobs.evaluate.evaluate import EvaluateOptions
 from jobs.report import page
 from jobs.report.curations import read_curations
 from jobs.report.galleries import (

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ArtiMuseError, StoreError
-from jobs.evaluate import EvaluateOptions, evaluate_store
-from jobs.evaluation import Evaluation
+from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store
+from jobs.evaluate.evaluation import Evaluation
 from jobs.report.charts import Chart, agreement_chart, calibration_chart, residual_chart
 from jobs.runs import read_runs
 from jobs.storage import Place, read_parquet

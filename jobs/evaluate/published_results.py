@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from artimuse_actor.errors import StoreError
-from jobs.evaluation import Evaluation
+from jobs.evaluate.evaluation import Evaluation
 
 
 def write_results(evaluation: Evaluation, path: str) -> int:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from jobs.estimates import BOOTSTRAP, Agreement, Estimate
-from jobs.evaluation import Comparison, Evaluation
-from jobs.pairing import JoinCounts
+from jobs.evaluate.evaluation import Comparison, Evaluation
+from jobs.evaluate.join import JoinCounts
 from jobs.words import printable
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES

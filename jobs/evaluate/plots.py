@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from artimuse_actor.errors import StoreError, UsageError
-from jobs.evaluation import Evaluation
+from jobs.evaluate.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

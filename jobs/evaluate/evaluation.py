@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from artimuse_actor.uris import without_secrets
-from jobs.benchmarks import Benchmark, PublishedValue
 from jobs.code_identity import CODE_VERSION
 from jobs.estimates import Agreement, Difference
-from jobs.pairing import JoinCounts, Pairs
+from jobs.evaluate.benchmarks import Benchmark, PublishedValue
+from jobs.evaluate.join import JoinCounts, Pairs
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES, METRICS
 

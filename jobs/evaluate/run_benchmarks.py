@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.images.options import DecodeOptions
 from jobs.actor_pool import ActorPool
-from jobs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
-from jobs.evaluate import EvaluateOptions, evaluate_store, write_metrics
-from jobs.evaluation import Evaluation
-from jobs.ground_truth import TruthColumns, read_ground_truth
+from jobs.evaluate.benchmarks import BENCHMARKS, Benchmark, get_benchmark
+from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store, write_metrics
+from jobs.evaluate.evaluation import Evaluation
+from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
 from jobs.listing import list_local, list_s3
 from jobs.manifest_batch import ManifestOptions
 from jobs.storage import s3_filesystem

@@ -13,7 +13,7 @@ from artimuse_actor.errors import GateFailed, UsageError
 from schemas.metrics import METRIC_NAMES
 
 if TYPE_CHECKING:
-    from jobs.evaluation import Evaluation
+    from jobs.evaluate.evaluation import Evaluation
 
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,

@@ -1,0 +1,5 @@
+"""Scores + ground truth → metrics with intervals; published benchmarks."""
+
+from jobs.evaluate.evaluate import evaluate
+
+__all__ = ["evaluate"]
