@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jobs.correlation import Floats
+from jobs.evaluate.metrics.correlation import Floats
 
 RHO = 0.7
 # Kendall and Gibbons, "Rank Correlation Methods", 1990, for the bivariate normal distribution.

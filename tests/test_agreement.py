@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jobs import agreement as agreement_module
-from jobs.agreement import measure_agreement, measure_difference
-from jobs.correlation import Floats
-from jobs.estimates import ASYMPTOTIC, BOOTSTRAP, METRICS, Agreement, Estimate
+from jobs.evaluate.metrics import agreement as agreement_module
+from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
+from jobs.evaluate.metrics.correlation import Floats
+from jobs.evaluate.metrics.estimate import ASYMPTOTIC, BOOTSTRAP, METRICS, Agreement, Estimate
 
 NUMBERS = st.one_of(st.integers(-2, 2).map(float), st.floats(allow_nan=True, allow_infinity=True))
 ROWS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), max_size=12)

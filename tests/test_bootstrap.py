@@ -5,8 +5,8 @@ import pytest
 from bivariate import TRUE, covered, normal_pairs, tied_pairs
 from scipy import stats
 
-from jobs.bootstrap import Drawable, percentiles, resample, two_sided_p
-from jobs.correlation import krcc, plcc, srcc
+from jobs.evaluate.metrics.bootstrap import Drawable, percentiles, resample, two_sided_p
+from jobs.evaluate.metrics.correlation import krcc, plcc, srcc
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:

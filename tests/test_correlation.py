@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from jobs.correlation import Extent, Floats, Moments, krcc, plcc, srcc, without_nulls
+from jobs.evaluate.metrics.correlation import Extent, Floats, Moments, krcc, plcc, srcc, without_nulls
 
 
 def counted_krcc(scores: Floats, truths: Floats) -> float:

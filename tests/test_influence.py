@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from bivariate import RHO, TRUE, covered, normal_pairs, tied_pairs
 
-from jobs.bootstrap import Drawable, resample
-from jobs.correlation import krcc, plcc, srcc
-from jobs.influence import SAMPLE_CONSTANT, asymptotic_intervals, influences, interval, standard_error
+from jobs.evaluate.metrics.asymptotic import (
+    SAMPLE_CONSTANT,
+    asymptotic_intervals,
+    influences,
+    interval,
+    standard_error,
+)
+from jobs.evaluate.metrics.bootstrap import Drawable, resample
+from jobs.evaluate.metrics.correlation import krcc, plcc, srcc
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:

@@ -6,9 +6,9 @@ from bivariate import normal_pairs
 from scipy.optimize import curve_fit
 from scipy.special import expit
 
-from jobs import logistic
-from jobs.correlation import Floats, plcc
-from jobs.logistic import LogisticMapping, fit_logistic, fit_mappings
+from jobs.evaluate.metrics import logistic
+from jobs.evaluate.metrics.correlation import Floats, plcc
+from jobs.evaluate.metrics.logistic import LogisticMapping, fit_logistic, fit_mappings
 
 
 def curved_pairs(n: int, seed: int) -> tuple[Floats, Floats]:

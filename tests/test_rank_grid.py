@@ -6,8 +6,8 @@ from bivariate import normal_pairs, tied_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.correlation import Extent, Floats, krcc, srcc
-from jobs.rank_grid import Axis, RankGrid
+from jobs.evaluate.metrics.correlation import Extent, Floats, krcc, srcc
+from jobs.evaluate.metrics.rank_grid import Axis, RankGrid
 
 
 def grid_of(scores: Floats, truths: Floats, sample: int, classes: int) -> RankGrid:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from bivariate import normal_pairs, tied_pairs
 
-from jobs import survey as survey_module
-from jobs.accuracy import Thresholds
-from jobs.agreement import measure_agreement
-from jobs.correlation import Floats
-from jobs.estimates import ASYMPTOTIC, Agreement
-from jobs.survey import Survey, Tally
+from jobs.evaluate.metrics import two_passes as survey_module
+from jobs.evaluate.metrics.accuracy import Thresholds
+from jobs.evaluate.metrics.agreement import measure_agreement
+from jobs.evaluate.metrics.correlation import Floats
+from jobs.evaluate.metrics.estimate import ASYMPTOTIC, Agreement
+from jobs.evaluate.metrics.two_passes import Survey, Tally
 
 
 def agreement_of_parts(scores: Floats, truths: Floats, part: int, thresholds: Thresholds | None = None) -> Agreement:

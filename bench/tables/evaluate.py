@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wh
 import numpy as np
 
 from bench.measure.machine import machine_line
-from jobs.agreement import measure_agreement, measure_difference
-from jobs.survey import Survey, Tally
+from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
+from jobs.evaluate.metrics.two_passes import Survey, Tally
 
 PAIRS: Final = (10_000, 20_000, 100_000, 1_000_000, 10_000_000)
 WORKS: Final = ("agreement", "difference", "in parts")

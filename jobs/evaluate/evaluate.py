@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ArtiMuseError, GroundTruthError, UsageError
-from jobs.agreement import measure_agreement, measure_difference
-from jobs.estimates import Agreement
 from jobs.evaluate.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from jobs.evaluate.evaluation import Comparison, Disagreement, Evaluation, GroupAgreement
 from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth, truth_table
 from jobs.evaluate.join import MATCHES, Pairs, ScoreIndex, choose_match, clean_names, pair, path_depths
+from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
+from jobs.evaluate.metrics.estimate import Agreement
 from jobs.manifest import open_manifest
 from jobs.manifest_batch import ManifestOptions
 from jobs.runs import read_runs

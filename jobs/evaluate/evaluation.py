@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CODE_VERSION
-from jobs.estimates import Agreement, Difference
 from jobs.evaluate.benchmarks import Benchmark, PublishedValue
 from jobs.evaluate.join import JoinCounts, Pairs
+from jobs.evaluate.metrics.estimate import Agreement, Difference
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES, METRICS
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from jobs.estimates import BOOTSTRAP, Agreement, Estimate
 from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
+from jobs.evaluate.metrics.estimate import BOOTSTRAP, Agreement, Estimate
 from jobs.words import printable
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES

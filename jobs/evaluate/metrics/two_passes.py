@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from jobs.accuracy import Thresholds, accuracy
-from jobs.correlation import Extent, Floats, Moments, without_nulls
-from jobs.estimates import ASYMPTOTIC, Agreement, estimate
-from jobs.influence import SAMPLE_PAIRS, asymptotic_intervals, influences
-from jobs.logistic import MAPPED_METRICS, LogisticMapping, fit_mappings
-from jobs.rank_grid import CLASSES, Axis, RankGrid
+from jobs.evaluate.metrics.accuracy import Thresholds, accuracy
+from jobs.evaluate.metrics.asymptotic import SAMPLE_PAIRS, asymptotic_intervals, influences
+from jobs.evaluate.metrics.correlation import Extent, Floats, Moments, without_nulls
+from jobs.evaluate.metrics.estimate import ASYMPTOTIC, Agreement, estimate
+from jobs.evaluate.metrics.logistic import MAPPED_METRICS, LogisticMapping, fit_mappings
+from jobs.evaluate.metrics.rank_grid import CLASSES, Axis, RankGrid
 
 
 class Survey:

@@ -13,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from jobs.accuracy import Thresholds, accuracy
-from jobs.bootstrap import Drawable, percentiles, resample, two_sided_p
-from jobs.correlation import Extent, Floats, Line, Moments, krcc, plcc, srcc, without_nulls
-from jobs.estimates import ASYMPTOTIC, BOOTSTRAP, Agreement, Difference, MetricDifference, estimate
-from jobs.influence import SAMPLE_CONSTANT, SAMPLE_PAIRS, asymptotic_intervals, influences, standard_error
-from jobs.logistic import LogisticMapping, fit_mappings
-from jobs.survey import Survey, Tally
+from jobs.evaluate.metrics.accuracy import Thresholds, accuracy
+from jobs.evaluate.metrics.asymptotic import (
+    SAMPLE_CONSTANT,
+    SAMPLE_PAIRS,
+    asymptotic_intervals,
+    influences,
+    standard_error,
+)
+from jobs.evaluate.metrics.bootstrap import Drawable, percentiles, resample, two_sided_p
+from jobs.evaluate.metrics.correlation import Extent, Floats, Line, Moments, krcc, plcc, srcc, without_nulls
+from jobs.evaluate.metrics.estimate import ASYMPTOTIC, BOOTSTRAP, Agreement, Difference, MetricDifference, estimate
+from jobs.evaluate.metrics.logistic import LogisticMapping, fit_mappings
+from jobs.evaluate.metrics.two_passes import Survey, Tally
 
 BOOTSTRAP_PAIRS: Final = 100_000
 EXACT_PAIRS: Final = 50_000_000

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.correlation import Floats
+from jobs.evaluate.metrics.correlation import Floats
 
 CLASSES: Final = 4096
 

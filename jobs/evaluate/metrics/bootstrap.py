@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from jobs.correlation import Extent, Floats, Moments
-from jobs.estimates import METRICS
+from jobs.evaluate.metrics.correlation import Extent, Floats, Moments
+from jobs.evaluate.metrics.estimate import METRICS
 
 Resampled = dict[str, Floats]  # metric → (resamples,), NaN where a resample has none
 

@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from jobs.correlation import Extent, Floats, Moments
-from jobs.rank_grid import Axis, RankGrid
+from jobs.evaluate.metrics.correlation import Extent, Floats, Moments
+from jobs.evaluate.metrics.rank_grid import Axis, RankGrid
 
 SAMPLE_PAIRS: Final = 2**20
 SAMPLE_CONSTANT: Final = "The pairs that were sampled for the interval do not vary."

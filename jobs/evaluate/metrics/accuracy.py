@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from jobs.correlation import Floats, Line
-from jobs.estimates import Estimate
+from jobs.evaluate.metrics.correlation import Floats, Line
+from jobs.evaluate.metrics.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from jobs.correlation import Extent, Floats
+from jobs.evaluate.metrics.correlation import Extent, Floats
 
 MAPPED_METRICS: Final = {"plcc_logistic4": 4, "plcc_logistic5": 5}  # metric → parameters
 

@@ -1,0 +1,1 @@
+"""Metrics over pairs of score and ground truth, each with its interval."""
