@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from stores import complete, open_store, plan_for, write_manifest
 
-from jobs.job_costs import COSTS, ImageCost, Limit, Machines, Measured, Whole, Work, mean, share, whole
+from jobs.forecast.costs import COSTS, ImageCost, Limit, Machines, Measured, Whole, Work, mean, share, whole
+from jobs.forecast.sample import count_rows_to_do
+from jobs.forecast.text import bottleneck, significant
 from jobs.manifest import open_manifest
-from jobs.outlook_text import bottleneck, significant
 from jobs.plan import SHARD_ROWS
-from jobs.sample import count_rows_to_do
 
 BILLIONS = 5_000_000_000
 

@@ -19,10 +19,10 @@ from score_job import run_artimuse
 from stores import complete, open_store, plan_for, write_manifest
 
 from artimuse_actor.errors import ManifestError, RunError, StoreMismatch, UsageError
+from jobs.forecast.forecast import SCORES, TEXTS, OutlookSettings, look_ahead
+from jobs.forecast.sample import count_rows_to_do
 from jobs.manifest import open_manifest
 from jobs.manifest_batch import ManifestOptions
-from jobs.outlook import SCORES, TEXTS, OutlookSettings, look_ahead
-from jobs.sample import count_rows_to_do
 from jobs.wanted_texts import WantedTexts
 
 

@@ -37,10 +37,10 @@ from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.job.photos import QUALITY, make_photos, picture
 from bench.measure.machine import machine_line
 from bench.tables.plan import FINGERPRINT, write_manifest
-from jobs.job_costs import ImageCost, Machines, Measured, Whole, Work, whole
+from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, Work, whole
+from jobs.forecast.text import significant
 from jobs.load import UnitLoader
 from jobs.manifest import open_manifest
-from jobs.outlook_text import significant
 from jobs.plan import SHARD_ROWS, Plan, make_plan, unit_rows_of
 from jobs.score import MOST_UNITS_A_TASK, TASKS
 from jobs.stage import UnitStager

@@ -104,9 +104,9 @@ def plan(
     """
     from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
+    from jobs.forecast.forecast import OutlookSettings, look_ahead
+    from jobs.forecast.text import outlook_json, show_outlook
     from jobs.manifest_batch import ManifestOptions
-    from jobs.outlook import OutlookSettings, look_ahead
-    from jobs.outlook_text import outlook_json, show_outlook
 
     settings = OutlookSettings(
         source=source,

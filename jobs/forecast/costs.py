@@ -1,7 +1,7 @@
 """What it takes to score a whole collection, given what a few of its images took: arithmetic, and nothing else.
 
 Nothing is measured here and nothing is read. `COSTS` holds what was measured of the job itself, once, by the scripts
-that `docs/scale.md` names; what one image takes comes from `jobs.sample`, or from whoever knows.
+that `docs/scale.md` names; what one image takes comes from `jobs.forecast.sample`, or from whoever knows.
 
 Three things can be the slowest: the models, the CPU cores that load images for them, and the network that they are
 read through. They work at the same time, so the slowest one's time is the time of all. Not in it: planning, which comes

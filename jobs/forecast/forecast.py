@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Final, Literal
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
-from jobs.job_costs import ImageCost, Machines, Measured, Whole, mean, share, whole
+from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, mean, share, whole
+from jobs.forecast.sample import (
+    MAX_SAMPLE,
+    Counted,
+    LoadedSample,
+    count_rows_to_do,
+    load_sample,
+    time_scores,
+    time_texts,
+)
 from jobs.manifest import open_manifest
 from jobs.manifest_batch import ManifestOptions
-from jobs.sample import MAX_SAMPLE, Counted, LoadedSample, count_rows_to_do, load_sample, time_scores, time_texts
 from jobs.storage import open_place
 from jobs.store import STORE_FILE, Store
 from jobs.wanted_texts import WantedTexts

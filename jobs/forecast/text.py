@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, Final
 
-from jobs.job_costs import Limit, Measured, Share, Whole, share
-from jobs.outlook import Outlook, Speed
+from jobs.forecast.costs import Limit, Measured, Share, Whole, share
+from jobs.forecast.forecast import Outlook, Speed
 from jobs.words import format_seconds
 
 _LIMIT_NAMES: Final[dict[Limit, str]] = {

@@ -25,9 +25,9 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme
+from jobs.forecast.costs import Measured, Work, mean
 from jobs.held import HeldRows, RetryErrors
 from jobs.ids import hash_strings
-from jobs.job_costs import Measured, Work, mean
 from jobs.load import image_sources
 from jobs.manifest_batch import Manifest
 from jobs.plan import rows_to_do
