@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.ids import IdIndex, hash_strings
+from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.storage import READ_THREADS, Place, read_parquet
 from schemas.scores import ERROR, OK
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
 from jobs.held import RETRY, TEXTS, HeldRows, RetryErrors
-from jobs.ids import IdIndex, hash_strings
-from jobs.manifest_batch import Manifest
+from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.manifest.manifest import Manifest
 from jobs.storage import Place, parquet_bytes, read_parquet
 from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
 

@@ -29,8 +29,8 @@ from jobs.held import RetryErrors
 from jobs.interrupts import terminable
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
-from jobs.manifest import open_manifest
-from jobs.manifest_batch import Manifest, ManifestOptions
+from jobs.manifest.manifest import Manifest, ManifestOptions
+from jobs.manifest.source import open_manifest
 from jobs.meters import Meters
 from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, make_plan, manifest_ids, plan_identity, unit_rows_of
 from jobs.progress import Progress
@@ -64,7 +64,7 @@ class ScoreSettings:
     """What the `score` command was asked.
 
     Attributes:
-        source: what to score, see `jobs.manifest`.
+        source: what to score, see `jobs.manifest.source`.
         checkpoint: folder, s3:// folder or name.
         out: the store.
         manifest: how the source is read.

@@ -35,7 +35,7 @@ from artimuse_actor.errors import ArtiMuseError, CheckpointError, ImageError, Ma
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.prompts import load_tokenizer
-from jobs.manifest import open_manifest
+from jobs.manifest.source import open_manifest
 
 SLOW_S: Final = 20.0
 _ODD_BYTES: Final = (

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.held import RetryErrors
-from jobs.manifest import open_manifest
+from jobs.manifest.source import open_manifest
 from jobs.plan import Plan, ShardPlan, make_plan, unit_rows_of
 from jobs.storage import parquet_bytes, read_parquet
 from jobs.store import Store

@@ -24,8 +24,8 @@ from jobs.curate.curate import CurateSettings, Curation, _apply, curate
 from jobs.curate.equal_hashes import hash_words
 from jobs.curate.filters import FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel
-from jobs.manifest import open_manifest
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.manifest import ManifestOptions
+from jobs.manifest.source import open_manifest
 from jobs.storage import LocalPlace
 from jobs.store import Store
 

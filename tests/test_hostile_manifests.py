@@ -19,8 +19,8 @@ from score_job import run_artimuse, run_score
 
 from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
-from jobs.manifest import open_manifest
-from jobs.parquet_manifest import MAX_TEXT_BYTES
+from jobs.manifest.parquet import MAX_TEXT_BYTES
+from jobs.manifest.source import open_manifest
 
 
 def _one_long_word_many_times(path: Path) -> None:
@@ -52,8 +52,12 @@ def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
 ) -> None:
     make(tmp_path / "m.parquet")
     program = (
-        "import sys; from jobs.storage import open_place; from jobs.plan import make_plan\n"
-        "from jobs.manifest import open_manifest; from jobs.held import *; from jobs.ids import IdIndex\n"
+        "import sys; import numpy as np\n"
+        "from jobs.held import HeldRows\n"
+        "from jobs.manifest.id_index import IdIndex\n"
+        "from jobs.manifest.source import open_manifest\n"
+        "from jobs.plan import make_plan\n"
+        "from jobs.storage import open_place\n"
         "none = np.empty((0, 2), dtype=np.uint64)\n"
         "held = HeldRows((), IdIndex(none), none, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))\n"
         "make_plan(open_place(sys.argv[2]), open_manifest(sys.argv[1]), held, 'p')"
@@ -71,7 +75,7 @@ def test_more_rows_than_memory_are_refused_by_their_number(tmp_path: Path, monke
     for name in "ab":
         pq.write_table(pa.table({"uri": [f"{name}{number}" for number in range(600)]}), tmp_path / f"{name}.parquet")
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr("jobs.parquet_manifest._BYTES_A_ROW", memory_bytes // 1000)
+    monkeypatch.setattr("jobs.manifest.parquet._BYTES_A_ROW", memory_bytes // 1000)
     with pytest.raises(ManifestError, match=r"b\.parquet: makes 1,200 rows; to plan them takes"):
         list(open_manifest(str(tmp_path)).batches())
 

@@ -12,7 +12,7 @@ from stores import complete, open_store, plan_for, write_manifest
 from jobs.forecast.costs import COSTS, ImageCost, Limit, Machines, Measured, Whole, Work, mean, share, whole
 from jobs.forecast.sample import count_rows_to_do
 from jobs.forecast.text import bottleneck, significant
-from jobs.manifest import open_manifest
+from jobs.manifest.source import open_manifest
 from jobs.plan import SHARD_ROWS
 
 BILLIONS = 5_000_000_000

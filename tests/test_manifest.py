@@ -14,9 +14,9 @@ from photo_library import make_photo_library
 
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
 from jobs.held import HeldRows
-from jobs.ids import IdIndex
-from jobs.manifest import open_manifest, write_manifest
-from jobs.manifest_batch import Manifest, ManifestOptions
+from jobs.manifest.id_index import IdIndex
+from jobs.manifest.manifest import Manifest, ManifestOptions
+from jobs.manifest.source import open_manifest, write_manifest
 from jobs.plan import make_plan
 from jobs.storage import open_place
 

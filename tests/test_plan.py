@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stores import complete, open_store, plan_for, stage, write_manifest
 
 from artimuse_actor.errors import ManifestError
-from jobs.ids import IdIndex, hash_strings
+from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.plan import Plan, ShardPlan, default_unit_rows, in_groups, unit_rows_of
 
 

@@ -21,8 +21,8 @@ from stores import complete, open_store, plan_for, write_manifest
 from artimuse_actor.errors import ManifestError, RunError, StoreMismatch, UsageError
 from jobs.forecast.forecast import SCORES, TEXTS, OutlookSettings, look_ahead
 from jobs.forecast.sample import count_rows_to_do
-from jobs.manifest import open_manifest
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.manifest import ManifestOptions
+from jobs.manifest.source import open_manifest
 from jobs.wanted_texts import WantedTexts
 
 

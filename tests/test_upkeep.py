@@ -15,7 +15,7 @@ from artimuse_actor.errors import ManifestError, StoreError, StoreLocked
 from jobs.copies import KnownRows
 from jobs.held import RetryErrors
 from jobs.lock import run_lock
-from jobs.manifest import open_manifest
+from jobs.manifest.source import open_manifest
 from jobs.plan import Plan, manifest_ids, plan_identity
 from jobs.status import store_status
 from jobs.storage import LocalPlace

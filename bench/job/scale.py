@@ -40,7 +40,7 @@ from bench.tables.plan import FINGERPRINT, write_manifest
 from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, Work, whole
 from jobs.forecast.text import significant
 from jobs.load import UnitLoader
-from jobs.manifest import open_manifest
+from jobs.manifest.source import open_manifest
 from jobs.plan import SHARD_ROWS, Plan, make_plan, unit_rows_of
 from jobs.score import MOST_UNITS_A_TASK, TASKS
 from jobs.stage import UnitStager

@@ -28,7 +28,7 @@ from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.job.photos import make_photos
 from bench.measure.machine import ROOT, machine_line
 from bench.tables.plan import write_manifest
-from jobs.manifest import open_manifest
+from jobs.manifest.source import open_manifest
 from jobs.plan import make_plan, unit_rows_of
 from jobs.storage import parquet_bytes
 from jobs.store import Store

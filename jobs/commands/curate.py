@@ -155,7 +155,7 @@ def curate(
     from jobs.curate.curate import curate as run
     from jobs.curate.filters import FilterOptions
     from jobs.curate.text import show_curation
-    from jobs.manifest_batch import ManifestOptions
+    from jobs.manifest.manifest import ManifestOptions
 
     settings = CurateSettings(
         store=store,

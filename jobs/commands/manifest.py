@@ -23,8 +23,8 @@ def manifest(
 
     Its columns are image_id, uri, version and gt_score.
     """
-    from jobs.manifest import open_manifest, write_manifest
-    from jobs.manifest_batch import ManifestOptions
+    from jobs.manifest.manifest import ManifestOptions
+    from jobs.manifest.source import open_manifest, write_manifest
 
     options = ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit)
     opened = open_manifest(source, options)

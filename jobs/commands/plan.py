@@ -106,7 +106,7 @@ def plan(
     from artimuse_actor.images.options import DecodeOptions
     from jobs.forecast.forecast import OutlookSettings, look_ahead
     from jobs.forecast.text import outlook_json, show_outlook
-    from jobs.manifest_batch import ManifestOptions
+    from jobs.manifest.manifest import ManifestOptions
 
     settings = OutlookSettings(
         source=source,

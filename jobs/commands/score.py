@@ -116,7 +116,7 @@ def score(
     from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
     from jobs.actor_pool import ActorPool
-    from jobs.manifest_batch import ManifestOptions
+    from jobs.manifest.manifest import ManifestOptions
     from jobs.score import ScoreSettings
     from jobs.score import score as run
     from jobs.screens import score_json, show_score

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from artimuse_actor.errors import ManifestError, StoreError
 from jobs.curate.filters import TEXT_MATCHES
-from jobs.ids import IdIndex, hash_strings
-from jobs.manifest_batch import Manifest
+from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.manifest.manifest import Manifest
 from jobs.storage import StoredFile, read_footer, read_parquet
 from jobs.store import Store, texts_path
 from schemas.texts import texts_schema

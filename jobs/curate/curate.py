@@ -28,8 +28,8 @@ from jobs.curate.output_place import Target, read_target, workshop
 from jobs.curate.output_rows import write_chosen
 from jobs.curate.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
 from jobs.curate.where import unknown_column
-from jobs.manifest import open_manifest
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.manifest import ManifestOptions
+from jobs.manifest.source import open_manifest
 from jobs.storage import parquet_bytes
 from jobs.store import SCORES, TEXTS, Store
 from schemas.curation import CURATION_MARK

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import UsageError
-from jobs.ids import keyed_hashes
+from jobs.manifest.id_index import keyed_hashes
 
 SCORE_BINS: Final = 20
 """Strata of a sample: 5 points each."""

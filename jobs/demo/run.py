@@ -13,7 +13,7 @@ from typing import Final
 from artimuse_actor.errors import UsageError
 from jobs.demo.pictures import make_picture
 from jobs.evaluate.evaluate import evaluate_store
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.manifest import ManifestOptions
 from jobs.score import ScoreSettings, score
 from jobs.screens import show_score
 

@@ -25,8 +25,8 @@ from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth, truth_ta
 from jobs.evaluate.join import MATCHES, Pairs, ScoreIndex, choose_match, clean_names, pair, path_depths
 from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
 from jobs.evaluate.metrics.estimate import Agreement
-from jobs.manifest import open_manifest
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.manifest import ManifestOptions
+from jobs.manifest.source import open_manifest
 from jobs.runs import read_runs
 from jobs.storage import parquet_bytes, read_parquet
 from jobs.store import Store

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.ids import IdIndex, hash_strings
+from jobs.manifest.id_index import IdIndex, hash_strings
 from schemas.scores import OK
 
 MATCHES: Final = ("id", "uri", "path", "name")

@@ -17,8 +17,8 @@ from jobs.evaluate.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store, write_metrics
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
-from jobs.listing import list_local, list_s3
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.listing import list_local, list_s3
+from jobs.manifest.manifest import ManifestOptions
 from jobs.storage import s3_filesystem
 from jobs.store import Store
 

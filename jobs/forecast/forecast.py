@@ -24,8 +24,8 @@ from jobs.forecast.sample import (
     time_scores,
     time_texts,
 )
-from jobs.manifest import open_manifest
-from jobs.manifest_batch import ManifestOptions
+from jobs.manifest.manifest import ManifestOptions
+from jobs.manifest.source import open_manifest
 from jobs.storage import open_place
 from jobs.store import STORE_FILE, Store
 from jobs.wanted_texts import WantedTexts
@@ -45,7 +45,7 @@ class OutlookSettings:
     """What the `plan` command was asked.
 
     Attributes:
-        source: what is to be scored, see `jobs.manifest`.
+        source: what is to be scored, see `jobs.manifest.source`.
         checkpoint: folder or name of the model to measure with, or None.
         out: the store that it would go to, or None for a new one.
         manifest: how the source is read.

@@ -27,9 +27,9 @@ from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme
 from jobs.forecast.costs import Measured, Work, mean
 from jobs.held import HeldRows, RetryErrors
-from jobs.ids import hash_strings
 from jobs.load import image_sources
-from jobs.manifest_batch import Manifest
+from jobs.manifest.id_index import hash_strings
+from jobs.manifest.manifest import Manifest
 from jobs.plan import rows_to_do
 from schemas.manifest import IMAGE_ROWS
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from artimuse_actor.errors import ManifestError, one_line
 from artimuse_actor.uris import without_secrets
-from jobs.listing import ListedFile
-from jobs.manifest_batch import ROWS, ManifestBatch, ManifestOptions, absolute
+from jobs.manifest.listing import ListedFile
+from jobs.manifest.manifest import ROWS, ManifestBatch, ManifestOptions, absolute
 from jobs.user_files import BATCH_ROWS, limited, open_parquet
 
 MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: the longest signed urls take a tenth

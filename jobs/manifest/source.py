@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
-from jobs.listing import ListedFile, list_local, list_s3, local_file
-from jobs.manifest_batch import ROWS, Manifest, ManifestBatch, ManifestOptions, absolute_base
-from jobs.parquet_manifest import ParquetManifest
+from jobs.manifest.listing import ListedFile, list_local, list_s3, local_file
+from jobs.manifest.manifest import ROWS, Manifest, ManifestBatch, ManifestOptions, absolute_base
+from jobs.manifest.parquet import ParquetManifest
 from jobs.storage import s3_filesystem
 from jobs.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source
 from schemas.manifest import MANIFEST
