@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from jobs.lock import RunLock
-from jobs.plan import Plan, ShardPlan
+from jobs.plan.plan import Plan, ShardPlan
 from jobs.store import Store
 
 _COMMIT_THREADS: Final = 2

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from artimuse_actor.errors import UsageError
 from artimuse_actor.uris import without_secrets
-from jobs.plan import ShardPlan
+from jobs.plan.plan import ShardPlan
 from jobs.runs import RunRecord
 
 LOG_FORMATS: Final = ("text", "json")

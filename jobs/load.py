@@ -31,7 +31,7 @@ from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
 from jobs.copies import KnownRows
 from jobs.meters import Meters, node_name
-from jobs.plan import Plan, unit_rows_of
+from jobs.plan.plan import Plan, unit_rows_of
 from jobs.storage import Place, s3_filesystem
 from schemas.scores import ERROR, OK
 from schemas.units import PIXELS, scored_unit

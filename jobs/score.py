@@ -25,14 +25,15 @@ from jobs.commit import ShardCommitter
 from jobs.counts import Counts
 from jobs.events import Events, check_log_format
 from jobs.heartbeat import Pulse, UnitTimes
-from jobs.held import RetryErrors
 from jobs.interrupts import terminable
 from jobs.load import UnitLoader
 from jobs.lock import run_lock
 from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.meters import Meters
-from jobs.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, make_plan, manifest_ids, plan_identity, unit_rows_of
+from jobs.plan.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, plan_identity, unit_rows_of
+from jobs.plan.planner import make_plan, manifest_ids
+from jobs.plan.stored_rows import RetryErrors
 from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager

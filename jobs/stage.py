@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from jobs.code_identity import CodeIdentity
 from jobs.meters import Meters
-from jobs.plan import Plan
+from jobs.plan.plan import Plan
 from jobs.storage import Place, parquet_bytes
 from schemas.text_settings import TextSettings
 from schemas.units import RECEIPT

@@ -26,8 +26,8 @@ from artimuse_actor.protocol.protocols import Protocol
 from jobs.code_identity import CODE_VERSION
 from jobs.copies import KNOWN, KnownRows, write_known_images
 from jobs.counts import Counts, count_rows
-from jobs.held import HeldRows, RetryErrors, read_held_rows
-from jobs.plan import CURRENT_PLAN, Plan, ShardPlan, current_plan, planned_ids
+from jobs.plan.plan import CURRENT_PLAN, Plan, ShardPlan, current_plan, planned_ids
+from jobs.plan.stored_rows import HeldRows, RetryErrors, read_held_rows
 from jobs.storage import READ_THREADS, Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint

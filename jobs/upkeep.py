@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from artimuse_actor.errors import StoreError
 from jobs.lock import run_lock
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.plan import CURRENT_PLAN, SHARD_ROWS
+from jobs.plan.plan import CURRENT_PLAN, SHARD_ROWS
 from jobs.runs import new_run_id
 from jobs.storage import READ_THREADS, TEMPORARY, open_place, parquet_bytes, read_parquet
 from jobs.store import Store, texts_path

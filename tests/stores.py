@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from jobs.held import RetryErrors
 from jobs.manifest.source import open_manifest
-from jobs.plan import Plan, ShardPlan, make_plan, unit_rows_of
+from jobs.plan.plan import Plan, ShardPlan, unit_rows_of
+from jobs.plan.planner import make_plan
+from jobs.plan.stored_rows import RetryErrors
 from jobs.storage import parquet_bytes, read_parquet
 from jobs.store import Store
 from jobs.wanted_texts import WantedTexts

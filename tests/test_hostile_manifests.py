@@ -53,10 +53,10 @@ def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
     make(tmp_path / "m.parquet")
     program = (
         "import sys; import numpy as np\n"
-        "from jobs.held import HeldRows\n"
+        "from jobs.plan.stored_rows import HeldRows\n"
         "from jobs.manifest.id_index import IdIndex\n"
         "from jobs.manifest.source import open_manifest\n"
-        "from jobs.plan import make_plan\n"
+        "from jobs.plan.planner import make_plan\n"
         "from jobs.storage import open_place\n"
         "none = np.empty((0, 2), dtype=np.uint64)\n"
         "held = HeldRows((), IdIndex(none), none, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))\n"

@@ -13,7 +13,7 @@ from jobs.forecast.costs import COSTS, ImageCost, Limit, Machines, Measured, Who
 from jobs.forecast.sample import count_rows_to_do
 from jobs.forecast.text import bottleneck, significant
 from jobs.manifest.source import open_manifest
-from jobs.plan import SHARD_ROWS
+from jobs.plan.plan import SHARD_ROWS
 
 BILLIONS = 5_000_000_000
 

@@ -13,11 +13,11 @@ from conftest import golden_images
 from photo_library import make_photo_library
 
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
-from jobs.held import HeldRows
 from jobs.manifest.id_index import IdIndex
 from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest, write_manifest
-from jobs.plan import make_plan
+from jobs.plan.planner import make_plan
+from jobs.plan.stored_rows import HeldRows
 from jobs.storage import open_place
 
 _NO_HASHES = np.empty((0, 2), dtype=np.uint64)

@@ -12,7 +12,7 @@ from stores import complete, open_store, plan_for, stage, write_manifest
 
 from artimuse_actor.errors import ManifestError
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.plan import Plan, ShardPlan, default_unit_rows, in_groups, unit_rows_of
+from jobs.plan.plan import Plan, ShardPlan, default_unit_rows, in_groups, unit_rows_of
 
 
 def _table(folder: Path) -> dict[str, float]:

@@ -13,10 +13,11 @@ from stores import complete, open_store, plan_for, stage, stage_with, write_mani
 
 from artimuse_actor.errors import ManifestError, StoreError, StoreLocked
 from jobs.copies import KnownRows
-from jobs.held import RetryErrors
 from jobs.lock import run_lock
 from jobs.manifest.source import open_manifest
-from jobs.plan import Plan, manifest_ids, plan_identity
+from jobs.plan.plan import Plan, plan_identity
+from jobs.plan.planner import manifest_ids
+from jobs.plan.stored_rows import RetryErrors
 from jobs.status import store_status
 from jobs.storage import LocalPlace
 from jobs.store import Store

@@ -41,7 +41,8 @@ from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, Work, whol
 from jobs.forecast.text import significant
 from jobs.load import UnitLoader
 from jobs.manifest.source import open_manifest
-from jobs.plan import SHARD_ROWS, Plan, make_plan, unit_rows_of
+from jobs.plan.plan import SHARD_ROWS, Plan, unit_rows_of
+from jobs.plan.planner import make_plan
 from jobs.score import MOST_UNITS_A_TASK, TASKS
 from jobs.stage import UnitStager
 from jobs.storage import parquet_bytes, s3_filesystem

@@ -29,7 +29,8 @@ from bench.job.photos import make_photos
 from bench.measure.machine import ROOT, machine_line
 from bench.tables.plan import write_manifest
 from jobs.manifest.source import open_manifest
-from jobs.plan import make_plan, unit_rows_of
+from jobs.plan.plan import unit_rows_of
+from jobs.plan.planner import make_plan
 from jobs.storage import parquet_bytes
 from jobs.store import Store
 from schemas.fingerprint import Fingerprint

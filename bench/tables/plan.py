@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.measure.machine import machine_line
 from jobs.manifest.source import open_manifest
-from jobs.plan import make_plan
+from jobs.plan.planner import make_plan
 from jobs.store import Store
 from schemas.fingerprint import Fingerprint
 

@@ -46,7 +46,7 @@ from jobs.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from jobs.held import RetryErrors
+    from jobs.plan.stored_rows import RetryErrors
 
 _ALL_ERRORS: Final = "all"
 
@@ -172,7 +172,7 @@ def with_all_errors(arguments: list[str]) -> list[str]:
 
 def _retry_errors(types: str | None) -> RetryErrors:
     from artimuse_actor.errors import IMAGE_ERROR_TYPES
-    from jobs.held import RetryErrors
+    from jobs.plan.stored_rows import RetryErrors
 
     if types is None or types == _ALL_ERRORS:
         return RetryErrors(alone=types is not None)

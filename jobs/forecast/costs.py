@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from scipy.special import stdtrit
 
-from jobs.plan import SHARD_ROWS, default_unit_rows
+from jobs.plan.plan import SHARD_ROWS, default_unit_rows
 
 CONFIDENCE: Final = 0.95
 _NORMAL: Final = 1.959964

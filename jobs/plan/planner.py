@@ -1,150 +1,23 @@
-"""Manifest minus store → shards → units.
-
-A plan is written to the store before any work starts, and a restart goes on with it. Each shard of it is one Parquet
-file with the rows to score, whose row groups are the units: a task reads its own row group and needs neither the
-manifest nor the driver. That replaces the row ranges of the first design: a range of a user's manifest can only be
-read by decoding the whole row group around it, a million rows with pyarrow's defaults, once for every unit of 200.
-
-    _plan.json                                  written last: it makes the plan the current one
-    _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
-    _runs/<plan>/staging/00007/0003.parquet     unit 3 of it, scored
-"""
+"""Plans a run: manifest rows that the store lacks, cut into shards and units."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Final
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
-from jobs.held import RETRY, TEXTS, HeldRows, RetryErrors
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
-from jobs.storage import Place, parquet_bytes, read_parquet
+from jobs.plan.plan import CURRENT_PLAN, RUNS, SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
+from jobs.plan.stored_rows import RETRY, TEXTS, HeldRows, RetryErrors
+from jobs.storage import Place, parquet_bytes
 from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
-
-SHARD_ROWS: Final = 65_536
-MAX_UNIT_ROWS: Final = 200  # 200 × 448 × 448 × 3 bytes stay below Ray's block size of 128 MiB
-MAX_UNIT_ROWS_WITH_TEXTS: Final = 64  # 512 texts, as many as are ever generated at the same time
-MIN_UNIT_ROWS: Final = 16
-_UNITS_OF_A_SMALL_JOB: Final = 64
-
-CURRENT_PLAN: Final = "_plan.json"
-RUNS: Final = "_runs"
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard: rows that are committed together.
-
-    Attributes:
-        index: its number within the plan.
-        rows: how many.
-        units: in how many units.
-        replaces: the scores file that holds older rows of the same ids, or None if all ids are new.
-        texts_only: whether it adds texts and leaves that scores file as it is.
-    """
-
-    index: int
-    rows: int
-    units: int
-    replaces: str | None = None
-    texts_only: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All the work of one manifest against one store.
-
-    Attributes:
-        plan_id: id of the run that made it.
-        source: as the user gave it, without secrets.
-        identity: digest of the manifest's rows.
-        manifest_rows: rows of the manifest.
-        held_rows: of these, how many the store had already.
-        new_rows: of these, how many ids the store did not know.
-        store_rows: rows of the scores table before.
-        store_files: scores files before; if others appear or vanish, the plan is void.
-        unit_rows: rows of a unit.
-        texts: whether it makes texts too.
-        shards: the work.
-    """
-
-    plan_id: str
-    source: str
-    identity: str
-    manifest_rows: int
-    held_rows: int
-    new_rows: int
-    store_rows: int
-    store_files: tuple[str, ...]
-    unit_rows: int
-    texts: bool
-    shards: tuple[ShardPlan, ...]
-
-    @property
-    def folder(self) -> str:
-        """Where its files lie in the store."""
-        return f"{RUNS}/{self.plan_id}"
-
-    @property
-    def rows(self) -> int:
-        """Rows to score."""
-        return sum(shard.rows for shard in self.shards)
-
-    def rows_path(self, shard: int) -> str:
-        """The rows to score of one shard."""
-        return f"{self.folder}/rows/{shard:05}.parquet"
-
-    def staging_folder(self, shard: int) -> str:
-        """Where the scored units of one shard are staged."""
-        return f"{self.folder}/staging/{shard:05}"
-
-    def staged_path(self, shard: int, unit: int) -> str:
-        """Where one scored unit is staged; depends on the unit alone, so that a retry overwrites."""
-        return f"{self.staging_folder(shard)}/{unit:04}.parquet"
-
-    def attempt_path(self, shard: int, unit: int) -> str:
-        """What is there from the moment a unit begins to be loaded until it is: if it is found, that did not end."""
-        return f"{self.folder}/attempts/{shard:05}/{unit:04}"
-
-    def scores_path(self, shard: ShardPlan) -> str:
-        """The scores file of a shard: what commits it, unless it adds texts only."""
-        return shard.replaces or f"scores/{self.plan_id}-{shard.index:05}.parquet"
-
-    def rows_of_unit(self, shard: ShardPlan, unit: int) -> int:
-        """Rows of one unit: the last one of a shard may be smaller."""
-        return min(self.unit_rows, shard.rows - unit * self.unit_rows)
-
-    def to_json(self) -> str:
-        """As it stands in `_plan.json`."""
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Plan:
-        """The inverse of `to_json`."""
-        raw = json.loads(text)
-        shards = tuple(ShardPlan(**shard) for shard in raw.pop("shards"))
-        return cls(**{**raw, "store_files": tuple(raw["store_files"])}, shards=shards)
-
-
-def default_unit_rows(pending_rows: int | None, *, texts: bool = False) -> int:
-    """Rows of a unit: 200, but fewer for a small job, so that it keeps several actors busy and shows progress.
-
-    Args:
-        pending_rows: of the job; None if they are many.
-        texts: whether texts are made, which take longer.
-    """
-    most = MAX_UNIT_ROWS_WITH_TEXTS if texts else MAX_UNIT_ROWS
-    return most if pending_rows is None else max(MIN_UNIT_ROWS, min(most, pending_rows // _UNITS_OF_A_SMALL_JOB))
 
 
 def make_plan(
@@ -229,50 +102,6 @@ def manifest_ids(manifest: Manifest) -> IdIndex:
     if not sum(map(len, hashes)):
         raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
     return IdIndex(np.concatenate(hashes))
-
-
-def plan_identity(manifest: Manifest, retry: RetryErrors) -> str:
-    """What a plan is for: two of the same identity, against the same store, do the same work."""
-    if not retry.alone:
-        return manifest.identity()
-    return f"{manifest.identity()} errors={'all' if retry.types is None else ','.join(retry.types)}"
-
-
-def current_plan(place: Place) -> Plan | None:
-    """The plan that the last run worked on, finished or not."""
-    try:
-        return Plan.from_json(place.read(CURRENT_PLAN))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        # Nothing is lost without it: what it planned and was not committed is planned anew.
-        return None
-
-
-def in_groups(plan: Plan, units: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Units, as (shard, unit), in portions of at most so many; one that is smaller than others ends its portion.
-
-    Ray joins small blocks of one task with those that come after them. So none may come after them.
-    """
-    group: list[tuple[int, int]] = []
-    for shard, unit in units:
-        group.append((shard, unit))
-        if len(group) == size or plan.rows_of_unit(plan.shards[shard], unit) < plan.unit_rows:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
-    """The rows of one unit: one row group of its shard's file."""
-    with place.open(plan.rows_path(shard)) as file:
-        return pq.ParquetFile(file).read_row_group(unit)
-
-
-def planned_ids(place: Place, plan: Plan, shard: int) -> pa.ChunkedArray:
-    """The ids that a shard must hold, in order."""
-    return read_parquet(place, plan.rows_path(shard), ["image_id"])["image_id"]
 
 
 class _ShardWriter:

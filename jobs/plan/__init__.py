@@ -1,0 +1,1 @@
+"""Manifest minus store → shards and units."""
