@@ -29,9 +29,9 @@ from jobs.curate.equal_hashes import hash_codes, largest_groups, leaders
 from jobs.evaluate.evaluate import EvaluateOptions
 from jobs.evaluate.ground_truth import TruthColumns
 from jobs.report.galleries import Doubles, doubles_hall, ranked_halls
-from jobs.report.inert import cut, fair_limit, script_json, shell_word, size_bytes, visible
 from jobs.report.report import LIMIT_BYTES, ReportSettings, write_report
-from jobs.report.retries import retry_command, score_options
+from jobs.report.retry_command import retry_command, score_options
+from jobs.report.safe_text import cut, fair_limit, script_json, shell_word, size_bytes, visible
 from jobs.report.scored_rows import scan_rows
 from jobs.store import Store
 

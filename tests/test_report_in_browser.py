@@ -10,8 +10,8 @@ from browser import running_chromium
 from conftest import golden_images
 from report_stores import TITLES, write_run, write_store
 
-from jobs.report.inert import visible
 from jobs.report.report import ReportSettings, write_report
+from jobs.report.safe_text import visible
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

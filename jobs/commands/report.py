@@ -57,7 +57,7 @@ def report(
     from jobs.evaluate.evaluate import EvaluateOptions
     from jobs.evaluate.ground_truth import TruthColumns
     from jobs.report.report import ReportSettings, write_report
-    from jobs.report.retries import score_options
+    from jobs.report.retry_command import score_options
 
     done = write_report(
         ReportSettings(

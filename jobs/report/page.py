@@ -20,8 +20,8 @@ from jobs.code_identity import CODE_VERSION
 from jobs.evaluate import text as evaluation_text
 from jobs.report.charts import BROAD, SLIM, group_outline, score_histogram, summarise
 from jobs.report.galleries import Hall
-from jobs.report.inert import cut, script_json, visible
 from jobs.report.pictures import Picture
+from jobs.report.safe_text import cut, script_json, visible
 from jobs.report.thumbnails import Thumbnail
 from jobs.store import Store
 from jobs.words import format_seconds

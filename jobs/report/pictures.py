@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.report.inert import cut, fair_limit, size_bytes, visible
+from jobs.report.safe_text import cut, fair_limit, size_bytes, visible
 from jobs.report.scored_rows import ScoredRows
 from jobs.storage import read_parquet
 from jobs.store import Store, texts_path

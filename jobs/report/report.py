@@ -20,7 +20,8 @@ from artimuse_actor.images.options import DecodeOptions
 from jobs.counts import Counts, count_rows
 from jobs.evaluate.evaluate import EvaluateOptions
 from jobs.report import page
-from jobs.report.curations import read_curations
+from jobs.report.agreement import Truth, kept_metrics, read_truth
+from jobs.report.funnels import read_curations
 from jobs.report.galleries import (
     Hall,
     at_most,
@@ -31,12 +32,11 @@ from jobs.report.galleries import (
     room_for,
     rows_of,
 )
-from jobs.report.inert import visible
 from jobs.report.pictures import Picture, read_pictures, shorten
-from jobs.report.retries import ScoreOption, retry_command
+from jobs.report.retry_command import ScoreOption, retry_command
+from jobs.report.safe_text import visible
 from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
-from jobs.report.truth import Truth, kept_metrics, read_truth
 from jobs.runs import read_runs
 from jobs.storage import open_place
 from jobs.store import Store, texts_path

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from artimuse_actor.errors import IMAGE_ERROR_TYPES
 from artimuse_actor.uris import without_secrets
-from jobs.report.inert import shell_word
+from jobs.report.safe_text import shell_word
 
 _LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "questions", "as_json")
 
