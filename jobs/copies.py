@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.storage import READ_THREADS, LocalPlace, Place, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import READ_THREADS, LocalPlace, Place
 from schemas.scores import OK
 
 KNOWN: Final = "known"

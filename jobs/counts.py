@@ -10,7 +10,8 @@ from functools import partial
 
 import pyarrow.compute as pc
 
-from jobs.storage import READ_THREADS, Place, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import READ_THREADS, Place
 from schemas.scores import OK
 
 

@@ -32,7 +32,7 @@ from jobs.code_identity import CodeIdentity
 from jobs.copies import KnownRows
 from jobs.meters import Meters, node_name
 from jobs.plan.plan import Plan, unit_rows_of
-from jobs.storage import Place, s3_filesystem
+from jobs.storage.place import Place, s3_filesystem
 from schemas.scores import ERROR, OK
 from schemas.units import PIXELS, scored_unit
 

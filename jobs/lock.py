@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from artimuse_actor.errors import StoreError, StoreLocked
-from jobs.storage import Place, S3Place
+from jobs.storage.place import Place, S3Place
 
 LOCK_FILE: Final = "_lock"
 RENEW_EVERY_S: Final = 30.0

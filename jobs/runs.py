@@ -14,7 +14,7 @@ from typing import Any, Final
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CODE_VERSION, package_version, this_code
 from jobs.heartbeat import Heartbeat
-from jobs.storage import Place
+from jobs.storage.place import Place
 from schemas.fingerprint import Fingerprint
 
 _PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "safetensors", "tokenizers")

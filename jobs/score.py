@@ -38,7 +38,7 @@ from jobs.progress import Progress
 from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
 from jobs.starts import StartLog
-from jobs.storage import bucket_exists
+from jobs.storage.place import bucket_exists
 from jobs.store import Store
 from jobs.upkeep import heal, keep_only
 from jobs.wanted_texts import WantedTexts

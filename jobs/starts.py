@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from artimuse_actor.errors import RunError
-from jobs.storage import Place
+from jobs.storage.place import Place
 
 MAX_STARTS: Final = 3
 

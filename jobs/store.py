@@ -28,7 +28,8 @@ from jobs.copies import KNOWN, KnownRows, write_known_images
 from jobs.counts import Counts, count_rows
 from jobs.plan.plan import CURRENT_PLAN, Plan, ShardPlan, current_plan, planned_ids
 from jobs.plan.stored_rows import HeldRows, RetryErrors, read_held_rows
-from jobs.storage import READ_THREADS, Place, StoredFile, open_place, parquet_bytes, read_footer, read_parquet
+from jobs.storage.parquet import parquet_bytes, read_footer, read_parquet
+from jobs.storage.place import READ_THREADS, Place, StoredFile, open_place
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.scores import CODE_KEY, FINGERPRINT_KEY, IMAGE, OK, PLAN_KEY, score_fields, scores_schema

@@ -15,7 +15,8 @@ from jobs.lock import run_lock
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.plan.plan import CURRENT_PLAN, SHARD_ROWS
 from jobs.runs import new_run_id
-from jobs.storage import READ_THREADS, TEMPORARY, open_place, parquet_bytes, read_parquet
+from jobs.storage.parquet import parquet_bytes, read_parquet
+from jobs.storage.place import READ_THREADS, TEMPORARY, open_place
 from jobs.store import Store, texts_path
 
 BROKEN: Final = "_broken"

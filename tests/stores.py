@@ -13,7 +13,7 @@ from jobs.manifest.source import open_manifest
 from jobs.plan.plan import Plan, ShardPlan, unit_rows_of
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import RetryErrors
-from jobs.storage import parquet_bytes, read_parquet
+from jobs.storage.parquet import parquet_bytes, read_parquet
 from jobs.store import Store
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint

@@ -26,7 +26,7 @@ from jobs.curate.filters import FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.storage import LocalPlace
+from jobs.storage.place import LocalPlace
 from jobs.store import Store
 
 Row = dict[str, Any]

@@ -57,7 +57,7 @@ def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
         "from jobs.manifest.id_index import IdIndex\n"
         "from jobs.manifest.source import open_manifest\n"
         "from jobs.plan.planner import make_plan\n"
-        "from jobs.storage import open_place\n"
+        "from jobs.storage.place import open_place\n"
         "none = np.empty((0, 2), dtype=np.uint64)\n"
         "held = HeldRows((), IdIndex(none), none, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))\n"
         "make_plan(open_place(sys.argv[2]), open_manifest(sys.argv[1]), held, 'p')"

@@ -18,7 +18,7 @@ from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest, write_manifest
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import HeldRows
-from jobs.storage import open_place
+from jobs.storage.place import open_place
 
 _NO_HASHES = np.empty((0, 2), dtype=np.uint64)
 NOTHING_HELD = HeldRows((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))

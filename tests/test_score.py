@@ -200,7 +200,7 @@ def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
-    from jobs.storage import s3_filesystem
+    from jobs.storage.place import s3_filesystem
 
     (tmp_path / "s3").mkdir()
     with running_s3(tmp_path / "s3") as endpoint:

@@ -14,7 +14,7 @@ from s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
 from jobs.lock import _owner, run_lock
-from jobs.storage import LocalPlace, Place, S3Place, open_place, s3_filesystem
+from jobs.storage.place import LocalPlace, Place, S3Place, open_place, s3_filesystem
 
 
 @pytest.fixture(scope="module")

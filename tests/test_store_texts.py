@@ -11,7 +11,7 @@ import pytest
 from stores import complete, open_store, plan_for, stage, stage_with, write_manifest
 
 from artimuse_actor.errors import StoreMismatch, UsageError
-from jobs.storage import LocalPlace
+from jobs.storage.place import LocalPlace
 from jobs.store import Store
 from jobs.upkeep import heal
 from jobs.wanted_texts import WantedTexts

@@ -19,7 +19,7 @@ from jobs.plan.plan import Plan, plan_identity
 from jobs.plan.planner import manifest_ids
 from jobs.plan.stored_rows import RetryErrors
 from jobs.status import store_status
-from jobs.storage import LocalPlace
+from jobs.storage.place import LocalPlace
 from jobs.store import Store
 from jobs.upkeep import BROKEN, compact, heal, keep_only
 from jobs.wanted_texts import WantedTexts

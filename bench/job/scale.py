@@ -45,7 +45,8 @@ from jobs.plan.plan import SHARD_ROWS, Plan, unit_rows_of
 from jobs.plan.planner import make_plan
 from jobs.score import MOST_UNITS_A_TASK, TASKS
 from jobs.stage import UnitStager
-from jobs.storage import parquet_bytes, s3_filesystem
+from jobs.storage.parquet import parquet_bytes
+from jobs.storage.place import s3_filesystem
 from jobs.store import Store
 from schemas.units import UNIT, scored_unit, staged_unit
 

@@ -31,7 +31,7 @@ from bench.tables.plan import write_manifest
 from jobs.manifest.source import open_manifest
 from jobs.plan.plan import unit_rows_of
 from jobs.plan.planner import make_plan
-from jobs.storage import parquet_bytes
+from jobs.storage.parquet import parquet_bytes
 from jobs.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit

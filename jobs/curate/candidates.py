@@ -21,7 +21,8 @@ from artimuse_actor.errors import ManifestError, StoreError
 from jobs.curate.filters import TEXT_MATCHES
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
-from jobs.storage import StoredFile, read_footer, read_parquet
+from jobs.storage.parquet import read_footer, read_parquet
+from jobs.storage.place import StoredFile
 from jobs.store import Store, texts_path
 from schemas.texts import texts_schema
 

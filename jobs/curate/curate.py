@@ -30,7 +30,7 @@ from jobs.curate.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, re
 from jobs.curate.where import unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.storage import parquet_bytes
+from jobs.storage.parquet import parquet_bytes
 from jobs.store import SCORES, TEXTS, Store
 from schemas.curation import CURATION_MARK
 

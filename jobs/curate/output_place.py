@@ -28,7 +28,7 @@ from typing import Final
 
 from artimuse_actor.errors import CurationError, StoreError, UsageError
 from jobs.curate.row_writers import SUFFIXES
-from jobs.storage import LocalPlace, Place, open_place, s3_filesystem
+from jobs.storage.place import LocalPlace, Place, open_place, s3_filesystem
 from schemas.curation import CURATION_MARK
 
 KINDS: Final = (*SUFFIXES, "webdataset")

@@ -28,7 +28,7 @@ from jobs.evaluate.metrics.estimate import Agreement
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.runs import read_runs
-from jobs.storage import parquet_bytes, read_parquet
+from jobs.storage.parquet import parquet_bytes, read_parquet
 from jobs.store import Store
 from schemas.fingerprint import Fingerprint
 

@@ -19,7 +19,15 @@ from pyarrow import csv
 
 from artimuse_actor.errors import GroundTruthError, ManifestError, one_line
 from jobs.manifest.listing import list_local, list_s3
-from jobs.user_files import BATCH_ROWS, is_hidden, is_unicode, limited, names_parquet, open_parquet, open_source
+from jobs.storage.user_files import (
+    BATCH_ROWS,
+    is_hidden,
+    is_unicode,
+    limited,
+    names_parquet,
+    open_parquet,
+    open_source,
+)
 
 KEY_COLUMNS: Final = ("image_id", "image", "uri", "file_name", "filename", "name", "path")
 TRUTH_COLUMN: Final = "gt_score"

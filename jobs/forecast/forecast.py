@@ -26,7 +26,7 @@ from jobs.forecast.sample import (
 )
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.storage import open_place
+from jobs.storage.place import open_place
 from jobs.store import STORE_FILE, Store
 from jobs.wanted_texts import WantedTexts
 from schemas.fingerprint import Fingerprint

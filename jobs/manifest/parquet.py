@@ -16,7 +16,7 @@ from artimuse_actor.errors import ManifestError, one_line
 from artimuse_actor.uris import without_secrets
 from jobs.manifest.listing import ListedFile
 from jobs.manifest.manifest import ROWS, ManifestBatch, ManifestOptions, absolute
-from jobs.user_files import BATCH_ROWS, limited, open_parquet
+from jobs.storage.user_files import BATCH_ROWS, limited, open_parquet
 
 MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: the longest signed urls take a tenth
 IMAGE_BATCH_ROWS: Final = 128  # of embedded images: they may be asked for too, megabytes each

@@ -22,8 +22,8 @@ from artimuse_actor.errors import ManifestError, StoreError, UsageError
 from jobs.manifest.listing import ListedFile, list_local, list_s3, local_file
 from jobs.manifest.manifest import ROWS, Manifest, ManifestBatch, ManifestOptions, absolute_base
 from jobs.manifest.parquet import ParquetManifest
-from jobs.storage import s3_filesystem
-from jobs.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source
+from jobs.storage.place import s3_filesystem
+from jobs.storage.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source
 from schemas.manifest import MANIFEST
 
 _MAX_POINTS: Final = 10**15

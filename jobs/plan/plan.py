@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from jobs.manifest.manifest import Manifest
 from jobs.plan.stored_rows import RetryErrors
-from jobs.storage import Place, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import Place
 
 SHARD_ROWS: Final = 65_536
 MAX_UNIT_ROWS: Final = 200  # 200 × 448 × 448 × 3 bytes stay below Ray's block size of 128 MiB

@@ -16,7 +16,8 @@ from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import CURRENT_PLAN, RUNS, SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
 from jobs.plan.stored_rows import RETRY, TEXTS, HeldRows, RetryErrors
-from jobs.storage import Place, parquet_bytes
+from jobs.storage.parquet import parquet_bytes
+from jobs.storage.place import Place
 from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
 
 

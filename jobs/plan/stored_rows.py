@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.storage import READ_THREADS, Place, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import READ_THREADS, Place
 from schemas.scores import ERROR, OK
 
 NOTHING: Final = 0

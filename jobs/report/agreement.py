@@ -14,9 +14,10 @@ from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store
 from jobs.evaluate.evaluation import Evaluation
 from jobs.report.charts import Chart, agreement_chart, calibration_chart, residual_chart
 from jobs.runs import read_runs
-from jobs.storage import Place, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import Place
+from jobs.storage.user_files import names_parquet
 from jobs.store import Store
-from jobs.user_files import names_parquet
 
 _KEPT: Final = [
     *("data_set", "checkpoint", "question", "group_by", "n", "expected"),

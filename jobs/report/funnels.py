@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.curate.funnel import CURATIONS, Step
-from jobs.storage import Place
+from jobs.storage.place import Place
 
 _MOST: Final = 10
 _MOST_STEPS: Final = 40

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from jobs.report.safe_text import cut, fair_limit, size_bytes, visible
 from jobs.report.scored_rows import ScoredRows
-from jobs.storage import read_parquet
+from jobs.storage.parquet import read_parquet
 from jobs.store import Store, texts_path
 
 _TEXT_BATCH_ROWS: Final = 1_024

@@ -38,7 +38,7 @@ from jobs.report.safe_text import visible
 from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
 from jobs.runs import read_runs
-from jobs.storage import open_place
+from jobs.storage.place import open_place
 from jobs.store import Store, texts_path
 
 LIMIT_BYTES: Final = 5_000_000

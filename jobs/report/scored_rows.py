@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.curate.equal_hashes import NO_CODE, hash_codes
-from jobs.storage import READ_THREADS, Place, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import READ_THREADS, Place
 from jobs.store import Store
 from schemas.scores import OK
 

@@ -11,16 +11,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol, TypeVar
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from artimuse_actor.errors import BrokenFile, StoreError, UsageError
+from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.fetch.s3_errors import s3_error_code
 
 TEMPORARY: Final = "_runs/tmp"
@@ -304,47 +302,6 @@ def bucket_exists(bucket: str) -> bool:
     except Exception:  # no access, no connection: for those who read from it to judge
         return True
     return True
-
-
-def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file of our own as a table.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        BrokenFile: it is not a whole Parquet file, or of another table.
-    """
-    with _whole_parquet(place, path) as parquet:
-        if unknown := set(columns or ()) - set(parquet.schema_arrow.names):
-            raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(unknown))}")
-        return parquet.read(columns=columns)
-
-
-def read_footer(place: Place, path: str) -> pq.FileMetaData:
-    """Row count and metadata of a Parquet file of our own. Raises as `read_parquet`."""
-    with _whole_parquet(place, path) as parquet:
-        return parquet.metadata
-
-
-@contextmanager
-def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
-    with place.open(path) as file:
-        try:
-            yield pq.ParquetFile(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            # pyarrow calls a damaged footer an OSError too, one without a number; others are the storage's fault.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise BrokenFile(
-                f"{place.uri(path)}: is not a whole file of ours ({' '.join(str(error).split())[:200]}). "
-                "Move it away and run again; its rows are scored anew."
-            ) from error
-
-
-def parquet_bytes(table: pa.Table, row_group_rows: int | None = None, dictionaries: bool | list[str] = True) -> bytes:
-    """A table as the bytes of a Parquet file, compressed with zstd; `dictionaries` names columns that repeat values."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows, use_dictionary=dictionaries)
-    return bytes(sink.getvalue())
 
 
 def _created_in_place(path: str, data: bytes) -> bool:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, one_line
 from artimuse_actor.images.memory_limit import memory_limit
-from jobs.storage import s3_filesystem
+from jobs.storage.place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
 _BATCH_BYTES: Final = 2 * 1024**3
