@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
-from jobs.lock import RunLock
 from jobs.plan.plan import Plan, ShardPlan
-from jobs.store import Store
+from jobs.store.lock import RunLock
+from jobs.store.store import Store
 
 _COMMIT_THREADS: Final = 2
 

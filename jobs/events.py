@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from artimuse_actor.errors import UsageError
 from artimuse_actor.uris import without_secrets
 from jobs.plan.plan import ShardPlan
-from jobs.runs import RunRecord
+from jobs.store.run_record import RunRecord
 
 LOG_FORMATS: Final = ("text", "json")
 

@@ -15,7 +15,7 @@ from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
-from jobs.wanted_texts import WantedTexts
+from jobs.store.text_request import WantedTexts
 
 
 @dataclass(frozen=True)

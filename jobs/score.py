@@ -22,12 +22,10 @@ from artimuse_actor.uris import s3_bucket, without_secrets
 from jobs.actor_pool import ActorPool
 from jobs.code_identity import this_code
 from jobs.commit import ShardCommitter
-from jobs.counts import Counts
 from jobs.events import Events, check_log_format
 from jobs.heartbeat import Pulse, UnitTimes
 from jobs.interrupts import terminable
 from jobs.load import UnitLoader
-from jobs.lock import run_lock
 from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.meters import Meters
@@ -35,13 +33,15 @@ from jobs.plan.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, plan_iden
 from jobs.plan.planner import make_plan, manifest_ids
 from jobs.plan.stored_rows import RetryErrors
 from jobs.progress import Progress
-from jobs.runs import RunRecord, new_run_id
 from jobs.stage import UnitStager
 from jobs.starts import StartLog
 from jobs.storage.place import bucket_exists
-from jobs.store import Store
-from jobs.upkeep import heal, keep_only
-from jobs.wanted_texts import WantedTexts
+from jobs.store.counts import Counts
+from jobs.store.lock import run_lock
+from jobs.store.maintenance import heal, keep_only
+from jobs.store.run_record import RunRecord, new_run_id
+from jobs.store.store import Store
+from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 from schemas.units import UNIT, staged_unit

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.store.text import _by_type, _texts_line
 from jobs.words import format_seconds, printable
 
 if TYPE_CHECKING:
-    from jobs.counts import Counts
     from jobs.image import FileResult
     from jobs.score import ScoreResult, ScoreSettings
-    from jobs.status import StoreStatus
 
 
 def score_json(result: ScoreResult) -> dict[str, Any]:
@@ -68,33 +66,6 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     print(f"Next: artimuse status {shlex.quote(settings.out)}")
 
 
-def show_status(status: StoreStatus) -> None:
-    """A store on one screen."""
-    print(f"{status.out}: {status.fingerprint}")
-    print(status.verdict + ".")
-    if status.counts.failed:
-        print(f"  failed: {_by_type(status.counts.errors)}")
-    if status.texts:
-        print(f"texts ({status.texts}): {_texts_line(status.counts)}.")
-    if status.staged_rows:
-        print(f"  {status.staged_rows:,} of the remaining are scored and wait for their shard to be complete.")
-    if status.remaining > 0:
-        print("  Run the same command again to go on.")
-    for run in status.runs:
-        speed = f", {run['images_per_s']:,.1f} images/s" if run.get("images_per_s") else ""
-        seconds = format_seconds(sum(run["seconds"].values()))
-        state = run["state"] if run["state"] != "running" else "running, or died"
-        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}")
-
-
-def _loaded(run: Mapping[str, Any]) -> str:
-    """How long the models of a run took to be there, for the end of its line."""
-    if not (loads := run.get("loads")):
-        return ""
-    longest_s = max(load["fetch_s"] + load["load_s"] for load in loads)
-    return f", model loaded in {format_seconds(longest_s)} ({run['load_share']:.0%} of it)"
-
-
 def show_image(result: FileResult) -> None:
     """One line for an image: scores with their spread, or the error; then its texts."""
     if result.score is None:
@@ -142,17 +113,3 @@ def show_questions() -> None:
         print(f"{protocol.name}: scores {', '.join(protocol.score_questions)}; texts:")
         for title, question in protocol.text_questions.items():
             print(f"  {title}  ({text_column(title)})\n    {question.strip()}")
-
-
-def _texts_line(counts: Counts) -> str:
-    """The texts table against the images that have a score."""
-    line = f"{counts.described:,} of {counts.ok:,} images with a score are described"
-    if counts.text_errors:
-        line += f", of others the image is gone since ({_by_type(counts.text_errors)})"
-    if counts.without_texts:
-        line += f", {counts.without_texts:,} not, since they are in no manifest of a run with texts"
-    return line
-
-
-def _by_type(errors: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(errors).most_common())

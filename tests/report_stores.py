@@ -11,9 +11,9 @@ import pyarrow as pa
 from stores import FINGERPRINT
 
 from artimuse_actor.protocol.protocols import ARTIMUSE, Protocol
-from jobs.runs import RunRecord
-from jobs.store import Store
-from jobs.wanted_texts import WantedTexts
+from jobs.store.run_record import RunRecord
+from jobs.store.store import Store
+from jobs.store.text_request import WantedTexts
 from schemas.texts import texts_schema
 
 TITLES = tuple(ARTIMUSE.text_questions)

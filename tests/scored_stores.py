@@ -10,8 +10,8 @@ import pyarrow as pa
 from stores import open_store
 
 from artimuse_actor.protocol.protocols import UNIPERCEPT, Protocol
-from jobs.store import Store
-from jobs.wanted_texts import WantedTexts
+from jobs.store.store import Store
+from jobs.store.text_request import WantedTexts
 from schemas.texts import texts_schema
 
 GESTALT = WantedTexts(["overall_gestalt"])

@@ -14,8 +14,8 @@ from jobs.plan.plan import Plan, ShardPlan, unit_rows_of
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.parquet import parquet_bytes, read_parquet
-from jobs.store import Store
-from jobs.wanted_texts import WantedTexts
+from jobs.store.store import Store
+from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
 

@@ -27,7 +27,7 @@ from jobs.curate.funnel import Funnel
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.place import LocalPlace
-from jobs.store import Store
+from jobs.store.store import Store
 
 Row = dict[str, Any]
 

@@ -23,7 +23,7 @@ from jobs.forecast.forecast import SCORES, TEXTS, OutlookSettings, look_ahead
 from jobs.forecast.sample import count_rows_to_do
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.wanted_texts import WantedTexts
+from jobs.store.text_request import WantedTexts
 
 
 def _json(*arguments: str | Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from jobs.report.report import LIMIT_BYTES, ReportSettings, write_report
 from jobs.report.retry_command import retry_command, score_options
 from jobs.report.safe_text import cut, fair_limit, script_json, shell_word, size_bytes, visible
 from jobs.report.scored_rows import scan_rows
-from jobs.store import Store
+from jobs.store.store import Store
 
 COMMANDS: Any = typer.main.get_command(app)
 OPTIONS = score_options(COMMANDS.commands["score"])
@@ -234,7 +234,7 @@ def test_a_million_rows_make_a_small_page(tmp_path: Path) -> None:
 
 
 def test_texts_are_found_in_whatever_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.store._TEXT_GROUP_ROWS", 3)
+    monkeypatch.setattr("jobs.store.store._TEXT_GROUP_ROWS", 3)
     monkeypatch.setattr("jobs.report.pictures._TEXT_BATCH_ROWS", 2)
     rows = _scored({f"{n}.jpg": 1.0 * n for n in range(20)})
     texts = {name: [f"{name}: {text}" for text in told] for name, told in _texts(rows[::2]).items()}

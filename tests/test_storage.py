@@ -13,8 +13,8 @@ import pytest
 from s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
-from jobs.lock import _owner, run_lock
 from jobs.storage.place import LocalPlace, Place, S3Place, open_place, s3_filesystem
+from jobs.store.lock import _owner, run_lock
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_of_many_runs_that_find_a_stale_lock_one_gets_it(bucket: S3Place, monkey
 
 
 def test_a_run_that_lost_its_lock_commits_nothing_more(bucket: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.lock.RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr("jobs.store.lock.RENEW_EVERY_S", 0.05)
     with run_lock(bucket, "run-1") as lock:
         time.sleep(0.3)
         lock.check()

@@ -12,9 +12,9 @@ from stores import complete, open_store, plan_for, stage, stage_with, write_mani
 
 from artimuse_actor.errors import StoreMismatch, UsageError
 from jobs.storage.place import LocalPlace
-from jobs.store import Store
-from jobs.upkeep import heal
-from jobs.wanted_texts import WantedTexts
+from jobs.store.maintenance import heal
+from jobs.store.store import Store
+from jobs.store.text_request import WantedTexts
 from schemas import scores, texts, units
 from schemas.text_settings import RESERVED_COLUMNS, TextSettings
 from schemas.units import staged_unit

@@ -12,17 +12,17 @@ import pytest
 from stores import complete, open_store, plan_for, stage, stage_with, write_manifest
 
 from artimuse_actor.errors import ManifestError, StoreError, StoreLocked
-from jobs.copies import KnownRows
-from jobs.lock import run_lock
 from jobs.manifest.source import open_manifest
 from jobs.plan.plan import Plan, plan_identity
 from jobs.plan.planner import manifest_ids
 from jobs.plan.stored_rows import RetryErrors
-from jobs.status import store_status
 from jobs.storage.place import LocalPlace
-from jobs.store import Store
-from jobs.upkeep import BROKEN, compact, heal, keep_only
-from jobs.wanted_texts import WantedTexts
+from jobs.store.known_images import KnownRows
+from jobs.store.lock import run_lock
+from jobs.store.maintenance import BROKEN, compact, heal, keep_only
+from jobs.store.status import store_status
+from jobs.store.store import Store
+from jobs.store.text_request import WantedTexts
 
 TEXTS = WantedTexts(["overall_gestalt"])
 

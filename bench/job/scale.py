@@ -47,7 +47,7 @@ from jobs.score import MOST_UNITS_A_TASK, TASKS
 from jobs.stage import UnitStager
 from jobs.storage.parquet import parquet_bytes
 from jobs.storage.place import s3_filesystem
-from jobs.store import Store
+from jobs.store.store import Store
 from schemas.units import UNIT, scored_unit, staged_unit
 
 OBJECTS: Final = 2_000

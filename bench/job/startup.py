@@ -32,7 +32,7 @@ from jobs.manifest.source import open_manifest
 from jobs.plan.plan import unit_rows_of
 from jobs.plan.planner import make_plan
 from jobs.storage.parquet import parquet_bytes
-from jobs.store import Store
+from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
 

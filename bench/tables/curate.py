@@ -27,7 +27,7 @@ from bench.measure.machine import ROOT, machine_line
 from bench.measure.memory import MIB, run_measured
 from bench.tables.plan import FINGERPRINT
 from jobs.curate.near_duplicates import follow_best
-from jobs.store import Store
+from jobs.store.store import Store
 
 SHARD_ROWS: Final = 65_536
 GOAL: Final = "60 s"

@@ -25,7 +25,7 @@ from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.measure.machine import machine_line
 from jobs.manifest.source import open_manifest
 from jobs.plan.planner import make_plan
-from jobs.store import Store
+from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 
 FILES: Final = 8

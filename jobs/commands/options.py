@@ -37,7 +37,7 @@ def wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None
     Raises:
         UsageError: options of texts without --texts.
     """
-    from jobs.wanted_texts import WantedTexts
+    from jobs.store.text_request import WantedTexts
 
     if not texts:
         if attributes is not None or max_new_tokens is not None:

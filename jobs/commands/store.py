@@ -18,8 +18,8 @@ def status(
 
     Rows planned, scored, failed by type and remaining; manifest and table are reconciled in one line.
     """
-    from jobs.screens import show_status
-    from jobs.status import store_status
+    from jobs.store.status import store_status
+    from jobs.store.text import show_status
 
     found = store_status(out)
     if as_json:
@@ -36,7 +36,7 @@ def compact(
 
     The old store stays as it is. Killed in the middle, run it again; then score into the new one.
     """
-    from jobs.upkeep import compact as run
+    from jobs.store.maintenance import compact as run
 
     done = run(store, out)
     print(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")

@@ -23,7 +23,7 @@ from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import StoredFile
-from jobs.store import Store, texts_path
+from jobs.store.store import Store, texts_path
 from schemas.texts import texts_schema
 
 _AHEAD: Final = 3  # files that are read while one is used

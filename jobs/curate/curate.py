@@ -31,7 +31,7 @@ from jobs.curate.where import unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
-from jobs.store import SCORES, TEXTS, Store
+from jobs.store.store import SCORES, TEXTS, Store
 from schemas.curation import CURATION_MARK
 
 

@@ -27,9 +27,9 @@ from jobs.evaluate.metrics.agreement import measure_agreement, measure_differenc
 from jobs.evaluate.metrics.estimate import Agreement
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.runs import read_runs
 from jobs.storage.parquet import parquet_bytes, read_parquet
-from jobs.store import Store
+from jobs.store.run_record import read_runs
+from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 
 DISAGREEMENTS: Final = 10

@@ -20,7 +20,7 @@ from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
 from jobs.manifest.listing import list_local, list_s3
 from jobs.manifest.manifest import ManifestOptions
 from jobs.storage.place import s3_filesystem
-from jobs.store import Store
+from jobs.store.store import Store
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import BatchSize

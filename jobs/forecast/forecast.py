@@ -27,8 +27,8 @@ from jobs.forecast.sample import (
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.place import open_place
-from jobs.store import STORE_FILE, Store
-from jobs.wanted_texts import WantedTexts
+from jobs.store.store import STORE_FILE, Store
+from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
 
 if TYPE_CHECKING:

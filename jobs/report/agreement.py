@@ -13,11 +13,11 @@ from artimuse_actor.errors import ArtiMuseError, StoreError
 from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store
 from jobs.evaluate.evaluation import Evaluation
 from jobs.report.charts import Chart, agreement_chart, calibration_chart, residual_chart
-from jobs.runs import read_runs
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import Place
 from jobs.storage.user_files import names_parquet
-from jobs.store import Store
+from jobs.store.run_record import read_runs
+from jobs.store.store import Store
 
 _KEPT: Final = [
     *("data_set", "checkpoint", "question", "group_by", "n", "expected"),

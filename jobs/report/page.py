@@ -23,7 +23,7 @@ from jobs.report.galleries import Hall
 from jobs.report.pictures import Picture
 from jobs.report.safe_text import cut, script_json, visible
 from jobs.report.thumbnails import Thumbnail
-from jobs.store import Store
+from jobs.store.store import Store
 from jobs.words import format_seconds
 
 SHOWN_GROUPS: Final = 24

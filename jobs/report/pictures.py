@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from jobs.report.safe_text import cut, fair_limit, size_bytes, visible
 from jobs.report.scored_rows import ScoredRows
 from jobs.storage.parquet import read_parquet
-from jobs.store import Store, texts_path
+from jobs.store.store import Store, texts_path
 
 _TEXT_BATCH_ROWS: Final = 1_024
 _TEXT_BUFFER_BYTES: Final = 1024 * 1024  # of each column, which would be read whole otherwise: megabytes for each file

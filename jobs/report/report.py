@@ -17,7 +17,6 @@ import numpy as np
 from artimuse_actor.errors import ImageError, StoreError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
-from jobs.counts import Counts, count_rows
 from jobs.evaluate.evaluate import EvaluateOptions
 from jobs.report import page
 from jobs.report.agreement import Truth, kept_metrics, read_truth
@@ -37,9 +36,10 @@ from jobs.report.retry_command import ScoreOption, retry_command
 from jobs.report.safe_text import visible
 from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
-from jobs.runs import read_runs
 from jobs.storage.place import open_place
-from jobs.store import Store, texts_path
+from jobs.store.counts import Counts, count_rows
+from jobs.store.run_record import read_runs
+from jobs.store.store import Store, texts_path
 
 LIMIT_BYTES: Final = 5_000_000
 """Of the whole file."""

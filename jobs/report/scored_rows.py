@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from jobs.curate.equal_hashes import NO_CODE, hash_codes
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import READ_THREADS, Place
-from jobs.store import Store
+from jobs.store.store import Store
 from schemas.scores import OK
 
 EXAMPLES: Final = 5

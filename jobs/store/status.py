@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.counts import Counts
-from jobs.runs import read_runs
-from jobs.store import Store
+from jobs.store.counts import Counts
+from jobs.store.run_record import read_runs
+from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 

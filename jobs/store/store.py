@@ -24,13 +24,13 @@ import pyarrow.compute as pc
 from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
 from artimuse_actor.protocol.protocols import Protocol
 from jobs.code_identity import CODE_VERSION
-from jobs.copies import KNOWN, KnownRows, write_known_images
-from jobs.counts import Counts, count_rows
 from jobs.plan.plan import CURRENT_PLAN, Plan, ShardPlan, current_plan, planned_ids
 from jobs.plan.stored_rows import HeldRows, RetryErrors, read_held_rows
 from jobs.storage.parquet import parquet_bytes, read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place, StoredFile, open_place
-from jobs.wanted_texts import WantedTexts
+from jobs.store.counts import Counts, count_rows
+from jobs.store.known_images import KNOWN, KnownRows, write_known_images
+from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.scores import CODE_KEY, FINGERPRINT_KEY, IMAGE, OK, PLAN_KEY, score_fields, scores_schema
 from schemas.text_settings import TextSettings

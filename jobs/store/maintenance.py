@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import StoreError
-from jobs.lock import run_lock
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.plan.plan import CURRENT_PLAN, SHARD_ROWS
-from jobs.runs import new_run_id
 from jobs.storage.parquet import parquet_bytes, read_parquet
 from jobs.storage.place import READ_THREADS, TEMPORARY, open_place
-from jobs.store import Store, texts_path
+from jobs.store.lock import run_lock
+from jobs.store.run_record import new_run_id
+from jobs.store.store import Store, texts_path
 
 BROKEN: Final = "_broken"
 _COMPACTED: Final = "scores/compacted-{:05}.parquet"

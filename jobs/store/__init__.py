@@ -1,0 +1,1 @@
+"""One output folder: its layout, lock, commit state, counts and maintenance."""

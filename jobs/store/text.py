@@ -1,0 +1,54 @@
+"""The screen of `artimuse status`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jobs.words import format_seconds
+
+if TYPE_CHECKING:
+    from jobs.store.counts import Counts
+    from jobs.store.status import StoreStatus
+
+
+def show_status(status: StoreStatus) -> None:
+    """A store on one screen."""
+    print(f"{status.out}: {status.fingerprint}")
+    print(status.verdict + ".")
+    if status.counts.failed:
+        print(f"  failed: {_by_type(status.counts.errors)}")
+    if status.texts:
+        print(f"texts ({status.texts}): {_texts_line(status.counts)}.")
+    if status.staged_rows:
+        print(f"  {status.staged_rows:,} of the remaining are scored and wait for their shard to be complete.")
+    if status.remaining > 0:
+        print("  Run the same command again to go on.")
+    for run in status.runs:
+        speed = f", {run['images_per_s']:,.1f} images/s" if run.get("images_per_s") else ""
+        seconds = format_seconds(sum(run["seconds"].values()))
+        state = run["state"] if run["state"] != "running" else "running, or died"
+        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}")
+
+
+def _loaded(run: Mapping[str, Any]) -> str:
+    """How long the models of a run took to be there, for the end of its line."""
+    if not (loads := run.get("loads")):
+        return ""
+    longest_s = max(load["fetch_s"] + load["load_s"] for load in loads)
+    return f", model loaded in {format_seconds(longest_s)} ({run['load_share']:.0%} of it)"
+
+
+def _texts_line(counts: Counts) -> str:
+    """The texts table against the images that have a score."""
+    line = f"{counts.described:,} of {counts.ok:,} images with a score are described"
+    if counts.text_errors:
+        line += f", of others the image is gone since ({_by_type(counts.text_errors)})"
+    if counts.without_texts:
+        line += f", {counts.without_texts:,} not, since they are in no manifest of a run with texts"
+    return line
+
+
+def _by_type(errors: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(errors).most_common())
