@@ -117,7 +117,7 @@ def _fail(error: ArtiMuseError) -> int:
 
 def main() -> NoReturn:
     """The entry point: 0 done, 1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated."""
-    from jobs.interrupts import was_terminated
+    from jobs.score.signals import was_terminated
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

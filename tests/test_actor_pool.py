@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from artimuse_actor.errors import UsageError
-from jobs.actor_pool import ActorPool
-from jobs.cluster import Cluster
+from jobs.score.actor_pool import ActorPool
+from jobs.score.ray_session import Cluster
 
 
 @pytest.mark.parametrize(("text", "fewest", "most"), [("1", 1, 1), ("8", 8, 8), ("1:8", 1, 8), (" 2:2 ", 2, 2)])

@@ -25,8 +25,8 @@ from kuberay import RAY_JOB, groups, pod_templates
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
-from jobs.actor_pool import ActorPool
 from jobs.code_identity import CODE_VERSION
+from jobs.score.actor_pool import ActorPool
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"

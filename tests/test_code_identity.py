@@ -47,7 +47,7 @@ def other_code(folder: Path) -> dict[str, str]:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / "code" / package, ignore=shutil.ignore_patterns("__pycache__", "demo"))
     shutil.copytree(ROOT / "jobs" / "demo", folder / "code" / "jobs" / "demo")
-    with (folder / "code" / "jobs" / "load.py").open("a") as file:
+    with (folder / "code" / "jobs" / "score" / "load.py").open("a") as file:
         file.write("# edited\n")
     return environment_of_workers(folder)
 
@@ -119,7 +119,7 @@ def test_a_worker_without_our_code_is_refused(tmp_path: Path) -> None:
 def test_the_identity_depends_on_every_python_file_and_on_nothing_else(tmp_path: Path) -> None:
     other_code(tmp_path)
     folder = tmp_path / "code"
-    (folder / "jobs" / "load.py").write_bytes((ROOT / "jobs" / "load.py").read_bytes())
+    (folder / "jobs" / "score" / "load.py").write_bytes((ROOT / "jobs" / "score" / "load.py").read_bytes())
     assert digest_of(folder) == this_code().sources
     (folder / "jobs" / "notes.txt").write_text("not code")
     (folder / "jobs" / ".ipynb_checkpoints").mkdir()

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from artimuse_actor.engine.device_clock import DeviceClock
-from jobs import progress
-from jobs.events import Events
-from jobs.heartbeat import Heartbeat, Pulse, Totals, UnitTimes, heartbeat
-from jobs.progress import Progress
+from jobs.score import progress
+from jobs.score.bottleneck import Heartbeat, Pulse, Totals, UnitTimes, heartbeat
+from jobs.score.events import Events
+from jobs.score.progress import Progress
 
 
 class Clock:

@@ -20,7 +20,7 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images import child_decoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
-from jobs.load import UnitLoader
+from jobs.score.load import UnitLoader
 from schemas.units import SPENT, UNIT, loaded_unit
 
 # In threads, since the time limits of tests would take the alarm, and the loader would not decode in this process.
@@ -105,7 +105,7 @@ def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp
             return super()._start()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.load.ChildDecoder", Watched)
+        patch.setattr("jobs.score.load.ChildDecoder", Watched)
         second = next(loader(FIRST_UNIT))
     assert second.drop_columns(SPENT.name).equals(first.drop_columns(SPENT.name))
     assert started == [1]

@@ -27,7 +27,7 @@ from PIL import Image
 from score_job import run_artimuse, table_rows
 
 from artimuse_actor.errors import UsageError
-from jobs import cluster
+from jobs.score import ray_session as cluster
 
 pytestmark = pytest.mark.timeout(200)
 

@@ -90,10 +90,10 @@ def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path
 def test_units_that_share_a_load_task_stay_units(tmp_path: Path) -> None:
     # As in a job of more than a million images: tens of units a task, here all of them.
     driver = (
-        "import sys, jobs.score; jobs.score.TASKS = 1\n"
-        "settings = jobs.score.ScoreSettings(*sys.argv[1:], unit_size=2, shard_rows=5, protocol='artimuse',"
+        "import sys; from jobs.score import pipeline, run, settings; pipeline.TASKS = 1\n"
+        "settings = settings.ScoreSettings(*sys.argv[1:], unit_size=2, shard_rows=5, protocol='artimuse',"
         " log_format='json')\n"
-        "jobs.score.score(settings)"
+        "run.score(settings)"
     )
     command = [sys.executable, "-c", driver, GOLDEN / "artimuse" / "images", golden_checkpoint("artimuse")]
     command += [tmp_path / "out"]
@@ -260,7 +260,7 @@ def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
     names = make_photos(tmp_path / "photos", 160)
     # Small shards, so that the kill falls between commits too.
     driver = (
-        "import sys; from jobs.score import *\n"
+        "import sys; from jobs.score.run import score; from jobs.score.settings import ScoreSettings\n"
         "score(ScoreSettings(sys.argv[1], sys.argv[2], sys.argv[3], unit_size=4, shard_rows=24, batch_size=1))"
     )
     command: list[str | Path] = [

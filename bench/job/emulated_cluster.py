@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.measure.machine import ROOT
-from jobs.cluster import LOCAL_ENVIRONMENT
+from jobs.score.ray_session import LOCAL_ENVIRONMENT
 
 _PROGRAM: Final = """
 import json, sys

@@ -39,12 +39,12 @@ from bench.measure.machine import machine_line
 from bench.tables.plan import FINGERPRINT, write_manifest
 from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, Work, whole
 from jobs.forecast.text import significant
-from jobs.load import UnitLoader
 from jobs.manifest.source import open_manifest
 from jobs.plan.plan import SHARD_ROWS, Plan, unit_rows_of
 from jobs.plan.planner import make_plan
-from jobs.score import MOST_UNITS_A_TASK, TASKS
-from jobs.stage import UnitStager
+from jobs.score.load import UnitLoader
+from jobs.score.pipeline import MOST_UNITS_A_TASK, TASKS
+from jobs.score.stage import UnitStager
 from jobs.storage.parquet import parquet_bytes
 from jobs.storage.place import s3_filesystem
 from jobs.store.store import Store
@@ -90,7 +90,7 @@ def ray_units(_: Path, less: int) -> None:
     """The same in Ray, and how fast units go through three steps that do nothing."""
     import ray.data
 
-    from jobs.cluster import running_ray
+    from jobs.score.ray_session import running_ray
 
     with running_ray(None, 2**27):
         for units in (2_000 // less, 10_000 // less):
@@ -297,7 +297,7 @@ _MAX_GET_S: Final = 5500
 
 
 def _blocks(whole: Whole) -> float:
-    """Blocks that a job is given to Ray in, see `jobs.score.pipeline`."""
+    """Blocks that a job is given to Ray in, see `jobs.score.pipeline.pipeline`."""
     return whole.units / min(MOST_UNITS_A_TASK, -(-whole.units // TASKS))
 
 

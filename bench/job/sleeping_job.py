@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wh
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))  # Ray's workers'
 
 import artimuse_actor.actor
-import jobs.score
+import jobs.score.pipeline
+import jobs.score.settings
 from bench.job.sleeping import SHAPE_VARIABLE, SleepingActor
 from jobs.__main__ import main
 
@@ -28,7 +29,7 @@ if __name__ == "__main__":
         patches.enter_context(patch.object(artimuse_actor.actor, "ArtiMuseActor", SleepingActor))
         if SHAPE_VARIABLE in os.environ:
             rows, blocks = map(int, os.environ[SHAPE_VARIABLE].split())
-            shaped = partial(jobs.score.ScoreSettings, shard_rows=rows)
-            patches.enter_context(patch.object(jobs.score, "ScoreSettings", shaped))
-            patches.enter_context(patch.object(jobs.score, "TASKS", blocks))
+            shaped = partial(jobs.score.settings.ScoreSettings, shard_rows=rows)
+            patches.enter_context(patch.object(jobs.score.settings, "ScoreSettings", shaped))
+            patches.enter_context(patch.object(jobs.score.pipeline, "TASKS", blocks))
         main()

@@ -163,10 +163,10 @@ def benchmark(
 
     Several data sets and checkpoints give one matrix. Run it again to go on.
     """
-    from jobs.actor_pool import ActorPool
     from jobs.evaluate.evaluate import EvaluateOptions
     from jobs.evaluate.gate import Gate
     from jobs.evaluate.run_benchmarks import BenchmarkSettings, run_benchmarks
+    from jobs.score.actor_pool import ActorPool
 
     _refuse_two_formats(markdown, as_json)
     gates = [Gate.parse(text) for text in gate or ()]

@@ -60,8 +60,8 @@ def image(
     """
     from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
-    from jobs.image import ImageSettings, score_files
-    from jobs.screens import images_json, show_image
+    from jobs.score.single_images import ImageSettings, score_files
+    from jobs.score.single_images_text import images_json, show_image
 
     settings = ImageSettings(
         checkpoint=checkpoint,

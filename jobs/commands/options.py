@@ -49,7 +49,7 @@ def wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None
 
 
 def _list_questions() -> NoReturn:
-    from jobs.screens import show_questions
+    from jobs.score.single_images_text import show_questions
 
     show_questions()
     raise typer.Exit()

@@ -115,11 +115,11 @@ def score(
     """
     from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
-    from jobs.actor_pool import ActorPool
     from jobs.manifest.manifest import ManifestOptions
-    from jobs.score import ScoreSettings
-    from jobs.score import score as run
-    from jobs.screens import score_json, show_score
+    from jobs.score.actor_pool import ActorPool
+    from jobs.score.run import score as run
+    from jobs.score.settings import ScoreSettings
+    from jobs.score.text import score_json, show_score
 
     arguments = {name: value for name, value in context.params.items() if value is not None}
     settings = ScoreSettings(

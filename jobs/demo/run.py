@@ -14,8 +14,9 @@ from artimuse_actor.errors import UsageError
 from jobs.demo.pictures import make_picture
 from jobs.evaluate.evaluate import evaluate_store
 from jobs.manifest.manifest import ManifestOptions
-from jobs.score import ScoreSettings, score
-from jobs.screens import show_score
+from jobs.score.run import score
+from jobs.score.settings import ScoreSettings
+from jobs.score.text import show_score
 
 CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
 PICTURES: Final = 60

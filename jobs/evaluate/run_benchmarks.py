@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.images.options import DecodeOptions
-from jobs.actor_pool import ActorPool
 from jobs.evaluate.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store, write_metrics
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
 from jobs.manifest.listing import list_local, list_s3
 from jobs.manifest.manifest import ManifestOptions
+from jobs.score.actor_pool import ActorPool
 from jobs.storage.place import s3_filesystem
 from jobs.store.store import Store
 
@@ -84,8 +84,9 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
         GroundTruthError: a data set is not there; the message has where it was looked for.
         ArtiMuseError: as `score`.
     """
-    from jobs.score import ScoreSettings, score
-    from jobs.screens import show_score
+    from jobs.score.run import score
+    from jobs.score.settings import ScoreSettings
+    from jobs.score.text import show_score
 
     data_sets = list(_data_sets(settings))
     evaluations = []

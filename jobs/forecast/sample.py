@@ -26,11 +26,11 @@ from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme
 from jobs.forecast.costs import Measured, Work, mean
-from jobs.load import image_sources
 from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.planner import rows_to_do
 from jobs.plan.stored_rows import HeldRows, RetryErrors
+from jobs.score.load import image_sources
 from schemas.manifest import IMAGE_ROWS
 
 if TYPE_CHECKING:

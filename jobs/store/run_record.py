@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CODE_VERSION, package_version, this_code
-from jobs.heartbeat import Heartbeat
+from jobs.score.bottleneck import Heartbeat
 from jobs.storage.place import Place
 from schemas.fingerprint import Fingerprint
 
@@ -45,7 +45,7 @@ class RunRecord:
         images_per_s: speed after the first unit.
         busy_share: of their time that actors worked; None if no actor had a second unit.
         bound: what limited the run: `gpu` (the model, on whatever device), `cpu`, `network` or `steps`, see
-            `jobs.heartbeat`; None as above.
+            `jobs.score.bottleneck`; None as above.
         device: what scored, `cpu` or `cuda`; None if nothing had to be.
         dtype: in which precision.
         seconds: wall time by phase: `checkpoint` until the driver knew which one it is, `plan`, and `score` with Ray's

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.code_identity import CodeIdentity
-from jobs.meters import Meters
 from jobs.plan.plan import Plan
+from jobs.score.meters import Meters
 from jobs.storage.parquet import parquet_bytes
 from jobs.storage.place import Place
 from schemas.text_settings import TextSettings

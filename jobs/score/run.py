@@ -6,143 +6,40 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
-
-import pyarrow as pa
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
 from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
-from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.images.options import PIXEL_BYTES, DecodeOptions
+from artimuse_actor.errors import RunError
+from artimuse_actor.images.options import PIXEL_BYTES
 from artimuse_actor.protocol.protocol_file import open_protocol
 from artimuse_actor.protocol.protocols import Protocol, guess_protocol
 from artimuse_actor.uris import s3_bucket, without_secrets
-from jobs.actor_pool import ActorPool
 from jobs.code_identity import this_code
-from jobs.commit import ShardCommitter
-from jobs.events import Events, check_log_format
-from jobs.heartbeat import Pulse, UnitTimes
-from jobs.interrupts import terminable
-from jobs.load import UnitLoader
-from jobs.manifest.manifest import Manifest, ManifestOptions
+from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
-from jobs.meters import Meters
-from jobs.plan.plan import MAX_UNIT_ROWS, SHARD_ROWS, Plan, in_groups, plan_identity, unit_rows_of
+from jobs.plan.plan import Plan, plan_identity, unit_rows_of
 from jobs.plan.planner import make_plan, manifest_ids
-from jobs.plan.stored_rows import RetryErrors
-from jobs.progress import Progress
-from jobs.stage import UnitStager
-from jobs.starts import StartLog
+from jobs.score.actor_starts import StartLog
+from jobs.score.bottleneck import Pulse, UnitTimes
+from jobs.score.commit import ShardCommitter
+from jobs.score.events import Events
+from jobs.score.load import UnitLoader
+from jobs.score.meters import Meters
+from jobs.score.pipeline import pipeline
+from jobs.score.progress import Progress
+from jobs.score.settings import ScoreResult, ScoreSettings
+from jobs.score.signals import terminable
 from jobs.storage.place import bucket_exists
-from jobs.store.counts import Counts
 from jobs.store.lock import run_lock
 from jobs.store.maintenance import heal, keep_only
 from jobs.store.run_record import RunRecord, new_run_id
 from jobs.store.store import Store
-from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
-from schemas.text_settings import TextSettings
-from schemas.units import UNIT, staged_unit
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
-
     from artimuse_actor.actor import ActorConfig
-    from artimuse_actor.artimuse import BatchSize
-
-MOST_UNITS_A_TASK: Final = 200
-TASKS: Final = 5_000
-# Staging takes next to no CPU. With none at all it would also run on nodes without any, such as a head that takes no
-# work, where Ray keeps no idle process and starts one for every task.
-LOADER_CPUS: Final = 0.99
-STAGER_CPUS: Final = 0.01
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """What the `score` command was asked.
-
-    Attributes:
-        source: what to score, see `jobs.manifest.source`.
-        checkpoint: folder, s3:// folder or name.
-        out: the store.
-        manifest: how the source is read.
-        decode: how images are decoded.
-        fetch: how image files are fetched.
-        protocol: its name or TOML file, or None to guess it from the checkpoint's name.
-        device: `auto`, `cpu` or `cuda`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        batch_size: images of a forward pass, or `auto`.
-        shard_rows: rows of a shard: of each file of the output.
-        unit_size: rows of a unit, or None for a size that fits the job.
-        actors: how many models work at once, or None for as many as the GPUs hold, and one on the CPU.
-        actors_per_gpu: how many of them share a GPU.
-        keep_distribution: keep the probabilities of the levels.
-        texts: which texts to make, or None for those of the store, if it has any.
-        sequences: texts that a model generates at the same time, or `auto`.
-        retry: which failed rows are tried again; by default those that are marked as retryable.
-        prune: whether rows that the manifest no longer has are dropped.
-        address: of a Ray cluster, or None to start Ray here.
-        log_format: `text` for a line of progress, `json` for events.
-    """
-
-    source: str
-    checkpoint: str
-    out: str
-    manifest: ManifestOptions = field(default_factory=ManifestOptions)
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-    fetch: FetchOptions = field(default_factory=FetchOptions)
-    protocol: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: BatchSize = "auto"
-    unit_size: int | None = None
-    shard_rows: int = SHARD_ROWS
-    actors: ActorPool | None = None
-    actors_per_gpu: int = 1
-    keep_distribution: bool = False
-    texts: WantedTexts | None = None
-    sequences: BatchSize = "auto"
-    retry: RetryErrors = field(default_factory=RetryErrors)
-    prune: bool = False
-    address: str | None = None
-    log_format: str = "text"
-
-    def __post_init__(self) -> None:
-        check_log_format(self.log_format)
-        if self.sequences != "auto" and self.sequences < 1:
-            raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
-        for option, value, most in (
-            ("--unit-size", self.unit_size, MAX_UNIT_ROWS),
-            ("--actors-per-gpu", self.actors_per_gpu, 100),
-        ):
-            if value is not None and not 1 <= value <= most:
-                raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """What a run did.
-
-    Attributes:
-        record: as in its `run.json`.
-        counts: rows of the whole store.
-        new_errors: error type → rows that this run made.
-        notes: what was left out of the source, and why.
-        protocol: what was asked.
-        texts: which texts the store holds, if any.
-        was_finished: the store held every row before the run.
-    """
-
-    record: RunRecord
-    counts: Counts
-    new_errors: Counter[str]
-    notes: list[str]
-    protocol: Protocol
-    texts: TextSettings | None
-    was_finished: bool
 
 
 def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -> ScoreResult:
@@ -216,64 +113,6 @@ def _score(settings: ScoreSettings, arguments: Mapping[str, Any], events: Events
     return ScoreResult(record, store.counts(), errors, manifest.notes, protocol, store.texts, was_finished)
 
 
-def pipeline(
-    units: list[tuple[int, int]],
-    store: Store,
-    plan: Plan,
-    actor: ActorConfig,
-    pool: ActorPool,
-    actors_per_gpu: int,
-    loader: UnitLoader,
-    run_id: str,
-) -> Dataset:
-    """Units, as (shard, unit), → receipts, one block a unit from loading on."""
-    import ray.data
-
-    from artimuse_actor.actor import ArtiMuseActor
-
-    # What Ray is given costs its driver 40 kB and 3 ms a block, before the first one is loaded. So a large job's units
-    # are given to it in tens and hundreds, and the load tasks hand them on one by one.
-    size = min(MOST_UNITS_A_TASK, -(-len(units) // TASKS))
-    groups = in_groups(plan, units, size)
-    blocks = [pa.table(list(zip(*group, strict=True)), schema=UNIT) for group in groups]
-    return (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            loader,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=LOADER_CPUS,
-        )
-        # `map_batches` wants a number of rows for a step on GPUs, and would join units to reach it.
-        .map_batches_internal(
-            ArtiMuseActor,
-            fn_constructor_args=(actor,),
-            compute=ray.data.ActorPoolStrategy(
-                min_size=pool.fewest,
-                max_size=pool.most,
-                # The next block arrives while this one is scored: 96% busy instead of 49% with a stub at a GPU's pace.
-                max_concurrent_calls_per_actor=2,
-                enable_true_multi_threading=True,
-            ),
-            batch_size=None,
-            batch_format="pyarrow",
-            # The pool and the loaders share one budget of CPUs, and two of them would deadlock.
-            num_cpus=0,
-            num_gpus=1 / actors_per_gpu if actor.device == "cuda" else 0,
-        )
-        .map_batches(
-            UnitStager(
-                store.place, plan, staged_unit(store.schema, store.texts), store.texts, run_id, code=this_code()
-            ),
-            # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
-            compute=ray.data.TaskPoolStrategy(size=pool.most),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=STAGER_CPUS,
-        )
-    )
-
-
 def _score_units(
     committer: ShardCommitter,
     store: Store,
@@ -284,7 +123,7 @@ def _score_units(
     events: Events,
 ) -> Counter[str]:
     """Run the pipeline over all units that are not staged; returns error type → rows."""
-    from jobs.cluster import own_errors, running_ray
+    from jobs.score.ray_session import own_errors, running_ray
 
     errors: Counter[str] = Counter()
     pulse = Pulse()

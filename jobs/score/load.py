@@ -29,8 +29,8 @@ from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
-from jobs.meters import Meters, node_name
 from jobs.plan.plan import Plan, unit_rows_of
+from jobs.score.meters import Meters, node_name
 from jobs.storage.place import Place, s3_filesystem
 from jobs.store.known_images import KnownRows
 from schemas.scores import ERROR, OK

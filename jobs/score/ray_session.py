@@ -15,8 +15,8 @@ from typing import Final
 
 from artimuse_actor import errors
 from artimuse_actor.errors import ImageError, RunError, UsageError
-from jobs.actor_pool import ActorPool
-from jobs.interrupts import listen
+from jobs.score.actor_pool import ActorPool
+from jobs.score.signals import listen
 
 # Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.store.text import _by_type, _texts_line
-from jobs.words import format_seconds, printable
+from jobs.words import format_seconds
 
 if TYPE_CHECKING:
-    from jobs.image import FileResult
-    from jobs.score import ScoreResult, ScoreSettings
+    from jobs.score.settings import ScoreResult, ScoreSettings
 
 
 def score_json(result: ScoreResult) -> dict[str, Any]:
@@ -64,52 +62,3 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     if result.texts:
         print(f"{settings.out}/texts: {_texts_line(counts)}.")
     print(f"Next: artimuse status {shlex.quote(settings.out)}")
-
-
-def show_image(result: FileResult) -> None:
-    """One line for an image: scores with their spread, or the error; then its texts."""
-    if result.score is None:
-        assert result.error is not None
-        print(f"{result.file}: {result.error.error_type}: {result.error.message}")
-        return
-    stds = result.score.stds
-    points = ", ".join(f"{name} {value:.2f} ± {stds[name]:.2f}" for name, value in result.score.scores.items())
-    print(f"{result.file}: {points}")
-    for title, text in result.texts.items():
-        print(f"  {title}: {printable(text)}", flush=True)
-
-
-def images_json(results: Sequence[FileResult]) -> Any:
-    """The same, for scripts: a list under the names of the tables; texts of ArtiMuse as the published code has them.
-
-    One image with texts is no list, since the published code prints one at a time.
-    """
-    if len(results) == 1 and results[0].texts:
-        published = _image_json(results[0])
-        return {name: value for name, value in published.items() if name != "image"}
-    return [_image_json(result) for result in results]
-
-
-def _image_json(result: FileResult) -> dict[str, Any]:
-    if result.score is None:
-        assert result.error is not None
-        about = {"error_type": result.error.error_type, "error_message": result.error.message}
-        return {"image": result.file, "status": "error", **about}
-    scores = result.score.scores
-    if result.texts and list(scores) == ["score"]:
-        return {"image": result.file, "Aesthetic Score": scores["score"], "Aesthetic Attributes": result.texts}
-    row: dict[str, Any] = {"image": result.file, "status": "ok"}
-    for question, points in scores.items():
-        row |= {question: points, f"{question}_std": result.score.stds[question]}
-    return row | ({"texts": result.texts} if result.texts else {})
-
-
-def show_questions() -> None:
-    """What each protocol asks: columns, and titles of the texts."""
-    from artimuse_actor.protocol.protocols import PROTOCOLS
-    from schemas.text_settings import text_column
-
-    for protocol in PROTOCOLS.values():
-        print(f"{protocol.name}: scores {', '.join(protocol.score_questions)}; texts:")
-        for title, question in protocol.text_questions.items():
-            print(f"  {title}  ({text_column(title)})\n    {question.strip()}")

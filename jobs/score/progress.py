@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jobs.events import Events
-from jobs.heartbeat import Heartbeat, Pulse
+from jobs.score.bottleneck import Heartbeat, Pulse
+from jobs.score.events import Events
 from jobs.words import format_seconds
 
 LOG_EVERY_S: Final = 30.0

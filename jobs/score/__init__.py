@@ -1,0 +1,1 @@
+"""The main job: load → score → stage → commit, on Ray Data."""

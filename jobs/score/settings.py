@@ -1,0 +1,109 @@
+"""Settings and result of the main job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from artimuse_actor.errors import UsageError
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.images.options import DecodeOptions
+from artimuse_actor.protocol.protocols import Protocol
+from jobs.manifest.manifest import ManifestOptions
+from jobs.plan.plan import MAX_UNIT_ROWS, SHARD_ROWS
+from jobs.plan.stored_rows import RetryErrors
+from jobs.score.actor_pool import ActorPool
+from jobs.score.events import check_log_format
+from jobs.store.counts import Counts
+from jobs.store.run_record import RunRecord
+from jobs.store.text_request import WantedTexts
+from schemas.text_settings import TextSettings
+
+if TYPE_CHECKING:
+    from artimuse_actor.artimuse import BatchSize
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What the `score` command was asked.
+
+    Attributes:
+        source: what to score, see `jobs.manifest.source`.
+        checkpoint: folder, s3:// folder or name.
+        out: the store.
+        manifest: how the source is read.
+        decode: how images are decoded.
+        fetch: how image files are fetched.
+        protocol: its name or TOML file, or None to guess it from the checkpoint's name.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        batch_size: images of a forward pass, or `auto`.
+        shard_rows: rows of a shard: of each file of the output.
+        unit_size: rows of a unit, or None for a size that fits the job.
+        actors: how many models work at once, or None for as many as the GPUs hold, and one on the CPU.
+        actors_per_gpu: how many of them share a GPU.
+        keep_distribution: keep the probabilities of the levels.
+        texts: which texts to make, or None for those of the store, if it has any.
+        sequences: texts that a model generates at the same time, or `auto`.
+        retry: which failed rows are tried again; by default those that are marked as retryable.
+        prune: whether rows that the manifest no longer has are dropped.
+        address: of a Ray cluster, or None to start Ray here.
+        log_format: `text` for a line of progress, `json` for events.
+    """
+
+    source: str
+    checkpoint: str
+    out: str
+    manifest: ManifestOptions = field(default_factory=ManifestOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    protocol: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: BatchSize = "auto"
+    unit_size: int | None = None
+    shard_rows: int = SHARD_ROWS
+    actors: ActorPool | None = None
+    actors_per_gpu: int = 1
+    keep_distribution: bool = False
+    texts: WantedTexts | None = None
+    sequences: BatchSize = "auto"
+    retry: RetryErrors = field(default_factory=RetryErrors)
+    prune: bool = False
+    address: str | None = None
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        check_log_format(self.log_format)
+        if self.sequences != "auto" and self.sequences < 1:
+            raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
+        for option, value, most in (
+            ("--unit-size", self.unit_size, MAX_UNIT_ROWS),
+            ("--actors-per-gpu", self.actors_per_gpu, 100),
+        ):
+            if value is not None and not 1 <= value <= most:
+                raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What a run did.
+
+    Attributes:
+        record: as in its `run.json`.
+        counts: rows of the whole store.
+        new_errors: error type → rows that this run made.
+        notes: what was left out of the source, and why.
+        protocol: what was asked.
+        texts: which texts the store holds, if any.
+        was_finished: the store held every row before the run.
+    """
+
+    record: RunRecord
+    counts: Counts
+    new_errors: Counter[str]
+    notes: list[str]
+    protocol: Protocol
+    texts: TextSettings | None
+    was_finished: bool
