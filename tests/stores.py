@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.manifest.source import open_manifest
-from jobs.plan.plan import Plan, ShardPlan, unit_rows_of
-from jobs.plan.planner import make_plan
+from jobs.plan.plan import Plan, ShardPlan
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.parquet import parquet_bytes, read_parquet
+from jobs.store.layout import staged_path
+from jobs.store.plan_progress import PlanProgress, unit_rows_of
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
@@ -37,9 +38,7 @@ def open_store(folder: Path, texts: WantedTexts | None = None, fingerprint: Fing
 
 def plan_for(store: Store, source: str, plan_id: str, retry: RetryErrors | None = None, **sizes: Any) -> Plan:
     """What a run would do next."""
-    retry = retry or RetryErrors()
-    manifest, held = open_manifest(source), store.held(retry)
-    return make_plan(store.place, manifest, held, plan_id, texts=bool(store.texts), retry=retry, **sizes)
+    return PlanProgress.begin(store, open_manifest(source), plan_id, retry=retry or RetryErrors(), **sizes).plan
 
 
 def stage(store: Store, plan: Plan, shard: ShardPlan, units: list[int], score: float = 50.0) -> None:
@@ -56,20 +55,20 @@ def stage(store: Store, plan: Plan, shard: ShardPlan, units: list[int], score: f
             for field in schema
         ]
         table = pa.table(columns, schema=schema)
-        store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(table))
+        store.place.write(staged_path(plan.plan_id, shard.index, unit), parquet_bytes(table))
 
 
 def complete(store: Store, plan: Plan, score: float = 50.0) -> None:
     """Stage and commit all of a plan."""
     for shard in plan.shards:
         stage(store, plan, shard, list(range(shard.units)), score)
-        store.commit(plan, shard)
+        PlanProgress(store, plan).commit(shard)
 
 
 def stage_with(store: Store, plan: Plan, **columns: Any) -> None:
     """Stage the one unit of a plan, some columns with other values: one for all rows, or a list."""
     stage(store, plan, plan.shards[0], [0])
-    path = plan.staged_path(0, 0)
+    path = staged_path(plan.plan_id, 0, 0)
     table = read_parquet(store.place, path)
     for name, value in columns.items():
         values = value if isinstance(value, list) else [value] * len(table)

@@ -490,7 +490,7 @@ def test_the_store_remembers_its_curations(store: Path, tmp_path: Path) -> None:
     assert mine["funnel"] == done.funnel.to_json()
     assert mine["arguments"]["filters"]["min_score"] == 50.0
     assert {"created", "code_version"} <= set(mine)
-    assert Store.open(str(store)).row_count() == 200  # and is as it was
+    assert Store.open(str(store)).counts().rows == 200  # and is as it was
 
 
 def test_a_store_that_cannot_be_written_to_is_curated_all_the_same(

@@ -20,6 +20,7 @@ from jobs.evaluate.evaluate import EvaluateOptions, evaluate, evaluate_store
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.ground_truth import TruthColumns
 from jobs.evaluate.join import JoinCounts
+from jobs.store.plan_progress import PlanProgress
 from schemas.metrics import METRICS
 
 
@@ -37,7 +38,7 @@ def _store(folder: Path, scores: dict[str, float | str], checkpoint: str = "Arti
         status=["error" if isinstance(value, str) else "ok" for value in found],
         error_type=[value if isinstance(value, str) else None for value in found],
     )
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
     return str(folder)
 
 

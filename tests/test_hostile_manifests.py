@@ -53,14 +53,13 @@ def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
     make(tmp_path / "m.parquet")
     program = (
         "import sys; import numpy as np\n"
-        "from jobs.plan.stored_rows import HeldRows\n"
+        "from jobs.plan.stored_rows import StoredRows\n"
         "from jobs.manifest.id_index import IdIndex\n"
         "from jobs.manifest.source import open_manifest\n"
         "from jobs.plan.planner import make_plan\n"
-        "from jobs.storage.place import open_place\n"
         "none = np.empty((0, 2), dtype=np.uint64)\n"
-        "held = HeldRows((), IdIndex(none), none, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))\n"
-        "make_plan(open_place(sys.argv[2]), open_manifest(sys.argv[1]), held, 'p')"
+        "stored = StoredRows((), IdIndex(none), none, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))\n"
+        "make_plan(open_manifest(sys.argv[1]), stored, 'p', lambda shard, rows: None)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "m.parquet"), str(tmp_path / "out")]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -14,6 +14,7 @@ from jobs.forecast.sample import count_rows_to_do
 from jobs.forecast.text import bottleneck, significant
 from jobs.manifest.source import open_manifest
 from jobs.plan.plan import SHARD_ROWS
+from jobs.store.layout import plan_folder
 
 BILLIONS = 5_000_000_000
 
@@ -159,7 +160,7 @@ def test_units_and_shards_are_those_of_the_planner(rows: int, tmp_path: Path) ->
     found = whole(count_rows_to_do(open_manifest(source), None, 8, 0).work(texts=False), _image(), Machines())
     assert found.work.unit_rows == plan.unit_rows
     assert (found.shards, found.units) == (len(plan.shards), sum(shard.units for shard in plan.shards))
-    plan_bytes = sum(file.size_bytes for file in store.place.files(plan.folder))
+    plan_bytes = sum(file.size_bytes for file in store.place.files(plan_folder(plan.plan_id)))
     assert rows < SHARD_ROWS or plan_bytes / rows < 2 * COSTS.plan_row_bytes
 
 
@@ -172,7 +173,7 @@ def test_changed_rows_are_shards_of_their_own_as_in_a_plan(tmp_path: Path) -> No
     # Of three files, one with two changed rows, one with none, one with three; and four new rows.
     versions = ["2" if name in {"0", "3", "20", "21", "29"} else "1" for name in ids]
     source = write_manifest(tmp_path / "m.parquet", [*ids, *"abcd"], [*versions, *"1111"])
-    counted = count_rows_to_do(open_manifest(source), store.held(), 64, 0)
+    counted = count_rows_to_do(open_manifest(source), store.stored_rows(), 64, 0)
     plan = plan_for(store, source, "again")
     work = counted.work(texts=False)
     assert (work.new_rows, work.replaced, work.rows) == (4, (2, 3), plan.rows)

@@ -21,6 +21,7 @@ from artimuse_actor.images import child_decoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from jobs.score.load import UnitLoader
+from jobs.store.layout import attempt_path
 from schemas.units import SPENT, UNIT, loaded_unit
 
 # In threads, since the time limits of tests would take the alarm, and the loader would not decode in this process.
@@ -96,7 +97,7 @@ def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, 
 def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp_path: Path) -> None:
     loader = loader_of(tmp_path, PICTURES)
     first = next(loader(FIRST_UNIT))
-    loader.place.write(loader.plan.attempt_path(0, 0), b"begun")
+    loader.place.write(attempt_path(loader.plan.plan_id, 0, 0), b"begun")
     started = []
 
     class Watched(child_decoder.ChildDecoder):

@@ -17,11 +17,12 @@ from jobs.manifest.id_index import IdIndex
 from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest, write_manifest
 from jobs.plan.planner import make_plan
-from jobs.plan.stored_rows import HeldRows
-from jobs.storage.place import open_place
+from jobs.plan.stored_rows import StoredRows
 
 _NO_HASHES = np.empty((0, 2), dtype=np.uint64)
-NOTHING_HELD = HeldRows((), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))
+NOTHING_STORED = StoredRows(
+    (), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
+)
 
 
 def _rows(manifest: Manifest) -> list[dict[str, Any]]:
@@ -231,7 +232,7 @@ def test_embedded_images_are_as_old_as_their_file_and_keep_their_folders_apart(t
 def test_odd_entries_of_a_test_json_are_sentences(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "test.json").write_text(text)
     with pytest.raises(ManifestError, match=sentence):
-        make_plan(open_place(str(tmp_path / "out")), open_manifest(str(tmp_path / "test.json")), NOTHING_HELD, "p")
+        make_plan(open_manifest(str(tmp_path / "test.json")), NOTHING_STORED, "p", write_rows=lambda *_: None)
 
 
 def test_a_name_with_a_nul_is_a_row_like_any_other(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from stores import complete, open_store, plan_for, stage, write_manifest
 
 from artimuse_actor.errors import ManifestError
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.plan.plan import Plan, ShardPlan, default_unit_rows, in_groups, unit_rows_of
+from jobs.plan.plan import Plan, ShardPlan, default_unit_rows, in_groups
+from jobs.store.plan_progress import PlanProgress, current_plan, unit_rows_of
 
 
 def _table(folder: Path) -> dict[str, float]:
@@ -33,7 +34,7 @@ def test_a_plan_cuts_rows_into_shards_and_units_in_the_order_of_the_manifest(tmp
         for row in unit_rows_of(store.place, plan, shard.index, unit).to_pylist()
     ]
     assert planned == ids
-    assert store.current_plan() == plan
+    assert current_plan(store.place) == plan
 
 
 def test_rows_of_the_store_are_not_planned_again(tmp_path: Path) -> None:
@@ -55,15 +56,15 @@ def test_a_changed_version_replaces_its_row_in_its_own_file(tmp_path: Path) -> N
         plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d"]), "p1", unit_rows=2, shard_rows=2),
         1.0,
     )
-    before = [file.path for file in store.scores_files()]
+    before = store.table_files().scores_paths
     changed = write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"], ["1", "2", None, "2", "1"])
     plan = plan_for(store, changed, "p2")
     assert sorted((shard.rows, shard.replaces) for shard in plan.shards if shard.replaces) == [(1, f) for f in before]
-    assert not store.committed(plan)
+    assert not PlanProgress(store, plan).committed()
     complete(store, plan, 2.0)
     assert _table(tmp_path / "out") == {"a": 1.0, "b": 2.0, "c": 1.0, "d": 2.0, "e": 2.0}
-    assert store.committed(plan) == {0, 1, 2}
-    assert store.row_count() == plan.store_rows + plan.new_rows
+    assert PlanProgress(store, plan).committed() == {0, 1, 2}
+    assert store.counts().rows == plan.store_rows + plan.new_rows
 
 
 def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_
     write_manifest(tmp_path / "m" / "1.parquet", ["c", "b"])
     with pytest.raises(ManifestError, match=r"1.parquet, row 1: has the same `image_id` as .*0.parquet, row 1"):
         plan_for(store, str(tmp_path / "m"), "p")
-    assert store.current_plan() is None
+    assert current_plan(store.place) is None
     assert not list(store.place.files("_runs/p"))
 
 
@@ -97,7 +98,7 @@ def test_what_an_abandoned_plan_staged_is_kept(tmp_path: Path) -> None:
         store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e"]), "p1", unit_rows=2, shard_rows=4
     )
     stage(store, plan, plan.shards[0], [1])
-    store.retire(plan)
+    PlanProgress(store, plan).retire()
     assert sorted(_table(tmp_path / "out")) == ["c", "d"]
     complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c", "d", "e", "f"]), "p2"))
     assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e", "f"]
@@ -109,14 +110,14 @@ def test_an_abandoned_plan_that_is_asked_for_again_is_planned_anew(tmp_path: Pat
     plan = plan_for(store, source, "p1", unit_rows=2)
     stage(store, plan, plan.shards[0], [0])
     # The next call has another manifest, which proves to be bad, and then the first command is given again.
-    store.retire(plan)
-    assert store.current_plan() is None
-    store.retire(plan)  # killed in the middle, it is done once more
+    PlanProgress(store, plan).retire()
+    assert current_plan(store.place) is None
+    PlanProgress(store, plan).retire()  # killed in the middle, it is done once more
     again = plan_for(store, source, "p2", unit_rows=2)
     assert (again.held_rows, again.new_rows) == (2, 3)
     complete(store, again)
     assert sorted(_table(tmp_path / "out")) == ["a", "b", "c", "d", "e"]
-    assert store.row_count() == again.store_rows + again.new_rows
+    assert store.counts().rows == again.store_rows + again.new_rows
 
 
 def test_of_an_abandoned_replacement_only_what_was_staged_is_new(tmp_path: Path) -> None:
@@ -126,8 +127,8 @@ def test_of_an_abandoned_replacement_only_what_was_staged_is_new(tmp_path: Path)
     source = write_manifest(tmp_path / "m.parquet", ids, ["2"] * 4)
     plan = plan_for(store, source, "p2", unit_rows=2)
     stage(store, plan, plan.shards[0], [0], 2.0)
-    store.retire(plan)
-    assert not store.committed(plan)
+    PlanProgress(store, plan).retire()
+    assert not PlanProgress(store, plan).committed()
     assert _table(tmp_path / "out") == {"a": 2.0, "b": 2.0, "c": 1.0, "d": 1.0}
     again = plan_for(store, source, "p3", unit_rows=2)
     assert [shard.rows for shard in again.shards] == [2]
@@ -139,9 +140,9 @@ def test_a_plan_is_void_when_a_scores_file_it_did_not_make_is_gone(tmp_path: Pat
     store = open_store(tmp_path / "out")
     complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["a"]), "p1"))
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b"]), "p2")
-    assert store.can_continue(plan)
-    store.place.delete(store.scores_files()[0].path)
-    assert not store.can_continue(plan)
+    assert PlanProgress(store, plan).can_continue()
+    store.place.delete(store.table_files().scores_paths[0])
+    assert not PlanProgress(store, plan).can_continue()
     assert plan_for(store, str(tmp_path / "m.parquet"), "p3").new_rows == 2
 
 
@@ -149,10 +150,10 @@ def test_rows_of_a_deleted_scores_file_are_pending_again(tmp_path: Path) -> None
     store = open_store(tmp_path / "out")
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "b", "c"]), "p1", unit_rows=1, shard_rows=2)
     complete(store, plan)
-    store.discard_work(plan)
-    assert store.can_continue(plan)
-    store.place.delete(store.scores_files()[0].path)
-    assert not store.can_continue(plan)
+    PlanProgress(store, plan).discard_work()
+    assert PlanProgress(store, plan).can_continue()
+    store.place.delete(store.table_files().scores_paths[0])
+    assert not PlanProgress(store, plan).can_continue()
     assert plan_for(store, str(tmp_path / "m.parquet"), "p2").new_rows == 2
 
 

@@ -145,7 +145,7 @@ def test_a_page_has_all_there_is_to_say(tmp_path: Path) -> None:
     assert all(picture["image"].startswith("data:image/webp;base64,") for picture in page.pictures.values())
     assert [title for title, _ in page.pictures["3.jpg"]["texts"]] == list(TITLES)
     assert "There is no ground truth here." in page.text
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_hostile_text_is_inert_wherever_it_stands(tmp_path: Path) -> None:

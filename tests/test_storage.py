@@ -14,7 +14,7 @@ from s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
 from jobs.storage.place import LocalPlace, Place, S3Place, open_place, s3_filesystem
-from jobs.store.lock import _owner, run_lock
+from jobs.store.lock import RunLock, run_lock
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_lock_whose_owner_died_is_taken_over(place: Place) -> None:
     if dead == 0:
         os._exit(0)
     os.waitpid(dead, 0)
-    place.write("_lock", json.dumps(_owner("dead") | {"pid": dead}).encode())
+    place.write("_lock", json.dumps(json.loads(RunLock("", "dead").owner()) | {"pid": dead}).encode())
     with run_lock(place, "run-2"):
         assert b"run-2" in place.read("_lock")
 
@@ -128,7 +128,10 @@ def test_a_file_is_swapped_only_if_it_is_still_the_one_that_was_read(bucket: S3P
 
 
 def test_of_many_runs_that_find_a_stale_lock_one_gets_it(bucket: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    bucket.write("_lock", json.dumps(_owner("dead") | {"processes": "elsewhere", "renewed_at": 0.0}).encode())
+    bucket.write(
+        "_lock",
+        json.dumps(json.loads(RunLock("", "dead").owner()) | {"processes": "elsewhere", "renewed_at": 0.0}).encode(),
+    )
     everybody = Barrier(8)
 
     def take(run_id: str) -> bool:
@@ -151,7 +154,7 @@ def test_a_run_that_lost_its_lock_commits_nothing_more(bucket: S3Place, monkeypa
     with run_lock(bucket, "run-1") as lock:
         time.sleep(0.3)
         lock.check()
-        bucket.write("_lock", json.dumps(_owner("run-2")).encode())  # as after a suspension of minutes
+        bucket.write("_lock", RunLock("", "run-2").owner())  # as after a suspension of minutes
         deadline = time.monotonic() + 10
         while not lock.lost and time.monotonic() < deadline:
             time.sleep(0.02)

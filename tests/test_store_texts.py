@@ -13,6 +13,7 @@ from stores import complete, open_store, plan_for, stage, stage_with, write_mani
 from artimuse_actor.errors import StoreMismatch, UsageError
 from jobs.storage.place import LocalPlace
 from jobs.store.maintenance import heal
+from jobs.store.plan_progress import PlanProgress
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
 from schemas import scores, texts, units
@@ -66,16 +67,16 @@ def test_a_run_killed_between_texts_and_scores_leaves_no_texts_behind(
 
     monkeypatch.setattr(LocalPlace, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        store.commit(plan, plan.shards[0])
+        PlanProgress(store, plan).commit(plan.shards[0])
     monkeypatch.undo()
     assert _names(tmp_path / "out", "texts") == ["p-00000.parquet"]
-    assert store.committed(plan) == set()
+    assert PlanProgress(store, plan).committed() == set()
     assert store.counts().rows == store.counts().described == 0
-    assert heal(store) == []
+    assert heal(store)[1] == []
     assert _names(tmp_path / "out", "texts") == []
     # The plan goes on as if the commit had never begun; another one finds nothing but what is staged.
-    assert store.can_continue(plan)
-    store.retire(plan)
+    assert PlanProgress(store, plan).can_continue()
+    PlanProgress(store, plan).retire()
     assert _names(tmp_path / "out", "texts") == _names(tmp_path / "out", "scores") == ["p-00000-part.parquet"]
     assert plan_for(store, source, "q").rows == 0
 
@@ -90,11 +91,11 @@ def test_texts_that_are_asked_for_later_leave_the_scores_files_as_they_are(tmp_p
     assert [(shard.rows, shard.texts_only) for shard in plan.shards] == [(3, True), (2, True)]
     assert (plan.new_rows, plan.held_rows) == (0, 0)
     stage(store, plan, plan.shards[0], [0, 1])
-    store.commit(plan, plan.shards[0])
-    assert store.committed(plan) == {0}
+    PlanProgress(store, plan).commit(plan.shards[0])
+    assert PlanProgress(store, plan).committed() == {0}
     assert store.counts().without_texts == 2
     stage(store, plan, plan.shards[1], [0])
-    store.commit(plan, plan.shards[1])
+    PlanProgress(store, plan).commit(plan.shards[1])
     assert _texts(tmp_path / "out") == dict.fromkeys("abcde", f"{COLUMN} by q")
     assert before == {path: path.read_bytes() for path in (tmp_path / "out" / "scores").iterdir()}
     assert plan_for(store, source, "r").rows == 0
@@ -108,7 +109,7 @@ def test_a_shard_may_hold_changed_rows_and_rows_that_want_texts_only(tmp_path: P
     plan = plan_for(store, source, "q")
     assert sorted((shard.rows, shard.texts_only) for shard in plan.shards) == [(1, False), (3, False)]
     complete(store, plan, score=90.0)
-    assert store.committed(plan) == {0, 1}
+    assert PlanProgress(store, plan).committed() == {0, 1}
     rows = {row["image_id"]: row["score"] for row in pq.read_table(tmp_path / "out" / "scores").to_pylist()}
     assert rows == {"a": 10.0, "b": 90.0, "c": 10.0, "d": 90.0}
     assert _texts(tmp_path / "out") == dict.fromkeys("abcd", f"{COLUMN} by q")
@@ -121,9 +122,9 @@ def test_a_changed_picture_gets_new_texts_in_its_place(tmp_path: Path) -> None:
     plan = plan_for(store, source, "q")
     # Killed before the commit, the old texts stand; an abandoned plan commits what is staged.
     stage(store, plan, plan.shards[0], [0])
-    assert store.committed(plan) == set()
-    store.commit(plan, plan.shards[0])
-    assert store.committed(plan) == {0}
+    assert PlanProgress(store, plan).committed() == set()
+    PlanProgress(store, plan).commit(plan.shards[0])
+    assert PlanProgress(store, plan).committed() == {0}
     assert _texts(tmp_path / "out") == {"a": f"{COLUMN} by p", "b": f"{COLUMN} by q", "c": f"{COLUMN} by p"}
 
 
@@ -132,7 +133,7 @@ def test_a_changed_picture_that_cannot_be_read_loses_its_old_texts(tmp_path: Pat
     complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", list("ab")), "p"))
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("ab"), ["1", "2"]), "q")
     _stage_error(store, plan, "missing")
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
     assert list(_texts(tmp_path / "out")) == ["a"]
     assert (store.counts().ok, store.counts().described, store.counts().without_texts) == (1, 1, 0)
 
@@ -144,7 +145,7 @@ def test_an_image_that_is_gone_when_its_texts_are_made_keeps_its_score(tmp_path:
     store = open_store(tmp_path / "out", TWO)
     plan = plan_for(store, source, "q")
     _stage_error(store, plan, "missing")
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
     counts = store.counts()
     assert (counts.ok, counts.failed, counts.described) == (1, 0, 0)
     assert counts.text_errors == {"missing": 1}
@@ -158,7 +159,7 @@ def test_failed_rows_want_no_texts(tmp_path: Path) -> None:
     scored = open_store(tmp_path / "out")
     plan = plan_for(scored, source, "p")
     _stage_error(scored, plan, "truncated")
-    scored.commit(plan, plan.shards[0])
+    PlanProgress(scored, plan).commit(plan.shards[0])
     assert plan_for(open_store(tmp_path / "out", TWO), source, "q").rows == 0
 
 
@@ -167,10 +168,10 @@ def test_rows_of_a_deleted_texts_file_want_texts_again_and_no_scores(tmp_path: P
     source = write_manifest(tmp_path / "m.parquet", list("abcd"))
     plan = plan_for(store, source, "p", shard_rows=2)
     complete(store, plan)
-    store.discard_work(plan)
-    assert store.can_continue(plan)
+    PlanProgress(store, plan).discard_work()
+    assert PlanProgress(store, plan).can_continue()
     (tmp_path / "out" / "texts" / "p-00001.parquet").unlink()
-    assert not store.can_continue(plan)
+    assert not PlanProgress(store, plan).can_continue()
     again = plan_for(store, source, "q")
     assert [(shard.rows, shard.texts_only, shard.replaces) for shard in again.shards] == [
         (2, True, "scores/p-00001.parquet")
@@ -182,7 +183,7 @@ def test_of_a_deleted_scores_file_the_texts_go_too(tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "m.parquet", list("abcd"))
     complete(store, plan_for(store, source, "p", shard_rows=2))
     (tmp_path / "out" / "scores" / "p-00000.parquet").unlink()
-    assert heal(store) == []
+    assert heal(store)[1] == []
     assert sorted(_texts(tmp_path / "out")) == ["c", "d"]
     assert plan_for(store, source, "q").new_rows == 2
 
@@ -193,9 +194,9 @@ def test_a_plan_without_texts_is_not_continued_once_texts_are_wanted(tmp_path: P
     plan = plan_for(scored, source, "p", unit_rows=1)
     stage(scored, plan, plan.shards[0], [1, 2])
     store = open_store(tmp_path / "out", TWO)
-    assert scored.can_continue(plan)
-    assert not store.can_continue(plan)
-    store.retire(plan)
+    assert PlanProgress(scored, plan).can_continue()
+    assert not PlanProgress(store, plan).can_continue()
+    PlanProgress(store, plan).retire()
     again = plan_for(store, source, "q")
     assert sorted((shard.rows, shard.texts_only) for shard in again.shards) == [(2, False), (2, True)]
 
@@ -243,7 +244,7 @@ def test_any_text_survives_parquet_and_json(tmp_path: Path, text: str) -> None:
     store = open_store(tmp_path / "out", WantedTexts(["Overall Gestalt"]))
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("a")), "p")
     stage_with(store, plan, **{COLUMN: text})
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
     assert _texts(tmp_path / "out") == {"a": text}
     assert json.loads(json.dumps(_texts(tmp_path / "out"))) == {"a": text}
 

@@ -18,8 +18,10 @@ from jobs.plan.planner import manifest_ids
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.place import LocalPlace
 from jobs.store.known_images import KnownRows
+from jobs.store.layout import broken_path, plan_folder, rows_path, staged_path
 from jobs.store.lock import run_lock
-from jobs.store.maintenance import BROKEN, compact, heal, keep_only
+from jobs.store.maintenance import compact, heal, keep_only
+from jobs.store.plan_progress import PlanProgress, current_plan
 from jobs.store.status import store_status
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
@@ -41,7 +43,7 @@ def _cut(path: Path, share: float = 0.5) -> None:
 def _fail(store: Store, plan: Plan, kind: str, *, retryable: bool) -> None:
     """Commit the one unit of a plan as errors."""
     stage_with(store, plan, status="error", error_type=kind, error_message="It is.", retryable=retryable, score=None)
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
 
 
 # What is tried again.
@@ -60,8 +62,8 @@ def test_failures_that_may_succeed_now_are_planned_again_and_others_are_not(tmp_
     rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "out" / "scores").to_pylist()}
     assert {name: row["status"] for name, row in rows.items()} == {"corrupt": "error", "fetch_failed": "ok"}
     assert rows["fetch_failed"]["error_type"] is rows["fetch_failed"]["retryable"] is None
-    assert not store.wants_retry(RetryErrors())
-    assert store.wants_retry(RetryErrors(("corrupt",)))
+    assert not store.wants_retry(store.table_files(), RetryErrors())
+    assert store.wants_retry(store.table_files(), RetryErrors(("corrupt",)))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_retrying_errors_alone_leaves_new_and_changed_pictures_for_later(
         tmp_path / "all.parquet", ["corrupt", "new", "fetch_failed", "ok", "changed"], ["1", "1", "1", "1", "2"]
     )
     plan = plan_for(store, source, "again", retry=retry)
-    rows = [pq.read_table(path) for path in sorted((tmp_path / "out" / plan.folder / "rows").glob("*"))]
+    rows = [pq.read_table(path) for path in sorted((tmp_path / "out" / plan_folder(plan.plan_id) / "rows").glob("*"))]
     assert sorted(name for table in rows for name in table["image_id"].to_pylist()) == planned
     assert plan.held_rows == 5 - len(planned)
 
@@ -113,7 +115,7 @@ def test_texts_whose_image_could_not_be_read_are_tried_again_with_the_others(tmp
     store = open_store(tmp_path / "out", TEXTS)
     _fail(store, plan_for(store, source, "q"), "fetch_failed", retryable=True)
     assert store.counts().text_errors == {"fetch_failed": 1}
-    assert store.wants_retry(RetryErrors())
+    assert store.wants_retry(store.table_files(), RetryErrors())
     plan = plan_for(store, source, "r")
     assert [(shard.rows, shard.texts_only) for shard in plan.shards] == [(1, True)]
     complete(store, plan)
@@ -128,14 +130,14 @@ def test_a_scores_file_that_was_cut_short_is_kept_aside_and_its_rows_are_pending
     source = write_manifest(tmp_path / "m.parquet", list("abcdef"))
     plan = plan_for(store, source, "p", shard_rows=2)
     complete(store, plan)
-    store.discard_work(plan)
+    PlanProgress(store, plan).discard_work()
     _cut(tmp_path / "out" / "scores" / "p-00001.parquet")
-    (note,) = heal(store)
+    _, (note,) = heal(store)
     assert "scores/p-00001.parquet: was cut short" in note
-    assert (tmp_path / "out" / BROKEN / "scores" / "p-00001.parquet").exists()
+    assert (tmp_path / "out" / broken_path("scores/p-00001.parquet")).exists()
     assert _ids(tmp_path / "out") == _ids(tmp_path / "out", "texts") == list("abef")
-    assert heal(store) == []
-    assert not store.can_continue(plan)
+    assert heal(store)[1] == []
+    assert not PlanProgress(store, plan).can_continue()
     again = plan_for(store, source, "q")
     assert (again.new_rows, again.rows) == (2, 2)
 
@@ -147,7 +149,7 @@ def test_wherever_a_table_file_is_cut_every_row_comes_back_once(tmp_path: Path, 
     source = write_manifest(tmp_path / "m.parquet", list("abcdef"))
     complete(store, plan_for(store, source, "p", shard_rows=2))
     _cut(tmp_path / "out" / table / "p-00001.parquet", share)
-    assert len(heal(store)) == 1
+    assert len(heal(store)[1]) == 1
     complete(store, plan_for(store, source, "q"))
     assert _ids(tmp_path / "out") == _ids(tmp_path / "out", "texts") == list("abcdef")
 
@@ -157,10 +159,10 @@ def test_damaged_staging_is_staged_again_and_nothing_else_is(tmp_path: Path, dam
     store = open_store(tmp_path / "out")
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("abcdef")), "p", unit_rows=2)
     stage(store, plan, plan.shards[0], [0, 1, 2])
-    path = tmp_path / "out" / plan.staged_path(0, 1)
+    path = tmp_path / "out" / staged_path(plan.plan_id, 0, 1)
     _cut(path) if damage == "cut" else path.unlink()
-    store.delete_broken_staging(plan)
-    assert store.staged(plan) == {0: {0, 2}}
+    PlanProgress(store, plan).delete_broken_staging()
+    assert PlanProgress(store, plan).staged() == {0: {0, 2}}
 
 
 @pytest.mark.parametrize("damage", ["cut", "deleted"])
@@ -169,10 +171,10 @@ def test_a_damaged_plan_is_made_anew_and_what_was_staged_is_kept(tmp_path: Path,
     source = write_manifest(tmp_path / "m.parquet", list("abcdef"))
     plan = plan_for(store, source, "p", unit_rows=2)
     stage(store, plan, plan.shards[0], [0, 2])
-    path = tmp_path / "out" / plan.rows_path(0)
+    path = tmp_path / "out" / rows_path(plan.plan_id, 0)
     _cut(path) if damage == "cut" else path.unlink()
-    assert not store.can_continue(plan)
-    store.retire(plan)
+    assert not PlanProgress(store, plan).can_continue()
+    PlanProgress(store, plan).retire()
     assert _ids(tmp_path / "out") == list("abef")
     assert plan_for(store, source, "q").rows == 2
 
@@ -182,9 +184,9 @@ def test_a_plan_file_cut_short_costs_no_committed_row(tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "m.parquet", list("abcd"))
     plan = plan_for(store, source, "p", shard_rows=2)
     stage(store, plan, plan.shards[0], [0])
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
     _cut(tmp_path / "out" / "_plan.json")
-    assert store.current_plan() is None
+    assert current_plan(store.place) is None
     complete(store, plan_for(store, source, "q"))
     assert _ids(tmp_path / "out") == list("abcd")
 
@@ -219,13 +221,13 @@ def test_nothing_is_pruned_by_a_manifest_without_rows(tmp_path: Path) -> None:
 
 
 def _known(store: Store, plan: Plan) -> KnownRows:
-    store.write_known_images(plan)
+    store.write_known_images(plan, store.table_files())
     return store.known_rows(plan)
 
 
 def _complete_with_digests(store: Store, plan: Plan, digests: list[str | None]) -> None:
     stage_with(store, plan, sha256=digests, width=640)
-    store.commit(plan, plan.shards[0])
+    PlanProgress(store, plan).commit(plan.shards[0])
 
 
 A, B, C = ("a" * 64, "b" * 64, "a" * 32 + "c" * 32)
@@ -250,7 +252,7 @@ def test_failed_rows_and_such_without_the_texts_that_are_wanted_are_not_copied(t
     _complete_with_digests(scored, plan_for(scored, source, "p"), [A])
     failing = plan_for(scored, write_manifest(tmp_path / "n.parquet", ["w"]), "q")
     stage_with(scored, failing, sha256=[B], status="error", error_type="corrupt", score=None)
-    scored.commit(failing, failing.shards[0])
+    PlanProgress(scored, failing).commit(failing.shards[0])
     more = write_manifest(tmp_path / "m.parquet", ["x", "y"])
     assert _known(scored, plan_for(scored, more, "r")).find(A) is not None
     assert _known(scored, plan_for(scored, more, "s")).find(B) is None
@@ -265,7 +267,7 @@ def test_a_row_that_was_replaced_since_is_not_copied(tmp_path: Path) -> None:
     known = _known(store, plan)
     (shard,) = (shard for shard in plan.shards if shard.replaces)
     stage(store, plan, shard, [0])
-    store.commit(plan, shard)
+    PlanProgress(store, plan).commit(shard)
     assert known.find(A) is None
 
 
@@ -279,7 +281,7 @@ def _nightly(folder: Path, nights: int = 5) -> Store:
         source = write_manifest(folder / "m.parquet", ids)
         plan = plan_for(store, source, f"p{night}")
         complete(store, plan)
-        store.discard_work(plan)
+        PlanProgress(store, plan).discard_work()
     return store
 
 
@@ -352,4 +354,4 @@ def test_a_compaction_goes_neither_into_a_store_nor_beside_a_run(tmp_path: Path)
 def test_a_store_without_rows_compacts_to_one_without(tmp_path: Path) -> None:
     open_store(tmp_path / "out")
     assert compact(str(tmp_path / "out"), str(tmp_path / "new")).files_after == 0
-    assert Store.open(str(tmp_path / "new")).row_count() == 0
+    assert Store.open(str(tmp_path / "new")).counts().rows == 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from artimuse_actor.checkpoint.file_lock import file_lock
+from artimuse_actor.whole_file import whole_file
 
 # Smaller files are cheaper to hash than to remember.
 _REMEMBER_FROM_BYTES: Final = 64 * 1024 * 1024
@@ -58,9 +58,8 @@ def remember_digests(digests: dict[str, str]) -> None:
     memory = _digest_memory()
     with suppress(OSError), _one_at_a_time("digests"):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file:
-            json.dump(_remembered_digests() | digests, file)
-        os.replace(file.name, memory)
+        with whole_file(memory) as growing:
+            Path(growing).write_text(json.dumps(_remembered_digests() | digests))
 
 
 def _key(path: Path) -> str:

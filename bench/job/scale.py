@@ -40,13 +40,14 @@ from bench.tables.plan import FINGERPRINT, write_manifest
 from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, Work, whole
 from jobs.forecast.text import significant
 from jobs.manifest.source import open_manifest
-from jobs.plan.plan import SHARD_ROWS, Plan, unit_rows_of
-from jobs.plan.planner import make_plan
+from jobs.plan.plan import SHARD_ROWS, Plan
 from jobs.score.load import UnitLoader
 from jobs.score.pipeline import MOST_UNITS_A_TASK, TASKS
 from jobs.score.stage import UnitStager
 from jobs.storage.parquet import parquet_bytes
 from jobs.storage.place import s3_filesystem
+from jobs.store.layout import plan_folder, staged_path
+from jobs.store.plan_progress import PlanProgress, unit_rows_of
 from jobs.store.store import Store
 from schemas.units import UNIT, scored_unit, staged_unit
 
@@ -140,13 +141,13 @@ def restart(folder: Path, less: int) -> None:
     """What a run that goes on does first: look at every staged unit, of committed shards, too."""
     units = 10_000 // less
     store, plan = _planned(folder, 200)
-    store.place.write(plan.staged_path(0, 0), parquet_bytes(_scored(store, plan, 0, 0)))
-    first = Path(store.place.uri(plan.staged_path(0, 0)))
+    store.place.write(staged_path(plan.plan_id, 0, 0), parquet_bytes(_scored(store, plan, 0, 0)))
+    first = Path(store.place.uri(staged_path(plan.plan_id, 0, 0)))
     for unit in range(1, units):
         os.link(first, first.with_name(f"{unit:04}.parquet"))
     with _measured(f"{units:,} staged units looked at", units, "unit"):
-        store.delete_broken_staging(plan)
-        assert len(store.staged(plan)[0]) == units
+        PlanProgress(store, plan).delete_broken_staging()
+        assert len(PlanProgress(store, plan).staged()[0]) == units
 
 
 def shard(folder: Path, less: int) -> None:
@@ -155,13 +156,15 @@ def shard(folder: Path, less: int) -> None:
     store, plan = _planned(folder, rows)
     planned = plan.shards[0]
     for unit in range(planned.units):
-        store.place.write(plan.staged_path(0, unit), parquet_bytes(_scored(store, plan, 0, unit)))
+        store.place.write(staged_path(plan.plan_id, 0, unit), parquet_bytes(_scored(store, plan, 0, unit)))
     with _measured(f"commit of a shard of {rows:,} rows in {planned.units} units", 1, "shard"):
-        store.commit(plan, planned)
-    sizes = {name: sum(file.size_bytes for file in store.place.files(name)) for name in ("scores", plan.folder)}
-    rows_bytes = sum(file.size_bytes for file in store.place.files(f"{plan.folder}/rows"))
+        PlanProgress(store, plan).commit(planned)
+    sizes = {
+        name: sum(file.size_bytes for file in store.place.files(name)) for name in ("scores", plan_folder(plan.plan_id))
+    }
+    rows_bytes = sum(file.size_bytes for file in store.place.files(f"{plan_folder(plan.plan_id)}/rows"))
     print(f"  a row: {rows_bytes / rows:.0f} bytes of plan, {sizes['scores'] / rows:.0f} of scores, ", end="")
-    print(f"{(sizes[plan.folder] - rows_bytes) / rows:.0f} of staging meanwhile")
+    print(f"{(sizes[plan_folder(plan.plan_id)] - rows_bytes) / rows:.0f} of staging meanwhile")
 
 
 def held(folder: Path, less: int) -> None:
@@ -173,11 +176,10 @@ def held(folder: Path, less: int) -> None:
         ids = pa.array([f"{number}/{name}" for name in table["image_id"].to_pylist()])
         table = table.set_column(0, store.schema.field(0), ids)
         store.write_tables(f"scores/bench-{number:05}.parquet", table, None, "bench")
-    with _measured(f"keys of {files * len(table):,} held rows", files * len(table), "row"):
-        remembered = store.held()
-    again = make_plan(store.place, open_manifest(str(folder / "manifest")), remembered, "again")
-    store.write_known_images(again)
-    known = sum(file.size_bytes for file in store.place.files(f"{again.folder}/known"))
+    with _measured(f"keys of {files * len(table):,} stored rows", files * len(table), "row"):
+        _ = store.stored_rows()
+    again = PlanProgress.begin(store, open_manifest(str(folder / "manifest")), "again").plan
+    known = sum(file.size_bytes for file in store.place.files(f"{plan_folder(again.plan_id)}/known"))
     print(f"  digests of their bytes, which each load process holds: {known / files / len(table):.0f} bytes a row")
 
 
@@ -204,7 +206,7 @@ def requests(folder: Path, _: int) -> None:
         print(f"  memory while a prefix is listed: {tracemalloc.get_traced_memory()[1] / OBJECTS:,.0f} bytes an object")
         tracemalloc.stop()
         _say_requests(f"listing {OBJECTS:,} images", counted)
-        plan = make_plan(store.place, manifest, store.held(), "bench", 20)
+        plan = PlanProgress.begin(store, manifest, "bench", 20).plan
         store.declare()
         _say_requests("plan of one shard", counted)
         loader = UnitLoader(store.place, plan, DecodeOptions(), store.answers, store.known_rows(plan), FetchOptions())
@@ -214,9 +216,9 @@ def requests(folder: Path, _: int) -> None:
             _say_requests(f"load of unit {unit}, 20 images", counted)
             stager(loaded.select(scored_unit(store.answers).names))
             _say_requests(f"staging of unit {unit}", counted)
-        store.commit(plan, plan.shards[0])
+        PlanProgress(store, plan).commit(plan.shards[0])
         _say_requests("commit of a shard of 2 units", counted)
-        store.discard_work(plan)
+        PlanProgress(store, plan).discard_work()
         _say_requests("deleting the work of a plan of 2 units", counted)
 
 
@@ -257,7 +259,7 @@ def _planned(folder: Path, rows: int) -> tuple[Store, Plan]:
     write_manifest(folder / "manifest", rows)
     store = Store.for_run(str(folder / "out"), FINGERPRINT, ARTIMUSE, keep_distribution=False)
     store.declare()
-    return store, make_plan(store.place, open_manifest(str(folder / "manifest")), store.held(), "bench", 200)
+    return store, PlanProgress.begin(store, open_manifest(str(folder / "manifest")), "bench", 200).plan
 
 
 def _scored(store: Store, plan: Plan, shard: int, unit: int | None) -> pa.Table:

@@ -29,9 +29,9 @@ from bench.job.photos import make_photos
 from bench.measure.machine import ROOT, machine_line
 from bench.tables.plan import write_manifest
 from jobs.manifest.source import open_manifest
-from jobs.plan.plan import unit_rows_of
-from jobs.plan.planner import make_plan
 from jobs.storage.parquet import parquet_bytes
+from jobs.store.layout import staged_path
+from jobs.store.plan_progress import PlanProgress, unit_rows_of
 from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
@@ -120,7 +120,7 @@ def fill_store(out: Path, manifest: Path) -> None:
     )
     store = Store.for_run(str(out), fingerprint, ARTIMUSE, keep_distribution=False)
     store.declare()
-    plan = make_plan(store.place, open_manifest(str(manifest)), store.held(), "bench")
+    plan = PlanProgress.begin(store, open_manifest(str(manifest)), "bench").plan
     schema = staged_unit(store.schema, store.texts)
     made = {"status": "ok", "run_id": plan.plan_id, "scored_at": 0, "score": 50.0, "sha256": os.urandom(32).hex()}
     for shard in plan.shards:
@@ -134,9 +134,9 @@ def fill_store(out: Path, manifest: Path) -> None:
         table = pa.table(columns, schema=schema)
         for unit in range(shard.units):
             part = table.slice(unit * plan.unit_rows, plan.unit_rows)
-            store.place.write(plan.staged_path(shard.index, unit), parquet_bytes(part))
-        store.commit(plan, shard)
-    store.discard_work(plan)
+            store.place.write(staged_path(plan.plan_id, shard.index, unit), parquet_bytes(part))
+        PlanProgress(store, plan).commit(shard)
+    PlanProgress(store, plan).discard_work()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from bench.measure.machine import machine_line
 from jobs.manifest.source import open_manifest
-from jobs.plan.planner import make_plan
+from jobs.store.plan_progress import PlanProgress
 from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 
@@ -68,7 +68,7 @@ def plan_once(manifest: str, out: str) -> None:
     """Plan in this process; prints shards, seconds and peak bytes."""
     store = Store.for_run(out, FINGERPRINT, ARTIMUSE, keep_distribution=False)
     start = time.perf_counter()
-    plan = make_plan(store.place, open_manifest(manifest), store.held(), "bench")
+    plan = PlanProgress.begin(store, open_manifest(manifest), "bench").plan
     seconds = time.perf_counter() - start
     print(len(plan.shards), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 

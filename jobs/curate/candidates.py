@@ -22,8 +22,7 @@ from jobs.curate.filters import TEXT_MATCHES
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.storage.parquet import read_footer, read_parquet
-from jobs.storage.place import StoredFile
-from jobs.store.store import Store, texts_path
+from jobs.store.store import Store
 from schemas.texts import texts_schema
 
 _AHEAD: Final = 3  # files that are read while one is used
@@ -105,13 +104,13 @@ class StoreRows:
         self.own: pa.Schema | None = None
         self._store = store
         self._pattern = text_pattern
-        self.files: list[StoredFile] = store.scores_files()
-        self._texts = store.texts_files()
+        self._tables = store.table_files()
+        self.files = self._tables.scores
         self._text_columns = list(store.texts.columns) if store.texts else []
-        told = [texts_schema(store.texts).field(name) for name in store.texts.all_columns] if store.texts else []
+        texts = [texts_schema(store.texts).field(name) for name in store.texts.all_columns] if store.texts else []
         matched = [pa.field(TEXT_MATCHES, pa.bool_())] if text_pattern is not None else []
-        self.schema = pa.schema([*store.schema, *told, *matched])
-        self.chosen = Chosen(list(_ahead(self._size, [file.path for file in self.files])))
+        self.schema = pa.schema([*store.schema, *texts, *matched])
+        self.chosen = Chosen(list(_ahead(self._size, self._tables.scores_paths)))
 
     def scan(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """See `Candidates`."""
@@ -121,7 +120,7 @@ class StoreRows:
 
     def check_unchanged(self) -> None:
         """Raise StoreError if one of the files is another than at the beginning."""
-        now = {file.path: file.version for file in self._store.scores_files()}
+        now = {file.path: file.version for file in self._store.table_files().scores}
         for file in self.files:
             if now.get(file.path) != file.version:
                 raise self._changed(file.path)
@@ -134,18 +133,18 @@ class StoreRows:
 
     def _read(self, batch: int, columns: list[str]) -> pa.Table:
         path = self.files[batch].path
-        told = [name for name in columns if name not in self._store.schema.names]
-        wanted = [name for name in columns if name not in told]
+        about_texts = [name for name in columns if name not in self._store.schema.names]
+        wanted = [name for name in columns if name not in about_texts]
         try:
             table = read_parquet(
-                self._store.place, path, list(dict.fromkeys([*wanted, *(["image_id"] if told else [])]))
+                self._store.place, path, list(dict.fromkeys([*wanted, *(["image_id"] if about_texts else [])]))
             )
             if len(table) != self.chosen.sizes[batch]:
                 raise self._changed(path)
-            if told:
-                texts = self._read_texts(path, told)
+            if about_texts:
+                texts = self._read_texts(path, about_texts)
                 rows = pc.index_in(table["image_id"], texts["image_id"].combine_chunks())
-                for name in told:
+                for name in about_texts:
                     table = table.append_column(name, texts[name].take(rows))
         except FileNotFoundError:
             raise self._changed(path) from None
@@ -153,14 +152,13 @@ class StoreRows:
         return table.select(columns) if mask.all() else table.select(columns).filter(pa.array(mask))
 
     def _read_texts(self, path: str, columns: list[str]) -> pa.Table:
-        if texts_path(path) not in self._texts:
+        beside = self._tables.texts_beside(path)
+        if beside is None:
             fields = [self.schema.field(name) for name in ("image_id", *columns)]
             return pa.schema(fields).empty_table()
         read = list(dict.fromkeys(["image_id", *(name for name in columns if name != TEXT_MATCHES)]))
         matched = TEXT_MATCHES in columns
-        texts = read_parquet(
-            self._store.place, texts_path(path), list({*read, *(self._text_columns if matched else [])})
-        )
+        texts = read_parquet(self._store.place, beside, list({*read, *(self._text_columns if matched else [])}))
         if matched:
             found = [pc.match_substring_regex(texts[name], self._pattern) for name in self._text_columns]
             any_of = found[0]

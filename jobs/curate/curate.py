@@ -23,7 +23,7 @@ from jobs.code_identity import CODE_VERSION
 from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
 from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
-from jobs.curate.funnel import CURATIONS, Funnel, curation_json
+from jobs.curate.funnel import Funnel, curation_json
 from jobs.curate.output_place import Target, read_target, workshop
 from jobs.curate.output_rows import write_chosen
 from jobs.curate.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
@@ -31,7 +31,8 @@ from jobs.curate.where import unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
-from jobs.store.store import SCORES, TEXTS, Store
+from jobs.store.layout import CURATIONS, SCORES, TEXTS
+from jobs.store.store import Store
 from schemas.curation import CURATION_MARK
 
 

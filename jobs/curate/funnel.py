@@ -11,7 +11,6 @@ from artimuse_actor.errors import CurationError
 from schemas.curation import CURATION_MARK
 
 FORMAT: Final = 1
-CURATIONS: Final = "_curations"
 """Folder of a store with the record of each curation, for reports."""
 
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from artimuse_actor.errors import CurationError, StoreError, UsageError
+from artimuse_actor.whole_file import rename_whole, sync
 from jobs.curate.row_writers import SUFFIXES
-from jobs.storage.place import LocalPlace, Place, open_place, s3_filesystem
+from jobs.storage.place import Place, open_place, s3_filesystem
 from schemas.curation import CURATION_MARK
 
 KINDS: Final = (*SUFFIXES, "webdataset")
@@ -80,7 +81,7 @@ class Target:
         """Raise CurationError if something else is there."""
         place = self.place
         if not self.folder:
-            if isinstance(place, LocalPlace) and os.path.isdir(place.uri(self.name)):
+            if (path := place.local_path(self.name)) and os.path.isdir(path):
                 raise CurationError(f"{self.out}: is a folder. Name a file, or a folder without {SUFFIXES[self.kind]}.")
             if _exists(place, self.name) and not _is_funnel(place, self.funnel):
                 raise CurationError(
@@ -88,7 +89,7 @@ class Target:
                     "was written. Choose another --out, or move it away."
                 )
             return
-        if isinstance(place, LocalPlace) and os.path.isfile(place.root):
+        if (path := place.local_path("")) and os.path.isfile(path):
             raise CurationError(f"{self.out}: is a file. Choose another --out.")
         files = [file.path for file in place.files("")]
         others = [path for path in files if not _OURS.fullmatch(path)]
@@ -140,16 +141,16 @@ class Workshop:
         )
         names.sort(key=lambda name: (last.index(name) if name in last else -1, name))
         place = self.target.place
-        if not isinstance(place, LocalPlace):
+        root = place.local_path("")
+        if root is None:
             self._put(place, names)
         elif self.target.folder:
             for name in names:
-                _sync(self.path(name))
-            self._replace_folder(place.root)
+                sync(self.path(name))
+            self._replace_folder(root)
         else:
             for name in names:
-                _sync(self.path(name))
-                os.replace(self.path(name), place.uri(name))
+                rename_whole(self.path(name), os.path.join(root, name))
             if self.target.groups not in names:
                 place.delete(self.target.groups)  # of a former curation with --dedupe
 
@@ -178,8 +179,8 @@ def workshop(target: Target) -> Iterator[Workshop]:
         StoreError: files cannot be written.
     """
     place = open_place(target.out)
-    local = isinstance(place, LocalPlace)
-    beside = os.path.dirname(place.root) if local else None
+    root = place.local_path("")
+    beside = os.path.dirname(root) if root else None
     try:
         if beside:
             os.makedirs(beside, exist_ok=True)
@@ -203,11 +204,3 @@ def _is_funnel(place: Place, path: str) -> bool:
         return CURATION_MARK in json.loads(place.read(path))
     except (FileNotFoundError, ValueError, TypeError):
         return False
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from artimuse_actor.errors import UsageError
+from artimuse_actor.whole_file import whole_file
 from jobs.demo.pictures import make_picture
 from jobs.evaluate.evaluate import evaluate_store
 from jobs.manifest.manifest import ManifestOptions
@@ -94,6 +95,5 @@ def make_library(folder: Path) -> None:
     (images / "empty.jpg").touch()
     (images / "really a text.png").write_text("This is no picture.\n")
     truth += [(name, 50.0) for name in ("cut short.jpg", "empty.jpg", "really a text.png", "lost.jpg")]
-    temporary = folder / "test.json.tmp"
-    temporary.write_text(json.dumps([{"image": name, "gt_score": points} for name, points in truth], indent=1))
-    os.replace(temporary, folder / "test.json")
+    with whole_file(folder / "test.json") as growing:
+        Path(growing).write_text(json.dumps([{"image": name, "gt_score": points} for name, points in truth], indent=1))

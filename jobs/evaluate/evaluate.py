@@ -28,6 +28,7 @@ from jobs.evaluate.metrics.estimate import Agreement
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes, read_parquet
+from jobs.store.layout import metrics_path
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
@@ -145,7 +146,7 @@ def evaluate_store(
 def write_metrics(store: Store, evaluation: Evaluation) -> None:
     """Keep the metrics of a store beside its scores, those of an earlier evaluation on the same data set replaced."""
     name = re.sub(r"[^\w.-]+", "-", f"{evaluation.data_set}-{evaluation.question}")
-    store.place.write(f"metrics/{name}.parquet", parquet_bytes(evaluation.to_table()))
+    store.place.write(metrics_path(name), parquet_bytes(evaluation.to_table()))
 
 
 def _evaluate(
@@ -272,8 +273,8 @@ def _notes(pairs: Pairs, benchmark: Benchmark | None) -> list[str]:
 
 
 def _score_batches(store: Store, question: str) -> Iterator[pa.Table]:
-    for file in store.scores_files():
-        yield read_parquet(store.place, file.path, [*_KEYS, question])
+    for path in store.table_files().scores_paths:
+        yield read_parquet(store.place, path, [*_KEYS, question])
 
 
 def _question(store: Store, out: str, asked: str | None, benchmark: Benchmark | None) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from artimuse_actor.errors import StoreError, UsageError
+from artimuse_actor.errors import UsageError
 from jobs.evaluate.evaluation import Evaluation
+from jobs.storage.user_files import write_user_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,11 +46,8 @@ def write_plots(evaluation: Evaluation, path: str) -> None:
 
     # The same plots give the same bytes.
     date = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}[suffix]
-    with mpl.rc_context({"svg.hashsalt": "artimuse", "svg.fonttype": "none"}):
-        try:
-            draw_plots(evaluation).savefig(path, dpi=150, metadata=date)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {error}.") from error
+    with mpl.rc_context({"svg.hashsalt": "artimuse", "svg.fonttype": "none"}), write_user_file(path) as growing:
+        draw_plots(evaluation).savefig(growing, format=suffix[1:], dpi=150, metadata=date)
 
 
 def draw_plots(evaluation: Evaluation) -> Figure:

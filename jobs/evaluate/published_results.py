@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 
-from artimuse_actor.errors import StoreError
 from jobs.evaluate.evaluation import Evaluation
+from jobs.storage.user_files import write_user_file
 
 
 def write_results(evaluation: Evaluation, path: str) -> int:
@@ -26,10 +25,6 @@ def write_results(evaluation: Evaluation, path: str) -> int:
         {"image": key, "score": float(score)}
         for key, score in zip(evaluation.pairs.keys.take(scored).to_pylist(), scores[scored], strict=True)
     ]
-    try:
-        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=4, ensure_ascii=False)
-        os.replace(f"{path}.tmp", path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}.") from error
+    with write_user_file(path) as growing, open(growing, "w", encoding="utf-8") as file:
+        json.dump(rows, file, indent=4, ensure_ascii=False)
     return len(rows)

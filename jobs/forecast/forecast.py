@@ -27,9 +27,10 @@ from jobs.forecast.sample import (
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.place import open_place
-from jobs.store.store import STORE_FILE, Store
+from jobs.store.fingerprints import fingerprint_of
+from jobs.store.layout import STORE_FILE
+from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
-from schemas.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse, BatchSize
@@ -158,8 +159,8 @@ def look_ahead(settings: OutlookSettings) -> Outlook:
     store = _open_store(settings)
     texts_alone = store is not None and store.texts is not None  # then every run makes them
     with_texts = settings.texts is not None or texts_alone
-    held = None if store is None else store.held(texts=with_texts)
-    counted = count_rows_to_do(manifest, held, settings.sample, settings.seed)
+    stored = None if store is None else store.stored_rows(texts=with_texts)
+    counted = count_rows_to_do(manifest, stored, settings.sample, settings.seed)
     asked = [*([] if texts_alone else [SCORES]), *([TEXTS] if with_texts else [])]
     works = {name: counted.work(texts=name == TEXTS) for name in asked}
     if not any(work.rows for work in works.values()):
@@ -201,20 +202,13 @@ def _open_store(settings: OutlookSettings) -> Store | None:
         return None
     if settings.checkpoint is None:
         return Store.open(settings.out)
-    from artimuse_actor.checkpoint.names import open_checkpoint
+    from artimuse_actor.checkpoint.names import identify_checkpoint
     from artimuse_actor.protocol.protocol_file import open_protocol
     from artimuse_actor.protocol.protocols import guess_protocol
 
-    checkpoint = open_checkpoint(settings.checkpoint)
-    named = settings.protocol
-    protocol = open_protocol(named) if named else guess_protocol(str(checkpoint.folder.resolve()))
-    fingerprint = Fingerprint(
-        checkpoint=checkpoint.name,
-        checkpoint_digest=checkpoint.digest,
-        protocol=protocol.name,
-        protocol_digest=protocol.digest,
-        preprocessing=settings.decode.version,
-    )
+    checkpoint = identify_checkpoint(settings.checkpoint)
+    protocol = open_protocol(settings.protocol) if settings.protocol else guess_protocol(checkpoint.source)
+    fingerprint = fingerprint_of(checkpoint, protocol, settings.decode)
     Store.for_run(settings.out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
     return Store.open(settings.out)
 

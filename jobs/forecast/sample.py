@@ -29,7 +29,7 @@ from jobs.forecast.costs import Measured, Work, mean
 from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.planner import rows_to_do
-from jobs.plan.stored_rows import HeldRows, RetryErrors
+from jobs.plan.stored_rows import RetryErrors, StoredRows
 from jobs.score.load import image_sources
 from schemas.manifest import IMAGE_ROWS
 
@@ -79,14 +79,14 @@ class Counted:
         )
 
 
-def count_rows_to_do(manifest: Manifest, held: HeldRows | None, sample: int, seed: int) -> Counted:
+def count_rows_to_do(manifest: Manifest, stored: StoredRows | None, sample: int, seed: int) -> Counted:
     """Read a manifest once, as a planner does, and draw a sample of the rows that it would plan.
 
     Without a store nothing is remembered of the rows; that an id is doubled is for `score` to find.
 
     Args:
         manifest: the source.
-        held: what the store holds already, if there is one.
+        stored: the rows of the store, if there is one.
         sample: how many rows to draw.
         seed: of the drawing; how the manifest is cut into batches does not matter.
 
@@ -95,26 +95,26 @@ def count_rows_to_do(manifest: Manifest, held: HeldRows | None, sample: int, see
     """
     generator = np.random.default_rng(seed)
     keys, drawn = np.empty(0), _DRAWN.empty_table()
-    files = len(held.files) if held else 0
+    files = len(stored.files) if stored else 0
     changed, texts_only = np.zeros(files, dtype=np.int64), np.zeros(files, dtype=np.int64)
     manifest_rows = new_rows = 0
     for batch in manifest.batches():
         rows = batch.rows.select(IMAGE_ROWS.names)
         manifest_rows += len(rows)
-        if held is None:
+        if stored is None:
             new_rows += len(rows)
         else:
-            todo = rows_to_do(rows, hash_strings(rows["image_id"]), held, RetryErrors())
+            todo = rows_to_do(rows, hash_strings(rows["image_id"]), stored, RetryErrors())
             new_rows += int(todo.new.sum())
             for kind, count in ((todo.changed & ~todo.texts_only, changed), (todo.texts_only, texts_only)):
-                count += np.bincount(held.file_of_row[todo.places[kind]], minlength=files)
+                count += np.bincount(stored.file_of_row[todo.places[kind]], minlength=files)
             rows = rows.filter(pa.array(todo.new | todo.changed))
         # The rows with the smallest of random keys, one drawn for each row.
         keys, is_drawn = _smallest(np.concatenate([keys, generator.random(len(rows))]), sample)
         drawn = pa.concat_tables([drawn, rows.cast(_DRAWN)]).take(pa.array(is_drawn))
     if not manifest_rows:
         raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
-    return Counted(manifest_rows, len(held.ids) if held else 0, new_rows, changed, texts_only, drawn)
+    return Counted(manifest_rows, len(stored.ids) if stored else 0, new_rows, changed, texts_only, drawn)
 
 
 def _smallest(keys: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,12 +17,11 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import ManifestError, StoreError, UsageError
+from artimuse_actor.errors import ManifestError, UsageError
 from jobs.manifest.listing import ListedFile, list_local, list_s3, local_file
 from jobs.manifest.manifest import ROWS, Manifest, ManifestBatch, ManifestOptions, absolute_base
 from jobs.manifest.parquet import ParquetManifest
-from jobs.storage.place import s3_filesystem
-from jobs.storage.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source
+from jobs.storage.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source, write_user_file
 from schemas.manifest import MANIFEST
 
 _MAX_POINTS: Final = 10**15
@@ -74,27 +72,13 @@ def write_manifest(manifest: Manifest, out: str) -> int:
     """
     if not names_parquet(out):
         raise UsageError(f"--out {out}: a manifest is called something.parquet, so that `score` knows it for one.")
-    remote = out.startswith("s3://")
-    path = out if remote else os.path.abspath(os.path.expanduser(out))
     rows = 0
-    try:
-        if not remote:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Whole or not at all: the file gets its name when it is complete.
-        with tempfile.TemporaryDirectory(dir=None if remote else os.path.dirname(path), prefix=".manifest-") as folder:
-            aside = os.path.join(folder, "manifest.parquet")
-            with pq.ParquetWriter(aside, MANIFEST, compression="zstd") as writer:
-                for batch in manifest.batches():
-                    if batch.rows["source_file"].null_count < batch.rows.num_rows:
-                        raise ManifestError(f"{manifest.source}: holds its images itself; use it as it is.")
-                    writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
-                    rows += batch.rows.num_rows
-            if remote:
-                s3_filesystem().put_file(aside, path)
-            else:
-                os.replace(aside, path)
-    except OSError as error:
-        raise StoreError(f"{out}: cannot be written: {error}.") from error
+    with write_user_file(out) as growing, pq.ParquetWriter(growing, MANIFEST, compression="zstd") as writer:
+        for batch in manifest.batches():
+            if batch.rows["source_file"].null_count < batch.rows.num_rows:
+                raise ManifestError(f"{manifest.source}: holds its images itself; use it as it is.")
+            writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
+            rows += batch.rows.num_rows
     return rows
 
 

@@ -1,13 +1,10 @@
-"""Manifest minus store → shards → units.
+"""Plans: manifest minus store, cut into shards, and these into units.
 
 A plan is written to the store before any work starts, and a restart goes on with it. Each shard of it is one Parquet
 file with the rows to score, whose row groups are the units: a task reads its own row group and needs neither the
 manifest nor the driver. That replaces the row ranges of the first design: a range of a user's manifest can only be
 read by decoding the whole row group around it, a million rows with pyarrow's defaults, once for every unit of 200.
-
-    _plan.json                                  written last: it makes the plan the current one
-    _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
-    _runs/<plan>/staging/00007/0003.parquet     unit 3 of it, scored
+Where the files of a plan lie is for `jobs.store.layout` to know.
 """
 
 from __future__ import annotations
@@ -17,22 +14,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from jobs.manifest.manifest import Manifest
 from jobs.plan.stored_rows import RetryErrors
-from jobs.storage.parquet import read_parquet
-from jobs.storage.place import Place
 
 SHARD_ROWS: Final = 65_536
 MAX_UNIT_ROWS: Final = 200  # 200 × 448 × 448 × 3 bytes stay below Ray's block size of 128 MiB
 MAX_UNIT_ROWS_WITH_TEXTS: Final = 64  # 512 texts, as many as are ever generated at the same time
 MIN_UNIT_ROWS: Final = 16
 _UNITS_OF_A_SMALL_JOB: Final = 64
-
-CURRENT_PLAN: Final = "_plan.json"
-RUNS: Final = "_runs"
 
 
 @dataclass(frozen=True)
@@ -85,34 +74,9 @@ class Plan:
     shards: tuple[ShardPlan, ...]
 
     @property
-    def folder(self) -> str:
-        """Where its files lie in the store."""
-        return f"{RUNS}/{self.plan_id}"
-
-    @property
     def rows(self) -> int:
         """Rows to score."""
         return sum(shard.rows for shard in self.shards)
-
-    def rows_path(self, shard: int) -> str:
-        """The rows to score of one shard."""
-        return f"{self.folder}/rows/{shard:05}.parquet"
-
-    def staging_folder(self, shard: int) -> str:
-        """Where the scored units of one shard are staged."""
-        return f"{self.folder}/staging/{shard:05}"
-
-    def staged_path(self, shard: int, unit: int) -> str:
-        """Where one scored unit is staged; depends on the unit alone, so that a retry overwrites."""
-        return f"{self.staging_folder(shard)}/{unit:04}.parquet"
-
-    def attempt_path(self, shard: int, unit: int) -> str:
-        """What is there from the moment a unit begins to be loaded until it is: if it is found, that did not end."""
-        return f"{self.folder}/attempts/{shard:05}/{unit:04}"
-
-    def scores_path(self, shard: ShardPlan) -> str:
-        """The scores file of a shard: what commits it, unless it adds texts only."""
-        return shard.replaces or f"scores/{self.plan_id}-{shard.index:05}.parquet"
 
     def rows_of_unit(self, shard: ShardPlan, unit: int) -> int:
         """Rows of one unit: the last one of a shard may be smaller."""
@@ -148,17 +112,6 @@ def plan_identity(manifest: Manifest, retry: RetryErrors) -> str:
     return f"{manifest.identity()} errors={'all' if retry.types is None else ','.join(retry.types)}"
 
 
-def current_plan(place: Place) -> Plan | None:
-    """The plan that the last run worked on, finished or not."""
-    try:
-        return Plan.from_json(place.read(CURRENT_PLAN))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        # Nothing is lost without it: what it planned and was not committed is planned anew.
-        return None
-
-
 def in_groups(plan: Plan, units: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
     """Units, as (shard, unit), in portions of at most so many; one that is smaller than others ends its portion.
 
@@ -172,14 +125,3 @@ def in_groups(plan: Plan, units: Iterable[tuple[int, int]], size: int) -> Iterat
             group = []
     if group:
         yield group
-
-
-def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
-    """The rows of one unit: one row group of its shard's file."""
-    with place.open(plan.rows_path(shard)) as file:
-        return pq.ParquetFile(file).read_row_group(unit)
-
-
-def planned_ids(place: Place, plan: Plan, shard: int) -> pa.ChunkedArray:
-    """The ids that a shard must hold, in order."""
-    return read_parquet(place, plan.rows_path(shard), ["image_id"])["image_id"]

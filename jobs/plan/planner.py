@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,83 +14,85 @@ from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
-from jobs.plan.plan import CURRENT_PLAN, RUNS, SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
-from jobs.plan.stored_rows import RETRY, TEXTS, HeldRows, RetryErrors
+from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
+from jobs.plan.stored_rows import RETRY, TEXTS, RetryErrors, StoredRows
 from jobs.storage.parquet import parquet_bytes
-from jobs.storage.place import Place
 from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
 
 
 def make_plan(
-    place: Place,
     manifest: Manifest,
-    held: HeldRows,
+    stored: StoredRows,
     plan_id: str,
+    write_rows: Callable[[int, bytes], None],
     unit_rows: int | None = None,
     shard_rows: int = SHARD_ROWS,
     *,
     texts: bool = False,
     retry: RetryErrors = RetryErrors(),
 ) -> Plan:
-    """Read the manifest once, check it, and write a plan for the rows that the store does not hold.
+    """Read the manifest once, check it, and plan the rows that the store lacks.
 
     Rows whose version changed, which failed and are tried again, or which want texts only, are planned into shards that
-    replace the files they stand in; a row without a version is taken as unchanged. Nothing is committed unless the
-    whole manifest is in order.
+    replace the files they stand in; a row without a version is taken as unchanged.
+
+    Args:
+        manifest: what is to be scored.
+        stored: what the store has already.
+        plan_id: of the new plan.
+        write_rows: puts the Parquet file of a shard, by its index, where its load tasks will read it.
+        unit_rows: rows of a unit; None for a number that fits the job.
+        shard_rows: rows of a shard.
+        texts: whether texts are made too.
+        retry: which failed rows are tried again.
 
     Raises:
         ManifestError: there are no rows, or an id is doubled; the message names both rows.
     """
-    writer = _ShardWriter(place, f"{RUNS}/{plan_id}/rows", unit_rows, shard_rows, texts=texts)
+    writer = _ShardWriter(write_rows, unit_rows, shard_rows, texts=texts)
     hashes: list[NDArray[np.uint64]] = []
     starts_of_batches: list[tuple[str, int]] = []
     changed: list[tuple[NDArray[np.int32], pa.Table]] = []
     manifest_rows = held_rows = new_rows = 0
     pending: list[pa.Table] = []
-    try:
-        for batch in manifest.batches():
-            rows = batch.rows.select(IMAGE_ROWS.names)
-            ids = hash_strings(rows["image_id"])
-            if len(np.unique(ids[:, 0])) < len(ids):  # at once, not after a billion rows
-                _refuse_doubles([ids], [(batch.file, batch.first_row)])
-            hashes.append(ids)
-            starts_of_batches.append((batch.file, batch.first_row))
-            manifest_rows += rows.num_rows
-            todo = rows_to_do(rows, ids, held, retry)
-            rows = rows.append_column(TEXTS_ONLY, pa.array(todo.texts_only))
-            held_rows += int((~todo.new & ~todo.changed).sum())
-            new_rows += int(todo.new.sum())
-            if todo.changed.any():
-                files = held.file_of_row[todo.places[todo.changed]]
-                changed.append((files, rows.filter(pa.array(todo.changed))))
-            pending.append(rows if todo.new.all() else rows.filter(pa.array(todo.new)))
-            if sum(map(len, pending)) >= shard_rows:
-                pending = writer.write_full_shards(pending)
-        if not manifest_rows:
-            raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
-        _refuse_doubles(hashes, starts_of_batches)
-        if writer.unit_rows is None:
-            writer.unit_rows = default_unit_rows(manifest_rows - held_rows, texts=texts)
-        writer.write_rest(pending)
-        writer.write_replacements(changed, held.files)
-    except BaseException:
-        place.delete_tree(f"{RUNS}/{plan_id}")
-        raise
-    plan = Plan(
+    for batch in manifest.batches():
+        rows = batch.rows.select(IMAGE_ROWS.names)
+        ids = hash_strings(rows["image_id"])
+        if len(np.unique(ids[:, 0])) < len(ids):  # at once, not after a billion rows
+            _refuse_doubles([ids], [(batch.file, batch.first_row)])
+        hashes.append(ids)
+        starts_of_batches.append((batch.file, batch.first_row))
+        manifest_rows += rows.num_rows
+        todo = rows_to_do(rows, ids, stored, retry)
+        rows = rows.append_column(TEXTS_ONLY, pa.array(todo.texts_only))
+        held_rows += int((~todo.new & ~todo.changed).sum())
+        new_rows += int(todo.new.sum())
+        if todo.changed.any():
+            files = stored.file_of_row[todo.places[todo.changed]]
+            changed.append((files, rows.filter(pa.array(todo.changed))))
+        pending.append(rows if todo.new.all() else rows.filter(pa.array(todo.new)))
+        if sum(map(len, pending)) >= shard_rows:
+            pending = writer.write_full_shards(pending)
+    if not manifest_rows:
+        raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
+    _refuse_doubles(hashes, starts_of_batches)
+    if writer.unit_rows is None:
+        writer.unit_rows = default_unit_rows(manifest_rows - held_rows, texts=texts)
+    writer.write_rest(pending)
+    writer.write_replacements(changed, stored.files)
+    return Plan(
         plan_id=plan_id,
         source=without_secrets(manifest.source),
         identity=plan_identity(manifest, retry),
         manifest_rows=manifest_rows,
         held_rows=held_rows,
         new_rows=new_rows,
-        store_rows=len(held.ids),
-        store_files=held.files,
+        store_rows=len(stored.ids),
+        store_files=stored.files,
         unit_rows=writer.unit_rows,
         texts=texts,
         shards=tuple(writer.shards),
     )
-    place.write(CURRENT_PLAN, plan.to_json().encode())
-    return plan
 
 
 def manifest_ids(manifest: Manifest) -> IdIndex:
@@ -108,8 +110,10 @@ def manifest_ids(manifest: Manifest) -> IdIndex:
 class _ShardWriter:
     """Cuts rows into shards and writes each as a file whose row groups are its units."""
 
-    def __init__(self, place: Place, folder: str, unit_rows: int | None, shard_rows: int, *, texts: bool) -> None:
-        self.place, self.folder, self.texts = place, folder, texts
+    def __init__(
+        self, write_rows: Callable[[int, bytes], None], unit_rows: int | None, shard_rows: int, *, texts: bool
+    ) -> None:
+        self.write_rows, self.texts = write_rows, texts
         self.unit_rows, self.shard_rows = unit_rows, shard_rows
         self.shards: list[ShardPlan] = []
 
@@ -145,7 +149,7 @@ class _ShardWriter:
         table = table.unify_dictionaries().combine_chunks()
         # Ids and uris are all different: dictionaries of them take a third of the time, and bytes.
         data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file"])
-        self.place.write(f"{self.folder}/{shard.index:05}.parquet", data)
+        self.write_rows(shard.index, data)
         self.shards.append(shard)
 
 
@@ -155,9 +159,9 @@ class RowsToDo:
 
     Attributes:
         new: (M,) bool, the store does not know the id.
-        changed: (M,) bool, the store holds the id, and the row is made anew, in the file that it stands in.
+        changed: (M,) bool, the store has the id, and the row is made again, in the file that it stands in.
         texts_only: (M,) bool, of these, those that want nothing but texts.
-        places: (M,) int64, where the ids stand among the held rows, or -1.
+        places: (M,) int64, where the ids stand among the stored rows, or -1.
     """
 
     new: NDArray[np.bool_]
@@ -166,23 +170,23 @@ class RowsToDo:
     places: NDArray[np.int64]
 
 
-def rows_to_do(rows: pa.Table, ids: NDArray[np.uint64], held: HeldRows, retry: RetryErrors) -> RowsToDo:
+def rows_to_do(rows: pa.Table, ids: NDArray[np.uint64], stored: StoredRows, retry: RetryErrors) -> RowsToDo:
     """What is to be done for rows of a manifest, given the hashes of their ids, (M, 2) uint64."""
-    places = held.ids.find(ids)
-    known, same = places >= 0, _same_version(rows["version"], held, places)
-    wants = held.wants[places] if len(held.ids) else np.zeros(len(rows), dtype=np.uint8)
+    places = stored.ids.find(ids)
+    known, same = places >= 0, _same_version(rows["version"], stored, places)
+    wants = stored.wants[places] if len(stored.ids) else np.zeros(len(rows), dtype=np.uint8)
     retried, texts_only = known & (wants == RETRY), same & (wants == TEXTS)
     if retry.alone:
         return RowsToDo(np.zeros_like(known), retried, texts_only, places)
     return RowsToDo(~known, (known & ~same) | retried | texts_only, texts_only, places)
 
 
-def _same_version(versions: pa.ChunkedArray, held: HeldRows, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _same_version(versions: pa.ChunkedArray, stored: StoredRows, places: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the store holds a row with this version, or no version says otherwise: (M,) bool."""
     known: NDArray[np.bool_] = places >= 0
     if not known.any():
         return known
-    equal = (hash_strings(versions) == held.versions[np.where(known, places, 0)]).all(axis=1)
+    equal = (hash_strings(versions) == stored.versions[np.where(known, places, 0)]).all(axis=1)
     unknown = pc.is_null(versions).to_numpy(zero_copy_only=False)
     same: NDArray[np.bool_] = known & (equal | unknown)
     return same

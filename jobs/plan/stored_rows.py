@@ -43,7 +43,7 @@ class RetryErrors:
 
 
 @dataclass(frozen=True)
-class HeldRows:
+class StoredRows:
     """What a store holds already.
 
     Attributes:
@@ -61,9 +61,9 @@ class HeldRows:
     wants: NDArray[np.uint8]
 
 
-def read_held_rows(
+def read_stored_rows(
     place: Place, files: list[str], texts_file: Callable[[str], str | None], *, texts: bool, retry: RetryErrors
-) -> HeldRows:
+) -> StoredRows:
     """Read the keys of all rows.
 
     Args:
@@ -92,7 +92,7 @@ def read_held_rows(
     with ThreadPoolExecutor(READ_THREADS) as pool:
         read = list(pool.map(keys, files))
     no_hash = np.empty((0, 2), dtype=np.uint64)
-    return HeldRows(
+    return StoredRows(
         files=tuple(files),
         ids=IdIndex(np.concatenate([no_hash, *(ids for ids, _, _ in read)])),
         versions=np.concatenate([no_hash, *(versions for _, versions, _ in read)]),

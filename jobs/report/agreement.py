@@ -16,6 +16,7 @@ from jobs.report.charts import Chart, agreement_chart, calibration_chart, residu
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import Place
 from jobs.storage.user_files import names_parquet
+from jobs.store.layout import METRICS
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
 
@@ -96,7 +97,7 @@ def measured(evaluation: Evaluation) -> Truth:
 def kept_metrics(place: Place) -> list[dict[str, Any]]:
     """What `artimuse evaluate` has written into a store, newest first; a file that is not ours is passed over."""
     rows: list[dict[str, Any]] = []
-    for file in place.files("metrics"):
+    for file in place.files(METRICS):
         if file.path.endswith(".parquet"):
             try:
                 table = read_parquet(place, file.path, _KEPT)

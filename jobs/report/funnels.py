@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobs.curate.funnel import CURATIONS, Step
+from jobs.curate.funnel import Step
 from jobs.storage.place import Place
+from jobs.store.layout import CURATIONS
 
 _MOST: Final = 10
 _MOST_STEPS: Final = 40

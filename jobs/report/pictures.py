@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from jobs.report.safe_text import cut, fair_limit, size_bytes, visible
 from jobs.report.scored_rows import ScoredRows
 from jobs.storage.parquet import read_parquet
-from jobs.store.store import Store, texts_path
+from jobs.store.store import Store
 
 _TEXT_BATCH_ROWS: Final = 1_024
 _TEXT_BUFFER_BYTES: Final = 1024 * 1024  # of each column, which would be read whole otherwise: megabytes for each file
@@ -53,15 +53,15 @@ def read_pictures(store: Store, scored: ScoredRows, rows: Sequence[int], *, text
     wanted = list(scored.places(np.asarray(rows, dtype=np.int64)))
     starts = dict(zip(scored.paths, scored.starts.tolist(), strict=False))
     columns = [*_COLUMNS, *(name for question in store.questions for name in (question, f"{question}_std"))]
-    described = store.texts_files() if texts and store.texts else set()
+    files = store.table_files() if texts and store.texts else None
 
     def read(path: str, places: Any) -> list[Picture]:
         table = read_parquet(store.place, path, columns).take(pa.array(places))
         values = zip(*(_values(table[name]) for name in columns), strict=True)
         rows = [dict(zip(columns, row, strict=True)) for row in values]
         found = [Picture(starts[path] + int(place), row["uri"], row) for place, row in zip(places, rows, strict=True)]
-        if texts_path(path) in described:
-            _read_texts(store, texts_path(path), {picture.columns["image_id"]: picture for picture in found})
+        if beside := files and files.texts_beside(path):
+            _read_texts(store, beside, {picture.columns["image_id"]: picture for picture in found})
         return found
 
     with ThreadPoolExecutor(_THREADS) as pool:

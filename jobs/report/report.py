@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from artimuse_actor.errors import ImageError, StoreError, UsageError
+from artimuse_actor.errors import ImageError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
 from jobs.evaluate.evaluate import EvaluateOptions
@@ -36,10 +36,11 @@ from jobs.report.retry_command import ScoreOption, retry_command
 from jobs.report.safe_text import visible
 from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
-from jobs.storage.place import open_place
+from jobs.storage.user_files import write_user_file
 from jobs.store.counts import Counts, count_rows
+from jobs.store.plan_progress import current_plan
 from jobs.store.run_record import read_runs
-from jobs.store.store import Store, texts_path
+from jobs.store.store import Store
 
 LIMIT_BYTES: Final = 5_000_000
 """Of the whole file."""
@@ -126,7 +127,8 @@ def write_report(settings: ReportSettings) -> Report:
     budget = LIMIT_BYTES - _SPARE_BYTES - size
     found = dict(zip(shown, _thumbnails(store, settings, pictures, budget), strict=True))
     html = page.render(parts, page.picture_data(pictures, halls, found, store)).encode()
-    _write(settings.out, html)
+    with write_user_file(settings.out) as growing, open(growing, "wb") as file:
+        file.write(html)
     gone = sum(isinstance(thumbnail, ImageError) for thumbnail in found.values())
     return Report(settings.out, len(html), len(scored), len(pictures), gone)
 
@@ -169,7 +171,7 @@ def _halls(scored: ScoredRows, question: str, pictures: int, truth: Truth | None
 def _parts(
     store: Store, settings: ReportSettings, scored: ScoredRows, question: str, truth: Truth | None
 ) -> dict[str, Any]:
-    plan = store.current_plan()
+    plan = current_plan(store.place)
     curations, curation_count = read_curations(store.place)
     return {
         "store": store,
@@ -211,10 +213,7 @@ def _failures(
 def _text_counts(store: Store) -> Counts | None:
     if store.texts is None:
         return None
-    texts = store.texts_files()
-    return count_rows(
-        store.place, [], [texts_path(file.path) for file in store.scores_files() if texts_path(file.path) in texts]
-    )
+    return count_rows(store.place, [], store.table_files().described)
 
 
 def _thumbnails(
@@ -240,22 +239,3 @@ def _thumbnails(
             yield ImageError("missing", "The image was embedded in a table, and is not read again from there.")
         else:
             yield next(made)
-
-
-def _write(out: str, html: bytes) -> None:
-    """Put the page where it is to be, whole or not at all.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    if out.startswith("s3://"):
-        folder, _, name = out.rpartition("/")
-        open_place(folder).write(name, html)
-        return
-    path = os.path.expanduser(out.removeprefix("file://"))
-    try:
-        with open(f"{path}.tmp", "wb") as file:
-            file.write(html)
-        os.replace(f"{path}.tmp", path)
-    except OSError as error:
-        raise StoreError(f"{out}: cannot be written: {error}.") from error

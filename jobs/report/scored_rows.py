@@ -106,7 +106,7 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
     Raises:
         StoreError: a file is not whole.
     """
-    paths = [file.path for file in store.scores_files()]
+    paths = store.table_files().scores_paths
     read = partial(_read, store.place, store.questions, question, group_by)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         parts = list(pool.map(read, paths))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from artimuse_actor.errors import RunError
 from jobs.storage.place import Place
+from jobs.store.layout import loads_folder, starts_folder
 
 MAX_STARTS: Final = 3
 
@@ -61,10 +62,10 @@ class StartLog:
 
     @property
     def _loads(self) -> str:
-        return f"_runs/{self.run_id}/loads"
+        return loads_folder(self.run_id)
 
     def _folder(self) -> str:
         import ray
 
         # The same for all starts of an actor that Ray restarts.
-        return f"_runs/{self.run_id}/starts/{ray.get_runtime_context().get_actor_id()}"
+        return starts_folder(self.run_id, str(ray.get_runtime_context().get_actor_id()))

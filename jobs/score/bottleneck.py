@@ -99,6 +99,11 @@ class Heartbeat:
     bytes_per_s: float | None = None
     wanted_bytes_per_s: float | None = None
 
+    def for_record(self) -> tuple[float | None, Bound | None]:
+        """Busy share and bound as `run.json` has them; None while nothing is known yet."""
+        share = None if self.busy_share is None else round(self.busy_share, 4)
+        return share, None if self.bound == "starting" else self.bound
+
     def words(self, device: str) -> str:
         """One word or two, for a line of progress."""
         model = _name(device)

@@ -1,4 +1,4 @@
-"""Which units of a plan are done, and the commit of each shard when its last one is: beside the scoring."""
+"""The commit of each shard when its last unit is staged, in threads beside the scoring."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
-from jobs.plan.plan import Plan, ShardPlan
+from jobs.plan.plan import ShardPlan
 from jobs.store.lock import RunLock
-from jobs.store.store import Store
+from jobs.store.plan_progress import PlanProgress
+from jobs.store.store import TableFiles
 
 _COMMIT_THREADS: Final = 2
 
@@ -18,18 +19,26 @@ class ShardCommitter:
     """Follows the staging of one plan; as a context, leaves when every commit has ended.
 
     Attributes:
+        store: that the shards go into.
+        plan: whose shards they are.
+        units: those that are not staged, as (shard, unit).
         rows_to_score: rows of the plan whose unit was not staged when this began.
         rows_to_commit: rows of the plan whose shard was not committed when this began.
     """
 
     def __init__(
-        self, store: Store, plan: Plan, lock: RunLock, on_commit: Callable[[ShardPlan], None] | None = None
+        self,
+        progress: PlanProgress,
+        files: TableFiles,
+        lock: RunLock,
+        on_commit: Callable[[ShardPlan], None] | None = None,
     ) -> None:
-        """Find out what an earlier run has left to do; `on_commit` is told of each shard, in a thread."""
-        self._store, self._plan, self._lock, self._on_commit = store, plan, lock, on_commit
-        store.delete_broken_staging(plan)
-        committed, self._staged = store.committed(plan), store.staged(plan)
-        self._pending = {shard.index: shard for shard in plan.shards if shard.index not in committed}
+        """Find out what an earlier run has left to do; `on_commit` gets each shard, in a thread."""
+        self._progress, self._lock, self._on_commit = progress, lock, on_commit
+        self.store, self.plan = progress.store, progress.plan
+        progress.delete_broken_staging()
+        committed, self._staged = progress.committed(files), progress.staged()
+        self._pending = {shard.index: shard for shard in self.plan.shards if shard.index not in committed}
         self.units = [
             (shard.index, unit)
             for shard in self._pending.values()
@@ -37,7 +46,7 @@ class ShardCommitter:
             if unit not in self._staged[shard.index]
         ]
         self.rows_to_commit = sum(shard.rows for shard in self._pending.values())
-        self.rows_to_score = sum(plan.rows_of_unit(plan.shards[shard], unit) for shard, unit in self.units)
+        self.rows_to_score = sum(self.plan.rows_of_unit(self.plan.shards[shard], unit) for shard, unit in self.units)
         self._pool = ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit")
         self._commits: list[Future[None]] = []
 
@@ -71,7 +80,7 @@ class ShardCommitter:
 
     def _commit(self, shard: ShardPlan) -> None:
         self._lock.check()
-        self._store.commit(self._plan, shard)
+        self._progress.commit(shard)
         if self._on_commit:
             self._on_commit(shard)
 

@@ -29,10 +29,12 @@ from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
-from jobs.plan.plan import Plan, unit_rows_of
+from jobs.plan.plan import Plan
 from jobs.score.meters import Meters, node_name
 from jobs.storage.place import Place, s3_filesystem
 from jobs.store.known_images import KnownRows
+from jobs.store.layout import attempt_path
+from jobs.store.plan_progress import unit_rows_of
 from schemas.scores import ERROR, OK
 from schemas.units import PIXELS, scored_unit
 
@@ -72,7 +74,7 @@ class UnitLoader:
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         loaded = []
-        attempt = self.plan.attempt_path(shard, number)
+        attempt = attempt_path(self.plan.plan_id, shard, number)
         is_first = self.place.create(attempt, b"begun")
         with ChildDecoder(self.options) as child:
             here = _DecoderHere(self.options, child, self.fetching)

@@ -14,6 +14,7 @@ from jobs.plan.plan import Plan
 from jobs.score.meters import Meters
 from jobs.storage.parquet import parquet_bytes
 from jobs.storage.place import Place
+from jobs.store.layout import staged_path
 from schemas.text_settings import TextSettings
 from schemas.units import RECEIPT
 
@@ -54,7 +55,7 @@ class UnitStager:
             schema=self.schema,
         )
         began = perf_counter()
-        self.place.write(self.plan.staged_path(shard, number), parquet_bytes(rows))
+        self.place.write(staged_path(self.plan.plan_id, shard, number), parquet_bytes(rows))
         spent = unit["spent"][0].as_py() | {"write_s": perf_counter() - began}
         self.meters.staged(len(unit), spent)
         errors = unit["error_type"].drop_null().to_pylist()

@@ -32,6 +32,15 @@ def read_footer(place: Place, path: str) -> pq.FileMetaData:
         return parquet.metadata
 
 
+def is_whole(place: Place, path: str) -> bool:
+    """Whether a Parquet file is there and has its footer."""
+    try:
+        read_footer(place, path)
+    except (BrokenFile, FileNotFoundError):
+        return False
+    return True
+
+
 @contextmanager
 def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
     with place.open(path) as file:

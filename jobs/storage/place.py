@@ -6,20 +6,24 @@ here caches a listing, since other processes write to the same place.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import re
 import shutil
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, Final, Protocol, TypeVar
+from typing import IO, Any, Final, NoReturn, Protocol, TypeVar
 
 import fsspec
 import pyarrow as pa
 
 from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.fetch.s3_errors import s3_error_code
+from artimuse_actor.whole_file import sync, whole_file
 
 TEMPORARY: Final = "_runs/tmp"
 """Where files grow on a disk before they are renamed; in the same folder tree, so a rename never copies."""
@@ -80,6 +84,37 @@ class Place(Protocol):
     def delete_tree(self, folder: str) -> None:
         """Remove a folder and all in it, if it is there."""
 
+    def local_path(self, path: str) -> str | None:
+        """The path of a file, or of the root if it is "", on a disk, for what only a disk can do; None elsewhere."""
+
+    def hold(self, path: str, claim: Claim) -> AbstractContextManager[None]:
+        """Hold the file as a lock, until the block ends or this process dies.
+
+        Raises:
+            Whatever `claim.refuse` raises: another process holds it.
+        """
+
+
+class Claim(Protocol):
+    """Who holds a lock, and what becomes of those who do not."""
+
+    renew_every_s: float
+
+    def owner(self) -> bytes:
+        """What stands in the file while this process holds it."""
+
+    def is_ours(self, owner: bytes) -> bool:
+        """Whether that is what this process wrote."""
+
+    def is_stale(self, owner: bytes) -> bool:
+        """Whether whoever wrote it has died."""
+
+    def refuse(self, owner: bytes) -> NoReturn:
+        """Give up: another process holds it."""
+
+    def lose(self) -> None:
+        """Another process has taken it over."""
+
 
 def _says_where(method: Callable[..., _T]) -> Callable[..., _T]:
     """Name the file in whatever goes wrong with it; that a file is not there is for the caller to judge."""
@@ -126,27 +161,21 @@ class LocalPlace:
     @_says_where
     def write(self, path: str, data: bytes) -> None:
         """See `Place`."""
-        temporary = self._written_aside(data)
-        target = self.uri(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.replace(temporary, target)
-        _sync_folder(os.path.dirname(target))
+        with whole_file(self._with_folder(path), aside=self._with_folder(TEMPORARY, "")) as growing:
+            _write(growing, data)
 
     @_says_where
     def create(self, path: str, data: bytes) -> bool:
         """See `Place`."""
-        temporary = self._written_aside(data)
-        target = self.uri(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        target = self._with_folder(path)
+        temporary = os.path.join(self._with_folder(TEMPORARY, ""), uuid.uuid4().hex)
         try:
-            os.link(temporary, target)  # unlike a rename, it never replaces
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links, such as that of a memory card
-            return _created_in_place(target, data)
+            _write(temporary, data)
+            sync(temporary)
+            return _linked(temporary, target) or _created_in_place(target, data)
         finally:
-            os.unlink(temporary)
-        return True
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
 
     @_says_where
     def files(self, folder: str) -> list[StoredFile]:
@@ -174,19 +203,32 @@ class LocalPlace:
         """See `Place`."""
         shutil.rmtree(self.uri(folder), ignore_errors=True)
 
-    def _written_aside(self, data: bytes) -> str:
-        folder = self.uri(TEMPORARY)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, uuid.uuid4().hex)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:  # a full disk, say: leave it no fuller
-            os.unlink(temporary)
-            raise
-        return temporary
+    def local_path(self, path: str) -> str:
+        """See `Place`."""
+        return self.uri(path) if path else self.root
+
+    @contextmanager
+    def hold(self, path: str, claim: Claim) -> Iterator[None]:
+        """See `Place`: the kernel's lock, which it lets go when its owner dies, however it dies."""
+        with open(self._with_folder(path), "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                claim.refuse(file.read())
+            file.truncate(0)
+            file.write(claim.owner())
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def _with_folder(self, path: str, *name: str) -> str:
+        """The full name of a path, whose folder is made if it is not there."""
+        full = os.path.join(self.uri(path), *name)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        return full
 
 
 @dataclass(frozen=True)
@@ -226,6 +268,53 @@ class S3Place:
                 return False
             raise
         return True
+
+    def local_path(self, path: str) -> None:  # noqa: ARG002
+        """See `Place`."""
+        return
+
+    @contextmanager
+    def hold(self, path: str, claim: Claim) -> Iterator[None]:
+        """See `Place`: an object made by a conditional PUT and kept fresh; a stale one is taken over by another."""
+        version = self._take(path, claim)
+        stop = threading.Event()
+        renewer = threading.Thread(target=self._renew, args=(path, version, claim, stop), name="lock", daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            renewer.join()
+            found = self.read_version(path)
+            if found and claim.is_ours(found[0]):
+                self.delete(path)
+
+    def _take(self, path: str, claim: Claim) -> str:
+        """Make the lock's object, or take over a stale one; returns its version."""
+        while True:
+            created = self.create(path, claim.owner())
+            found = self.read_version(path)
+            if found is None:
+                continue
+            owner, version = found
+            # An answer that was lost on the way makes a PUT of ours look like another's.
+            if created or claim.is_ours(owner):
+                return version
+            if not claim.is_stale(owner):
+                claim.refuse(owner)
+            # Of several that find it stale, one replaces the version that they all saw.
+            self.swap(path, claim.owner(), version)
+
+    def _renew(self, path: str, version: str, claim: Claim, stop: threading.Event) -> None:
+        while not stop.wait(claim.renew_every_s):
+            # A renewal that fails is tried again; ten may fail before anyone takes the lock for abandoned.
+            with suppress(StoreError):
+                self.swap(path, claim.owner(), version)
+                found = self.read_version(path)
+                if found is None or not claim.is_ours(found[0]):
+                    claim.lose()
+                    return
+                version = found[1]
 
     @_says_where
     def read_version(self, path: str) -> tuple[bytes, str] | None:
@@ -304,6 +393,20 @@ def bucket_exists(bucket: str) -> bool:
     return True
 
 
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def _linked(temporary: str, path: str) -> bool:
+    """Give a file its name unless another has it; unlike a rename, a link never replaces."""
+    try:
+        os.link(temporary, path)
+    except OSError:  # it exists, or the file system has no hard links, such as that of a memory card
+        return False
+    return True
+
+
 def _created_in_place(path: str, data: bytes) -> bool:
     try:
         with open(path, "xb") as file:
@@ -311,11 +414,3 @@ def _created_in_place(path: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,9 @@
-"""Files of the user's, on a disk or on S3, opened to be read."""
+"""Files of the user's, on a disk or on S3: opened to be read, or written whole."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Final, TypeVar
@@ -10,8 +11,9 @@ from typing import IO, Any, Final, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import ManifestError, one_line
+from artimuse_actor.errors import ManifestError, StoreError, one_line
 from artimuse_actor.images.memory_limit import memory_limit
+from artimuse_actor.whole_file import whole_file
 from jobs.storage.place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
@@ -40,6 +42,30 @@ def open_source(path: str) -> IO[bytes]:
         file: IO[bytes] = s3_filesystem().open(path, "rb")
         return file
     return open(os.path.expanduser(path.removeprefix("file://")), "rb")
+
+
+@contextmanager
+def write_user_file(path: str) -> Iterator[str]:
+    """A path on this machine to write to, whose file becomes the user's when the block ends: whole or not at all.
+
+    Args:
+        path: a local path, file:// or s3:// uri; what is there is replaced, and missing folders are made.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        if path.startswith("s3://"):
+            with tempfile.TemporaryDirectory() as folder:
+                yield (growing := os.path.join(folder, os.path.basename(path)))
+                s3_filesystem().put_file(growing, path)
+        else:
+            local = os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
+            os.makedirs(os.path.dirname(local), exist_ok=True)
+            with whole_file(local) as growing:
+                yield growing
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error}.") from error
 
 
 @contextmanager

@@ -4,8 +4,8 @@ The planner writes down the SHA-256 of every scored image of the store. A load t
 from the table, and neither decodes the image nor sends it to a model. Should that row be gone by then, the image is
 scored like any other.
 
-    _runs/<plan>/known/digests.npy      sorted, 16 bytes of each: an accident is a matter of 10^-24 at 10^7 images
-    _runs/<plan>/known/files.npy        in which of the plan's store files each stands
+    digests.npy     sorted, 16 bytes of each: an accident is a matter of 10^-24 at 10^7 images
+    files.npy       in which of the plan's store files each stands
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.storage.parquet import read_parquet
-from jobs.storage.place import READ_THREADS, LocalPlace, Place
+from jobs.storage.place import READ_THREADS, Place
+from jobs.store.layout import known_path, texts_path
 from schemas.scores import OK
 
-KNOWN: Final = "known"
 _DIGEST_BYTES: Final = 16
 _DIGEST: Final = f"S{_DIGEST_BYTES}"
 
 
-def write_known_images(place: Place, folder: str, tables: Sequence[tuple[str, str | None]], *, texts: bool) -> None:
+def write_known_images(place: Place, plan_id: str, tables: Sequence[tuple[str, str | None]], *, texts: bool) -> None:
     """Write down the digests of all images with a score, and with texts if those are wanted.
 
     Args:
         place: of the store.
-        folder: of the plan.
+        plan_id: of the plan.
         tables: each scores file, with the texts file beside it if there is one.
         texts: whether only images that have their texts count.
     """
@@ -46,8 +46,8 @@ def write_known_images(place: Place, folder: str, tables: Sequence[tuple[str, st
         rows = read_parquet(place, scores, ["image_id", "status", "sha256"])
         usable = pc.and_(pc.equal(rows["status"], OK), pc.is_valid(rows["sha256"]))
         if texts:
-            told = read_parquet(place, beside, ["image_id", "status"]) if beside else rows.slice(0, 0)
-            described = told.filter(pc.equal(told["status"], OK))["image_id"].combine_chunks()
+            texts_rows = read_parquet(place, beside, ["image_id", "status"]) if beside else rows.slice(0, 0)
+            described = texts_rows.filter(pc.equal(texts_rows["status"], OK))["image_id"].combine_chunks()
             usable = pc.and_(usable, pc.is_in(rows["image_id"], described))
         values = rows["sha256"].filter(usable).to_pylist()
         return np.array([bytes.fromhex(value)[:_DIGEST_BYTES] for value in values], dtype=_DIGEST)
@@ -60,7 +60,7 @@ def write_known_images(place: Place, folder: str, tables: Sequence[tuple[str, st
     for name, array in (("digests", found[order]), ("files", numbers[order])):
         sink = io.BytesIO()
         np.save(sink, array)
-        place.write(f"{folder}/{KNOWN}/{name}.npy", sink.getvalue())
+        place.write(known_path(plan_id, name), sink.getvalue())
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,21 @@ class KnownRows:
 
     Attributes:
         place: of the store.
-        folder: of the plan.
+        plan_id: of the plan.
         files: scores files, in the order of `write_known_images`.
         columns: what is copied of the scores table.
         text_columns: what is copied of the texts table, if there is one.
     """
 
     place: Place
-    folder: str
+    plan_id: str
     files: tuple[str, ...]
     columns: tuple[str, ...]
     text_columns: tuple[str, ...]
 
     def find(self, sha256: str) -> dict[str, Any] | None:
         """The columns to copy, and `copied_from`; None if the store does not know these bytes (any more)."""
-        digests, numbers = _index(self.place, self.folder)
+        digests, numbers = _index(self.place, self.plan_id)
         digest = np.array(bytes.fromhex(sha256)[:_DIGEST_BYTES], dtype=_DIGEST)
         position = int(np.searchsorted(digests, digest))
         if position == len(digests) or digests[position] != digest:
@@ -92,7 +92,7 @@ class KnownRows:
         row = _rows(self.place, path, ("image_id", *self.columns)).get(sha256)
         if row is None or not self.text_columns:
             return None if row is None else _renamed(row)
-        texts = _rows(self.place, path.replace("scores/", "texts/", 1), self.text_columns).get(sha256)
+        texts = _rows(self.place, texts_path(path), self.text_columns).get(sha256)
         return None if texts is None else _renamed(row) | texts
 
 
@@ -101,14 +101,14 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)  # a process works on one plan at a time
-def _index(place: Place, folder: str) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
+def _index(place: Place, plan_id: str) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
     """The sorted digests and their files; empty if the planner wrote none."""
     arrays: list[Any] = []
     for name, dtype in (("digests", _DIGEST), ("files", "int32")):
-        path = f"{folder}/{KNOWN}/{name}.npy"
+        path = known_path(plan_id, name)
         try:
-            if isinstance(place, LocalPlace):  # the processes of a machine share the pages
-                arrays.append(np.load(place.uri(path), mmap_mode="r"))
+            if local := place.local_path(path):  # the processes of a machine share the pages
+                arrays.append(np.load(local, mmap_mode="r"))
             else:
                 arrays.append(np.load(io.BytesIO(place.read(path))))
         except FileNotFoundError:

@@ -5,44 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import StoreError
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.plan.plan import CURRENT_PLAN, SHARD_ROWS
-from jobs.storage.parquet import parquet_bytes, read_parquet
+from jobs.plan.plan import SHARD_ROWS
+from jobs.storage.parquet import is_whole, parquet_bytes, read_parquet
 from jobs.storage.place import READ_THREADS, TEMPORARY, open_place
+from jobs.store.layout import PLAN_FILE, broken_path, compacted_path, texts_path
 from jobs.store.lock import run_lock
 from jobs.store.run_record import new_run_id
-from jobs.store.store import Store, texts_path
-
-BROKEN: Final = "_broken"
-_COMPACTED: Final = "scores/compacted-{:05}.parquet"
+from jobs.store.store import Store, TableFiles
 
 
-def heal(store: Store) -> list[str]:
+def heal(store: Store) -> tuple[TableFiles, list[str]]:
     """Put right what faults have left: only under the lock of the store.
 
     Files of the tables that are cut short are moved out of the way, so that their rows are pending again; texts whose
     scores were never written or are gone are deleted.
 
     Returns:
-        A sentence about each file that was moved.
+        The files of the tables that are left, and a sentence about each that was moved.
     """
     place = store.place
     place.delete_tree(TEMPORARY)  # of runs that were killed while they wrote
-    paths = [*(file.path for file in store.scores_files()), *sorted(store.texts_files())]
+    files = store.table_files()
+    paths = [*files.scores_paths, *sorted(files.texts)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        broken = [path for path, whole in zip(paths, pool.map(store.is_whole, paths), strict=True) if not whole]
+        whole = list(pool.map(lambda path: is_whole(place, path), paths))
+    broken = [path for path, is_fine in zip(paths, whole, strict=True) if not is_fine]
     for path in broken:
-        place.write(f"{BROKEN}/{path}", place.read(path))
+        place.write(broken_path(path), place.read(path))
         place.delete(path)
-    for path in store.texts_files() - {texts_path(file.path) for file in store.scores_files()}:
+    scores = tuple(file for file in files.scores if file.path not in broken)
+    with_scores = {texts_path(file.path) for file in scores}
+    for path in files.texts.difference(with_scores, broken):
         place.delete(path)
-    return [f"{place.uri(path)}: was cut short and lies in {BROKEN} now; its rows are made anew." for path in broken]
+    notes = [
+        f"{place.uri(path)}: was cut short and lies in {broken_path('')} now; its rows are made again."
+        for path in broken
+    ]
+    return TableFiles(scores, files.texts.intersection(with_scores).difference(broken)), notes
 
 
 def keep_only(store: Store, ids: IdIndex) -> int:
@@ -54,24 +59,24 @@ def keep_only(store: Store, ids: IdIndex) -> int:
         How many rows of the scores table that were.
     """
     place, dropped = store.place, 0
-    for file in store.scores_files():
-        table = read_parquet(place, file.path)
+    files = store.table_files()
+    for path in files.scores_paths:
+        table = read_parquet(place, path)
         kept = table.filter(pa.array(ids.find(hash_strings(table["image_id"])) >= 0))
         if len(kept) == len(table):
             continue
         dropped += len(table) - len(kept)
-        texts = texts_path(file.path)
-        if texts in store.texts_files():
-            told = read_parquet(place, texts)
-            mine = pc.is_in(told["image_id"], kept["image_id"].combine_chunks())
-            place.write(texts, parquet_bytes(told.filter(mine)))
+        if texts := files.texts_beside(path):
+            described = read_parquet(place, texts)
+            mine = pc.is_in(described["image_id"], kept["image_id"].combine_chunks())
+            place.write(texts, parquet_bytes(described.filter(mine)))
         if len(kept):
-            place.write(file.path, parquet_bytes(kept))
+            place.write(path, parquet_bytes(kept))
         else:
-            place.delete(file.path)
-            place.delete(texts)
+            place.delete(path)
+            place.delete(texts_path(path))
     if dropped:
-        place.delete(CURRENT_PLAN)  # it counts rows that are no longer there
+        place.delete(PLAN_FILE)  # it counts rows that are no longer there
     return dropped
 
 
@@ -111,35 +116,35 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
         raise StoreError(f"{new}: is a store already. Name a new folder or prefix with --out.")
     run_id = new_run_id()
     with run_lock(old.place, run_id), run_lock(store.place, run_id) as lock:
-        for path in (*(file.path for file in store.scores_files()), *store.texts_files()):
-            store.place.delete(path)  # of an attempt that was killed
-        files = 0
-        for scores, texts in _shards(old, shard_rows):
+        left = store.table_files()  # of an attempt that was killed
+        for path in (*left.scores_paths, *left.texts):
+            store.place.delete(path)
+        old_files, made = old.table_files(), 0
+        for scores, texts in _shards(old, old_files, shard_rows):
             lock.check()
-            store.write_tables(_COMPACTED.format(files), scores, texts, made_by=run_id)
-            files += 1
-        if store.counts() != old.counts():
+            store.write_tables(compacted_path(made), scores, texts, made_by=run_id)
+            made += 1
+        counts = store.counts()
+        if counts != old.counts(old_files):
             raise StoreError(f"{new}: does not hold the same rows as {out}, and was not declared. Run again.")
         store.declare()
-    return Compaction(store.row_count(), len(old.scores_files()), files)
+    return Compaction(counts.rows, len(old_files.scores), made)
 
 
-def _shards(store: Store, shard_rows: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+def _shards(store: Store, files: TableFiles, shard_rows: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:
     """The rows of a store, cut anew; with the texts of the same images, if it has texts."""
-    texts_files = store.texts_files()
     scores: list[pa.Table] = []
     texts: list[pa.Table] = []
-    files = [file.path for file in store.scores_files()]
-    for number, path in enumerate(files, start=1):
+    for number, path in enumerate(files.scores_paths, start=1):
         scores.append(read_parquet(store.place, path))
-        if texts_path(path) in texts_files:
-            texts.append(read_parquet(store.place, texts_path(path)))
-        while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(files)):
+        if beside := files.texts_beside(path):
+            texts.append(read_parquet(store.place, beside))
+        while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(files.scores)):
             table = pa.concat_tables(scores)
             shard, scores = table.slice(0, shard_rows).combine_chunks(), [table.slice(shard_rows)]
-            told = None
+            described = None
             if texts:
                 all_texts = pa.concat_tables(texts)
                 mine = pc.is_in(all_texts["image_id"], shard["image_id"].combine_chunks())
-                told, texts = all_texts.filter(mine), [all_texts.filter(pc.invert(mine))]
-            yield shard, told
+                described, texts = all_texts.filter(mine), [all_texts.filter(pc.invert(mine))]
+            yield shard, described

@@ -1,10 +1,9 @@
-"""What is written down of each run: `_runs/<run>/run.json`."""
+"""The record of each run, which stays in the store: `run.json`."""
 
 from __future__ import annotations
 
 import json
 import platform
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,8 +12,8 @@ from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CODE_VERSION, package_version, this_code
-from jobs.score.bottleneck import Heartbeat
 from jobs.storage.place import Place
+from jobs.store.layout import RUNS, is_run_path, run_path
 from schemas.fingerprint import Fingerprint
 
 _PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "safetensors", "tokenizers")
@@ -61,7 +60,7 @@ class RunRecord:
     arguments: Mapping[str, Any]
     fingerprint: Fingerprint
     state: str = "running"
-    started_at: str = field(default_factory=lambda: _now())
+    started_at: str = field(default_factory=lambda: now())
     ended_at: str | None = None
     plan_id: str | None = None
     manifest_rows: int = 0
@@ -85,12 +84,15 @@ class RunRecord:
 
     def end(self, state: str) -> None:
         """Note how and when the run ended."""
-        self.state, self.ended_at = state, _now()
+        self.state, self.ended_at = state, now()
 
-    def note_bound(self, heartbeat: Heartbeat) -> None:
-        """Note what has limited the run so far."""
-        self.busy_share = None if heartbeat.busy_share is None else round(heartbeat.busy_share, 4)
-        self.bound = None if heartbeat.bound == "starting" else heartbeat.bound
+    def add(self, receipt: Mapping[str, Any]) -> None:
+        """Count a staged unit, given its row of schema `RECEIPT`."""
+        self.scored_rows += receipt["scored"]
+        self.described_rows += receipt["described"]
+        self.text_tokens += receipt["text_tokens"]
+        self.copied_rows += receipt["copied"]
+        self.failed_rows += len(receipt["error_types"])
 
     def add_loads(self, loads: list[dict[str, Any]]) -> None:
         """Note how long models were loaded; `seconds` must be complete."""
@@ -103,20 +105,20 @@ class RunRecord:
         """Put the record into the store."""
         raw = asdict(self)
         raw["arguments"] = {name: _printable(value) for name, value in self.arguments.items()}
-        place.write(f"_runs/{self.run_id}/run.json", json.dumps(raw, indent=1).encode())
+        place.write(run_path(self.run_id), json.dumps(raw, indent=1).encode())
 
 
 def read_runs(place: Place) -> list[dict[str, Any]]:
     """All runs of a store, oldest first, as their `run.json` has them."""
-    paths = [file.path for file in place.files("_runs") if re.fullmatch(r"_runs/[^/]+/run\.json", file.path)]
-    return [json.loads(place.read(path)) for path in paths]
+    return [json.loads(place.read(file.path)) for file in place.files(RUNS) if is_run_path(file.path)]
 
 
 def _printable(value: Any) -> Any:
     return without_secrets(value) if isinstance(value, str) else value
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, in UTC and whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

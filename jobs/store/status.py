@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.store.counts import Counts
+from jobs.store.plan_progress import PlanProgress
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
@@ -88,12 +89,13 @@ def store_status(out: str) -> StoreStatus:
         StoreError: there is none.
     """
     store = Store.open(out)
-    counts = store.counts()
-    plan = store.current_plan()
-    planned = plan.store_rows + plan.new_rows if plan else counts.rows
-    staged = 0
-    if plan:
-        done, units = store.committed(plan), store.staged(plan)
+    files = store.table_files()
+    counts = store.counts(files)
+    progress = PlanProgress.current(store)
+    planned, staged = counts.rows, 0
+    if progress:
+        plan, done, units = progress.plan, progress.committed(files), progress.staged()
+        planned = plan.store_rows + plan.new_rows
         for shard in plan.shards:
             if shard.index not in done:
                 staged += sum(plan.rows_of_unit(shard, unit) for unit in units[shard.index])
@@ -104,6 +106,6 @@ def store_status(out: str) -> StoreStatus:
         planned=planned,
         counts=counts,
         staged_rows=staged,
-        doubled_id=store.first_doubled_id(),
+        doubled_id=store.first_doubled_id(files),
         runs=read_runs(store.place),
     )

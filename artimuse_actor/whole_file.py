@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterator[str]:
+    """The path of a new file, which is renamed to `path` when the block ends; an error in the block deletes it.
+
+    Args:
+        path: where the file is to appear; what is there is replaced. Its folder must exist.
+        aside: folder in which it grows, on the same disk; by default it grows beside `path`, under a hidden name.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    growing = os.path.join(aside or folder, f"{'' if aside else f'.{name}-'}{uuid.uuid4().hex}")
+    try:
+        yield growing
+        rename_whole(growing, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(growing)
+        raise
+
+
+def rename_whole(growing: str, path: str | os.PathLike[str]) -> None:
+    """Give a finished file its name; after a power cut the old file or the new one is there, whole."""
+    sync(growing)
+    os.replace(growing, path)
+    sync(os.path.dirname(os.path.abspath(path)))
+
+
+def sync(path: str) -> None:
+    """Have the disk keep a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""The paths of a store, relative to its root: no other module knows them.
+
+    scores/<plan>-<shard>.parquet               committed shards, nothing else, ever
+    texts/<plan>-<shard>.parquet                the texts of the same shard
+    metrics/<evaluation>.parquet                evaluations
+    _store.json                                 the fingerprint of all scores in here, and which texts
+    _plan.json                                  the current plan; written after its rows
+    _lock                                       the run that is writing
+    _runs/<run>/run.json                        what a run did
+    _runs/<run>/starts/<actor>/, loads/         models that are being loaded, and how long loading took
+    _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
+    _runs/<plan>/staging/00007/0003.parquet     unit 3 of it, scored
+    _runs/<plan>/attempts/00007/0003            unit 3 of it, being loaded
+    _runs/<plan>/known/<array>.npy              images that had a score when the plan was made
+    _curations/<digest>.json                    what a curation asked for and got
+    _broken/                                    files of the tables that were found cut short
+
+Dataset readers pass over names that begin with an underscore. What grows on a disk before it is renamed is the
+storage's affair, see `jobs.storage.place.TEMPORARY`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from jobs.plan.plan import Plan, ShardPlan
+
+SCORES: Final = "scores"
+TEXTS: Final = "texts"
+METRICS: Final = "metrics"
+STORE_FILE: Final = "_store.json"
+PLAN_FILE: Final = "_plan.json"
+LOCK_FILE: Final = "_lock"
+RUNS: Final = "_runs"
+CURATIONS: Final = "_curations"
+_BROKEN: Final = "_broken"
+_WORK: Final = ("rows", "staging", "attempts", "known")
+
+
+def scores_path(plan: Plan, shard: ShardPlan, *, part: bool = False) -> str:
+    """The scores file of a shard: what commits it, unless it adds texts only.
+
+    Args:
+        plan: of the shard.
+        shard: it goes into the file that it replaces, if it replaces one.
+        part: whether it is a part of the shard only, whose file nobody must take for the whole.
+    """
+    return shard.replaces or f"{SCORES}/{plan.plan_id}-{shard.index:05}{'-part' if part else ''}.parquet"
+
+
+def compacted_path(number: int) -> str:
+    """A scores file of a compacted store."""
+    return f"{SCORES}/compacted-{number:05}.parquet"
+
+
+def texts_path(scores_path: str) -> str:
+    """The texts file beside a scores file."""
+    return f"{TEXTS}/{scores_path.removeprefix(f'{SCORES}/')}"
+
+
+def broken_path(path: str) -> str:
+    """Where a file of the tables goes that is cut short."""
+    return f"{_BROKEN}/{path}"
+
+
+def metrics_path(name: str) -> str:
+    """The metrics of one evaluation."""
+    return f"{METRICS}/{name}.parquet"
+
+
+def run_path(run_id: str) -> str:
+    """The record of a run."""
+    return f"{RUNS}/{run_id}/run.json"
+
+
+def is_run_path(path: str) -> bool:
+    """Whether a path is that of a run's record."""
+    return re.fullmatch(rf"{RUNS}/[^/]+/run\.json", path) is not None
+
+
+def starts_folder(run_id: str, actor_id: str) -> str:
+    """Marks of the starts of an actor."""
+    return f"{RUNS}/{run_id}/starts/{actor_id}"
+
+
+def loads_folder(run_id: str) -> str:
+    """How long each model of a run was loaded."""
+    return f"{RUNS}/{run_id}/loads"
+
+
+def plan_folder(plan_id: str) -> str:
+    """What a plan leaves in a store until it is done, and the record of the run that made it."""
+    return f"{RUNS}/{plan_id}"
+
+
+def rows_path(plan_id: str, shard: int) -> str:
+    """The rows to score of one shard."""
+    return f"{_work_folder(plan_id, 'rows')}/{shard:05}.parquet"
+
+
+def staging_folder(plan_id: str, shard: int | None = None) -> str:
+    """The scored units of a plan, or of one shard of it."""
+    folder = _work_folder(plan_id, "staging")
+    return folder if shard is None else f"{folder}/{shard:05}"
+
+
+def staged_path(plan_id: str, shard: int, unit: int) -> str:
+    """One scored unit; depends on the unit alone, so that a retry overwrites."""
+    return f"{staging_folder(plan_id, shard)}/{unit:04}.parquet"
+
+
+def staged_unit_of(path: str) -> tuple[int, int]:
+    """Shard and unit of a `staged_path`."""
+    shard, unit = path.removesuffix(".parquet").split("/")[-2:]
+    return int(shard), int(unit)
+
+
+def attempt_path(plan_id: str, shard: int, unit: int) -> str:
+    """The mark of a unit that is being loaded; one that is found was not loaded to its end."""
+    return f"{_work_folder(plan_id, 'attempts')}/{shard:05}/{unit:04}"
+
+
+def known_path(plan_id: str, array: str) -> str:
+    """An array about the images that had a score when the plan was made."""
+    return f"{_work_folder(plan_id, 'known')}/{array}.npy"
+
+
+def work_folders(plan_id: str) -> list[str]:
+    """The folders of `plan_folder` that go when the plan is done."""
+    return [_work_folder(plan_id, part) for part in _WORK]
+
+
+def _work_folder(plan_id: str, part: str) -> str:
+    return f"{plan_folder(plan_id)}/{part}"
