@@ -13,7 +13,7 @@ def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterat
     """The path of a new file, which is renamed to `path` when the block ends; an error in the block deletes it.
 
     Args:
-        path: where the file is to appear; what is there is replaced. Its folder must exist.
+        path: where the file is to appear; what is there is replaced. A missing folder is made when the file is whole.
         aside: folder in which it grows, on the same disk; by default it grows beside `path`, under a hidden name.
 
     Raises:
@@ -21,6 +21,7 @@ def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterat
     """
     folder, name = os.path.split(os.path.abspath(path))
     growing = os.path.join(aside or folder, f"{'' if aside else f'.{name}-'}{uuid.uuid4().hex}")
+    os.makedirs(os.path.dirname(growing), exist_ok=True)
     try:
         yield growing
         rename_whole(growing, path)
@@ -33,8 +34,10 @@ def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterat
 def rename_whole(growing: str, path: str | os.PathLike[str]) -> None:
     """Give a finished file its name; after a power cut the old file or the new one is there, whole."""
     sync(growing)
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)  # not before: nobody reads a table without files
     os.replace(growing, path)
-    sync(os.path.dirname(os.path.abspath(path)))
+    sync(folder)
 
 
 def sync(path: str) -> None:

@@ -56,10 +56,8 @@ def cache_folder() -> Path:
 def remember_digests(digests: dict[str, str]) -> None:
     """Note digests under their names."""
     memory = _digest_memory()
-    with suppress(OSError), _one_at_a_time("digests"):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(memory) as growing:
-            Path(growing).write_text(json.dumps(_remembered_digests() | digests))
+    with suppress(OSError), _one_at_a_time("digests"), whole_file(memory) as growing:
+        Path(growing).write_text(json.dumps(_remembered_digests() | digests))
 
 
 def _key(path: Path) -> str:

@@ -161,17 +161,19 @@ class LocalPlace:
     @_says_where
     def write(self, path: str, data: bytes) -> None:
         """See `Place`."""
-        with whole_file(self._with_folder(path), aside=self._with_folder(TEMPORARY, "")) as growing:
+        with whole_file(self.uri(path), aside=self.uri(TEMPORARY)) as growing:
             _write(growing, data)
 
     @_says_where
     def create(self, path: str, data: bytes) -> bool:
         """See `Place`."""
-        target = self._with_folder(path)
-        temporary = os.path.join(self._with_folder(TEMPORARY, ""), uuid.uuid4().hex)
+        target, aside = self.uri(path), self.uri(TEMPORARY)
+        os.makedirs(aside, exist_ok=True)
+        temporary = os.path.join(aside, uuid.uuid4().hex)
         try:
             _write(temporary, data)
             sync(temporary)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             return _linked(temporary, target) or _created_in_place(target, data)
         finally:
             with suppress(FileNotFoundError):
@@ -210,7 +212,8 @@ class LocalPlace:
     @contextmanager
     def hold(self, path: str, claim: Claim) -> Iterator[None]:
         """See `Place`: the kernel's lock, which it lets go when its owner dies, however it dies."""
-        with open(self._with_folder(path), "a+b") as file:
+        os.makedirs(os.path.dirname(self.uri(path)), exist_ok=True)
+        with open(self.uri(path), "a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -223,12 +226,6 @@ class LocalPlace:
                 yield
             finally:
                 file.truncate(0)
-
-    def _with_folder(self, path: str, *name: str) -> str:
-        """The full name of a path, whose folder is made if it is not there."""
-        full = os.path.join(self.uri(path), *name)
-        os.makedirs(os.path.dirname(full), exist_ok=True)
-        return full
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,6 @@ def write_user_file(path: str) -> Iterator[str]:
                 s3_filesystem().put_file(growing, path)
         else:
             local = os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
-            os.makedirs(os.path.dirname(local), exist_ok=True)
             with whole_file(local) as growing:
                 yield growing
     except OSError as error:
