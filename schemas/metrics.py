@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
 
 METRIC_NAMES: Final = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse", "mae", "accuracy")
 
@@ -64,7 +64,7 @@ METRICS: Final = pa.schema(
         pa.field("confidence", pa.float64(), metadata={"doc": "of every interval"}),
         pa.field("seed", pa.int64()),
         pa.field("resamples", pa.int64()),
-        pa.field("rank_error", pa.float64(), metadata={"doc": "how far SRCC and KRCC may be off; 0 where exact"}),
+        pa.field("resample_pairs", pa.int64(), metadata={"doc": "pairs in each; below n, intervals are scaled to n"}),
         pa.field("published_srcc", pa.float64(), metadata={"doc": "for the same checkpoint and data set"}),
         pa.field("published_plcc", pa.float64()),
         pa.field("published_source", pa.string()),

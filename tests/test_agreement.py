@@ -4,15 +4,15 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from bivariate import TRUE, normal_pairs, tied_pairs
+from bivariate import TRUE, covered, normal_pairs, tied_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jobs.evaluate.metrics import agreement as agreement_module
+from jobs.evaluate.metrics import bootstrap
 from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
-from jobs.evaluate.metrics.correlation import Floats
-from jobs.evaluate.metrics.estimate import ASYMPTOTIC, BOOTSTRAP, METRICS, Agreement, Estimate
+from jobs.evaluate.metrics.correlation import Floats, Moments, krcc, plcc, srcc
+from jobs.evaluate.metrics.estimate import BOOTSTRAP, M_OUT_OF_N, METRICS, Agreement, Estimate
 
 NUMBERS = st.one_of(st.integers(-2, 2).map(float), st.floats(allow_nan=True, allow_infinity=True))
 ROWS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), max_size=12)
@@ -34,7 +34,8 @@ def test_pairs_with_a_null_are_left_out_and_counted() -> None:
 def test_values_intervals_and_their_making_are_named() -> None:
     scores, truths = normal_pairs(500, seed=0)
     found = measure_agreement(50 + 10 * scores, truths, seed=3, resamples=200, confidence=0.9)
-    assert (found.interval, found.seed, found.resamples, found.confidence) == (BOOTSTRAP, 3, 200, 0.9)
+    assert (found.interval, found.resample_pairs) == (BOOTSTRAP, 500)
+    assert (found.seed, found.resamples, found.confidence) == (3, 200, 0.9)
     for metric, estimate in estimates(found).items():
         assert estimate.value is not None
         assert estimate.low is not None
@@ -43,13 +44,12 @@ def test_values_intervals_and_their_making_are_named() -> None:
         assert estimate.value == pytest.approx(TRUE.get(metric, TRUE["plcc"]), abs=0.06)
     line = stats.linregress(50 + 10 * scores, truths)
     assert (found.slope, found.intercept) == pytest.approx((line.slope, line.intercept))
-    assert found.rank_error == 0
     assert found.accuracy is None
 
 
 @pytest.mark.parametrize("limit", [100_000, 0])
 def test_the_same_pairs_and_seed_give_the_same_bytes(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement_module, "BOOTSTRAP_PAIRS", limit)
+    monkeypatch.setattr(bootstrap, "FULL_PAIRS", limit)
     scores, truths = tied_pairs(400, seed=0)
     found = [measure_agreement(scores, truths, seed=5, resamples=50, truth_threshold=1.0) for _ in range(2)]
     assert repr(found[0]) == repr(found[1])
@@ -62,7 +62,7 @@ def test_the_same_pairs_and_seed_give_the_same_bytes(limit: int, monkeypatch: py
 @settings(max_examples=60, deadline=None)
 def test_nothing_is_nan_and_every_none_has_a_reason(rows: list[tuple[float, float, float]], limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agreement_module, "BOOTSTRAP_PAIRS", limit)
+        patch.setattr(bootstrap, "FULL_PAIRS", limit)
         first, second, truths = np.array(rows, float).reshape(-1, 3).T
         found = measure_agreement(first, truths, resamples=20, truth_threshold=0.0)
         difference = measure_difference(first, second, truths, resamples=20)
@@ -74,37 +74,45 @@ def test_nothing_is_nan_and_every_none_has_a_reason(rows: list[tuple[float, floa
         assert all(number is None or np.isfinite(number) for number in numbers), estimate
 
 
-def test_intervals_of_bootstrap_and_asymptotics_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, truths = tied_pairs(4000, seed=1)
-    bootstrapped = estimates(measure_agreement(scores, truths, resamples=600))
-    monkeypatch.setattr(agreement_module, "BOOTSTRAP_PAIRS", 0)
-    asymptotic = measure_agreement(scores, truths)
-    assert (asymptotic.interval, asymptotic.resamples) == (ASYMPTOTIC, 0)
-    for metric, one in estimates(asymptotic).items():
-        other = bootstrapped[metric]
+def test_intervals_of_subsamples_are_those_of_the_full_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, truths = tied_pairs(8000, seed=1)
+    full = estimates(measure_agreement(scores, truths, resamples=500))
+    monkeypatch.setattr(bootstrap, "FULL_PAIRS", 0)
+    monkeypatch.setattr(bootstrap, "SUBSAMPLE_PAIRS", 2000)
+    scaled = measure_agreement(scores, truths, resamples=500)
+    assert (scaled.interval, scaled.resamples, scaled.resample_pairs) == (M_OUT_OF_N, 500, 2000)
+    for metric, one in estimates(scaled).items():
+        other = full[metric]
         assert one.value == other.value
         assert one.low is not None
         assert one.high is not None
+        # An end of a percentile interval from 500 resamples is known to about 5% of its width.
         assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.15 * (one.high - one.low)), metric
 
 
-def test_more_pairs_than_are_ranked_exactly_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, truths = normal_pairs(30_000, seed=0)
-    scores[5] = np.nan
-    exact = measure_agreement(scores, truths, resamples=2)
-    monkeypatch.setattr(agreement_module, "EXACT_PAIRS", 10_000)
-    monkeypatch.setattr(agreement_module, "_PART_PAIRS", 7_000)
-    found = measure_agreement(scores, truths)
-    assert (found.n, found.dropped) == (29_999, 1)
-    assert found.srcc.value is not None
-    assert found.srcc.value == pytest.approx(exact.srcc.value, abs=found.rank_error)
-    assert 0 < found.rank_error < 1e-3
-    assert found.rmse.value == pytest.approx(exact.rmse.value, rel=1e-9)
+def test_intervals_of_subsamples_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "FULL_PAIRS", 0)
+    monkeypatch.setattr(bootstrap, "SUBSAMPLE_PAIRS", 200)
+    inside: dict[str, int] = {}
+    for seed in range(200):
+        scores, truths = normal_pairs(1000, seed)
+        [found] = bootstrap.resample(
+            [bootstrap.Drawable(scores, truths, {})], plan := bootstrap.resampling(1000), seed, 100
+        )
+        values = {"srcc": srcc(scores, truths), "krcc": krcc(scores, truths), "plcc": plcc(scores, truths)}
+        line = Moments(scores, truths).line
+        errors = line.residuals(scores, truths)
+        values |= {"rmse": float(np.sqrt(np.mean(errors**2))), "mae": float(np.mean(np.abs(errors)))}
+        ends = {metric: bootstrap.percentiles(plan.scale(values[metric], found[metric]), 0.95) for metric in TRUE}
+        covered(inside, {metric: end for metric, end in ends.items() if not isinstance(end, str)})
+    for metric in TRUE:
+        assert 178 <= inside[metric] <= 198, inside
 
 
 def test_a_million_pairs_give_scipys_values() -> None:
     scores, truths = tied_pairs(1_000_000, seed=0)
-    found = measure_agreement(scores, truths)
+    found = measure_agreement(scores, truths, resamples=20)
+    assert found.interval == M_OUT_OF_N
     assert found.srcc.value == stats.spearmanr(scores, truths).statistic
     assert found.plcc.value == stats.pearsonr(scores, truths).statistic
     assert found.krcc.value == stats.kendalltau(scores, truths).statistic
@@ -148,7 +156,7 @@ def two_scorers(n: int, seed: int, noise: float) -> tuple[Floats, Floats, Floats
 
 @pytest.mark.parametrize("limit", [100_000, 0])
 def test_a_difference_that_is_none_is_seldom_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement_module, "BOOTSTRAP_PAIRS", limit)
+    monkeypatch.setattr(bootstrap, "FULL_PAIRS", limit)
     found = [measure_difference(*two_scorers(100, seed, 1.0), seed=seed, resamples=99) for seed in range(60)]
     for metric in ("srcc", "plcc", "krcc"):
         differences = [getattr(difference, metric) for difference in found]
@@ -158,7 +166,7 @@ def test_a_difference_that_is_none_is_seldom_found(limit: int, monkeypatch: pyte
 
 @pytest.mark.parametrize("limit", [100_000, 0])
 def test_a_better_scorer_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement_module, "BOOTSTRAP_PAIRS", limit)
+    monkeypatch.setattr(bootstrap, "FULL_PAIRS", limit)
     found = measure_difference(*two_scorers(500, 0, 0.5), resamples=199)
     for metric in (found.srcc, found.plcc, found.krcc):
         assert metric.value is not None
@@ -171,7 +179,7 @@ def test_a_better_scorer_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("limit", [100_000, 0])
 def test_scores_do_not_differ_from_themselves(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement_module, "BOOTSTRAP_PAIRS", limit)
+    monkeypatch.setattr(bootstrap, "FULL_PAIRS", limit)
     scores, truths = normal_pairs(100, seed=0)
     found = measure_difference(scores, scores, truths, resamples=50)
     assert (found.srcc.value, found.srcc.low, found.srcc.high, found.srcc.p_value) == (0, 0, 0, 1)

@@ -5,7 +5,15 @@ import pytest
 from bivariate import TRUE, covered, normal_pairs, tied_pairs
 from scipy import stats
 
-from jobs.evaluate.metrics.bootstrap import Drawable, percentiles, resample, two_sided_p
+from jobs.evaluate.metrics.bootstrap import (
+    FULL_PAIRS,
+    SUBSAMPLE_PAIRS,
+    Drawable,
+    percentiles,
+    resample,
+    resampling,
+    two_sided_p,
+)
 from jobs.evaluate.metrics.correlation import krcc, plcc, srcc
 
 
@@ -13,7 +21,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     inside: dict[str, int] = {}
     for seed in range(200):
         scores, truths = normal_pairs(120, seed)
-        [found] = resample([Drawable(scores, truths, {})], 120, seed, 150)
+        [found] = resample([Drawable(scores, truths, {})], resampling(120), seed, 150)
         ends = {metric: percentiles(found[metric], 0.95) for metric in TRUE}
         covered(inside, {metric: end for metric, end in ends.items() if not isinstance(end, str)})
     for metric in ("srcc", "plcc", "krcc"):
@@ -21,12 +29,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert min(inside["rmse"], inside["mae"]) >= 176, inside  # the residuals of a fit are too small by 1 in 120
 
 
-@pytest.mark.parametrize("n", [5, 300])
-def test_a_resample_has_the_metrics_that_scipy_finds_for_its_rows(n: int) -> None:
+@pytest.mark.parametrize(("n", "count"), [(5, 5), (300, 300), (30_000, 200)])
+def test_a_resample_has_the_metrics_that_scipy_finds_for_its_rows(n: int, count: int) -> None:
     scores, truths = tied_pairs(n, seed=n)
     mapped = np.sqrt(scores)
     pairs = Drawable(scores, truths, {"plcc_logistic4": mapped})
-    drawn = np.random.default_rng(0).integers(0, n, n)
+    drawn = np.random.default_rng(0).integers(0, n, count)
     scores, truths, mapped = scores[drawn], truths[drawn], mapped[drawn]
     slope, intercept = stats.linregress(scores, truths)[:2]
     errors = truths - slope * scores - intercept
@@ -43,9 +51,18 @@ def test_a_resample_has_the_metrics_that_scipy_finds_for_its_rows(n: int) -> Non
     )
 
 
+def test_up_to_100_000_pairs_a_resample_draws_as_many() -> None:
+    assert [resampling(n).drawn for n in (0, 5, FULL_PAIRS, FULL_PAIRS + 1)] == [0, 5, FULL_PAIRS, SUBSAMPLE_PAIRS]
+
+
+def test_deviations_of_a_subsample_are_scaled_about_the_value_of_all_pairs() -> None:
+    plan = resampling(25 * SUBSAMPLE_PAIRS)
+    np.testing.assert_allclose(plan.scale(0.8, np.array([0.7, 0.8, 1.0, np.nan])), [0.78, 0.8, 0.84, np.nan])
+
+
 def test_two_sets_draw_the_same_rows() -> None:
     scores, truths = normal_pairs(50, seed=0)
-    one, two = resample([Drawable(scores, truths, {}), Drawable(2 * scores, truths, {})], 50, 0, 20)
+    one, two = resample([Drawable(scores, truths, {}), Drawable(2 * scores, truths, {})], resampling(50), 0, 20)
     np.testing.assert_allclose(one["srcc"], two["srcc"], rtol=0, atol=0)
     np.testing.assert_allclose(one["mae"], two["mae"], rtol=1e-12)
 

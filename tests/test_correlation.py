@@ -37,12 +37,12 @@ ROWS = st.lists(st.tuples(VALUES, VALUES), max_size=40).map(lambda rows: np.arra
 def test_every_metric_is_scipys_or_has_a_reason(rows: Floats) -> None:
     (scores, truths), dropped = without_nulls(rows[:, 0], rows[:, 1])
     assert dropped + len(scores) == len(rows)
-    extent = Extent.of(scores, truths)
+    extent = Extent(scores, truths)
     if not extent.rank_problem:
         assert srcc(scores, truths) == pytest.approx(stats.pearsonr(ranks(scores), ranks(truths)).statistic, abs=1e-12)
         assert krcc(scores, truths) == pytest.approx(counted_krcc(scores, truths), abs=1e-12)
     if not extent.number_problem:
-        moments = Moments.of(scores, truths)
+        moments = Moments(scores, truths)
         assert plcc(scores, truths) == stats.pearsonr(scores, truths).statistic
         assert plcc(scores, truths) == pytest.approx(moments.correlation, abs=1e-9)
         assert np.isfinite(moments.line.residuals(scores, truths)).all()
@@ -52,7 +52,7 @@ def test_every_metric_is_scipys_or_has_a_reason(rows: Floats) -> None:
 @pytest.mark.parametrize("pairs", [normal_pairs, tied_pairs])
 def test_a_million_pairs_give_scipys_values(pairs: Callable[[int, int], tuple[Floats, Floats]]) -> None:
     scores, truths = pairs(1_000_000, 0)
-    moments = Moments.of(scores, truths)
+    moments = Moments(scores, truths)
     line = stats.linregress(scores, truths)
     assert srcc(scores, truths) == stats.spearmanr(scores, truths).statistic
     assert krcc(scores, truths) == stats.kendalltau(scores, truths).statistic
@@ -67,7 +67,7 @@ def test_opposite_orders_of_a_million_are_minus_one() -> None:
 
 def test_rank_metrics_accept_infinities_and_sums_do_not() -> None:
     scores, truths = np.array([-np.inf, 1.0, 2.0, np.inf]), np.array([0.0, 1.0, 3.0, 2.0])
-    extent = Extent.of(scores, truths)
+    extent = Extent(scores, truths)
     assert extent.rank_problem is None
     assert extent.number_problem == "One of the scores is infinite."
     assert srcc(scores, truths) == pytest.approx(0.8)
@@ -92,19 +92,8 @@ def test_rank_metrics_accept_infinities_and_sums_do_not() -> None:
 def test_what_is_not_defined_has_a_sentence(
     scores: list[float], truths: list[float], rank_problem: str | None, number_problem: str | None
 ) -> None:
-    extent = Extent.of(np.array(scores), np.array(truths))
+    extent = Extent(np.array(scores), np.array(truths))
     assert (extent.rank_problem, extent.number_problem) == (rank_problem, number_problem)
-
-
-def test_moments_of_parts_are_those_of_the_whole() -> None:
-    scores, truths = normal_pairs(1000, seed=1)
-    scores += 1e6
-    parts, whole = Moments(), Moments.of(scores, truths)
-    for start in range(0, 1000, 137):
-        parts.add(scores[start : start + 137], truths[start : start + 137])
-    assert parts.n == whole.n
-    assert parts.correlation == pytest.approx(whole.correlation, abs=1e-12)
-    assert parts.line == pytest.approx(whole.line, rel=1e-10)
 
 
 def test_columns_of_different_length_are_refused() -> None:

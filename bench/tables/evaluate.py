@@ -2,9 +2,8 @@
 
     python bench/tables/evaluate.py [--small]
 
-Each measurement is a process of its own. Up to 100,000 pairs intervals are bootstrapped (1,000 resamples), above they
-are asymptotic. "Difference" compares two sets of scores; "in parts" is the two passes over more pairs than memory
-holds, here over as many as in the other rows.
+Each measurement is a process of its own. Intervals are bootstrapped (1,000 resamples), above 100,000 pairs from
+subsamples. "Difference" compares two sets of scores.
 """
 
 from __future__ import annotations
@@ -23,11 +22,9 @@ import numpy as np
 
 from bench.measure.machine import machine_line
 from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
-from jobs.evaluate.metrics.two_passes import Survey, Tally
 
 PAIRS: Final = (10_000, 20_000, 100_000, 1_000_000, 10_000_000)
-WORKS: Final = ("agreement", "difference", "in parts")
-PART: Final = 2**20
+WORKS: Final = ("agreement", "difference")
 GOALS: Final = "10 s for 20,000 pairs, 60 s for 100,000, 60 s and 4,000 MB for 10,000,000"
 
 
@@ -66,16 +63,8 @@ def measure_once(work: str, pairs: int) -> None:
     wall, processor = time.perf_counter(), time.process_time()
     if work == "agreement":
         measure_agreement(scores, truths, truth_threshold=5.0)
-    elif work == "difference":
-        measure_difference(scores, scores + noise, truths)
     else:
-        survey = Survey(seed=0)
-        for start in range(0, pairs, PART):
-            survey.add(scores[start : start + PART], truths[start : start + PART])
-        tally = Tally(survey, None)
-        for start in range(0, pairs, PART):
-            tally.add(scores[start : start + PART], truths[start : start + PART])
-        tally.agreement(confidence=0.95)
+        measure_difference(scores, scores + noise, truths)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(time.perf_counter() - wall, time.process_time() - processor, peak)
 

@@ -127,7 +127,7 @@ class Evaluation:
             "confidence": agreement.confidence,
             "seed": agreement.seed,
             "resamples": agreement.resamples,
-            "rank_error": agreement.rank_error,
+            "resample_pairs": agreement.resample_pairs,
             "code_version": CODE_VERSION,
             "evaluated_at": datetime.now(UTC),
         }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
-from jobs.evaluate.metrics.estimate import BOOTSTRAP, Agreement, Estimate
+from jobs.evaluate.metrics.estimate import Agreement, Estimate
 from jobs.words import printable
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES
@@ -167,11 +167,10 @@ def metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 def method(agreement: Agreement) -> str:
     """How the metrics were made, in a sentence."""
-    how = f"Intervals: {agreement.interval}"
-    if agreement.interval == BOOTSTRAP:
-        how += f", {agreement.resamples:,} resamples, seed {agreement.seed}"
-    if agreement.rank_error:
-        how += f"; SRCC and KRCC are approximate, to {agreement.rank_error:.1e}"
+    how = f"Intervals: {agreement.interval}, {agreement.resamples:,} resamples"
+    if agreement.resample_pairs < agreement.n:
+        how += f" of {agreement.resample_pairs:,} pairs, scaled to {agreement.n:,}"
+    how += f", seed {agreement.seed}"
     if agreement.slope is not None and agreement.intercept is not None:
         how += f". RMSE and MAE after truth ≈ {agreement.slope:.4g} · score {agreement.intercept:+.4g}"
     return how + "."

@@ -39,30 +39,15 @@ def without_nulls(*columns: Floats) -> tuple[list[Floats], int]:
 
 
 class Extent:
-    """How many pairs there are and what lies at their ends, part by part: whether anything can be computed."""
+    """Number of pairs and their smallest and largest values: whether anything can be computed."""
 
-    def __init__(self) -> None:
-        """Begin without pairs."""
-        self.n = 0
-        self._ends = {"scores": (np.inf, -np.inf), "ground truth values": (np.inf, -np.inf)}
-
-    @classmethod
-    def of(cls, scores: Floats, truths: Floats) -> Extent:
-        """Of these pairs alone."""
-        extent = cls()
-        extent.add(scores, truths)
-        return extent
-
-    def add(self, scores: Floats, truths: Floats) -> None:
-        """Take in more pairs, (n,) each, no NaN."""
-        self.n += len(scores)
-        for (name, (low, high)), values in zip(self._ends.items(), (scores, truths), strict=True):
-            self._ends[name] = float(values.min(initial=low)), float(values.max(initial=high))
-
-    @property
-    def infinite(self) -> bool:
-        """Whether a number is infinite, or so large that its square nearly is."""
-        return any(low < -_LARGEST or high > _LARGEST for low, high in self._ends.values())
+    def __init__(self, scores: Floats, truths: Floats) -> None:
+        """Find the ends of (n,) each, no NaN."""
+        self.n = len(scores)
+        self._ends = {
+            name: (float(values.min(initial=np.inf)), float(values.max(initial=-np.inf)))
+            for name, values in (("scores", scores), ("ground truth values", truths))
+        }
 
     @property
     def rank_problem(self) -> str | None:
@@ -114,38 +99,14 @@ class Line(NamedTuple):
 
 
 class Moments:
-    """Means and centred second moments of pairs, part by part.
+    """Means and centred second moments of pairs, at least one."""
 
-    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-    """
-
-    def __init__(self) -> None:
-        """Begin without pairs."""
-        self.n = 0
-        self.mean_x = self.mean_y = self.sum_xx = self.sum_yy = self.sum_xy = 0.0
-
-    @classmethod
-    def of(cls, x: Floats, y: Floats) -> Moments:
-        """Of these pairs alone."""
-        moments = cls()
-        moments.add(x, y)
-        return moments
-
-    def add(self, x: Floats, y: Floats) -> None:
-        """Take in more pairs, at least one."""
-        count = len(x)
-        mean_x, mean_y = float(x.mean()), float(y.mean())
-        x, y = x - mean_x, y - mean_y
-        step_x, step_y = mean_x - self.mean_x, mean_y - self.mean_y
-        total = self.n + count
-        between = self.n * count / total
+    def __init__(self, x: Floats, y: Floats) -> None:
+        """Compute them from (n,) each, n at least 1."""
+        self.mean_x, self.mean_y = float(x.mean()), float(y.mean())
+        x, y = x - self.mean_x, y - self.mean_y
         # Not a dot product: that is shared among threads, and rounds as their number wants.
-        self.sum_xx += float((x * x).sum()) + step_x**2 * between
-        self.sum_yy += float((y * y).sum()) + step_y**2 * between
-        self.sum_xy += float((x * y).sum()) + step_x * step_y * between
-        self.mean_x += step_x * count / total
-        self.mean_y += step_y * count / total
-        self.n = total
+        self.sum_xx, self.sum_yy, self.sum_xy = (float(product.sum()) for product in (x * x, y * y, x * y))
 
     @property
     def correlation(self) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 
 METRICS: Final = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse", "mae")
 BOOTSTRAP: Final = "bootstrap percentile"
-ASYMPTOTIC: Final = "asymptotic"
+M_OUT_OF_N: Final = "m-out-of-n bootstrap percentile"
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Agreement:
         intercept: of the same.
         accuracy: share of pairs on the same side of the thresholds; None if no threshold was given. Its interval is
             Wilson's, at thresholds that are taken as given.
-        interval: how all other intervals were made: `BOOTSTRAP` or `ASYMPTOTIC`.
+        interval: how all other intervals were made: `BOOTSTRAP` or `M_OUT_OF_N`.
         confidence: of every interval, such as 0.95.
         seed: of everything drawn.
-        resamples: of the bootstrap; 0 without.
-        rank_error: SRCC and KRCC are this far from their exact values at most; 0 where they are exact.
+        resamples: of the bootstrap.
+        resample_pairs: pairs that each of them draws, m: n, or fewer, and then deviations are scaled by √(m/n).
     """
 
     n: int
@@ -96,7 +96,7 @@ class Agreement:
     confidence: float
     seed: int
     resamples: int
-    rank_error: float
+    resample_pairs: int
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,11 @@ class Difference:
         srcc: Spearman's correlation of the first minus that of the second.
         plcc: the same for Pearson's, raw.
         krcc: the same for Kendall's tau-b.
-        interval: how the intervals were made: `BOOTSTRAP` or `ASYMPTOTIC`.
+        interval: how the intervals were made: `BOOTSTRAP` or `M_OUT_OF_N`.
         confidence: of every interval.
         seed: of everything drawn.
-        resamples: of the bootstrap; 0 without.
+        resamples: of the bootstrap.
+        resample_pairs: pairs that each of them draws.
     """
 
     n: int
@@ -124,3 +125,4 @@ class Difference:
     confidence: float
     seed: int
     resamples: int
+    resample_pairs: int

@@ -76,7 +76,7 @@ def fit_logistic(scores: Floats, truths: Floats, parameters: int) -> LogisticMap
         truths: (n,) float64, no NaN.
         parameters: 4 (VQEG) or 5 (LIVE).
     """
-    if problem := Extent.of(scores, truths).number_problem:
+    if problem := Extent(scores, truths).number_problem:
         return problem
     x, y, weights = _in_classes(scores, truths)
     if (different := len(np.unique(x))) <= parameters:
