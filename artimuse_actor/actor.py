@@ -37,13 +37,16 @@ if TYPE_CHECKING:
 
 
 class Starts(Protocol):
-    """Who counts how often actors start; `begin` raises when it was too often."""
+    """Who counts how often actors start; `begin` raises RunError when it was too often."""
 
     def begin(self) -> None:
         """Loading begins."""
 
     def end(self, fetch_s: float, load_s: float) -> None:
         """The model is loaded: for so long its files were fetched and checked, and for so long it was loaded."""
+
+    def fail(self, error: ArtiMuseError) -> None:
+        """The constructor ends with this error."""
 
 
 class Meters(Protocol):
@@ -123,9 +126,9 @@ class ArtiMuseActor:
             except RunError as error:
                 self._refusal = error  # as below: another try would not help
                 return
-        if config.starts:
-            config.starts.begin()
         try:
+            if config.starts:
+                config.starts.begin()
             began_s = time.monotonic()
             checkpoint = _open_checkpoint(config)
             fetched_s = time.monotonic()
@@ -136,8 +139,10 @@ class ArtiMuseActor:
             # the same everywhere, so the first unit says it.
             self._refusal = error
         except Exception as error:  # a device that is broken or in use raises what it likes
-            detail = " ".join(str(error).split())[:500]
-            raise RunError(f"On node {socket.gethostname()} no model can be loaded: {detail}") from error
+            failure = error if isinstance(error, ArtiMuseError) else _no_model(error)
+            if config.starts:
+                config.starts.fail(failure)  # Ray hands on the text of a constructor's traceback, and no error
+            raise failure from error
         else:
             if config.starts:
                 config.starts.end(fetched_s - began_s, time.monotonic() - fetched_s)
@@ -230,6 +235,11 @@ class ArtiMuseActor:
 
     def _new_describer(self, texts: TextSettings, sequences: BatchSize) -> Describer:
         return self._model.describer(attributes=texts.titles, max_new_tokens=texts.max_new_tokens, sequences=sequences)
+
+
+def _no_model(error: Exception) -> RunError:
+    detail = " ".join(str(error).split())[:500]
+    return RunError(f"On node {socket.gethostname()} no model can be loaded: {detail}")
 
 
 def _open_checkpoint(config: ActorConfig) -> Checkpoint:

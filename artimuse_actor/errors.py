@@ -44,9 +44,22 @@ def reason_of(error: BaseException) -> str:
 
 
 class ArtiMuseError(Exception):
-    """The root of the tree; `exit_code` is what the command line ends with."""
+    """The root of the tree; `exit_code` is what the command line ends with.
+
+    Attributes:
+        message: what happened, where, what next.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        """Say the sentence."""
+        super().__init__(message)
+        self.message = message
+
+    # Not from `args`: Ray Data 2.60 appends advice of its own there (`iterate_with_retry` in data/_internal/util.py).
+    def __str__(self) -> str:
+        return self.message
 
 
 class UsageError(ArtiMuseError):
@@ -108,7 +121,6 @@ class ImageError(ArtiMuseError):
         """Name the type, say the sentence."""
         super().__init__(message)
         self.error_type = error_type
-        self.message = message
         self.retryable = retryable
 
     # Ray pickles exceptions, and the default rebuilds them from `args` alone: one argument where two are needed.

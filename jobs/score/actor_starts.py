@@ -1,8 +1,9 @@
-"""How often an actor has been started in vain, and how long it took to load its model.
+"""How often an actor has been started in vain, why it could not start, and how long it took to load its model.
 
 Ray starts an actor whose process died while it loaded its model again and again, for ever: on a machine with a broken
 GPU that never ends. So each start leaves a mark in the store, taken away when the model is loaded. How long that took
-is left there too, for the driver to collect: actors may be anywhere, and Ray tells nothing of their constructors.
+is left there too, for the driver to collect, and so is the error of a constructor: actors may be anywhere, and Ray
+hands on nothing of their constructors but the text of a traceback.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from artimuse_actor.errors import RunError
+from artimuse_actor import errors
+from artimuse_actor.errors import ArtiMuseError, RunError
 from jobs.storage.place import Place
-from jobs.store.layout import loads_folder, starts_folder
+from jobs.store.layout import failure_path, loads_folder, starts_folder
 
 MAX_STARTS: Final = 3
 
@@ -54,11 +56,29 @@ class StartLog:
         self.place.write(f"{self._loads}/{secrets.token_hex(8)}.json", json.dumps(times).encode())
         self.place.delete_tree(self._folder())
 
+    def fail(self, error: ArtiMuseError) -> None:
+        """Note why an actor could not start; only the last such error is kept."""
+        failure = {"type": type(error).__name__, "message": error.message}
+        self.place.write(self._failure, json.dumps(failure).encode())
+
+    def failure(self) -> ArtiMuseError | None:
+        """The error of the last actor that could not start, if there was one."""
+        try:
+            failure = json.loads(self.place.read(self._failure))
+        except FileNotFoundError:
+            return None
+        error: ArtiMuseError = getattr(errors, failure["type"])(failure["message"])
+        return error
+
     def take_loads(self) -> list[dict[str, Any]]:
         """The times of all models that were loaded, as `RunRecord.loads` has them; they are no longer kept apart."""
         loads = [json.loads(self.place.read(file.path)) for file in self.place.files(self._loads)]
         self.place.delete_tree(self._loads)
         return sorted(loads, key=lambda load: str(load["node"]))
+
+    @property
+    def _failure(self) -> str:
+        return failure_path(self.run_id)
 
     @property
     def _loads(self) -> str:

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from artimuse_actor import errors
-from artimuse_actor.errors import ImageError, RunError, UsageError
+from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, UsageError, one_line, reason_of
 from jobs.score.actor_pool import ActorPool
+from jobs.score.actor_starts import StartLog
 from jobs.score.signals import listen
+
+if TYPE_CHECKING:
+    from ray.exceptions import RayError
 
 # Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -24,9 +27,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
 _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
-_LACKS_CODE = re.compile(
-    r"(ModuleNotFoundError|ImportError|AttributeError: Can't get attribute)\b.*\b(artimuse_actor|jobs|schemas)\b"
-)
 LOCAL_ENVIRONMENT: Final = {
     "RAY_AUTH_MODE": "disabled",
     # After a second Ray ends an idle process beyond one for each CPU, and the next unit to stage waits for a new one.
@@ -112,6 +112,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = block_bytes
+    context.raise_original_map_exception = True  # an error of a task arrives as it was raised, see `own_errors`
     context.max_consecutive_actor_init_deaths = 3  # the default of 0 fails the job at the first crash
     # For a summary that nobody asks for, the driver would keep 2.5 kB of each unit until the end, 2.5 GB of a million.
     vars(map_operator)["to_stats"] = lambda *_: []
@@ -172,35 +173,44 @@ def _muted_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def own_errors() -> Iterator[None]:
-    """Turn an error that Ray carried here from a task back into our own, if it was one."""
-    import ray.exceptions
+def own_errors(starts: StartLog) -> Iterator[None]:
+    """Turn an error that Ray carried here from a task or an actor back into our own, or into a RunError.
+
+    Args:
+        starts: where actors leave why they could not start.
+    """
+    from ray.exceptions import RayError
 
     try:
         yield
-    except ray.exceptions.RayError as error:
-        # Ray Data wraps an exception in one of its own, and the cause is lost when that is pickled: only text is left.
-        said = re.findall(rf"^{errors.__name__}\.(\w+): (.*)$", str(error), re.MULTILINE)
-        for name, message in reversed(said):
-            if name != ImageError.__name__:  # those become rows, and none should come this far
-                raise getattr(errors, name, RunError)(message) from error
-        last = _last_line(error)
-        if _LACKS_CODE.match(last):
-            # Its process could not even read what it was to run, so that it compared nothing, see `code_identity`.
-            raise RunError(
-                f"A node{_where(error)} does not have this code, but an older one or none: {last}. Install the same on "
-                "all nodes, or leave that one out, and run again; what was committed stays."
-            ) from error
-        raise RunError(f"A task of the run failed: {last}. What was committed stays; run again.") from error
+    except RayError as error:
+        raise _own_error(error, starts) from error
 
 
-def _where(error: BaseException) -> str:
+def _own_error(error: RayError, starts: StartLog) -> ArtiMuseError:
+    from ray.exceptions import RayActorError, RaySystemError
+
+    cause = getattr(error, "cause", error)  # of a task; an actor's constructor brings only text
+    if isinstance(cause, ArtiMuseError) and not isinstance(cause, ImageError):  # those become rows
+        return cause
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        last = str(error).strip().splitlines()[-1]
+        return starts.failure() or RunError(
+            f"A model{_where(error)} could not be started: {last}. Install the same code on all nodes, or leave that "
+            "one out, and run again; what was committed stays."
+        )
+    if isinstance(cause, RaySystemError) and isinstance(cause.client_exc, ImportError | AttributeError):
+        # Its process could not even read what it was to run, so that it compared nothing, see `code_identity`.
+        return RunError(
+            f"A node{_where(error)} does not have this code, but an older one or none: {reason_of(cause.client_exc)}. "
+            "Install the same on all nodes, or leave that one out, and run again; what was committed stays."
+        )
+    first = str(cause).partition("\n")[0]  # Ray Data appends advice of its own
+    said = f"{type(cause).__name__}: {one_line(first)}"
+    return RunError(f"A task of the run failed: {said}. What was committed stays; run again.")
+
+
+def _where(error: RayError) -> str:
+    """The node, from Ray's text: an error that was made an instance of its cause, too, has lost its attributes."""
     found = re.search(r"\bip=([\w.:]+)", str(error))
     return f" at {found[1]}" if found else ""
-
-
-def _last_line(error: BaseException) -> str:
-    """What a traceback ends with, above Ray's own advice."""
-    lines = [line for line in str(error).splitlines() if re.match(r"^[\w.]+(Error|Exception|Interrupt)\b", line)]
-    lines = [line for line in lines if not line.startswith("ray.")] or lines  # its own wrappings say nothing
-    return (lines[-1] if lines else f"{type(error).__name__}: {error}").rstrip(".")[:500]

@@ -160,8 +160,9 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
         # Of a whole unit, which is a little larger: Ray ends a block as soon as it is larger than that, and cuts one
         # only at one and a half times as much.
         block_bytes = committer.plan.unit_rows * PIXEL_BYTES
-        with shown.shown(), running_ray(asked.settings.address, block_bytes) as cluster, own_errors():
-            steps = _steps(asked, committer, cluster, run.id)
+        starts = StartLog(committer.store.place, run.id)
+        with shown.shown(), running_ray(asked.settings.address, block_bytes) as cluster, own_errors(starts):
+            steps = _steps(asked, committer, cluster, starts)
             record.device, record.dtype = steps.actor.device, steps.actor.dtype
             pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)
             for receipt in pipeline(unit_blocks(committer.plan, committer.units), steps).iter_rows():
@@ -176,7 +177,7 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
     return errors
 
 
-def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, run_id: str) -> Steps:
+def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: StartLog) -> Steps:
     from artimuse_actor.actor import ActorConfig  # which loads torch, and a run with nothing to do needs none
 
     settings, store, plan = asked.settings, committer.store, committer.plan
@@ -195,7 +196,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, run_id: st
         texts=store.texts,
         sequences=settings.sequences,
         actors_per_node=pool.most,
-        starts=StartLog(store.place, run_id),
+        starts=starts,
         meters=Meters(),
         code=this_code(),
     )
@@ -206,7 +207,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, run_id: st
         pool=pool,
         gpus_per_actor=1 / settings.actors_per_gpu if device == "cuda" else 0,
         stager=UnitStager(
-            store.place, plan, staged_unit(store.schema, store.texts), store.texts, run_id, code=this_code()
+            store.place, plan, staged_unit(store.schema, store.texts), store.texts, starts.run_id, code=this_code()
         ),
     )
 

@@ -84,6 +84,11 @@ def starts_folder(run_id: str, actor_id: str) -> str:
     return f"{RUNS}/{run_id}/starts/{actor_id}"
 
 
+def failure_path(run_id: str) -> str:
+    """The error of the last actor of a run that could not start."""
+    return f"{RUNS}/{run_id}/starts/failure.json"
+
+
 def loads_folder(run_id: str) -> str:
     """How long each model of a run was loaded."""
     return f"{RUNS}/{run_id}/loads"
