@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def raises(error: Exception) -> Callable[[pa.Table], pa.Table]:
         raise error
 
     return step
+
+
+def test_what_ray_said_while_it_could_not_start_is_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def fails(**_: object) -> None:
+        os.write(2, b"raylet: cannot bind\nport 6379\n")
+        raise ConnectionError("no head")
+
+    monkeypatch.setattr(ray, "init", fails)
+    says = "Ray at this machine cannot be used: no head raylet: cannot bind port 6379"
+    with pytest.raises(RunError, match=says), running_ray(None, 1):
+        pass
 
 
 @pytest.mark.usefixtures("_ray")

@@ -10,6 +10,7 @@ import pyarrow as pa
 from jobs.plan.plan import Plan, in_groups
 from jobs.score.actor_pool import ActorPool
 from jobs.score.load import UnitLoader
+from jobs.score.ray_internals import map_whole_blocks
 from jobs.score.stage import UnitStager
 from schemas.units import UNIT
 
@@ -51,34 +52,31 @@ def pipeline(units: list[pa.Table], steps: Steps) -> Dataset:
 
     from artimuse_actor.actor import ArtiMuseActor
 
-    return (
-        ray.data.from_arrow(units)
-        .map_batches(steps.loader, batch_size=None, batch_format="pyarrow", num_cpus=LOADER_CPUS)
-        # `map_batches` wants a number of rows for a step on GPUs, and would join units to reach it.
-        .map_batches_internal(
-            ArtiMuseActor,
-            fn_constructor_args=(steps.actor,),
-            compute=ray.data.ActorPoolStrategy(
-                min_size=steps.pool.fewest,
-                max_size=steps.pool.most,
-                # The next block arrives while this one is scored: 96% busy instead of 49% with a stub at a GPU's pace.
-                max_concurrent_calls_per_actor=2,
-                enable_true_multi_threading=True,
-            ),
-            batch_size=None,
-            batch_format="pyarrow",
-            # The pool and the loaders share one budget of CPUs, and two of them would deadlock.
-            num_cpus=0,
-            num_gpus=steps.gpus_per_actor,
-        )
+    loaded = ray.data.from_arrow(units).map_batches(
+        steps.loader, batch_size=None, batch_format="pyarrow", num_cpus=LOADER_CPUS
+    )
+    scored = map_whole_blocks(
+        loaded,
+        ArtiMuseActor,
+        fn_constructor_args=(steps.actor,),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=steps.pool.fewest,
+            max_size=steps.pool.most,
+            # The next block arrives while this one is scored: 96% busy instead of 49% with a stub at a GPU's pace.
+            max_concurrent_calls_per_actor=2,
+            enable_true_multi_threading=True,
+        ),
+        # The pool and the loaders share one budget of CPUs, and two of them would deadlock.
+        num_cpus=0,
+        num_gpus=steps.gpus_per_actor,
+    )
+    return scored.map_batches(
+        steps.stager,
         # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
-        .map_batches(
-            steps.stager,
-            compute=ray.data.TaskPoolStrategy(size=steps.pool.most),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=STAGER_CPUS,
-        )
+        compute=ray.data.TaskPoolStrategy(size=steps.pool.most),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=STAGER_CPUS,
     )
 
 

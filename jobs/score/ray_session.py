@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, UsageError, one_line, reason_of
+from jobs.score import ray_internals
 from jobs.score.actor_pool import ActorPool
 from jobs.score.actor_starts import StartLog
 from jobs.score.signals import listen
@@ -91,22 +92,21 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     metrics_port = _metrics_port() if address is None else None
     import ray
     from ray.data import DataContext
-    from ray.data._internal.execution.operators import map_operator
 
-    try:
-        with _muted_stderr():
-            ray.init(
-                address=address or "local",
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _metrics_export_port=metrics_port,
-            )
-    except Exception as error:  # of many kinds, RayError and OSError among them
-        raise RunError(f"Ray at {address or 'this machine'} cannot be used: {error}") from error
-    if not os.environ.get("ARTIMUSE_DEBUG"):
-        # Ray prints what its processes die of, on many lines, whether the run goes on or not; what stops it, we say.
-        ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    with tempfile.TemporaryFile() as said:
+        try:
+            with _stderr_kept_in(said):
+                ray.init(
+                    address=address or "local",
+                    include_dashboard=False if address is None else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **ray_internals.metrics_port(metrics_port),
+                )
+        except Exception as error:  # of many kinds, RayError and OSError among them
+            said.seek(0)
+            details = " ".join([str(error), *said.read().decode(errors="replace").split()])
+            raise RunError(f"Ray at {address or 'this machine'} cannot be used: {details[:2000]}") from error
     listen()  # Ray ends its driver by SIGTERM with an exit code of its own
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -114,8 +114,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     context.target_max_block_size = block_bytes
     context.raise_original_map_exception = True  # an error of a task arrives as it was raised, see `own_errors`
     context.max_consecutive_actor_init_deaths = 3  # the default of 0 fails the job at the first crash
-    # For a summary that nobody asks for, the driver would keep 2.5 kB of each unit until the end, 2.5 GB of a million.
-    vars(map_operator)["to_stats"] = lambda *_: []
+    ray_internals.keep_no_statistics()
     # What goes wrong arrives as an exception, and is said once.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -158,18 +157,28 @@ def _check_reachable(address: str) -> None:
 
 
 @contextmanager
-def _muted_stderr() -> Iterator[None]:
-    """Nothing reaches the terminal, from C++ either: Ray announces there that it was told to be quiet."""
+def _stderr_kept_in(file: IO[bytes]) -> Iterator[None]:
+    """Send standard error to a file, that of C++ too: Ray announces there that it was told to be quiet."""
     sys.stderr.flush()
     saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(file.fileno(), 2)
         yield
+        sys.stderr.flush()
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+
+
+@contextmanager
+def without_messages_of_ray() -> Iterator[None]:
+    """Drop standard output, where a thread of Ray prints what its processes die of, whether the run goes on or not.
+
+    Nobody else writes there during a run, and what stops the run is an error. `--debug` shows all.
+    """
+    is_shown = bool(os.environ.get("ARTIMUSE_DEBUG"))
+    with open(os.devnull, "w") as nowhere, nullcontext() if is_shown else redirect_stdout(nowhere):
+        yield
 
 
 @contextmanager
@@ -190,27 +199,23 @@ def own_errors(starts: StartLog) -> Iterator[None]:
 def _own_error(error: RayError, starts: StartLog) -> ArtiMuseError:
     from ray.exceptions import RayActorError, RaySystemError
 
+    node = ray_internals.node_of(error)
+    where = f" at {node}" if node else ""
     cause = getattr(error, "cause", error)  # of a task; an actor's constructor brings only text
     if isinstance(cause, ArtiMuseError) and not isinstance(cause, ImageError):  # those become rows
         return cause
     if isinstance(error, RayActorError) and error.actor_init_failed:
         last = str(error).strip().splitlines()[-1]
         return starts.failure() or RunError(
-            f"A model{_where(error)} could not be started: {last}. Install the same code on all nodes, or leave that "
+            f"A model{where} could not be started: {last}. Install the same code on all nodes, or leave that "
             "one out, and run again; what was committed stays."
         )
     if isinstance(cause, RaySystemError) and isinstance(cause.client_exc, ImportError | AttributeError):
         # Its process could not even read what it was to run, so that it compared nothing, see `code_identity`.
         return RunError(
-            f"A node{_where(error)} does not have this code, but an older one or none: {reason_of(cause.client_exc)}. "
+            f"A node{where} does not have this code, but an older one or none: {reason_of(cause.client_exc)}. "
             "Install the same on all nodes, or leave that one out, and run again; what was committed stays."
         )
     first = str(cause).partition("\n")[0]  # Ray Data appends advice of its own
     said = f"{type(cause).__name__}: {one_line(first)}"
     return RunError(f"A task of the run failed: {said}. What was committed stays; run again.")
-
-
-def _where(error: RayError) -> str:
-    """The node, from Ray's text: an error that was made an instance of its cause, too, has lost its attributes."""
-    found = re.search(r"\bip=([\w.:]+)", str(error))
-    return f" at {found[1]}" if found else ""

@@ -27,7 +27,7 @@ from jobs.score.load import UnitLoader
 from jobs.score.meters import Meters
 from jobs.score.pipeline import Steps, pipeline, unit_blocks
 from jobs.score.progress import Progress
-from jobs.score.ray_session import Cluster, own_errors, running_ray
+from jobs.score.ray_session import Cluster, own_errors, running_ray, without_messages_of_ray
 from jobs.score.run_context import Run
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
@@ -161,7 +161,12 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
         # only at one and a half times as much.
         block_bytes = committer.plan.unit_rows * PIXEL_BYTES
         starts = StartLog(committer.store.place, run.id)
-        with shown.shown(), running_ray(asked.settings.address, block_bytes) as cluster, own_errors(starts):
+        with (
+            shown.shown(),
+            without_messages_of_ray(),
+            running_ray(asked.settings.address, block_bytes) as cluster,
+            own_errors(starts),
+        ):
             steps = _steps(asked, committer, cluster, starts)
             record.device, record.dtype = steps.actor.device, steps.actor.dtype
             pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)

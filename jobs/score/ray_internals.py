@@ -1,0 +1,72 @@
+"""The parts of Ray 2.60 that are not public and that a run needs, each with the upstream line that it works around.
+
+A test calls `check`, so that a Ray without one of them fails there and says which.
+"""
+
+from __future__ import annotations
+
+import re
+from inspect import getsource, signature
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+    from ray.exceptions import RayError
+
+
+def check() -> None:
+    """Assert that all of it is still there.
+
+    Raises:
+        AssertionError: names what is gone.
+    """
+    import ray
+    from ray.data import Dataset
+    from ray.data._internal.execution.operators import map_operator
+    from ray.exceptions import RayTaskError
+
+    assert "to_stats(" in getsource(map_operator.MapOperator), "map_operator.to_stats"
+    taken = signature(Dataset.map_batches_internal).parameters.keys()
+    assert {"fn", "batch_size", "compute"} <= taken, "Dataset.map_batches_internal"
+    assert '"_metrics_export_port"' in getsource(ray.init), "ray.init(_metrics_export_port=…)"
+    error = RayTaskError("step", "Traceback (most recent call last):\nValueError: x", ValueError("x"), ip="10.0.0.7")
+    assert node_of(error.as_instanceof_cause()) == "10.0.0.7", "the address in the text of a RayTaskError"
+
+
+def map_whole_blocks(rows: Dataset, step: Any, **options: Any) -> Dataset:
+    """`map_batches` of whole blocks on GPUs.
+
+    `Dataset.map_batches` refuses `batch_size=None` with GPUs ("You must provide `batch_size` to `map_batches`",
+    data/dataset.py), and would join units to reach a number of rows.
+    """
+    mapped: Dataset = rows.map_batches_internal(step, batch_size=None, batch_format="pyarrow", **options)
+    return mapped
+
+
+def keep_no_statistics() -> None:
+    """Let the driver keep nothing of the units that are done.
+
+    `MapOperator._get_next_inner` (data/_internal/execution/operators/map_operator.py) keeps 2.5 kB of each unit for
+    a summary that nobody asks for: 2.5 GB of a million units.
+    """
+    from ray.data._internal.execution.operators import map_operator
+
+    vars(map_operator)["to_stats"] = lambda *_: []
+
+
+def metrics_port(port: int | None) -> dict[str, Any]:
+    """The arguments of `ray.init` that give Ray's exporter this port.
+
+    The public way is `ray start --metrics-export-port`; `ray.init` takes it as a private argument
+    (_private/worker.py, `_metrics_export_port` in `kwargs`).
+    """
+    return {"_metrics_export_port": port}
+
+
+def node_of(error: RayError) -> str | None:
+    """The address of the node that an error of a task comes from, if Ray knows it.
+
+    `RayTaskError._make_normal_dual_exception_instance` (exceptions.py) keeps nothing of `ip` but in the text.
+    """
+    found = re.search(r"\bip=([\w.:]+)", str(error))
+    return found[1] if found else None
