@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -115,7 +115,7 @@ def _fail(error: ArtiMuseError) -> int:
     return error.exit_code
 
 
-def main() -> NoReturn:
+def main() -> int:
     """The entry point: 0 done, 1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated."""
     from jobs.score.signals import was_terminated
 
@@ -148,10 +148,8 @@ def main() -> NoReturn:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # pyarrow's threads may let go of a file when Python has begun to end, which aborts the process: now and then a
-    # run that had done everything ended with code 134. There is nothing left to clean up.
-    os._exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +11,13 @@ from pathlib import Path
 from threading import Barrier
 from typing import cast
 
+import pyarrow as pa
 import pytest
 from s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
+from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
+from jobs.storage.parquet import parquet_bytes, parquet_file
 from jobs.storage.place import LocalPlace, Place, S3Place, open_place, s3_filesystem
 from jobs.store.lock import RunLock, run_lock
 
@@ -161,3 +166,27 @@ def test_a_run_that_lost_its_lock_commits_nothing_more(bucket: S3Place, monkeypa
         with pytest.raises(StoreLocked, match="another run has taken the lock over"):
             lock.check()
     assert b"run-2" in bucket.read("_lock")
+
+
+def test_only_the_calling_thread_reads_a_parquet_file_from_a_file_of_pythons(tmp_path: Path) -> None:
+    table = pa.table({f"c{number}": range(5000) for number in range(20)})
+    (tmp_path / "t.parquet").write_bytes(parquet_bytes(table, row_group_rows=500))
+    readers = set()
+
+    class Noting(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(-1 if size is None else size)
+
+    with Noting(tmp_path / "t.parquet") as file:
+        parquet = parquet_file(file, pre_buffer=True)
+        assert parquet.read() == table
+        assert parquet.read_row_group(3) == table[1500:2000]
+        assert pa.Table.from_batches(parquet.iter_batches(700)) == table
+    assert readers == {threading.get_ident()}
+
+
+def test_ground_truth_in_csv_is_read_from_a_bucket(bucket: S3Place) -> None:
+    bucket.write("truth.csv", b"image_id,gt_score\n007,5.5\nb,\n")
+    (table,) = read_ground_truth(bucket.uri("truth.csv"), TruthColumns())
+    assert table.to_pydict() == {"key": ["007", "b"], "truth": [5.5, None]}

@@ -31,6 +31,7 @@ from jobs.storage.user_files import (
 
 KEY_COLUMNS: Final = ("image_id", "image", "uri", "file_name", "filename", "name", "path")
 TRUTH_COLUMN: Final = "gt_score"
+_PART_BYTES: Final = 2**24
 _FIELDS: Final = (("key", pa.string()), ("truth", pa.float64()), ("group", pa.string()))
 
 
@@ -152,12 +153,21 @@ def _csv_tables(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
 def _csv_reader(source: str, types: dict[str, pa.DataType] | None = None) -> Any:
     # In one thread, so that an error says the row.
     return csv.open_csv(
-        open_source(source) if source.startswith("s3://") else os.path.expanduser(source),
+        _read_object(source) if source.startswith("s3://") else os.path.expanduser(source),
         read_options=csv.ReadOptions(use_threads=False),
         convert_options=csv.ConvertOptions(
             column_types=types or {}, include_columns=list(types or ()), strings_can_be_null=False
         ),
     )
+
+
+def _read_object(source: str) -> pa.BufferReader:
+    """The bytes of an object, in memory of pyarrow's own: see `jobs.storage.parquet.parquet_file`."""
+    sink = pa.BufferOutputStream()
+    with open_source(source) as file:
+        while data := file.read(_PART_BYTES):
+            sink.write(data)
+    return pa.BufferReader(sink.getvalue())
 
 
 def _json_tables(source: str, columns: TruthColumns) -> Iterator[pa.Table]:

@@ -31,6 +31,7 @@ from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
 from jobs.plan.plan import Plan
 from jobs.score.meters import Meters, node_name
+from jobs.storage.parquet import parquet_file
 from jobs.storage.place import Place, s3_filesystem
 from jobs.store.known_images import KnownRows
 from jobs.store.layout import attempt_path
@@ -211,5 +212,5 @@ def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageErr
 def _embedded_images(path: str, row_group: int) -> pa.ChunkedArray:
     if path.startswith("s3://"):
         with s3_filesystem().open(path, "rb") as file:
-            return pq.ParquetFile(file).read_row_group(row_group, columns=["image"])["image"]
+            return parquet_file(file).read_row_group(row_group, columns=["image"])["image"]
     return pq.ParquetFile(path).read_row_group(row_group, columns=["image"])["image"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,7 +45,7 @@ def is_whole(place: Place, path: str) -> bool:
 def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
     with place.open(path) as file:
         try:
-            yield pq.ParquetFile(file)
+            yield parquet_file(file)
         except (pa.ArrowInvalid, OSError) as error:
             # pyarrow calls a damaged footer an OSError too, one without a number; others are the storage's fault.
             if isinstance(error, OSError) and error.errno is not None:
@@ -54,6 +54,28 @@ def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
                 f"{place.uri(path)}: is not a whole file of ours ({' '.join(str(error).split())[:200]}). "
                 "Move it away and run again; its rows are scored anew."
             ) from error
+
+
+def parquet_file(file: IO[bytes], **options: Any) -> pq.ParquetFile:
+    """A Parquet file that is read by pyarrow's threads if the file is pyarrow's own, else by the calling thread alone.
+
+    A thread of pyarrow's may be the last to let go of a file. For one of Python's it needs the interpreter then, and if
+    that is ending just now, the process is aborted: exit code 134, or 139.
+    """
+    if isinstance(file, pa.NativeFile):
+        return pq.ParquetFile(file, **options)
+    return _OneThreadParquetFile(file, **options | {"pre_buffer": False})
+
+
+class _OneThreadParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+    def read(self, *args: Any, **options: Any) -> pa.Table:
+        return super().read(*args, **options, use_threads=False)
+
+    def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
+        return super().read_row_group(*args, **options, use_threads=False)
+
+    def iter_batches(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        yield from super().iter_batches(*args, **options, use_threads=False)
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None, dictionaries: bool | list[str] = True) -> bytes:

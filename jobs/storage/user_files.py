@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import IO, Any, Final, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, StoreError, one_line
 from artimuse_actor.images.memory_limit import memory_limit
 from artimuse_actor.whole_file import whole_file
+from jobs.storage.parquet import parquet_file
 from jobs.storage.place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
@@ -44,6 +44,13 @@ def open_source(path: str) -> IO[bytes]:
     return open(os.path.expanduser(path.removeprefix("file://")), "rb")
 
 
+def _open_for_arrow(path: str) -> IO[bytes]:
+    if path.startswith("s3://"):
+        return open_source(path)
+    file: IO[bytes] = pa.OSFile(os.path.expanduser(path.removeprefix("file://")), "rb")
+    return file
+
+
 @contextmanager
 def write_user_file(path: str) -> Iterator[str]:
     """A path on this machine to write to, whose file becomes the user's when the block ends: whole or not at all.
@@ -71,7 +78,7 @@ def write_user_file(path: str) -> Iterator[str]:
 def open_parquet(path: str) -> Iterator[Any]:
     """A Parquet file (`pyarrow.parquet.ParquetFile`); whatever is wrong with it, also later, is a ManifestError."""
     try:
-        with open_source(path) as file, pq.ParquetFile(file, pre_buffer=True) as parquet:
+        with _open_for_arrow(path) as file, parquet_file(file, pre_buffer=True) as parquet:
             yield parquet
     except MemoryError as error:  # Arrow's is one too
         raise ManifestError(

@@ -12,14 +12,13 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from artimuse_actor.errors import BrokenFile, StoreError
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import RetryErrors
-from jobs.storage.parquet import is_whole, read_footer, read_parquet
+from jobs.storage.parquet import is_whole, parquet_file, read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place
 from jobs.store.layout import (
     PLAN_FILE,
@@ -235,7 +234,7 @@ def current_plan(place: Place) -> Plan | None:
 def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
     """The rows of one unit: one row group of its shard's file."""
     with place.open(rows_path(plan.plan_id, shard)) as file:
-        return pq.ParquetFile(file).read_row_group(unit)
+        return parquet_file(file).read_row_group(unit)
 
 
 def _delete_work(place: Place, plan_id: str) -> None:
