@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import json
 import os
 import re
@@ -17,6 +20,8 @@ from photo_library import make_photos
 from artimuse_actor.protocol.protocols import get_protocol
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted(str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
+CLUSTER = ("docker", "helm", "hf", "kubectl", "ray", "sbatch", "scancel", "squeue")  # see test_cluster_files.py
 
 
 def _run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -37,18 +42,54 @@ def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
         parse_command(example)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_in_the_docs_parses(page: str) -> None:
-    commands = commands_in((ROOT / page).read_text())
-    assert len(commands) >= 6
-    for command in commands:
+    text = (ROOT / page).read_text()
+    for command in commands_in(text):
         parse_command(command)
+    for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
+        assert line.split()[0].removeprefix(".venv/bin/") in ("artimuse", "export", "git", "make", "pip", *CLUSTER), (
+            line
+        )
+    for target in re.findall(r"^\$ make (\w+)|`make (\w+)`", text, re.MULTILINE):
+        assert f"\n{''.join(target)}:" in (ROOT / "Makefile").read_text(), page
+    for script in re.findall(r"python ((?:bench|docs|tests)/[\w/]+\.py)", text):
+        assert (ROOT / script).exists(), f"{page}: {script}"
+
+
+def test_commands_are_taught_on_many_pages() -> None:
+    taught = [page for page in PAGES if commands_in((ROOT / page).read_text())]
+    assert len(taught) >= 11
+    assert "README.md" in taught
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_python_example_compiles_and_its_imports_are_there(page: str) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names), f"{page}: {node.module}"
+            elif isinstance(node, ast.Import):
+                assert all(importlib.util.find_spec(alias.name) for alias in node.names), page
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    astray = []
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for target in re.findall(r"\]\((?!https?://)([^)]+)\)|<img src=\"([^\"]+)\"", text):
+            name, _, anchor = "".join(target).partition("#")
+            path = (ROOT / page).parent / name if name else ROOT / page
+            if not path.exists() or (anchor and anchor not in _anchors(path.read_text())):
+                astray.append(f"{page}: {''.join(target)}")
+    assert not astray
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_reference_is_what_help_says() -> None:

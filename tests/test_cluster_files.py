@@ -287,7 +287,7 @@ def test_the_dockerfile_copies_what_is_there_and_all_that_is_installed() -> None
     copied = {name for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for name in line.split()}
     for name in copied:
         assert (ROOT / name).exists(), name
-    installed = {package.split(".")[0] for package in PROJECT["tool"]["setuptools"]["packages"]}
+    installed = {package.split(".")[0] for package in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert installed | {"pyproject.toml", "constraints.txt", PROJECT["project"]["readme"]} <= copied
     for requirement in re.findall(r"grep '\^([\w-]+)==' constraints.txt", text):
         assert requirement in PINS
