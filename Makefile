@@ -21,8 +21,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: install  ## the reference of the command line, from --help
+docs: install  ## the reference of the command line, from --help; the table of folders, from the tree
 	$(BIN)/python docs/cli.py > docs/cli.md
+	$(BIN)/python docs/layout.py
 
 install: $(VENV)/installed
 

@@ -1,1 +1,1 @@
-"""The batch job: manifest → plan → load → score → commit, as the `artimuse` command."""
+"""The batch job and the `artimuse` command: manifest → plan → load → score → commit → evaluate → curate, report."""

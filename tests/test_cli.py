@@ -97,6 +97,11 @@ def test_the_reference_is_what_help_says() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == made, "run `make docs`"
 
 
+def test_the_table_of_folders_is_the_tree() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "layout.py"))["page"]()
+    assert (ROOT / "CONTRIBUTING.md").read_text() == made, "run `make docs`"
+
+
 def test_every_direct_dependency_is_pinned() -> None:
     import tomllib
 

@@ -1,1 +1,1 @@
-"""The engine: weights, the passes over the network, scores, and texts in flight."""
+"""The engine: weights, the passes over the network, scores, and texts generated many at a time."""

@@ -1,1 +1,1 @@
-"""Bytes → pixels: decoding, its limits, and a sentence for each file that cannot be decoded."""
+"""Bytes → pixels: decoding, its limits, and one sentence about each file that cannot be decoded."""

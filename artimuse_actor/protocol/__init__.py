@@ -1,1 +1,1 @@
-"""What a model is asked: protocols as data, and their prompts as token ids."""
+"""Protocols: the questions a model is asked, as data, and their prompts as token ids."""

@@ -1,1 +1,1 @@
-"""A store → one HTML file that tells people what was scored, and how it came out."""
+"""A store → one HTML file for people: what was scored, and with what result."""

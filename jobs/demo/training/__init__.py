@@ -1,1 +1,1 @@
-"""How the demo checkpoint was made; not in the wheel."""
+"""Training of the demo checkpoint; not in the wheel."""
