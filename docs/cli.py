@@ -13,8 +13,10 @@ COMMANDS: Final = (
 )
 _HEAD: Final = """# The command line
 
-Made by `make docs` from `--help`; a test keeps the two equal. Exit codes: 0 done (failed images included, and said;
-`artimuse image` ends with 1 for them), 1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated.
+Made by `make docs` from `--help`; a test compares the two.
+
+Exit codes: 0 the run is done, even if some images failed (the screen counts them; `artimuse image` ends with 1 then),
+1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated.
 `artimuse --debug COMMAND …` shows the traceback of an error.
 """
 
