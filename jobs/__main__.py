@@ -19,14 +19,10 @@ from jobs.commands.manifest import manifest
 from jobs.commands.options import example
 from jobs.commands.plan import plan
 from jobs.commands.report import report
-from jobs.commands.score import score, with_all_errors
+from jobs.commands.score import score
 from jobs.commands.store import compact, status
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
-
-
-# typer carries a click of its own; this is the public way to the base of its errors.
-_ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -123,11 +119,12 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        code = app(with_all_errors(sys.argv[1:]), standalone_mode=False)
+        code = app(standalone_mode=False)
     except ArtiMuseError as error:
         code = _fail(error)
-    except _ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        show: Any = getattr(error, "show", None)  # of those about usage
+        show() if show else print(f"Error: {error.format_message()}", file=sys.stderr)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED

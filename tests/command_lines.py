@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from jobs.__main__ import app
-from jobs.commands.score import with_all_errors
 
 COMMANDS: Any = typer.main.get_command(app)
 
@@ -23,7 +22,7 @@ def commands_in(text: str) -> list[str]:
 
 def parse_command(line: str) -> dict[str, Any]:
     """Parse a command as the program would, without running it; raises what a user would see, returns its options."""
-    words = with_all_errors(shlex.split(line))[1:]
+    words = shlex.split(line)[1:]
     context = COMMANDS.make_context("artimuse", words[:1], resilient_parsing=True)
     with contextlib.suppress(typer.Exit):  # of an option that answers at once, such as --questions
         return dict(COMMANDS.commands[words[0]].make_context(words[0], words[1:], parent=context).params)

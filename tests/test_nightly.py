@@ -67,15 +67,11 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
 def test_types_of_errors_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     for arguments in (["--retry-errors=nonsense"], ["--retry-errors=missing,nonsense"]):
         done = run_artimuse("score", tmp_path, "--out", tmp_path / "out", *arguments, code=2)
-        assert "there are no errors of type 'nonsense'. Types are missing, " in done.stderr
+        assert "there are no errors of type 'nonsense'. Types are all, missing, " in done.stderr
 
 
-def test_a_bare_retry_errors_takes_no_source_for_a_type() -> None:
-    from jobs.commands.score import with_all_errors
-
-    assert with_all_errors(["score", "--retry-errors", "photos"]) == ["score", "--retry-errors=all", "photos"]
-    assert with_all_errors(["score", "photos", "--retry-errors"]) == ["score", "photos", "--retry-errors=all"]
-    assert with_all_errors(["--retry-errors", "--json"]) == ["--retry-errors=all", "--json"]
-    assert with_all_errors([]) == []
-    for value in ("missing", "missing,corrupt"):
-        assert with_all_errors(["--retry-errors", value]) == ["--retry-errors", value]
+def test_a_bare_retry_errors_is_refused_and_takes_no_source_for_a_type(tmp_path: Path) -> None:
+    done = run_artimuse("score", "--retry-errors", tmp_path, "--out", tmp_path / "out", code=2)
+    assert "Missing argument 'SOURCE'" in done.stderr
+    done = run_artimuse("score", tmp_path, "--out", tmp_path / "out", "--retry-errors", code=2)
+    assert "'--retry-errors' requires an argument" in done.stderr

@@ -476,7 +476,9 @@ def test_the_command_that_retries_is_the_last_one_with_its_arguments() -> None:
         "artimuse score 's3://…@photos/my raw' --out 'out dir' --checkpoint ArtiMuse_AVA --limit 10 --texts "
         "--root s3://photos --retry-errors fetch_failed"
     )
-    assert retry_command({"source": "p"}, OPTIONS, "o", "ArtiMuse", None) == "artimuse score p --out o --retry-errors"
+    assert (
+        retry_command({"source": "p"}, OPTIONS, "o", "ArtiMuse", None) == "artimuse score p --out o --retry-errors all"
+    )
     assert retry_command({}, OPTIONS, "o", "x", "missing") is None
     assert retry_command({"source": "p"}, OPTIONS, "o", "x", "--prune; rm -rf /") is None
 

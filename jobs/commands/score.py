@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -80,7 +79,7 @@ def score(
     retry_errors: Annotated[
         str | None,
         typer.Option(
-            metavar="[TYPE,…]",
+            metavar="all|TYPE,…",
             help="Score only rows that failed: all that may succeed now, or all of these error types. Without it, new "
             "and changed images are scored and failures that may succeed now are tried again.",
             show_default=False,
@@ -159,17 +158,6 @@ def score(
         show_score(result, settings)
 
 
-def with_all_errors(arguments: list[str]) -> list[str]:
-    """A bare `--retry-errors` gets its value written out, since typer knows no option with or without one."""
-    from artimuse_actor.errors import IMAGE_ERROR_TYPES
-
-    given = []
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        has_value = set(following.split(",")) <= set(IMAGE_ERROR_TYPES)
-        given.append(f"{argument}={_ALL_ERRORS}" if argument == "--retry-errors" and not has_value else argument)
-    return given
-
-
 def _retry_errors(types: str | None) -> RetryErrors:
     from artimuse_actor.errors import IMAGE_ERROR_TYPES
     from jobs.plan.stored_rows import RetryErrors
@@ -180,6 +168,7 @@ def _retry_errors(types: str | None) -> RetryErrors:
     unknown = [name for name in names if name not in IMAGE_ERROR_TYPES]
     if unknown:
         raise UsageError(
-            f"--retry-errors: there are no errors of type {unknown[0]!r}. Types are {', '.join(IMAGE_ERROR_TYPES)}."
+            f"--retry-errors: there are no errors of type {unknown[0]!r}. Types are {_ALL_ERRORS}, "
+            f"{', '.join(IMAGE_ERROR_TYPES)}."
         )
     return RetryErrors(tuple(sorted(set(names))), alone=True)

@@ -60,7 +60,7 @@ def retry_command(
         words.append(option.flag)
         if not isinstance(value, bool):
             words.append(_word(value))
-    words += ["--retry-errors", *([error_type] if error_type else [])]
+    words += ["--retry-errors", error_type or "all"]
     return " ".join(words)
 
 
