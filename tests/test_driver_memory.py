@@ -9,7 +9,7 @@ import pytest
 
 DRIVER = """
 import gc
-from jobs.cluster import running_ray
+from jobs.score.ray_session import running_ray
 
 with running_ray(None, 2**20):
     import ray.data

@@ -71,8 +71,8 @@ def test_with_given_speeds_no_model_is_loaded(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
     code = f"""
 import sys
-from jobs.outlook import OutlookSettings, look_ahead
-from jobs.wanted_texts import WantedTexts
+from jobs.forecast.forecast import OutlookSettings, look_ahead
+from jobs.store.text_request import WantedTexts
 outlook = look_ahead(OutlookSettings(
     {str(tmp_path / "photos")!r}, texts=WantedTexts(), images_per_s=70, texts_images_per_s=12, gpus=8))
 assert [speed.origin for speed in outlook.speeds.values()] == ["given", "given"]

@@ -567,9 +567,7 @@ def test_the_command_writes_a_page_and_says_what_next(tmp_path: Path) -> None:
     told = json.loads(run_artimuse("report", tmp_path / "out", "--out", out, "--thumbnails", "0", "--json").stdout)
     assert told["rows"] == 4
     assert told["size_bytes"] == out.stat().st_size
-    assert (
-        "cannot be written" in run_artimuse("report", tmp_path / "out", "--out", tmp_path / "no" / "x", code=1).stderr
-    )
+    assert "cannot be written" in run_artimuse("report", tmp_path / "out", "--out", out / "x", code=1).stderr
 
 
 def test_pairs_take_the_room_of_two_pictures() -> None:
