@@ -185,7 +185,7 @@ def held(folder: Path, less: int) -> None:
 
 def requests(folder: Path, _: int) -> None:
     """What S3 is asked for by one unit, one commit, and the rest of a run: no HEAD of aiobotocore's is left out."""
-    from s3_server import running_s3
+    from support.s3_server import running_s3
 
     photos = folder / "photos"
     make_photos(photos, 40)

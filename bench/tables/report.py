@@ -22,8 +22,8 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from browser import find_chromium
-from report_stores import write_large_store
+from support.browser import find_chromium
+from support.report_stores import write_large_store
 
 from bench.measure.machine import machine_line
 from jobs.demo.run import make_library

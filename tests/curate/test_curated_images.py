@@ -1,0 +1,222 @@
+"""Curations that hold the images: copies in a folder, WebDataset tar files, embedded images; and curations on S3."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from support.paths import GOLDEN
+from support.s3_server import running_s3
+from support.scored_stores import write_store
+
+from artimuse_actor.errors import CurationError, UsageError
+from jobs.curate import output_images as copied_images
+from jobs.curate.curate import CurateSettings, Curation, curate
+from jobs.curate.filters import FilterOptions
+from jobs.curate.row_writers import json_rows
+from jobs.manifest.source import open_manifest
+from jobs.storage.place import open_place, s3_filesystem
+
+PICTURES = ("01_rgb_640x480.jpg", "06_palette.png", "07_rgba.png")
+
+
+def _choose(store: str | Path, out: str | Path, **options: Any) -> Curation:
+    return curate(CurateSettings(store=str(store), out=str(out), **options))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[dict[str, Any]]:
+    """Scored rows of real files with odd names."""
+    rows = []
+    for number, picture in enumerate(PICTURES):
+        data = (GOLDEN / "artimuse" / "images" / picture).read_bytes()
+        path = tmp_path / "photos" / f"{number} ..\n{picture}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        about = {"format": "PNG" if picture.endswith("png") else "JPEG", "sha256": hashlib.sha256(data).hexdigest()}
+        rows.append({"image_id": f"../../{number}/\n.jpg", "uri": str(path), "score": 50.0 + number, **about})
+    return rows
+
+
+@pytest.fixture
+def store(tmp_path: Path, photos: list[dict[str, Any]]) -> Path:
+    write_store(tmp_path / "store", photos, shard_rows=2)
+    return tmp_path / "store"
+
+
+def test_copied_images_lie_beside_a_manifest_that_names_them(store: Path, tmp_path: Path, photos: Any) -> None:
+    _choose(store, tmp_path / "best", copy=True)
+    rows = pq.read_table(tmp_path / "best" / "manifest.parquet").to_pylist()
+    names = ["images/00000/00000000.jpg", "images/00000/00000001.png", "images/00000/00000002.png"]
+    assert [row["uri"] for row in rows] == [str(tmp_path / "best" / name) for name in names]
+    assert [row["source_uri"] for row in rows] == [photo["uri"] for photo in photos]
+    assert [row["image_id"] for row in rows] == [photo["image_id"] for photo in photos]
+    for row in rows:
+        assert Path(row["uri"]).read_bytes() == Path(row["source_uri"]).read_bytes()
+    assert sum(len(batch.rows) for batch in open_manifest(str(tmp_path / "best" / "manifest.parquet")).batches()) == 3
+    _choose(store, tmp_path / "best", copy=True, top="1")
+    assert [path.name for path in (tmp_path / "best" / "images").rglob("*.*")] == ["00000000.png"]
+
+
+def test_a_webdataset_pairs_images_with_their_rows(
+    store: Path, tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copied_images, "SHARD_IMAGES", 2)
+    _choose(store, tmp_path / "best", kind="webdataset")
+    members = {}
+    for name in ("00000.tar", "00001.tar"):
+        with tarfile.open(tmp_path / "best" / name) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                members[member.name] = file.read()
+    assert list(members) == [
+        *("000000000.jpg", "000000000.json", "000000001.png", "000000001.json", "000010000.png", "000010000.json"),
+    ]
+    for key, photo in zip(("000000000", "000000001", "000010000"), photos, strict=True):
+        row = json.loads(members[f"{key}.json"])
+        assert (row["image_id"], row["score"], row["uri"]) == (photo["image_id"], photo["score"], photo["uri"])
+        (image,) = [data for name, data in members.items() if name.startswith(key) and not name.endswith("json")]
+        Image.open(io.BytesIO(image)).verify()
+    first = (tmp_path / "best" / "00000.tar").read_bytes()
+    _choose(store, tmp_path / "best", kind="webdataset")
+    assert (tmp_path / "best" / "00000.tar").read_bytes() == first
+
+
+@pytest.mark.parametrize("options", [{"copy": True}, {"kind": "webdataset"}], ids=str)
+def test_an_image_that_is_gone_or_changed_is_left_out_and_counted(
+    store: Path, tmp_path: Path, photos: Any, options: dict[str, Any]
+) -> None:
+    Path(photos[0]["uri"]).unlink()
+    Path(photos[1]["uri"]).write_bytes(b"another picture")
+    done = _choose(store, tmp_path / "best", **options)
+    assert done.funnel.steps[-1].name == "images gone or changed since"
+    assert (done.funnel.steps[-1].removed, done.funnel.left) == (2, 1)
+    assert done.record["funnel"] == done.funnel.to_json()
+    Path(photos[2]["uri"]).unlink()
+    with pytest.raises(CurationError, match="images gone or changed since removed the last 3 of 3"):
+        _choose(store, tmp_path / "other", **options)
+    assert not (tmp_path / "other").exists()
+
+
+def _embedded(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A data set as `datasets` writes it, with its notes, and the rows of a store of it."""
+    data = [(GOLDEN / "artimuse" / "images" / picture).read_bytes() for picture in PICTURES]
+    features = {"image": {"_type": "Image"}, "label": {"names": ["a", "b"], "_type": "ClassLabel"}}
+    table = pa.table(
+        {"image": [{"bytes": one, "path": "x"} for one in data], "label": pa.array([0, 1, 1])},
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    pq.write_table(table, path, row_group_size=2)
+    rows = [
+        {"image_id": f"{path.name}#{number}", "uri": None, "sha256": hashlib.sha256(one).hexdigest()}
+        for number, one in enumerate(data)
+    ]
+    return str(path), rows
+
+
+def test_embedded_images_are_carried_through_as_hugging_face_has_them(tmp_path: Path) -> None:
+    source, rows = _embedded(tmp_path / "train.parquet")
+    write_store(tmp_path / "store", rows)
+    _choose(tmp_path / "store", tmp_path / "best.parquet", manifest=source, filters=FilterOptions(where="label == 1"))
+    found = pq.read_table(tmp_path / "best.parquet")
+    assert found["label"].to_pylist() == [1, 1]
+    assert found["image"].to_pylist() == pq.read_table(source)["image"].to_pylist()[1:]
+    features = json.loads(found.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == {"_type": "Image"}
+    assert features["score"] == {"dtype": "float32", "_type": "Value"}
+    assert list(features) == found.column_names
+    batches = list(open_manifest(str(tmp_path / "best.parquet")).batches())
+    assert [row["image_id"] for batch in batches for row in batch.rows.to_pylist()] == [
+        "train.parquet#1",
+        "train.parquet#2",
+    ]
+    for kind in ("csv", "jsonl"):
+        with pytest.raises(UsageError, match="cannot hold the column 'image"):
+            _choose(tmp_path / "store", tmp_path / f"best.{kind}", manifest=source)
+
+
+@pytest.mark.parametrize("options", [{"copy": True}, {"kind": "webdataset"}], ids=str)
+def test_embedded_images_become_files(tmp_path: Path, options: dict[str, Any]) -> None:
+    source, rows = _embedded(tmp_path / "train.parquet")
+    write_store(tmp_path / "store", rows)
+    _choose(tmp_path / "store", tmp_path / "best", manifest=source, **options)
+    if "copy" in options:
+        table = pq.read_table(tmp_path / "best" / "manifest.parquet")
+        assert table.column_names == ["image_id", "label", "score", "score_std", "uri", "source_uri"]
+        assert [Path(uri).read_bytes() for uri in table["uri"].to_pylist()] == [
+            image["bytes"] for image in pq.read_table(source)["image"].to_pylist()
+        ]
+    else:
+        with tarfile.open(tmp_path / "best" / "00000.tar") as tar:
+            assert len(tar.getnames()) == 6
+    with pytest.raises(CurationError, match="images gone or changed since"):
+        _choose(tmp_path / "store", tmp_path / "without", **options)
+
+
+def test_json_has_short_numbers_and_no_nan() -> None:
+    table = pa.table(
+        {
+            "score": pa.array([70.1, float("nan"), None], pa.float32()),
+            "list": [[1.0, float("inf")], None, []],
+            "kind": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "at": pa.array([0, None, 0], pa.timestamp("s", "UTC")),
+        }
+    )
+    assert json_rows(table) == [
+        {"score": 70.1, "list": [1.0, None], "kind": "a", "at": "1970-01-01 00:00:00Z"},
+        {"score": None, "list": None, "kind": "b", "at": None},
+        {"score": None, "list": [], "kind": "a", "at": "1970-01-01 00:00:00Z"},
+    ]
+
+
+# On S3.
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    s3_filesystem().clear_instance_cache()
+    s3_filesystem().mkdir("curated")
+    return f"s3://curated/{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]}"
+
+
+def test_a_store_on_s3_is_curated_to_s3(bucket: str, store: Path) -> None:
+    for path in store.rglob("*"):
+        if path.is_file():
+            open_place(f"{bucket}/store").write(str(path.relative_to(store)), path.read_bytes())
+    place = open_place(bucket)
+    _choose(f"{bucket}/store", f"{bucket}/best.parquet", dedupe="exact")
+    assert pq.read_table(io.BytesIO(place.read("best.parquet"))).num_rows == 3
+    _choose(f"{bucket}/store", f"{bucket}/best.parquet", top="2")
+    assert pq.read_table(io.BytesIO(place.read("best.parquet"))).num_rows == 2
+    assert len(place.files("store/_curations")) == 2
+    _choose(f"{bucket}/store", f"{bucket}/best", copy=True)
+    _choose(f"{bucket}/store", f"{bucket}/best", copy=True, top="1")
+    names = [file.path for file in place.files("best")]
+    assert names == ["best/__curation/funnel.json", "best/images/00000/00000000.png", "best/manifest.parquet"]
+    (row,) = pq.read_table(io.BytesIO(place.read("best/manifest.parquet"))).to_pylist()
+    assert row["uri"] == f"{bucket}/best/images/00000/00000000.png"
+    assert place.read("best/images/00000/00000000.png")[:4] == b"\x89PNG"
+    place.write("mine.parquet", b"precious")
+    with pytest.raises(CurationError, match="no curation wrote it"):
+        _choose(f"{bucket}/store", f"{bucket}/mine.parquet")
+    with pytest.raises(CurationError, match="holds what no curation wrote"):
+        _choose(f"{bucket}/store", f"{bucket}/store")

@@ -1,0 +1,108 @@
+"""Published benchmarks from images to the matrix, in both published layouts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+from support.score_job import run_artimuse
+
+from artimuse_actor.errors import GroundTruthError, UsageError
+from jobs.demo.pictures import make_picture
+from jobs.demo.run import CHECKPOINT
+from jobs.evaluate.benchmarks import ARTIMUSE_PAPER, BENCHMARKS, get_benchmark
+from jobs.evaluate.run_benchmarks import find_data_set
+
+PICTURES = 12
+
+
+def _make_data_set(folder: Path, images: str, truth: str, first_seed: int) -> dict[str, float]:
+    """Pictures with a broken one, a file too many, a missing one and one named twice; returns the ground truth."""
+    (folder / images).mkdir(parents=True)
+    truths = {}
+    for number in range(PICTURES):
+        picture = make_picture(first_seed + number)
+        picture.image.save(folder / images / f"{number}.png")
+        truths[f"{number}.png"] = 1 + picture.gt_score / 25
+    (folder / images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    shutil.copy(folder / images / "0.png", folder / images / "unnamed.png")
+    rows = [*truths.items(), ("broken.jpg", 3.0), ("missing.jpg", 3.0), ("1.png", truths["1.png"])]
+    (folder / truth).write_text(json.dumps([{"image": name, "gt_score": points} for name, points in rows]))
+    return truths
+
+
+@pytest.mark.timeout(240)
+def test_two_layouts_run_from_images_to_a_matrix(tmp_path: Path) -> None:
+    ava = _make_data_set(tmp_path / "test_datasets" / "AVA", "images", "test.json", 800_000)
+    _make_data_set(tmp_path / "benchmark" / "VR" / "IAA" / "PARA", "image", "PARA.json", 810_000)
+    out = tmp_path / "out"
+    command = ("benchmark", "ava", "PARA", "--root", tmp_path, "--checkpoint", CHECKPOINT, "--out", out)
+    options = ("--protocol", "artimuse", "--device", "cpu")
+    screen = run_artimuse(*command, *options).stdout
+    counted = (
+        "N = 13 of 15; 1 failed (1 truncated); 1 missing; 1 row of ground truth names an image again; "
+        "1 image without ground truth; joined by id"
+    )
+    assert screen.count(counted) == 2, screen
+    assert "without a score: broken.jpg, missing.jpg" in screen
+    scores = {row["image_id"]: row["score"] for row in pq.read_table(out / "checkpoint" / "AVA" / "scores").to_pylist()}
+    names = [*ava, "1.png"]
+    srcc = stats.spearmanr([scores[name] for name in names], [ava[name] for name in names]).statistic
+    assert srcc > 0.8
+    rows = [line for line in screen.splitlines() if line.startswith(("AVA  ", "PARA  "))]
+    assert rows[0].split()[1] == f"{srcc:.3f}"
+    assert all("N = 13 of 15" in row for row in rows)
+
+    again = run_artimuse(*command, *options, "--markdown", "--gate", "srcc>=0.5")
+    assert again.stderr.count("Nothing to do: all 14 images are in") == 2
+    assert f"| AVA | checkpoint@bebec3 | 13 of 15 | {srcc:.4f} (" in again.stdout
+    shown = json.loads(run_artimuse(*command, *options, "--json").stdout)
+    assert [evaluation["data_set"] for evaluation in shown] == ["AVA", "PARA"]
+    assert shown[0]["counts"]["extra"] == shown[0]["counts"]["missing"] == shown[0]["counts"]["doubled"] == 1
+    assert pq.read_table(out / "checkpoint" / "AVA" / "metrics")["extra"].to_pylist() == [1]
+    assert "--require-complete is missed" in run_artimuse(*command, *options, "--require-complete", code=1).stderr
+
+
+def test_two_formats_are_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    command = ("benchmark", "AVA", "--root", tmp_path, "--checkpoint", CHECKPOINT, "--out", tmp_path / "out")
+    assert "choose one" in run_artimuse(*command, "--markdown", "--json", code=2).stderr
+
+
+def test_a_data_set_is_found_from_any_folder_above_it(tmp_path: Path) -> None:
+    artimuse = tmp_path / "a" / "test_datasets" / "AVA"
+    unipercept = tmp_path / "b" / "benchmark" / "VR" / "IQA" / "SPAQ"
+    for folder, images, truth in ((artimuse, "images", "test.json"), (unipercept, "image", "SPAQ.json")):
+        (folder / images).mkdir(parents=True)
+        (folder / truth).write_text("[]")
+        name = folder.name
+        for above in folder.parents:
+            if above in (tmp_path / "b" / "benchmark" / "VR" / "IQA", tmp_path / "b" / "benchmark", tmp_path):
+                continue
+            if tmp_path not in above.parents:
+                break
+            found = find_data_set(str(above), BENCHMARKS[name])
+            assert (found.truth, found.images) == (str(folder / truth), str(folder / images))
+    with pytest.raises(GroundTruthError, match=r"PARA is not below .*test_datasets/PARA"):
+        find_data_set(str(tmp_path), BENCHMARKS["PARA"])
+
+
+def test_presets_have_the_sizes_and_values_of_the_papers() -> None:
+    sizes = {name: benchmark.rows for name, benchmark in BENCHMARKS.items()}
+    assert sizes == {
+        "AVA": 19_930, "TAD66K": 14_079, "FLICKR-AES": 4_737, "PARA": 3_000, "ArtiMuse-10K": 1_002,
+        "KonIQ-10K": 2_015, "SPAQ": 2_224, "KADID": 2_000, "PIPAL": 4_640, "ISTA-10K": 970,
+    }  # fmt: skip
+    for benchmark in BENCHMARKS.values():
+        for value in benchmark.published.values():
+            assert 0 < value.srcc < 1
+            assert 0 < value.plcc < 1
+            assert "arXiv" in value.source
+        assert (benchmark.truth_range is None) == (benchmark.truth_source is None)
+    assert get_benchmark("flickr-aes").published["ArtiMuse_FLICKR-AES"].plcc == 0.837
+    assert get_benchmark("AVA").published["ArtiMuse"].source == ARTIMUSE_PAPER
+    with pytest.raises(UsageError, match=r"Did you mean KonIQ-10K\?"):
+        get_benchmark("koniq")

@@ -1,0 +1,142 @@
+"""Manifests from elsewhere that ask for much, or that carry secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from support.golden import golden_images
+from support.score_job import run_artimuse, run_score
+
+from artimuse_actor.errors import ManifestError
+from artimuse_actor.uris import without_secrets
+from jobs.manifest.parquet import MAX_TEXT_BYTES
+from jobs.manifest.source import open_manifest
+
+
+def _one_long_word_many_times(path: Path) -> None:
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 60_000, pa.int32()), pa.array(["a" * 10_000_000]))
+    pq.write_table(pa.table({"uri": words}), path, compression="zstd")  # 1 kB for 600 GB
+
+
+def _one_row_many_times(path: Path) -> None:
+    schema = pa.schema([("uri", pa.string())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        writer.write_table(pa.table({"uri": ["x.jpg"] * 2_000_000}, schema=schema), row_group_size=2**31)
+
+
+def _a_long_uri(path: Path) -> None:
+    pq.write_table(pa.table({"uri": ["short.jpg"] * 3 + ["x" * (MAX_TEXT_BYTES + 1)]}), path)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (_one_long_word_many_times, "takes more than 2,147,483,648 bytes of memory"),
+        (_one_row_many_times, "row 1: has the same `image_id` as"),
+        (_a_long_uri, "row 3: `uri` is longer than 32,768 bytes"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")
+def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
+    tmp_path: Path, make: Callable[[Path], None], sentence: str
+) -> None:
+    make(tmp_path / "m.parquet")
+    program = (
+        "import sys; import numpy as np\n"
+        "from jobs.plan.stored_rows import StoredRows\n"
+        "from jobs.manifest.id_index import IdIndex\n"
+        "from jobs.manifest.source import open_manifest\n"
+        "from jobs.plan.planner import make_plan\n"
+        "none = np.empty((0, 2), dtype=np.uint64)\n"
+        "stored = StoredRows((), IdIndex(none), none, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))\n"
+        "make_plan(open_manifest(sys.argv[1]), stored, 'p', lambda shard, rows: None)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "m.parquet"), str(tmp_path / "out")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("artimuse_actor.errors.ManifestError: ")
+    assert sentence in last
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 3 * 1024**2)
+
+
+def test_more_rows_than_memory_are_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        pq.write_table(pa.table({"uri": [f"{name}{number}" for number in range(600)]}), tmp_path / f"{name}.parquet")
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr("jobs.manifest.parquet._BYTES_A_ROW", memory_bytes // 1000)
+    with pytest.raises(ManifestError, match=r"b\.parquet: makes 1,200 rows; to plan them takes"):
+        list(open_manifest(str(tmp_path)).batches())
+
+
+@pytest.mark.parametrize("codec", ["latin-1", "utf-16"])
+def test_uris_of_another_encoding_are_a_sentence(tmp_path: Path, codec: str) -> None:
+    raw = pa.array([b"a.jpg", "café.jpg".encode(codec)], pa.binary())
+    uris = pa.StringArray.from_buffers(2, *raw.buffers()[1:])
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=r"m\.parquet, row 1: `uri` cannot be read as text: .*as UTF-8"):
+        list(open_manifest(str(tmp_path / "m.parquet")).batches())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://ann:hunter2@host/a.jpg", "https://…@host/a.jpg"),
+        (
+            "https://b.s3.amazonaws.com/a.jpg?X-Amz-Algorithm=A&X-Amz-Credential=C%2Fs3&X-Amz-Signature=5ec4e7&size=3",
+            "https://b.s3.amazonaws.com/a.jpg?X-Amz-Algorithm=…&X-Amz-Credential=…&X-Amz-Signature=…&size=3",
+        ),
+        ("https://h/a.jpg?AWSAccessKeyId=K&Signature=5ec4e7&Expires=99", "https://h/a.jpg?AWSAccessKeyId=…&Signature=…&Expires=…"),
+        ("https://acc.blob.core/a.jpg?sv=2024&sig=5ec4e7%3D", "https://acc.blob.core/a.jpg?sv=2024&sig=…"),
+        ("it says 'https://h/?token=5ec4e7' and ends", "it says 'https://h/?token=…' and ends"),
+        ("https://h/show?key=photos/a.jpg&id=7", "https://h/show?key=photos/a.jpg&id=7"),
+        ("/photos/a@b?token=no uri.jpg", "/photos/a@b?token=no uri.jpg"),
+    ],
+)  # fmt: skip
+def test_passwords_and_signatures_are_not_shown_and_the_rest_of_a_name_is(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_a_picture_whose_url_is_signed_anew_keeps_its_id(tmp_path: Path) -> None:
+    ids = []
+    for night in ("1", "2"):
+        uris = [f"https://h/{name}.jpg?Expires={night}&Signature=s{night}" for name in "ab"]
+        pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+        (batch,) = open_manifest(str(tmp_path / "m.parquet")).batches()
+        assert batch.rows["uri"].to_pylist() == uris
+        ids.append(batch.rows["image_id"].to_pylist())
+    assert ids[0] == ids[1] == ["https://h/a.jpg?Expires=…&Signature=…", "https://h/b.jpg?Expires=…&Signature=…"]
+
+
+@pytest.mark.timeout(120)
+def test_no_secret_is_left_in_a_store_or_on_the_screen(tmp_path: Path) -> None:
+    secret = "hunter2"
+    uris = [
+        golden_images()[4].as_uri(),
+        f"http://ann:{secret}@127.0.0.1:9/gone.jpg",
+        f"http://127.0.0.1:9/gone.jpg?X-Amz-Signature={secret}",
+        f"https://{secret}.invalid:99999/?token={secret}",
+        f"ftp://ann:{secret}@host/a.jpg",
+    ]
+    pq.write_table(pa.table({"image_id": list("abcde"), "uri": uris}), tmp_path / "m.parquet")
+    screen = run_score(tmp_path / "m.parquet", tmp_path / "out")
+    rows = ds.dataset(tmp_path / "out" / "scores").to_table().to_pylist()
+    assert [row["error_type"] for row in sorted(rows, key=lambda row: row["image_id"])] == [
+        None, "forbidden_host", "forbidden_host", "unsupported_uri", "unsupported_uri"
+    ]  # fmt: skip
+    assert "http://127.0.0.1:9/gone.jpg?X-Amz-Signature=…" in {row["uri"] for row in rows}
+    written = [json.dumps(rows, default=str), screen, run_artimuse("status", tmp_path / "out", "--json").stdout]
+    for folder, _, names in os.walk(tmp_path / "out"):
+        written += [Path(folder, name).read_bytes().decode("latin-1") for name in names]
+    written = [text.replace(f"{secret}.invalid", "") for text in written]  # a host is no secret
+    assert not [text for text in written if secret in text]

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.golden import golden_images
+from support.photo_library import make_photo_library
+
+from artimuse_actor.errors import ManifestError, StoreError, UsageError
+from jobs.manifest.id_index import IdIndex
+from jobs.manifest.manifest import Manifest, ManifestOptions
+from jobs.manifest.source import open_manifest, write_manifest
+from jobs.plan.planner import make_plan
+from jobs.plan.stored_rows import StoredRows
+
+_NO_HASHES = np.empty((0, 2), dtype=np.uint64)
+NOTHING_STORED = StoredRows(
+    (), IdIndex(_NO_HASHES), _NO_HASHES, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
+)
+
+
+def _rows(manifest: Manifest) -> list[dict[str, Any]]:
+    return [row for batch in manifest.batches() for row in batch.rows.to_pylist()]
+
+
+def _write(path: Path, **columns: Any) -> str:
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def test_a_folder_names_each_picture_by_its_relative_path(tmp_path: Path) -> None:
+    expected = make_photo_library(tmp_path / "photos")
+    manifest = open_manifest(str(tmp_path / "photos"))
+    rows = _rows(manifest)
+    assert sorted(row["image_id"] for row in rows) == sorted(expected)
+    assert all(row["uri"] == str(tmp_path / "photos" / row["image_id"]) for row in rows)
+    assert manifest.notes == ["Left out, not being called like images: 1 .txt."]
+
+
+def test_names_that_are_not_utf8_are_percent_encoded_and_hidden_files_left_out(tmp_path: Path) -> None:
+    photo = golden_images()[0].read_bytes()
+    with open(bytes(tmp_path) + b"/caf\xe9 1.jpg", "wb") as file:
+        file.write(photo)
+    (tmp_path / ".trash.jpg").write_bytes(photo)
+    (row,) = _rows(open_manifest(str(tmp_path)))
+    assert row["image_id"] == "caf%E9%201.jpg"
+    assert row["uri"] == f"file://{tmp_path}/caf%E9%201.jpg"
+
+
+def test_a_glob_takes_what_it_matches_whatever_it_is_called(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/2.dat", "b/3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [row["image_id"] for row in _rows(open_manifest(f"{tmp_path}/a/*"))] == ["1.jpg", "2.dat"]
+    assert [row["image_id"] for row in _rows(open_manifest(f"{tmp_path}/**/*.jpg"))] == ["a/1.jpg", "b/3.jpg"]
+
+
+def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"one")
+    before = open_manifest(str(tmp_path))
+    (tmp_path / "a.jpg").write_bytes(b"three")
+    after = open_manifest(str(tmp_path))
+    assert _rows(before)[0]["version"] != _rows(after)[0]["version"]
+    assert before.identity() != after.identity()
+    assert after.identity() == open_manifest(str(tmp_path)).identity()
+
+
+def test_test_json_names_images_below_a_folder_and_keeps_the_ground_truth(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a b.jpg").write_bytes(b"x")
+    entries = [{"image": "a b.jpg", "gt_score": 3.5}, {"image": "lost.jpg", "gt_score": 4}, {"image": "a b.jpg"}]
+    (tmp_path / "test.json").write_text(json.dumps(entries))
+    manifest = open_manifest(str(tmp_path / "test.json"))
+    rows = _rows(manifest)
+    assert [(row["image_id"], row["gt_score"]) for row in rows] == [("a b.jpg", 3.5), ("lost.jpg", 4.0)]
+    assert rows[0]["uri"] == f"{tmp_path}/images/a b.jpg"
+    assert rows[1]["version"] is None
+    assert manifest.notes == ["1 of 3 entries name an image again; each image is scored once."]
+    elsewhere = open_manifest(str(tmp_path / "test.json"), ManifestOptions(images="s3://bucket/ava"))
+    assert _rows(elsewhere)[0]["uri"] == "s3://bucket/ava/a b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ('{"a.jpg": 3}', "is not a list"),
+        ('[{"image": "a.jpg"}, {"gt_score": 3}]', "entry 1: has no `image`"),
+        ('[{"image": "\\ud800.jpg"}]', "entry 0: has no `image`"),
+        ('[{"image": "a.jpg", "gt_score": "high"}]', "entry 0: `gt_score` is 'high'"),
+        ("[" * 100_000, "is not valid JSON"),
+    ],
+)
+def test_a_malformed_test_json_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "test.json").write_text(text)
+    with pytest.raises(ManifestError, match=sentence):
+        open_manifest(str(tmp_path / "test.json"))
+
+
+def test_a_parquet_manifest_gives_ids_uris_and_versions(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "m.parquet", image_id=["1", "2"], uri=["/a.jpg", "b/c.jpg"], version=["x", None], age=[1, 2]
+    )
+    rows = _rows(open_manifest(path, ManifestOptions(images="/photos/")))
+    assert [(row["image_id"], row["uri"], row["version"]) for row in rows] == [
+        ("1", "/a.jpg", "x"),
+        ("2", "/photos/b/c.jpg", None),
+    ]
+    assert _rows(open_manifest(path, ManifestOptions(images="s3://b/p")))[1]["uri"] == "s3://b/p/b/c.jpg"
+    assert _rows(open_manifest(path))[1]["uri"] == f"{Path.cwd()}/b/c.jpg"
+
+
+def test_without_ids_the_uri_is_the_id_and_columns_can_be_chosen(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.parquet", url=["https://h/a.jpg"], key=["k"])
+    assert _rows(open_manifest(path, ManifestOptions(uri_column="url")))[0]["image_id"] == "https://h/a.jpg"
+    chosen = open_manifest(path, ManifestOptions(uri_column="url", id_column="key"))
+    assert _rows(chosen)[0]["image_id"] == "k"
+    with pytest.raises(ManifestError, match="has neither a column `uri`"):
+        _rows(open_manifest(path))
+    with pytest.raises(ManifestError, match="has no column 'link'"):
+        _rows(open_manifest(path, ManifestOptions(uri_column="link")))
+
+
+def test_a_manifest_read_in_another_way_is_another_manifest(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.parquet", uri=["a"], url=["b"], key=["k"])
+    ways = [
+        ManifestOptions(),
+        ManifestOptions(uri_column="url"),
+        ManifestOptions(id_column="key"),
+        ManifestOptions("/x"),
+    ]
+    assert len({open_manifest(path, way).identity() for way in ways}) == len(ways)
+
+
+def test_embedded_images_are_named_by_file_and_row_and_are_not_read(tmp_path: Path) -> None:
+    images = [{"bytes": b"1", "path": "x.jpg"}, {"bytes": b"2", "path": "x.jpg"}, {"bytes": b"3", "path": None}]
+    pq.write_table(pa.table({"image": images, "label": [1, 2, 3]}), tmp_path / "train.parquet", row_group_size=2)
+    rows = _rows(open_manifest(str(tmp_path)))
+    assert [row["image_id"] for row in rows] == ["train.parquet#0", "train.parquet#1", "train.parquet#2"]
+    assert [(row["source_row_group"], row["source_row"]) for row in rows] == [(0, 0), (0, 1), (1, 0)]
+    assert all(row["uri"] is None for row in rows)
+
+
+def test_a_folder_of_parquet_files_is_one_manifest(tmp_path: Path) -> None:
+    _write(tmp_path / "0.parquet", uri=["a", "b"])
+    _write(tmp_path / "1.parquet", uri=["c"])
+    assert len(_rows(open_manifest(str(tmp_path)))) == 3
+    assert len(_rows(open_manifest(f"{tmp_path}/*.parquet", ManifestOptions(limit=2)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"image_id": ["1", None], "uri": ["a", "b"]}, "m.parquet, row 1: `image_id` is null"),
+        ({"uri": ["a", "b", None]}, "m.parquet, row 2: `uri` is null"),
+        ({"image_id": [1, 2], "uri": ["a", "b"]}, "`image_id` is of type int64"),
+        ({"uri": [1.5]}, "`uri` is of type double"),
+        ({"uri": ["a"], "version": [3]}, "`version` is of type int64"),
+        ({"uri": ["a"], "gt_score": ["good"]}, "`gt_score` is of type string"),
+    ],
+)
+def test_wrong_columns_are_named_with_file_and_row(tmp_path: Path, columns: Any, sentence: str) -> None:
+    path = _write(tmp_path / "m.parquet", **columns)
+    with pytest.raises(ManifestError, match=sentence):
+        _rows(open_manifest(path))
+
+
+def test_sources_that_are_not_there_are_sentences(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 but not really PAR1")
+    for source, sentence in (
+        (f"{tmp_path}/nowhere", "no such file or folder"),
+        (f"{tmp_path}/*.jpg", "no file matches"),
+        (f"{tmp_path}/none.json", "no such file"),
+    ):
+        with pytest.raises(ManifestError, match=sentence):
+            open_manifest(source)
+    with pytest.raises(ManifestError, match="cannot be read as Parquet"):
+        _rows(open_manifest(f"{tmp_path}/no.parquet"))
+    (tmp_path / "no.parquet").unlink()
+    with pytest.raises(ManifestError, match=r"no image and no Parquet file in it \(found: 1 .txt\)"):
+        open_manifest(str(tmp_path))
+    with pytest.raises(UsageError, match="--limit"):
+        open_manifest(str(tmp_path), ManifestOptions(limit=0))
+
+
+def test_a_written_manifest_reads_as_the_source_it_was_made_from(tmp_path: Path) -> None:
+    make_photo_library(tmp_path / "photos")
+    source = open_manifest(str(tmp_path / "photos"))
+    assert write_manifest(source, str(tmp_path / "m.parquet")) == len(_rows(source))
+    assert _rows(open_manifest(str(tmp_path / "m.parquet"))) == _rows(source)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.jpg", "secret/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:  # root may look into everything, and tests may run as root
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert open_manifest(str(tmp_path)).notes == [f"Left out, not looked into: {tmp_path}/secret."]
+
+
+def test_embedded_images_are_as_old_as_their_file_and_keep_their_folders_apart(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        pq.write_table(pa.table({"image": [part.encode()]}), tmp_path / part / "train.parquet")
+    (tmp_path / "_runs").mkdir()
+    (tmp_path / "_runs" / "rows.parquet").write_bytes(b"of a store, and no part of the manifest")
+    before = _rows(open_manifest(str(tmp_path)))
+    assert [row["image_id"] for row in before] == ["a/train.parquet#0", "b/train.parquet#0"]
+    pq.write_table(pa.table({"image": [b"another"]}), tmp_path / "a" / "train.parquet")
+    after = _rows(open_manifest(str(tmp_path)))
+    assert [old["version"] != new["version"] for old, new in zip(before, after, strict=True)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [('[{"image": "a.jpg", "gt_score": 1%s}]' % ("0" * 400), "beyond any scale"), ("[]", "has no rows")],
+)
+def test_odd_entries_of_a_test_json_are_sentences(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "test.json").write_text(text)
+    with pytest.raises(ManifestError, match=sentence):
+        make_plan(open_manifest(str(tmp_path / "test.json")), NOTHING_STORED, "p", write_rows=lambda *_: None)
+
+
+def test_a_name_with_a_nul_is_a_row_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text(json.dumps([{"image": "a\u0000b.jpg"}]))
+    assert _rows(open_manifest(str(tmp_path / "test.json")))[0]["version"] is None
+
+
+def test_images_of_a_test_json_are_absolute_wherever_they_are_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test.json").write_text('[{"image": "a.jpg"}]')
+    monkeypatch.chdir(tmp_path)
+    options = ManifestOptions(images="images")
+    assert _rows(open_manifest("test.json", options))[0]["uri"] == f"{tmp_path}/images/a.jpg"
+
+
+def test_two_columns_of_one_name_and_mixed_rows(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["uri", "uri"])
+    pq.write_table(twice, tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="two columns of the name 'uri'"):
+        _rows(open_manifest(str(tmp_path / "m.parquet")))
+    _write(tmp_path / "m.parquet", uri=["a.jpg", None], image=[None, b"x"])
+    assert [row["image_id"] for row in _rows(open_manifest(str(tmp_path / "m.parquet")))] == ["a.jpg", "m.parquet#1"]
+
+
+def test_manifests_are_written_under_a_name_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "folder.parquet").mkdir()
+    source = open_manifest(str(tmp_path / "a.jpg"))
+    with pytest.raises(UsageError, match=r"is called something.parquet"):
+        write_manifest(source, str(tmp_path / "manifest"))
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_manifest(source, str(tmp_path / "folder.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder.parquet"]

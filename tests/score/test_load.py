@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.decoder_faults import faulty, make_fault_folder
+from support.golden import golden_images
+from support.stores import open_store, plan_for
+
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.images import child_decoder
+from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.options import DecodeOptions
+from jobs.score.load import UnitLoader
+from jobs.store.layout import attempt_path
+from schemas.units import SPENT, UNIT, loaded_unit
+
+# In threads, since the time limits of tests would take the alarm, and the loader would not decode in this process.
+pytestmark = pytest.mark.timeout(100, method="thread")
+
+FIRST_UNIT = pa.Table.from_pylist([{"shard": 0, "unit": 0}], schema=UNIT)
+
+
+def loader_of(folder: Path, pictures: dict[str, bytes], **options: Any) -> UnitLoader:
+    """A loader of a plan whose one unit is these pictures."""
+    (folder / "photos").mkdir()
+    for name, data in pictures.items():
+        (folder / "photos" / name).write_bytes(data)
+    store = open_store(folder / "out")
+    plan = plan_for(store, str(folder / "photos"), "p", unit_rows=len(pictures))
+    decode = DecodeOptions(**options)
+    fetching = FetchOptions(max_bytes=decode.max_bytes)
+    return UnitLoader(store.place, plan, decode, store.answers, store.known_rows(plan), fetching)
+
+
+def attempts(folder: Path) -> list[Path]:
+    return [path for path in (folder / "out").rglob("attempts/*/*") if path.is_file()]
+
+
+def load_elsewhere(loader: UnitLoader, folder: Path, **environment: str) -> tuple[int, pa.Table | None]:
+    """Load the first unit in a process of its own; returns its exit code, and the block if there is one."""
+    program = (
+        "import pickle, sys\n"
+        "loader, unit = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "pickle.dump(next(loader(unit)), open(sys.argv[2], 'wb'))\n"
+    )
+    (folder / "loader").write_bytes(pickle.dumps((loader, FIRST_UNIT)))
+    command = [sys.executable, "-c", program, folder / "loader", folder / "block"]
+    done = subprocess.run(list(map(str, command)), env={**os.environ, **environment}, timeout=60, check=False)
+    return done.returncode, pickle.loads((folder / "block").read_bytes()) if done.returncode == 0 else None
+
+
+@pytest.fixture
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(child: child_decoder.ChildDecoder) -> Any:
+        raise AssertionError("a child was started")
+
+    monkeypatch.setattr(child_decoder.ChildDecoder, "_start", start)
+
+
+PICTURES = {path.name: path.read_bytes() for path in golden_images()} | {
+    "cut.jpg": golden_images()[0].read_bytes()[:5000],
+    "empty.jpg": b"",
+    "text.jpg": b"Dear diary,\n",
+}
+
+
+def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, no_child: None) -> None:
+    loader = loader_of(tmp_path, PICTURES)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    block = next(loader(FIRST_UNIT))
+    assert block.schema == loaded_unit(loader.answers)
+    for row in block.to_pylist():
+        if row["status"] == "ok":
+            pixels = np.frombuffer(row["pixels"], np.uint8).reshape(448, 448, 3)
+            np.testing.assert_array_equal(pixels, decode_image(PICTURES[row["image_id"]]).pixels)
+    errors = {row["image_id"]: row["error_type"] for row in block.to_pylist() if row["status"] == "error"}
+    assert errors == {"cut.jpg": "truncated", "empty.jpg": "empty", "text.jpg": "not_an_image"}
+    spent = block["spent"].to_pylist()
+    assert spent[0]["fetched_bytes"] == sum(map(len, PICTURES.values()))
+    assert spent[0]["decode_s"] > 0
+    assert spent[1:] == [None] * (len(PICTURES) - 1)
+    assert not attempts(tmp_path)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp_path: Path) -> None:
+    loader = loader_of(tmp_path, PICTURES)
+    first = next(loader(FIRST_UNIT))
+    loader.place.write(attempt_path(loader.plan.plan_id, 0, 0), b"begun")
+    started = []
+
+    class Watched(child_decoder.ChildDecoder):
+        def _start(self) -> subprocess.Popen[bytes]:
+            started.append(1)
+            return super()._start()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.score.load.ChildDecoder", Watched)
+        second = next(loader(FIRST_UNIT))
+    assert second.drop_columns(SPENT.name).equals(first.drop_columns(SPENT.name))
+    assert started == [1]
+    assert not attempts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "number", "error_type"),
+    [
+        ("SEGFAULT", signal.SIGSEGV, "decoder_crashed"),
+        ("SPIN", signal.SIGALRM, "decoder_timeout"),
+        ("SLEEP", signal.SIGALRM, "decoder_timeout"),
+        ("KILLED", signal.SIGKILL, "decoder_memory"),
+    ],
+)
+def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
+    fault: str, number: int, error_type: str, tmp_path: Path
+) -> None:
+    loader = loader_of(tmp_path, {**PICTURES, "fault.jpg": faulty(fault)}, decoder_timeout_s=1.5)
+    plain = next(loader(FIRST_UNIT)).drop_columns(SPENT.name).to_pylist()
+    environment = make_fault_folder(tmp_path / "faults")
+    code, _ = load_elsewhere(loader, tmp_path, **environment)
+    assert code == -number
+    assert len(attempts(tmp_path)) == 1
+    code, block = load_elsewhere(loader, tmp_path, **environment)
+    assert code == 0
+    assert not attempts(tmp_path)
+    assert block is not None
+    for row, expected in zip(block.drop_columns(SPENT.name).to_pylist(), plain, strict=True):
+        if row["image_id"] == "fault.jpg":
+            assert (row["status"], row["error_type"], row["pixels"]) == ("error", error_type, None)
+            assert row["sha256"] == expected["sha256"]
+        else:
+            assert row == expected
+
+
+def test_a_picture_that_wants_too_much_memory_is_an_error_row_at_once(tmp_path: Path) -> None:
+    pictures = {**PICTURES, "fault.jpg": faulty("HOARD")}
+    loader = loader_of(tmp_path, pictures, decoder_memory_bytes=2**28, max_bytes=2**26)
+    plain = next(loader(FIRST_UNIT)).drop_columns(SPENT.name).to_pylist()
+    code, block = load_elsewhere(loader, tmp_path, **make_fault_folder(tmp_path / "faults"))
+    assert code == 0
+    assert block is not None
+    rows = block.drop_columns(SPENT.name).to_pylist()
+    assert [row for row in rows if row["image_id"] != "fault.jpg"] == [
+        row for row in plain if row["image_id"] != "fault.jpg"
+    ]
+    (row,) = (row for row in rows if row["image_id"] == "fault.jpg")
+    assert (row["error_type"], row["retryable"]) == ("decoder_memory", False)
+    assert "Raise it with --decoder-memory" in row["error_message"]
+
+
+def test_a_loader_that_does_not_have_the_alarm_decodes_in_a_child(tmp_path: Path) -> None:
+    loader = loader_of(tmp_path, {**PICTURES, "fault.jpg": faulty("SEGFAULT")})
+    environment = make_fault_folder(tmp_path / "faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", environment["PYTHONPATH"])  # of its children alone
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        try:
+            block = next(loader(FIRST_UNIT))
+        finally:
+            signal.signal(signal.SIGALRM, before)
+    errors = {row["image_id"]: row["error_type"] for row in block.to_pylist()}
+    assert errors["fault.jpg"] == "decoder_crashed"

@@ -1,0 +1,287 @@
+"""What a run says of itself while it runs: events, what it waits for, and the numbers for Prometheus."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from support.golden import golden_checkpoint, golden_images
+from support.score_job import run_artimuse, table_rows
+
+from artimuse_actor.errors import UsageError
+from jobs.score import ray_session as cluster
+
+pytestmark = pytest.mark.timeout(200)
+
+CHECKPOINT = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse")
+
+# What Ray's exporter would be given, whether its packages are there or not.
+RECORDER = """
+import importlib.util, json, os, sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def note(name, value, tags):
+    with open(os.path.join(HERE, f"records-{os.getpid()}"), "a") as file:
+        file.write(json.dumps([name, value, tags]) + "\\n")
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "ray.util.metrics":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            record = module.Metric._record
+
+            def recording(self, value, tags=None):
+                if self._name.startswith("artimuse"):
+                    note(self._name, value, tags)
+                record(self, value, tags)
+
+            module.Metric._record = recording
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def score_with_events(source: Path, out: Path, *options: str | Path, **environment: str) -> list[dict[str, Any]]:
+    """The events of a run: every line of its standard error."""
+    arguments = (source, "--out", out, *CHECKPOINT, "--log-format", "json", *options)
+    done = run_artimuse("score", *arguments, environment=environment)
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == kind]
+
+
+def run_record(out: Path) -> dict[str, Any]:
+    (path,) = (out / "_runs").glob("*/run.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
+def make_folder(folder: Path) -> int:
+    """Pictures, and two files that are none; returns the bytes of all."""
+    folder.mkdir()
+    files = {path.name: path.read_bytes() for path in golden_images()}
+    files |= {"cut.jpg": golden_images()[0].read_bytes()[:5000], "text.jpg": b"Dear diary,\n"}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return sum(map(len, files.values()))
+
+
+def test_events_and_meters_of_a_run_add_up_to_its_rows(tmp_path: Path) -> None:
+    size_bytes = make_folder(tmp_path / "photos")
+    recorder = tmp_path / "recorder"
+    recorder.mkdir()
+    (recorder / "sitecustomize.py").write_text(RECORDER)
+    path = os.pathsep.join(filter(None, [str(recorder), os.environ.get("PYTHONPATH")]))
+    texts = ("--texts", "--max-new-tokens", "4", "--attributes", "overall_gestalt")
+    events = score_with_events(tmp_path / "photos", tmp_path / "out", "--unit-size", "4", *texts, PYTHONPATH=path)
+
+    rows = table_rows(tmp_path / "out")
+    failed = Counter(row["error_type"] for row in rows.values() if row["status"] == "error")
+    tokens = sum(row["overall_gestalt_tokens"] or 0 for row in table_rows(tmp_path / "out", "texts").values())
+    assert failed == {"truncated": 1, "not_an_image": 1}
+    assert [event["event"] for event in events[:1] + events[-2:]] == ["run_started", "shard_committed", "run_finished"]
+    assert len({event["run_id"] for event in events}) == 1
+    assert (events[0]["rows"], events[0]["units"], events[-2]["rows"]) == (15, 4, 15)
+    units = of_kind(events, "unit_staged")
+    assert sorted(event["unit"] for event in units) == [0, 1, 2, 3]
+    assert sum(event["rows"] for event in units) == sum(event["scored"] for event in units) == len(rows) == 15
+    assert sum((Counter(event["failed"]) for event in units), Counter()) == failed
+    assert sum(event["fetched_bytes"] for event in units) == size_bytes
+    assert sum(event["text_tokens"] for event in units) == tokens > 0
+    assert [event["done"] for event in units][-1] == units[0]["total"] == 15
+    assert [event["seconds"]["wait"] is None for event in units].count(True) == 1
+    assert all(event["seconds"][step] > 0 for event in units for step in ("decode", "write"))
+    assert sum(event["seconds"]["model"] for event in units) > 0  # texts of two units are generated together
+    end = events[-1]
+    assert (end["state"], end["scored_rows"], end["failed_rows"]) == ("finished", 15, 2)
+    record = run_record(tmp_path / "out")
+    assert (record["busy_share"], record["bound"]) == (end["busy_share"], end["bound"])
+    assert 0 < record["busy_share"] <= 1
+
+    metered: Counter[tuple[str, str]] = Counter()
+    for file in recorder.glob("records-*"):
+        for name, value, tags in map(json.loads, file.read_text().splitlines()):
+            assert tags["node"]
+            metered[name, tags.get("error_type", tags["step"])] += value
+    assert metered["artimuse_images", "load"] == metered["artimuse_images", "stage"] == 15
+    assert metered["artimuse_images", "score"] == 13
+    assert metered["artimuse_failed_images", "truncated"] == metered["artimuse_failed_images", "not_an_image"] == 1
+    assert metered["artimuse_fetched_bytes", "load"] == size_bytes
+    assert metered["artimuse_text_tokens", "score"] == tokens
+    for step in ("fetch", "decode", "model", "write"):
+        seconds = sum(event["seconds"][step] for event in units)
+        assert metered["artimuse_seconds", step] == pytest.approx(seconds, abs=1e-3)
+
+
+def test_a_run_that_stops_says_so_as_an_event(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(golden_images()[0].read_bytes())
+    options = (*CHECKPOINT, "--log-format", "json")
+    environment = {"ARTIMUSE_METRICS_PORT": "99999"}
+    done = run_artimuse(
+        "score", tmp_path / "photos", "--out", tmp_path / "out", *options, code=2, environment=environment
+    )
+    *lines, last = done.stderr.splitlines()
+    stopped = json.loads(lines[-1])
+    assert (stopped["event"], stopped["state"], stopped["error_type"]) == ("run_stopped", "stopped", "UsageError")
+    assert last == f"UsageError: {stopped['error_message']}"
+    assert "ARTIMUSE_METRICS_PORT takes a port" in last
+    done = run_artimuse("score", "x", "--out", "y", "--log-format", "xml", code=2)
+    assert "--log-format takes text or json, not 'xml'." in done.stderr
+
+
+class SlowServer(BaseHTTPRequestHandler):
+    """Serves one picture under every name; slowly, but for the first unit's.
+
+    Once the model is there: what was fetched while it was loaded would keep it busy.
+    """
+
+    protocol_version = "HTTP/1.1"
+    out: Path
+
+    def do_GET(self) -> None:
+        if int(re.sub(r"\D", "", self.path)) >= 3:
+            while not any((self.out / "_runs").glob("*/staging/*/*.parquet")):
+                time.sleep(0.05)
+            time.sleep(0.7)
+        data = golden_images()[0].read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def slow_server(out: Path) -> Iterator[str]:
+    SlowServer.out = out
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowServer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_run_with_slow_fetches_is_starved_for_network(tmp_path: Path) -> None:
+    with slow_server(tmp_path / "out") as url:
+        uris = [f"{url}/{number}.jpg" for number in range(24)]
+        pq.write_table(pa.table({"uri": uris}), tmp_path / "manifest.parquet")
+        options = ("--unit-size", "3", "--allow-private-hosts")
+        events = score_with_events(tmp_path / "manifest.parquet", tmp_path / "out", *options)
+    units = of_kind(events, "unit_staged")
+    assert all(event["failed"] == {} for event in units)
+    assert all(event["seconds"]["fetch"] >= 0.7 for event in units if event["unit"] > 0)
+    record = run_record(tmp_path / "out")
+    assert (record["bound"], record["scored_rows"]) == ("network", 24)
+    assert record["busy_share"] < 0.9
+
+
+def test_a_run_of_large_pictures_waits_for_decoding_or_says_that_the_model_is_busy(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((4000, 3000))
+    for number in range(12):
+        picture.save(tmp_path / "photos" / f"{number}.jpg", quality=90, comment=str(number))
+    events = score_with_events(tmp_path / "photos", tmp_path / "out", "--unit-size", "2")
+    seconds = [event["seconds"] for event in of_kind(events, "unit_staged")]
+    assert sum(spent["decode"] for spent in seconds) > sum(spent["fetch"] for spent in seconds)
+    record = run_record(tmp_path / "out")
+    assert record["bound"] == ("gpu" if record["busy_share"] >= 0.9 else "cpu")
+    shares = [(spent["wait"], spent["model"]) for spent in seconds if spent["wait"] is not None]
+    busy = sum(model for _, model in shares) / sum(wait + model for wait, model in shares)
+    assert record["busy_share"] == pytest.approx(busy, abs=0.01)
+
+
+CLUSTER = """
+import sys
+import ray
+
+context = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+(node,) = ray.nodes()
+print(context.address_info["gcs_address"], node["MetricsExportPort"], flush=True)
+sys.stdin.read()
+"""
+
+
+HAS_EXPORTER = all(importlib.util.find_spec(name) for name in cluster._EXPORTER_NEEDS)
+
+
+def test_a_port_that_nobody_would_listen_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIMUSE_METRICS_PORT", "9090")
+    monkeypatch.setattr(cluster, "_EXPORTER_NEEDS", ("prometheus_client_that_is_nowhere",))
+    with pytest.raises(UsageError, match="Install the extra `metrics`, or unset it"), cluster.running_ray(None, 1):
+        pass
+
+
+@pytest.mark.skipif(not HAS_EXPORTER, reason="Ray exports nothing without the packages of the extra `metrics`")
+def test_rays_exporter_serves_counters_that_add_up_to_the_rows(tmp_path: Path) -> None:
+    size_bytes = make_folder(tmp_path / "photos")
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_metrics_report_interval_ms": "1000"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True, env={**os.environ, **settings},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        address, port = process.stdout.readline().split()
+        options = ("--unit-size", "4", "--address", address)
+        arguments = (tmp_path / "photos", "--out", tmp_path / "out", *CHECKPOINT, *options)
+        run_artimuse("score", *arguments, environment={"RAY_AUTH_MODE": "disabled"})
+        wanted = {
+            ("images", "load"): 15, ("images", "score"): 13, ("images", "stage"): 15,
+            ("failed_images", "truncated"): 1, ("failed_images", "not_an_image"): 1,
+            ("fetched_bytes", "load"): size_bytes,
+        }  # fmt: skip
+        until = time.monotonic() + 40
+        while not wanted.items() <= (found := scrape(int(port))).items():
+            assert time.monotonic() < until, found
+            time.sleep(0.5)
+
+
+def scrape(port: int) -> dict[tuple[str, str], float]:
+    """(meter, error type or step) → value, of our counters on a node's metrics port."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        page = response.read().decode()
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for name, labels, value in re.findall(r"^ray_artimuse_(\w+)_total\{(.*)\} (\S+)$", page, re.MULTILINE):
+        tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        found[name, tags.get("error_type") or tags["step"]] += float(value)
+    return dict(found)

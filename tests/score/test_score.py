@@ -1,0 +1,296 @@
+"""The main job, as a user starts it: the command, real files, Ray."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from support.golden import PROTOCOL_NAMES, golden_answers, golden_checkpoint, golden_images
+from support.paths import GOLDEN
+from support.photo_library import make_photo_library, make_photos
+from support.s3_server import running_s3
+from support.score_job import has_files, kill_when, run_artimuse, run_score, table_rows
+
+from artimuse_actor.protocol.protocols import get_protocol
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
+def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Path) -> None:
+    screen = run_score(GOLDEN / "artimuse" / "images", tmp_path / "out", "--keep-distribution", protocol=protocol)
+    assert "13 of 13 images" in screen
+    rows = table_rows(tmp_path / "out")
+    for answer in golden_answers(protocol):
+        row = rows[answer["image"]]
+        assert row["status"] == "ok"
+        for question in get_protocol(protocol).score_questions:
+            assert row[question] == pytest.approx(answer["scores"][question]["score"], abs=1e-3)
+            assert row[f"{question}_std"] == pytest.approx(answer["scores"][question]["std"], abs=1e-3)
+            assert len(row[f"{question}_distribution"]) == 101
+            assert sum(row[f"{question}_distribution"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Path) -> None:
+    expected = make_photo_library(tmp_path / "photos")
+    screen = run_score(tmp_path / "photos", tmp_path / "out")
+    rows = table_rows(tmp_path / "out")
+    assert {name: row["error_type"] or row["status"] for name, row in rows.items()} == expected
+    failed = sum(kind != "ok" for kind in expected.values())
+    assert f"{len(expected)} rows = {len(expected) - failed} ok + {failed} failed." in screen
+    for row in rows.values():
+        assert (row["score"] is None) == (row["status"] == "error")
+        assert (row["error_message"] is None) == (row["status"] == "ok")
+        assert (row["width"] is None) == (row["status"] == "error")
+    golden = {answer["image"]: answer["scores"]["score"]["score"] for answer in golden_answers("artimuse")}
+    for name in ("06_palette.png", "07_rgba.png", "08_cmyk.jpg", "10_exif6.jpg", "12_gray16.png"):
+        assert rows[name]["score"] == pytest.approx(golden[name], abs=1e-3)
+
+    status = json.loads(run_artimuse("status", tmp_path / "out", "--json").stdout)
+    assert status["reconciled"] is True
+    assert status["rows"] == {
+        "planned": len(expected), "ok": len(expected) - failed, "failed": failed, "remaining": 0, "staged": 0
+    }  # fmt: skip
+    assert polars.scan_parquet(tmp_path / "out" / "scores").collect().height == len(expected)
+    connection = duckdb.connect()
+    counted = connection.execute(f"select count(*) from '{tmp_path}/out/scores/*.parquet'").fetchall()
+    assert counted == [(len(expected),)]
+    record = json.loads(next((tmp_path / "out" / "_runs").glob("*/run.json")).read_text())
+    assert record["state"] == "finished"
+    assert record["arguments"]["source"] == str(tmp_path / "photos")
+    assert [load["fetch_s"] + load["load_s"] < record["seconds"]["score"] for load in record["loads"]] == [True]
+    assert 0 < record["load_share"] < 1
+    assert "model loaded in" in run_artimuse("status", tmp_path / "out").stdout
+    assert not list((tmp_path / "out" / "_runs").glob("*/loads/*"))
+
+
+def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path) -> None:
+    images = GOLDEN / "artimuse" / "images"
+    run_score(images, tmp_path / "a", "--batch-size", "1", "--unit-size", "2")
+    run_score(images, tmp_path / "b", "--batch-size", "8", "--unit-size", "13", "--actors", "2")
+    first, second = table_rows(tmp_path / "a"), table_rows(tmp_path / "b")
+    assert first.keys() == second.keys()
+    for name, row in first.items():
+        assert row["score"] == pytest.approx(second[name]["score"], abs=1e-3)
+        assert {key: row[key] for key in ("width", "height", "format", "sha256", "phash")} == {
+            key: second[name][key] for key in ("width", "height", "format", "sha256", "phash")
+        }
+
+
+def test_units_that_share_a_load_task_stay_units(tmp_path: Path) -> None:
+    # As in a job of more than a million images: tens of units a task, here all of them.
+    driver = (
+        "import sys; from jobs.score import pipeline, run, settings; pipeline.TASKS = 1\n"
+        "settings = settings.ScoreSettings(*sys.argv[1:], unit_size=2, shard_rows=5, protocol='artimuse',"
+        " log_format='json')\n"
+        "run.score(settings)"
+    )
+    command = [sys.executable, "-c", driver, GOLDEN / "artimuse" / "images", golden_checkpoint("artimuse")]
+    command += [tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, check=True)
+    staged = [json.loads(line) for line in done.stderr.splitlines() if '"unit_staged"' in line]
+    assert sorted((line["shard"], line["unit"], line["rows"]) for line in staged) == [
+        *((shard, unit, rows) for shard in (0, 1) for unit, rows in ((0, 2), (1, 2), (2, 1))), (2, 0, 2), (2, 1, 1)
+    ]  # fmt: skip
+    rows = table_rows(tmp_path / "out")
+    for answer in golden_answers("artimuse"):
+        assert rows[answer["image"]]["score"] == pytest.approx(answer["scores"]["score"]["score"], abs=1e-3)
+
+
+def test_embedded_images_score_like_files(tmp_path: Path) -> None:
+    images: list[dict[str, Any]] = [{"bytes": path.read_bytes(), "path": path.name} for path in golden_images()]
+    images += [{"bytes": None, "path": None}, {"bytes": b"", "path": None}]
+    pq.write_table(pa.table({"image": images}), tmp_path / "train-00000.parquet", row_group_size=4)
+    run_score(tmp_path / "train-00000.parquet", tmp_path / "out", "--unit-size", "3")
+    rows = table_rows(tmp_path / "out")
+    for number, answer in enumerate(golden_answers("artimuse")):
+        assert rows[f"train-00000.parquet#{number}"]["score"] == pytest.approx(
+            answer["scores"]["score"]["score"], abs=1e-3
+        )
+    assert [rows[f"train-00000.parquet#{n}"]["error_type"] for n in (13, 14)] == ["missing", "empty"]
+
+
+def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 20)
+    run_score(tmp_path / "photos", tmp_path / "out")
+    program = (
+        "import sys; sys.argv[0] = 'artimuse'\n"
+        "from jobs.__main__ import main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('ray', 'torch', 'transformers') if name in sys.modules])\n"
+    )
+    arguments = ["score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", golden_checkpoint("artimuse")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Nothing to do: all 20 images are in" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_new_and_changed_pictures_are_scored_and_no_others(tmp_path: Path) -> None:
+    names = make_photos(tmp_path / "photos", 6)
+    run_score(tmp_path / "photos", tmp_path / "out")
+    before = table_rows(tmp_path / "out")
+    (tmp_path / "photos" / "new.png").write_bytes(golden_images()[5].read_bytes())
+    (tmp_path / "photos" / names[2]).write_bytes(golden_images()[0].read_bytes())
+    assert "2 of 7 images" in run_score(tmp_path / "photos", tmp_path / "out")
+    after = table_rows(tmp_path / "out")
+    assert after.keys() == {*before, "new.png"}
+    assert after[names[2]]["score"] == pytest.approx(
+        golden_answers("artimuse")[0]["scores"]["score"]["score"], abs=1e-3
+    )
+    assert {name for name in before if before[name] != after[name]} == {names[2]}
+    assert json.loads(run_artimuse("status", tmp_path / "out", "--json").stdout)["reconciled"] is True
+
+
+def test_a_store_takes_no_scores_of_another_checkpoint(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 3)
+    run_score(tmp_path / "photos", tmp_path / "out")
+    other = ("--checkpoint", golden_checkpoint("unipercept"))
+    done = run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", *other, code=1)
+    assert "StoreMismatch" in done.stderr
+    assert "Choose another --out" in done.stderr
+    rotated = ("--checkpoint", golden_checkpoint("artimuse"), "--exif-rotate")
+    assert (
+        "exif-rotate" in run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", *rotated, code=1).stderr
+    )
+
+
+def test_a_bad_checkpoint_stops_the_run_before_ray_starts(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 3)
+    done = run_artimuse(
+        "score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", tmp_path / "none", code=1
+    )
+    assert "there is no such folder" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 1)
+    checkpoint = ("--checkpoint", golden_checkpoint("artimuse"))
+    done = run_artimuse(
+        "score", tmp_path / "photos", "--out", tmp_path / "out", *checkpoint, "--address", "127.0.0.1:9", code=1
+    )
+    assert "RunError: Ray at 127.0.0.1:9 cannot be reached" in done.stderr
+
+
+def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 3)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    for file in golden_checkpoint("artimuse").iterdir():
+        text = file.read_bytes()
+        if file.name == "vocab.json":
+            text = text.replace(b'"ey"', b'"eyeyey"')
+        (checkpoint / file.name).write_bytes(text)
+    done = run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", checkpoint, code=1)
+    assert "CheckpointError" in done.stderr
+    assert "`ey`" in done.stderr
+    assert len(done.stderr.splitlines()) < 6
+
+
+def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
+    from jobs.storage.place import s3_filesystem
+
+    (tmp_path / "s3").mkdir()
+    with running_s3(tmp_path / "s3") as endpoint:
+        environment = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            s3_filesystem().clear_instance_cache()
+            fs = s3_filesystem()
+            fs.mkdir("photos")
+            uris = []
+            for path in golden_images():
+                fs.pipe_file(f"photos/in/{path.stem} [1]#%20.{path.suffix}", path.read_bytes())
+                uris.append(f"s3://photos/in/{path.stem} [1]#%20.{path.suffix}")
+            fs.pipe_file("photos/in/zero.jpg", b"")
+            uris += ["s3://photos/in/zero.jpg", "s3://photos/in/gone.jpg", "s3://elsewhere/gone.jpg"]
+            with fs.open("photos/manifest/0.parquet", "wb") as file:
+                pq.write_table(pa.table({"image_id": list(map(str, range(len(uris)))), "uri": uris}), file)
+            texts = ("--texts", "--max-new-tokens", "8", "--attributes", "overall_gestalt")
+            for source, rows, options in (("s3://photos/manifest", 16, ()), ("s3://photos/in", 14, texts)):
+                out = f"{source}-out"
+                run_score(source, out, *options, environment=environment)
+                assert "Nothing to do" in run_score(source, out, environment=environment)
+                files = fs.find(f"{out}/scores")
+                table = pa.concat_tables(pq.read_table(fs.open(file)) for file in files).to_pylist()
+                assert len(table) == rows
+                scores = {row["uri"]: row["score"] for row in table}
+                for uri, answer in zip(uris, golden_answers("artimuse"), strict=False):
+                    assert scores[uri] == pytest.approx(answer["scores"]["score"]["score"], abs=1e-3)
+                errors = {row["uri"]: row["error_type"] for row in table}
+                assert errors["s3://photos/in/zero.jpg"] == "empty"
+                assert errors.get("s3://photos/in/gone.jpg", "missing") == "missing"
+            described = pq.read_table(fs.open(fs.find("s3://photos/in-out/texts")[0])).to_pylist()
+            assert len(described) == len(golden_images())
+            assert all(row["overall_gestalt_tokens"] <= 8 for row in described)
+            status = run_artimuse("status", "s3://photos/in-out", "--json", environment=environment).stdout
+            assert json.loads(status)["reconciled"] is True
+            pq.write_table(pa.table({"uri": [f"s3://nowhere/{n}.jpg" for n in range(3)]}), tmp_path / "lost.parquet")
+            checkpoint = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse")
+            for images, store in (
+                (tmp_path / "lost.parquet", tmp_path / "out"),
+                ("s3://nowhere/in", tmp_path / "out"),
+                ("s3://photos/in", "s3://nowhere/out"),
+            ):
+                done = run_artimuse("score", images, "--out", store, *checkpoint, code=1, environment=environment)
+                assert "nowhere" in done.stderr
+                assert len(done.stderr.splitlines()) == 1, done.stderr
+            assert not (tmp_path / "out" / "scores").exists()
+
+
+def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
+    names = make_photos(tmp_path / "photos", 160)
+    # Small shards, so that the kill falls between commits too.
+    driver = (
+        "import sys; from jobs.score.run import score; from jobs.score.settings import ScoreSettings\n"
+        "score(ScoreSettings(sys.argv[1], sys.argv[2], sys.argv[3], unit_size=4, shard_rows=24, batch_size=1))"
+    )
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        driver,
+        tmp_path / "photos",
+        golden_checkpoint("artimuse"),
+        tmp_path / "out",
+    ]
+    scores, plan = tmp_path / "out" / "scores", tmp_path / "out" / "_plan.json"
+    # Each run is killed later in its life: planned, something staged, one shard committed, four; then none.
+    moments: list[Callable[[], bool]] = [
+        plan.exists,
+        lambda: any((tmp_path / "out" / "_runs").glob("*/staging/*/*.parquet")),
+        *(partial(has_files, scores, shards) for shards in (1, 4)),
+        lambda: False,
+    ]
+    for is_time in moments:
+        code = kill_when(command, is_time, tmp_path / "log", lambda: _assert_whole_shards_only(scores, names))
+    assert code == 0, (tmp_path / "log").read_text()
+    _assert_whole_shards_only(scores, names)
+    assert sorted(table_rows(tmp_path / "out")) == names
+    assert "+ 0 remaining; no id twice" in run_artimuse("status", tmp_path / "out").stdout
+    assert not list((tmp_path / "out" / "_runs").glob("*/staging/*/*"))
+
+
+def _assert_whole_shards_only(scores: Path, names: list[str]) -> None:
+    if scores.exists():
+        ids = ds.dataset(scores).to_table(columns=["image_id"])["image_id"].to_pylist()
+        assert len(ids) == len(set(ids))
+        assert len(ids) % 24 == 0 or len(ids) == len(names)
