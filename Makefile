@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format docs install clean
+.PHONY: demo test check check-fast format docs install clean
 
 demo: install  ## score a small photo library with the embedded demo checkpoint
 	$(BIN)/artimuse demo --out artimuse-demo
 
-test: check  ## lint, types, all tests
-	$(BIN)/python -m pytest
+test: check  ## lint, types, all tests, in three processes: they wait for Ray as often as they work
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+# What starts no Ray, no server, no browser and no process: a minute on two cores.
+check-fast: check
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not (ray or server or browser or process or slow)'
 
 check: install
 	$(BIN)/ruff check .

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fsspec
 import pytest
+from hypothesis import HealthCheck, settings
+from support import marks
 from support.golden import PROTOCOL_NAMES, golden_checkpoint
 from support.loopback_hub import LoopbackHub
+from support.ray_head import stop_ray_head
+from support.s3_server import running_s3
 
 if TYPE_CHECKING:
     from artimuse_actor import ArtiMuse
@@ -18,12 +23,71 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+marks.watch()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Add marks. Long tests come first, each for the next free worker; of others a module goes to one worker."""
+    marks.mark_by_fixtures(items)
+    long = {item: any(map(item.get_closest_marker, ("ray", "slow"))) for item in items}
+    items.sort(key=lambda item: not long[item])
+    for item in items:
+        if not long[item]:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_runtest_setup() -> None:
+    marks.forget_what_was_started()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    result = yield
+    marks.refuse_unmarked(item)
+    return result
+
+
 @pytest.fixture(scope="session")
 def models() -> dict[str, ArtiMuse]:
     """Both golden checkpoints, loaded; tests leave `batch_size` as they found it."""
     from artimuse_actor import ArtiMuse
 
     return {name: ArtiMuse.load(golden_checkpoint(name), protocol=name) for name in PROTOCOL_NAMES}
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on loopback; each module names buckets of its own."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment that names the server, for this process and for others."""
+    environment = {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    clients = fsspec.get_filesystem_class("s3")
+    clients.clear_instance_cache()
+    yield environment
+    clients.clear_instance_cache()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_ray_head_is_left() -> Iterator[None]:
+    yield
+    stop_ray_head()
 
 
 @pytest.fixture(autouse=True)

@@ -111,7 +111,7 @@ def test_grey_and_transparent_arrays_are_scored_like_their_files(models: dict[st
     for name in ("05_gray.png", "07_rgba.png"):
         with Image.open(paths[name]) as image:
             array = np.asarray(image)
-        assert model.score(array).score == pytest.approx(model.score(paths[name]).score, abs=1e-5)
+        assert model.score(array).score == pytest.approx(model.score(paths[name]).score, abs=1e-3)
 
 
 def test_the_first_score_of_unipercept_is_the_aesthetic_one(models: dict[str, ArtiMuse]) -> None:
@@ -232,7 +232,9 @@ def test_decode_options_reach_the_decoder(models: dict[str, ArtiMuse]) -> None:
     with pytest.raises(ImageError, match="the limit is 100"):
         model.score(path, options=DecodeOptions(max_bytes=100))
     with Image.open(path) as image:
-        assert model.score(image, options=DecodeOptions(exif_rotate=True)).score == pytest.approx(turned.score)
+        assert model.score(image, options=DecodeOptions(exif_rotate=True)).score == pytest.approx(
+            turned.score, abs=1e-3
+        )
 
 
 def test_the_protocol_is_guessed_and_can_be_chosen(tmp_path: Path) -> None:
@@ -285,6 +287,7 @@ def test_an_odd_head_dimension_is_a_checkpoint_error(tmp_path: Path) -> None:
         ArtiMuse.load(folder)
 
 
+@pytest.mark.process
 def test_everything_but_the_actor_works_without_ray_and_pyarrow() -> None:
     program = (
         "import sys\n"

@@ -19,7 +19,6 @@ import pytest
 from support.fault_proxy import Fault, FaultProxy, as_it_is, cut, drop, refuse, reset, running_proxy, stall
 from support.golden import golden_checkpoint, golden_images
 from support.paths import REPO
-from support.s3_server import running_s3
 from support.tiny_checkpoints import change_config, copy_checkpoint, split_into_shards
 
 from artimuse_actor import ArtiMuse
@@ -36,9 +35,9 @@ DIGEST = Checkpoint(golden_checkpoint("artimuse")).digest
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+def server(s3_endpoint: str) -> Iterator[FaultProxy]:
     """A proxy in front of a real server, which counts requests and makes faults."""
-    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint, running_proxy(endpoint) as proxy:
+    with running_proxy(s3_endpoint) as proxy:
         yield proxy
 
 

@@ -236,6 +236,7 @@ def test_every_environment_variable_is_read_by_someone() -> None:
     assert not unread
 
 
+@pytest.mark.process
 def test_the_slurm_script_has_no_faults_that_shellcheck_knows() -> None:
     subprocess.run(["bash", "-n", SBATCH], check=True, timeout=20)
     done = subprocess.run([PROGRAMS / "shellcheck", SBATCH], capture_output=True, text=True, check=False, timeout=60)
@@ -243,6 +244,7 @@ def test_the_slurm_script_has_no_faults_that_shellcheck_knows() -> None:
     assert os.access(SBATCH, os.X_OK)
 
 
+@pytest.mark.process
 def test_the_slurm_script_starts_ray_on_every_node_and_passes_its_arguments_on(tmp_path: Path) -> None:
     stand_ins = {
         "scontrol": "printf 'node-a\\nnode-b\\n'",
@@ -275,6 +277,7 @@ def test_the_slurm_script_starts_ray_on_every_node_and_passes_its_arguments_on(t
     assert (empty.returncode, empty.stderr[:6]) == (2, "Usage:")
 
 
+@pytest.mark.process
 def test_the_dockerfile_has_no_faults_that_hadolint_knows() -> None:
     file = CLUSTER / "Dockerfile"
     done = subprocess.run([PROGRAMS / "hadolint", file], capture_output=True, text=True, check=False, timeout=60)

@@ -19,7 +19,7 @@ from support.score_job import has_files, table_rows
 from bench.job.emulated_cluster import emulated_cluster
 from bench.job.sleeping import LOG_VARIABLE, PACE_VARIABLE
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def _start(folder: Path, address: str, pace_s: float, *options: str) -> subprocess.Popen[str]:

@@ -16,12 +16,11 @@ import pytest
 from support.golden import golden_checkpoint
 from support.other_code import digest_of, other_code
 from support.photo_library import make_photos
-from support.s3_server import running_s3
-from support.score_job import descendants, run_artimuse, table_rows
+from support.score_job import descendants, run_artimuse, run_command, table_rows
 
 from jobs.code_identity import this_code
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
 # Adds a node with the environment that is given on each line.
 CLUSTER = """
@@ -74,25 +73,13 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def s3(s3_environment: dict[str, str]) -> dict[str, str]:
     """The environment in which a bucket holds a checkpoint."""
-    (tmp_path / "s3").mkdir()
-    with running_s3(tmp_path / "s3") as endpoint:
-        environment = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        s3 = fsspec.get_filesystem_class("s3")
-        s3.clear_instance_cache()
-        s3().mkdir("models")
-        for path in golden_checkpoint("artimuse").iterdir():
-            s3().pipe_file(f"models/ArtiMuse/{path.name}", path.read_bytes())
-        yield environment
-        s3.clear_instance_cache()
+    client = fsspec.filesystem("s3")
+    client.mkdir("models")
+    for path in golden_checkpoint("artimuse").iterdir():
+        client.pipe_file(f"models/ArtiMuse/{path.name}", path.read_bytes())
+    return s3_environment
 
 
 def copies(cache: Path) -> int:
@@ -106,7 +93,7 @@ def test_a_node_fetches_once_a_driver_that_only_plans_stores_nothing_and_another
     address = nodes.add({**s3, "ARTIMUSE_CACHE": str(tmp_path / "node")})
     options = ("--checkpoint", "s3://models/ArtiMuse", "--address", address, "--actors", "2", "--unit-size", "4")
     driver = {**s3, "ARTIMUSE_CACHE": str(tmp_path / "driver"), "RAY_AUTH_MODE": "disabled"}
-    run_artimuse("score", tmp_path / "photos", "--out", out, *options, environment=driver)
+    run_command("score", tmp_path / "photos", "--out", out, *options, environment=driver)
     assert sorted(table_rows(out)) == names
     assert (copies(tmp_path / "driver"), copies(tmp_path / "node")) == (0, 1)
     (run,) = json.loads(run_artimuse("status", out, "--json").stdout)["runs"]
@@ -117,7 +104,7 @@ def test_a_node_fetches_once_a_driver_that_only_plans_stores_nothing_and_another
 
     nodes.add({**s3, **other_code(tmp_path), "ARTIMUSE_CACHE": str(tmp_path / "node")})
     make_photos(tmp_path / "more", 60)
-    done = run_artimuse("score", tmp_path / "more", "--out", tmp_path / "refused", *options, code=1, environment=driver)
+    done = run_command("score", tmp_path / "more", "--out", tmp_path / "refused", *options, code=1, environment=driver)
     theirs = digest_of(tmp_path / "code")
     assert (
         f"runs other code than the driver: sources {theirs[:6]} in {tmp_path / 'code'} instead of "

@@ -17,6 +17,7 @@ from support.command_lines import COMMANDS, commands_in, parse_command
 from support.golden import golden_answers, golden_checkpoint, golden_images
 from support.paths import REPO
 from support.photo_library import make_photos
+from support.score_job import ARTIMUSE, run_artimuse
 
 from artimuse_actor.protocol.protocols import get_protocol
 
@@ -24,17 +25,9 @@ PAGES = sorted(str(page.relative_to(REPO)) for page in [*REPO.glob("*.md"), *REP
 CLUSTER = ("docker", "helm", "hf", "kubectl", "ray", "sbatch", "scancel", "squeue")  # see test_cluster_files.py
 
 
-def _run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs", *map(str, arguments)], capture_output=True, text=True, timeout=110, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
 @pytest.mark.parametrize("name", COMMANDS.commands)
 def test_every_command_has_help_with_an_example_that_parses(name: str) -> None:
-    shown = _run(name, "--help").stdout
+    shown = run_artimuse(name, "--help").stdout
     examples = commands_in(shown.partition("example:")[2])
     assert examples
     for example in examples:
@@ -92,6 +85,7 @@ def _anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.process
 def test_the_reference_is_what_help_says() -> None:
     made = runpy.run_path(str(REPO / "docs" / "cli.py"))["reference"]()
     assert (REPO / "docs" / "cli.md").read_text() == made, "run `make docs`"
@@ -126,18 +120,20 @@ def test_every_direct_dependency_is_pinned() -> None:
     ],
 )
 def test_wrong_usage_says_what_is_right(line: str, sentence: str) -> None:
-    done = _run(*line.split(), code=1 if sentence.endswith("Error") else 2)
+    done = run_artimuse(*line.split(), code=1 if sentence.endswith("Error") else 2)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_no_command_at_all_shows_the_help() -> None:
-    assert "artimuse demo" in _run(code=2).stdout + _run(code=2).stderr
+    assert "artimuse demo" in run_artimuse(code=2).stdout + run_artimuse(code=2).stderr
 
 
+@pytest.mark.process
 def test_a_traceback_is_shown_to_those_who_ask(tmp_path: Path) -> None:
-    assert "Traceback" in _run("--debug", "status", tmp_path, code=1).stderr
-    assert _run("status", tmp_path, code=1).stderr.startswith("StoreError: ")
+    command = [*ARTIMUSE, "--debug", "status", str(tmp_path)]
+    assert "Traceback" in subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
+    assert run_artimuse("status", tmp_path, code=1).stderr.startswith("StoreError: ")
 
 
 @pytest.mark.parametrize(("protocol", "batch_size"), [("artimuse", 3), ("artimuse", 8), ("unipercept", 1)])
@@ -152,7 +148,7 @@ def test_image_scores_files_like_the_published_code(protocol: str, batch_size: i
         "--batch-size",
         str(batch_size),
     ]
-    results = json.loads(_run("image", *golden_images(), broken, *options, "--json", code=1).stdout)
+    results = json.loads(run_artimuse("image", *golden_images(), broken, *options, "--json", code=1).stdout)
     assert results.pop()["error_type"] == "not_an_image"
     for result, answer in zip(results, golden_answers(protocol), strict=True):
         assert Path(result["image"]).name == answer["image"]
@@ -162,10 +158,11 @@ def test_image_scores_files_like_the_published_code(protocol: str, batch_size: i
 
 def test_manifest_writes_what_score_reads(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
-    screen = _run("manifest", tmp_path / "photos", "--out", tmp_path / "m.parquet").stdout
+    screen = run_artimuse("manifest", tmp_path / "photos", "--out", tmp_path / "m.parquet").stdout
     assert "3 images. Next: artimuse score" in screen
 
 
+@pytest.mark.process
 def test_the_program_runs_from_anywhere(tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "artimuse"
     done = subprocess.run(
@@ -187,6 +184,7 @@ def test_the_limits_in_help_are_those_of_the_decoder() -> None:
     assert FetchOptions().max_bytes == MAX_BYTES
 
 
+@pytest.mark.process
 def test_names_that_are_no_text_are_printed_all_the_same(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     with open(name, "wb") as file:
@@ -211,7 +209,7 @@ def test_root_and_private_hosts_confine_what_is_read(tmp_path: Path) -> None:
         "http://127.0.0.1:9/x.jpg",
     )
     options = ("--checkpoint", golden_checkpoint("artimuse"), "--json")
-    confined = json.loads(_run("image", *uris, *options, "--root", tmp_path / "root", code=1).stdout)
+    confined = json.loads(run_artimuse("image", *uris, *options, "--root", tmp_path / "root", code=1).stdout)
     assert [row.get("error_type") for row in confined] == [None, *["outside_root"] * 4]
-    free = json.loads(_run("image", *uris, *options, code=1).stdout)
+    free = json.loads(run_artimuse("image", *uris, *options, code=1).stdout)
     assert [row.get("error_type") for row in free] == [None, None, None, None, "forbidden_host"]

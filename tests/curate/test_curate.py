@@ -109,7 +109,7 @@ def _scored(rows: list[Row]) -> list[Row]:
             lambda row: row["image_id"] < "150" and row["image_id"][2] in "36",
         ),
     ],
-    ids=str,
+    ids=lambda value: "kept" if callable(value) else str(value),
 )
 def test_a_filter_keeps_what_meets_its_condition(
     store: Path, rows: list[Row], tmp_path: Path, options: dict[str, Any], keeps: Callable[[Row], bool]

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.paths import GOLDEN
-from support.s3_server import running_s3
 from support.scored_stores import write_store
 
 from artimuse_actor.errors import CurationError, UsageError
@@ -182,18 +180,8 @@ def test_json_has_short_numbers_and_no_nan() -> None:
 # On S3.
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
-        yield endpoint
-
-
 @pytest.fixture
-def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    s3_filesystem().clear_instance_cache()
+def bucket(s3_environment: dict[str, str], tmp_path: Path) -> str:
     s3_filesystem().mkdir("curated")
     return f"s3://curated/{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]}"
 

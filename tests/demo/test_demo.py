@@ -18,6 +18,8 @@ def _demo(folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_demo_scores_its_library_and_agrees_with_the_ground_truth(tmp_path: Path) -> None:
     screen = _demo(tmp_path / "demo").stdout
     assert "64 rows = 60 ok + 4 failed." in screen
@@ -42,6 +44,7 @@ def test_the_demo_scores_its_library_and_agrees_with_the_ground_truth(tmp_path: 
     assert srcc[0] in again
 
 
+@pytest.mark.process
 def test_the_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert "is not empty and no demo" in _demo(tmp_path, code=2).stderr

@@ -85,6 +85,7 @@ def test_another_normalisation_does_not_rank(srcc_with: Measure, mistake: Mistak
     assert srcc_with(mistake) < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", RESIZE_MISTAKES, ids=lambda mistake: mistake.name)
 def test_keeping_the_aspect_ratio_does_not_rank(srcc_with: Measure, mistake: Mistake) -> None:
     # Two of the three terms survive it, so this takes all pictures to see.

@@ -18,21 +18,22 @@ def test_a_certain_model_scores_the_level_itself_without_spread(level: int) -> N
     logits = torch.zeros(1, 101)
     logits[0, level] = 1000
     probabilities = level_probabilities(logits)
-    assert expected_level(probabilities).item() == level
-    assert level_spread(probabilities).item() == 0
+    assert expected_level(probabilities).item() == pytest.approx(level, abs=1e-4)
+    assert level_spread(probabilities).item() == pytest.approx(0, abs=1e-4)
 
 
 def test_a_model_torn_between_the_ends_has_a_spread_of_50() -> None:
     logits = torch.full((101,), -1000.0)
     logits[[0, 100]] = 0
-    assert level_spread(level_probabilities(logits)).item() == 50
+    assert level_spread(level_probabilities(logits)).item() == pytest.approx(50, abs=1e-4)
 
 
 def test_any_number_of_dimensions_precedes_the_levels() -> None:
     logits = torch.randn(2, 3, 101, generator=torch.Generator().manual_seed(0))
     scores = expected_level(level_probabilities(logits))
     assert scores.shape == level_spread(level_probabilities(logits)).shape == (2, 3)
-    assert scores[1, 2] == expected_level(level_probabilities(logits[1, 2]))
+    # Sums of other shapes are added in another order on some processors.
+    torch.testing.assert_close(scores[1, 2], expected_level(level_probabilities(logits[1, 2])), atol=1e-4, rtol=0)
 
 
 def test_bfloat16_logits_are_scored_in_float32() -> None:

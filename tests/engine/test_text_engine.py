@@ -160,6 +160,7 @@ def test_every_text_and_score_is_that_of_the_published_code(models: dict[str, Ar
     assert {0, 1, GOLDEN_TOKENS} < set(counts)  # of every kind
 
 
+@pytest.mark.slow
 def test_texts_of_unipercept_equal_a_slow_greedy_loop(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +401,7 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, longest, t
 """
 
 
+@pytest.mark.process
 def test_peak_memory_follows_the_texts_and_not_their_limit(eager_checkpoint: Path) -> None:
     # Keys and values of 16 sequences of 8192 tokens would take 151 MB of this network.
     images = [str(path) for path in golden_images()]

@@ -17,6 +17,7 @@ from jobs.evaluate.metrics.bootstrap import (
 from jobs.evaluate.metrics.correlation import krcc, plcc, srcc
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     inside: dict[str, int] = {}
     for seed in range(200):

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 
 import fsspec
 import pytest
-from support.s3_server import running_s3
 
 from artimuse_actor.errors import ImageError, ImageErrorType
 from artimuse_actor.fetch import local as local_files
@@ -318,6 +317,7 @@ def web(photo_server: _PhotoServer) -> str:
     return f"http://127.0.0.1:{photo_server.server_address[1]}"
 
 
+@pytest.mark.server
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("path", "name"),
@@ -336,6 +336,7 @@ def test_a_picture_on_the_web_is_read(web: str, path: str, name: str) -> None:
     assert fetch(f"{web}/{path}", OPTIONS) == name.encode()
 
 
+@pytest.mark.server
 @pytest.mark.timeout(30)
 def test_a_moved_picture_is_followed_but_never_to_a_file(web: str) -> None:
     assert fetch(f"{web}/moved", OPTIONS) == b"photo.jpg"
@@ -343,6 +344,7 @@ def test_a_moved_picture_is_followed_but_never_to_a_file(web: str) -> None:
     assert fetch(f"{web}/empty", OPTIONS) == b""
 
 
+@pytest.mark.server
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("status", "error_type"),
@@ -360,6 +362,7 @@ def test_refusals_of_a_web_server_have_a_type(web: str, status: int, error_type:
     assert error_type_of(f"{web}/{status}") == error_type
 
 
+@pytest.mark.server
 @pytest.mark.timeout(30)
 def test_a_dropped_connection_or_a_server_that_is_not_there_is_worth_a_retry(web: str) -> None:
     assert error_type_of(f"{web}/dropped") == "fetch_failed"
@@ -368,6 +371,7 @@ def test_a_dropped_connection_or_a_server_that_is_not_there_is_worth_a_retry(web
         assert error_type_of(f"http://127.0.0.1:{unused.getsockname()[1]}/photo.jpg") == "fetch_failed"
 
 
+@pytest.mark.server
 @pytest.mark.timeout(30)
 def test_an_endless_answer_is_cut_at_the_limit(web: str) -> None:
     assert error_type_of(f"{web}/endless", at_most(200_000)) == "too_large"
@@ -376,24 +380,13 @@ def test_an_endless_answer_is_cut_at_the_limit(web: str) -> None:
 # Object store
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
-        yield endpoint
-
-
 @pytest.fixture
-def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(s3_environment: dict[str, str]) -> Iterator[str]:
     """An empty bucket of a real server, which the environment alone names."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.filesystem("s3").clear_instance_cache()
     s3 = fsspec.filesystem("s3")
-    s3.mkdir("photos")
-    yield "photos"
-    s3.rm("photos", recursive=True)
+    s3.mkdir("fetched")
+    yield "fetched"
+    s3.rm("fetched", recursive=True)
 
 
 @pytest.mark.timeout(60)
@@ -453,6 +446,7 @@ def test_no_more_than_asked_are_fetched_ahead(library: Path, ahead: int) -> None
         assert taken["uris"] - n <= ahead
 
 
+@pytest.mark.server
 @pytest.mark.timeout(30)
 def test_many_are_fetched_at_the_same_time_and_one_slow_server_keeps_the_order(web: str, library: Path) -> None:
     uris = [f"{web}/photo{n}.jpg" if n % 2 else str(library / "-rf") for n in range(20)]

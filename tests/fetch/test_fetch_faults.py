@@ -39,7 +39,6 @@ from support.fault_proxy import (
     stall,
     trickle,
 )
-from support.s3_server import running_s3
 
 from artimuse_actor.errors import ImageError, ImageErrorType, RunError, UsageError
 from artimuse_actor.fetch import fetch as fetch_module
@@ -108,7 +107,7 @@ def web_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
 
 
 @contextmanager
-def s3_environment(endpoint: str, key: str = "key", secret: str = "secret") -> Iterator[None]:
+def credentials(endpoint: str, key: str = "key", secret: str = "secret") -> Iterator[None]:
     """Nothing but these credentials, and no client left over from others."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -127,15 +126,14 @@ def s3_environment(endpoint: str, key: str = "key", secret: str = "secret") -> I
 
 
 @pytest.fixture(scope="module")
-def s3_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+def s3_proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
     """In front of a real S3 server that checks signatures."""
-    with s3_environment("http://127.0.0.1"), running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
-        with s3_environment(endpoint):
-            s3 = fsspec.filesystem("s3")
-            s3.mkdir("photos")
-            s3.pipe({f"photos/{name}": photo(name) for name in NAMES})
-        with running_proxy(endpoint) as proxy:
-            yield proxy
+    with credentials(s3_endpoint):
+        s3 = fsspec.filesystem("s3")
+        s3.mkdir("photos")
+        s3.pipe({f"photos/{name}": photo(name) for name in NAMES})
+    with running_proxy(s3_endpoint) as proxy:
+        yield proxy
 
 
 @dataclass
@@ -162,7 +160,7 @@ def web(web_proxy: FaultProxy) -> Origin:
 @pytest.fixture
 def s3(s3_proxy: FaultProxy) -> Iterator[Origin]:
     s3_proxy.reset()
-    with s3_environment(s3_proxy.url):
+    with credentials(s3_proxy.url):
         yield Origin(s3_proxy, "s3://photos/", "/photos/")
 
 
@@ -325,7 +323,7 @@ def test_a_server_that_serves_nobody_is_given_up_although_it_says_slow_down(orig
 
 @pytest.mark.parametrize(("key", "secret"), [("other", "secret"), ("key", "wrong"), ("", "")])
 def test_credentials_that_open_nothing_stop_the_run(s3: Origin, key: str, secret: str) -> None:
-    with s3_environment(s3.proxy.url, key, secret), pytest.raises(RunError, match="run again") as caught:
+    with credentials(s3.proxy.url, key, secret), pytest.raises(RunError, match="run again") as caught:
         list(fetch_many([s3.uri(name) for name in NAMES], OPTIONS))
     assert "\n" not in str(caught.value)
     assert len(s3.proxy.requests) <= 2 * fetch_module.FETCH_AHEAD  # each file once, and once a plain name

@@ -32,6 +32,7 @@ def _json(*arguments: str | Path) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.process
 def test_a_folder_of_photos_and_odd_files_is_measured_with_a_model(tmp_path: Path) -> None:
     expected = make_photo_library(tmp_path / "photos")
     options = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse", "--texts")
@@ -54,6 +55,7 @@ def test_a_folder_of_photos_and_odd_files_is_measured_with_a_model(tmp_path: Pat
     assert scores["readable_images"] == {"value": Counter(expected.values())["ok"], "margin": 0}
 
 
+@pytest.mark.process
 def test_the_screen_says_what_was_measured_and_what_was_given(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 30)
     (tmp_path / "photos" / "text.jpg").write_text("no picture")
@@ -68,6 +70,7 @@ def test_the_screen_says_what_was_measured_and_what_was_given(tmp_path: Path) ->
     assert not list(tmp_path.glob("*/_*"))
 
 
+@pytest.mark.process
 def test_with_given_speeds_no_model_is_loaded(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
     code = f"""
@@ -82,6 +85,7 @@ assert not {{"torch", "transformers", "ray"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=REPO)
 
 
+@pytest.mark.process
 def test_a_model_that_does_not_fit_leaves_the_rest_to_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from artimuse_actor.engine import device
 
@@ -96,6 +100,7 @@ def test_a_model_that_does_not_fit_leaves_the_rest_to_be_known(tmp_path: Path, m
     assert found.core_hours.value > 0
 
 
+@pytest.mark.process
 def test_only_what_the_store_does_not_hold_counts(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 40)
     store = open_store(tmp_path / "out")
@@ -125,6 +130,7 @@ def test_only_what_the_store_does_not_hold_counts(tmp_path: Path) -> None:
     assert sorted(os.walk(tmp_path / "out")) == before
 
 
+@pytest.mark.process
 def test_a_finished_store_leaves_nothing_to_do(tmp_path: Path) -> None:
     store = open_store(tmp_path / "out", WantedTexts())
     source = write_manifest(tmp_path / "m.parquet", ["a", "b"])
@@ -179,6 +185,7 @@ def test_a_sample_depends_on_the_seed_and_not_on_the_batches(tmp_path: Path) -> 
     assert max(times.values()) < 60  # of 300 draws, each is meant to come up 30 times
 
 
+@pytest.mark.process
 def test_embedded_images_are_measured_too(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 6)
     images = [path.read_bytes() for path in sorted((tmp_path / "photos").iterdir())]

@@ -44,11 +44,13 @@ def assert_same(one: DecodedImage, other: DecodedImage) -> None:
     assert (one.width, one.height, one.format, one.phash) == (other.width, other.height, other.format, other.phash)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", golden_images(), ids=lambda path: path.name)
 def test_a_child_decodes_to_the_byte_as_this_process_does(path: Path, child: ChildDecoder) -> None:
     assert_same(child.decode(path.read_bytes()), decode_image(path.read_bytes()))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("data", [b"", b"Dear diary,\n", golden_images()[0].read_bytes()[:5000], b"%PDF-1.7"])
 def test_a_child_refuses_what_this_process_refuses_in_the_same_words(data: bytes, child: ChildDecoder) -> None:
     with pytest.raises(ImageError) as here:
@@ -62,6 +64,7 @@ def test_a_child_refuses_what_this_process_refuses_in_the_same_words(data: bytes
     )
 
 
+@pytest.mark.process
 def test_a_child_decodes_with_all_options() -> None:
     options = DecodeOptions(decode="fast", allow_truncated=True, exif_rotate=True)
     pictures = {path.name: path.read_bytes() for path in golden_images()}
@@ -73,6 +76,7 @@ def test_a_child_decodes_with_all_options() -> None:
         child.decode(cut)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("fault", "error_type", "says"),
     [
@@ -98,6 +102,7 @@ def test_a_picture_that_kills_its_decoder_is_an_error_and_the_next_one_is_decode
         assert_same(child.decode(faulty("PRINT")), decode_image(faulty("PRINT")))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("fault", ["SEGFAULT ONCE", "SLEEP ONCE"])
 def test_a_picture_is_tried_again_in_a_new_child(fault: str, faults: Path) -> None:
     with ChildDecoder(HASTY) as child:
@@ -105,6 +110,7 @@ def test_a_picture_is_tried_again_in_a_new_child(fault: str, faults: Path) -> No
     assert (faults / fault).exists()
 
 
+@pytest.mark.process
 def test_a_child_that_is_stopped_is_killed(faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_decoder, "_GRACE_S", 0.5)
     with ChildDecoder(HASTY) as child, pytest.raises(ImageError) as caught:
@@ -112,6 +118,7 @@ def test_a_child_that_is_stopped_is_killed(faults: Path, monkeypatch: pytest.Mon
     assert caught.value.error_type == "decoder_timeout"
 
 
+@pytest.mark.process
 def test_a_child_whose_parent_was_killed_ends_by_itself(faults: Path) -> None:
     parent = (
         "import sys\n"
@@ -140,6 +147,7 @@ def _is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.process
 def test_leaving_a_child_that_is_busy_does_not_wait_for_it(faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(child: subprocess.Popen[bytes], data: bytes) -> DecodedImage:
         assert child.stdin is not None
@@ -154,12 +162,14 @@ def test_leaving_a_child_that_is_busy_does_not_wait_for_it(faults: Path, monkeyp
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.process
 def test_a_child_that_cannot_start_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with ChildDecoder(DecodeOptions()) as child, pytest.raises(RunError, match="when it was started, with code 1"):
         child.decode(golden_images()[0].read_bytes())
 
 
+@pytest.mark.process
 def test_a_child_imports_nothing_from_the_folder_it_works_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The user may well stand in a folder of somebody else's files.
     for name in ("numpy.py", "json.py", "artimuse_actor.py"):
@@ -169,6 +179,7 @@ def test_a_child_imports_nothing_from_the_folder_it_works_in(tmp_path: Path, mon
         child.decode(golden_images()[0].read_bytes())
 
 
+@pytest.mark.process
 def test_a_child_notices_an_alarm_that_its_parent_ignores(faults: Path) -> None:
     before = signal.getsignal(signal.SIGALRM)
     with ChildDecoder(HASTY) as child:

@@ -49,6 +49,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", LARGE)
 def test_what_does_not_fit_into_the_memory_limit_is_called_so_whatever_the_library_says(name: str) -> None:
     # Libraries say "broken data stream", "could not create decoder object" and the like when an allocation fails.
@@ -70,6 +71,7 @@ def in_a_process_of_its_own(program: str, *arguments: Any) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
 
+@pytest.mark.process
 def test_limits_are_gone_when_a_picture_is_decoded_or_refused() -> None:
     state = in_a_process_of_its_own(
         "def state(): return signal.getitimer(signal.ITIMER_REAL), resource.getrlimit(resource.RLIMIT_DATA)\n"
@@ -86,6 +88,7 @@ def test_limits_are_gone_when_a_picture_is_decoded_or_refused() -> None:
     assert all(later == state[0] for later in state)
 
 
+@pytest.mark.process
 def test_a_limit_of_the_process_itself_is_kept() -> None:
     error_type, limit = in_a_process_of_its_own(
         "from artimuse_actor.images.memory_limit import _private_bytes\n"
@@ -98,6 +101,7 @@ def test_a_limit_of_the_process_itself_is_kept() -> None:
     assert limit > 0
 
 
+@pytest.mark.process
 def test_the_alarm_is_taken_only_where_nobody_else_needs_it() -> None:
     assert in_a_process_of_its_own(
         "free = [can_limit_this_process()]\n"

@@ -14,6 +14,7 @@ def readers() -> Iterator[dict[str, Target]]:
         yield {target.name: target for target in found}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["pictures", "Parquet manifests", "`test.json`", "checkpoints"])
 def test_damaged_files_are_read_or_refused_with_a_sentence(readers: dict[str, Target], name: str) -> None:
     readers[name].run(cases=150, number=1)

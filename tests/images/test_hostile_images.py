@@ -27,6 +27,7 @@ def child() -> Iterator[ChildDecoder]:
         yield child
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.timeout(120)
 def test_a_hostile_file_costs_little_and_is_called_by_its_name(name: str, child: ChildDecoder) -> None:
@@ -42,6 +43,8 @@ def test_a_hostile_file_costs_little_and_is_called_by_its_name(name: str, child:
     assert outcome == expected
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_pictures_that_kill_hang_or_starve_their_decoder_are_one_row_each_and_cost_no_model_load(
     tmp_path: Path,

@@ -131,6 +131,7 @@ def _pictures(folder: Path, count: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.process
 def test_a_page_has_all_there_is_to_say(tmp_path: Path) -> None:
     rows = _pictures(tmp_path, 12)
     failed = [{"image_id": f"bad{n}", "error_type": kind} for n, kind in enumerate(["truncated", "missing", "missing"])]
@@ -198,6 +199,7 @@ def test_the_policy_allows_our_own_script_and_style_and_nothing_else(tmp_path: P
         assert "src" not in about
 
 
+@pytest.mark.process
 def test_long_texts_and_thousands_of_pictures_keep_to_the_limit(tmp_path: Path) -> None:
     rows = _pictures(tmp_path, 300)
     rows[0] |= {"image_id": "long-" + "x<" * 50_000, "uri": "y" * 100_000}
@@ -220,6 +222,7 @@ def test_a_hundred_kilobytes_are_shown_whole_where_there_is_room(tmp_path: Path)
     assert page.pictures["a"]["texts"][7][1] == "word " * 20_000
 
 
+@pytest.mark.process
 @pytest.mark.timeout(240)
 def test_a_million_rows_make_a_small_page(tmp_path: Path) -> None:
     rows = 62_500
@@ -277,6 +280,7 @@ def test_no_more_pictures_are_shown_than_asked_for(tmp_path: Path, thumbnails: i
     assert all(gallery for gallery in page.data["galleries"])
 
 
+@pytest.mark.process
 def test_images_that_are_gone_or_out_of_bounds_leave_a_sentence(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -483,6 +487,7 @@ def test_the_command_that_retries_is_the_last_one_with_its_arguments() -> None:
     assert retry_command({"source": "p"}, OPTIONS, "o", "x", "--prune; rm -rf /") is None
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "text",
     ["plain", "two words", "it's", "a\u202eb", "caf\udce9 'x'\n", "\x1b]0;\x07\\", "$(touch x)`y`", "日本\u200b"],
@@ -510,6 +515,7 @@ def test_long_texts_are_cut_where_it_is_fair() -> None:
     assert visible("می\u200cخواهم 👩\u200d🚀\n") == "می\u200cخواهم 👩\u200d🚀\n"
 
 
+@pytest.mark.process
 def test_headings_names_and_drawings_are_there_for_those_who_do_not_see(tmp_path: Path) -> None:
     rows = _pictures(tmp_path, 30)
     store = write_store(tmp_path / "out", [*rows, {"image_id": "x", "error_type": "empty"}])
@@ -555,6 +561,7 @@ def test_colours_stand_out_from_their_ground(tmp_path: Path) -> None:
                 assert (other + 0.05) / (one + 0.05) >= 4.5, (ink, ground)
 
 
+@pytest.mark.process
 def test_the_command_writes_a_page_and_says_what_next(tmp_path: Path) -> None:
     rows = _pictures(tmp_path, 3)
     write_store(tmp_path / "out", [*rows, {"image_id": "gone", "uri": "/nowhere"}])

@@ -10,7 +10,7 @@ from support.golden import golden_checkpoint
 from support.other_code import PACKAGES, digest_of, environment_of_workers, other_code
 from support.paths import REPO
 from support.photo_library import make_photos
-from support.score_job import run_artimuse
+from support.score_job import run_command
 
 from artimuse_actor.errors import RunError
 from jobs import code_identity
@@ -24,7 +24,7 @@ OPTIONS = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimus
 def refusal(folder: Path, environment: dict[str, str], *options: str | Path) -> str:
     """The one line that a run ends with."""
     make_photos(folder / "photos", 12)
-    done = run_artimuse(
+    done = run_command(
         "score", folder / "photos", "--out", folder / "out", *OPTIONS, *options, code=1, environment=environment
     )
     assert not (folder / "out" / "scores").exists()
@@ -33,6 +33,7 @@ def refusal(folder: Path, environment: dict[str, str], *options: str | Path) -> 
     return line
 
 
+@pytest.mark.ray
 def test_a_worker_with_other_code_and_another_package_that_matters_is_refused_by_name(tmp_path: Path) -> None:
     environment = other_code(tmp_path)
     make_package(tmp_path / "code", "pillow", "99.0.1")
@@ -45,6 +46,7 @@ def test_a_worker_with_other_code_and_another_package_that_matters_is_refused_by
     ) in refusal(tmp_path, environment)
 
 
+@pytest.mark.ray
 def test_a_model_with_another_version_of_a_package_is_refused_by_name(tmp_path: Path) -> None:
     environment = environment_of_workers(tmp_path)
     make_package(tmp_path / "code", "tokenizers", "0.0.1")  # what loads images may have another one
@@ -63,6 +65,7 @@ def version(package: str) -> str:
     return dict(this_code().versions)[package]
 
 
+@pytest.mark.ray
 def test_a_worker_without_our_code_is_refused(tmp_path: Path) -> None:
     environment = environment_of_workers(tmp_path)
     for package in PACKAGES:
@@ -72,6 +75,7 @@ def test_a_worker_without_our_code_is_refused(tmp_path: Path) -> None:
     assert "does not have this code, but an older one or none: ModuleNotFoundError: No module named 'jobs" in message
 
 
+@pytest.mark.process
 def test_the_identity_depends_on_every_python_file_and_on_nothing_else(tmp_path: Path) -> None:
     other_code(tmp_path)
     folder = tmp_path / "code"

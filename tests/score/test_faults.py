@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from support.golden import golden_checkpoint
 from support.photo_library import make_photos
-from support.score_job import ARTIMUSE, descendants, run_artimuse, table_rows
+from support.score_job import ARTIMUSE, descendants, run_artimuse, run_command, table_rows
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
 OPTIONS = (
     "--checkpoint",
@@ -122,7 +122,7 @@ def test_a_model_that_cannot_start_is_tried_a_few_times_and_the_node_is_named(
     (tmp_path / "sitecustomize.py").write_text(BROKEN_DEVICE)
     starts = tmp_path / "starts"
     environment = {"PYTHONPATH": str(tmp_path), "DEVICE": device, "STARTS": str(starts)}
-    done = run_artimuse(
+    done = run_command(
         "score", tmp_path / "photos", "--out", tmp_path / "out", *OPTIONS, code=1, environment=environment
     )
     assert f"RunError: {says.format(node=socket.gethostname())}" in done.stderr
@@ -149,7 +149,7 @@ def test_a_run_that_is_asked_to_end_commits_lets_the_lock_go_and_goes_on_later(
     assert run["state"] == "interrupted"
     staged = _staged(out)
     assert staged >= 3
-    run_artimuse("score", tmp_path / "photos", "--out", out, *OPTIONS)
+    run_command("score", tmp_path / "photos", "--out", out, *OPTIONS)
     runs = json.loads(run_artimuse("status", out, "--json").stdout)["runs"]
     assert runs[1]["scored_rows"] <= len(names) - 4 * (staged - 1)
     assert sorted(table_rows(out)) == names
@@ -174,7 +174,7 @@ def test_a_second_run_is_refused_and_names_the_first_and_a_dead_ones_lock_is_tak
     for pid in family:
         os.kill(pid, signal.SIGKILL)
     process.wait()
-    run_artimuse("score", tmp_path / "photos", "--out", out, *OPTIONS)
+    run_command("score", tmp_path / "photos", "--out", out, *OPTIONS)
     assert sorted(table_rows(out)) == names
 
 
@@ -187,11 +187,11 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Pa
         pytest.skip("a small disk cannot be mounted here")
     try:
         for size in ("100k", "64m"):  # it is full at one place, then at another one, and then there is room
-            done = run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, code=1)
+            done = run_command("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, code=1)
             assert re.search(r"StoreError: .*No space left on device", done.stderr)
             assert len(done.stderr.splitlines()) < 4
             subprocess.run(["mount", "-o", f"remount,size={size}", small], check=True)
-        run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS)
+        run_command("score", tmp_path / "photos", "--out", small / "out", *OPTIONS)
         assert sorted(table_rows(small / "out")) == names
     finally:
         subprocess.run(["umount", "-l", small], check=True)

@@ -94,6 +94,7 @@ def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, 
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+@pytest.mark.process
 def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp_path: Path) -> None:
     loader = loader_of(tmp_path, PICTURES)
     first = next(loader(FIRST_UNIT))
@@ -113,6 +114,7 @@ def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp
     assert not attempts(tmp_path)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("fault", "number", "error_type"),
     [
@@ -143,6 +145,7 @@ def test_a_picture_that_kills_the_loader_is_an_error_row_the_next_time(
             assert row == expected
 
 
+@pytest.mark.process
 def test_a_picture_that_wants_too_much_memory_is_an_error_row_at_once(tmp_path: Path) -> None:
     pictures = {**PICTURES, "fault.jpg": faulty("HOARD")}
     loader = loader_of(tmp_path, pictures, decoder_memory_bytes=2**28, max_bytes=2**26)
@@ -159,6 +162,7 @@ def test_a_picture_that_wants_too_much_memory_is_an_error_row_at_once(tmp_path: 
     assert "Raise it with --decoder-memory" in row["error_message"]
 
 
+@pytest.mark.process
 def test_a_loader_that_does_not_have_the_alarm_decodes_in_a_child(tmp_path: Path) -> None:
     loader = loader_of(tmp_path, {**PICTURES, "fault.jpg": faulty("SEGFAULT")})
     environment = make_fault_folder(tmp_path / "faults")

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.golden import golden_checkpoint, golden_images
-from support.score_job import run_artimuse, table_rows
+from support.score_job import run_artimuse, run_command, run_job, table_rows
 
 from artimuse_actor.errors import UsageError
 from jobs.score import ray_session as cluster
@@ -75,7 +75,7 @@ sys.meta_path.insert(0, Finder())
 def score_with_events(source: Path, out: Path, *options: str | Path, **environment: str) -> list[dict[str, Any]]:
     """The events of a run: every line of its standard error."""
     arguments = (source, "--out", out, *CHECKPOINT, "--log-format", "json", *options)
-    done = run_artimuse("score", *arguments, environment=environment)
+    done = run_command("score", *arguments, environment=environment) if environment else run_job("score", *arguments)
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
@@ -99,6 +99,7 @@ def make_folder(folder: Path) -> int:
     return sum(map(len, files.values()))
 
 
+@pytest.mark.ray
 def test_events_and_meters_of_a_run_add_up_to_its_rows(tmp_path: Path) -> None:
     size_bytes = make_folder(tmp_path / "photos")
     recorder = tmp_path / "recorder"
@@ -146,14 +147,12 @@ def test_events_and_meters_of_a_run_add_up_to_its_rows(tmp_path: Path) -> None:
         assert metered["artimuse_seconds", step] == pytest.approx(seconds, abs=1e-3)
 
 
-def test_a_run_that_stops_says_so_as_an_event(tmp_path: Path) -> None:
+def test_a_run_that_stops_says_so_as_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(golden_images()[0].read_bytes())
     options = (*CHECKPOINT, "--log-format", "json")
-    environment = {"ARTIMUSE_METRICS_PORT": "99999"}
-    done = run_artimuse(
-        "score", tmp_path / "photos", "--out", tmp_path / "out", *options, code=2, environment=environment
-    )
+    monkeypatch.setenv("ARTIMUSE_METRICS_PORT", "99999")
+    done = run_artimuse("score", tmp_path / "photos", "--out", tmp_path / "out", *options, code=2)
     *lines, last = done.stderr.splitlines()
     stopped = json.loads(lines[-1])
     assert (stopped["event"], stopped["state"], stopped["error_type"]) == ("run_stopped", "stopped", "UsageError")
@@ -201,6 +200,7 @@ def slow_server(out: Path) -> Iterator[str]:
         server.server_close()
 
 
+@pytest.mark.ray
 def test_a_run_with_slow_fetches_is_starved_for_network(tmp_path: Path) -> None:
     with slow_server(tmp_path / "out") as url:
         uris = [f"{url}/{number}.jpg" for number in range(24)]
@@ -215,6 +215,7 @@ def test_a_run_with_slow_fetches_is_starved_for_network(tmp_path: Path) -> None:
     assert record["busy_share"] < 0.9
 
 
+@pytest.mark.ray
 def test_a_run_of_large_pictures_waits_for_decoding_or_says_that_the_model_is_busy(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     noise = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -252,6 +253,7 @@ def test_a_port_that_nobody_would_listen_on_is_refused(monkeypatch: pytest.Monke
         pass
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(not HAS_EXPORTER, reason="Ray exports nothing without the packages of the extra `metrics`")
 def test_rays_exporter_serves_counters_that_add_up_to_the_rows(tmp_path: Path) -> None:
     size_bytes = make_folder(tmp_path / "photos")
@@ -264,7 +266,7 @@ def test_rays_exporter_serves_counters_that_add_up_to_the_rows(tmp_path: Path) -
         address, port = process.stdout.readline().split()
         options = ("--unit-size", "4", "--address", address)
         arguments = (tmp_path / "photos", "--out", tmp_path / "out", *CHECKPOINT, *options)
-        run_artimuse("score", *arguments, environment={"RAY_AUTH_MODE": "disabled"})
+        run_command("score", *arguments, environment={"RAY_AUTH_MODE": "disabled"})
         wanted = {
             ("images", "load"): 15, ("images", "score"): 13, ("images", "stage"): 15,
             ("failed_images", "truncated"): 1, ("failed_images", "not_an_image"): 1,

@@ -16,7 +16,7 @@ import pytest
 from support.golden import golden_answers, golden_checkpoint, golden_images
 from support.paths import GOLDEN
 from support.photo_library import make_photos
-from support.score_job import has_files, kill_when, run_artimuse, run_score, table_rows
+from support.score_job import has_files, kill_when, run_artimuse, run_job, run_score, table_rows
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from schemas.text_settings import text_column
@@ -36,6 +36,7 @@ def _assert_golden(row: dict[str, Any], image: str) -> None:
         assert (tokens == GOLDEN_LIMIT) if reason == "length" else (reason == "stop" and 0 <= tokens < GOLDEN_LIMIT)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("sequences", ["5", "32"])
 def test_texts_of_the_job_equal_the_published_codes(tmp_path: Path, sequences: str) -> None:
     options = ("--texts", "--max-new-tokens", str(GOLDEN_LIMIT), "--sequences", sequences, "--unit-size", "3")
@@ -51,6 +52,7 @@ def test_texts_of_the_job_equal_the_published_codes(tmp_path: Path, sequences: s
     assert polars.scan_parquet(tmp_path / "out" / "texts").collect().height == 13
 
 
+@pytest.mark.ray
 def test_texts_asked_for_later_are_added_and_nothing_is_scored_again(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(IMAGES, photos)
@@ -83,6 +85,7 @@ def test_texts_asked_for_later_are_added_and_nothing_is_scored_again(tmp_path: P
     assert status["reconciled"] is True
 
 
+@pytest.mark.ray
 def test_some_attributes_only_and_questions_of_ones_own(tmp_path: Path) -> None:
     protocol = tmp_path / "mine.toml"
     own = "Please evaluate the aesthetic quality of this image from the aspect of Overall Gestalt."
@@ -90,7 +93,7 @@ def test_some_attributes_only_and_questions_of_ones_own(tmp_path: Path) -> None:
     checkpoint = ("--checkpoint", golden_checkpoint("artimuse"))
     limit = ("--max-new-tokens", str(GOLDEN_LIMIT))
     options = (*checkpoint, "--protocol", protocol, "--texts", *limit)
-    run_artimuse("score", IMAGES, "--out", tmp_path / "mine", "--attributes", "das_ganze", *options)
+    run_job("score", IMAGES, "--out", tmp_path / "mine", "--attributes", "das_ganze", *options)
     rows = table_rows(tmp_path / "mine", "texts")
     assert {name: row["das_ganze"] for name, row in rows.items()} == {
         name: texts["Overall Gestalt"] for name, texts in GOLDEN_TEXTS.items()
@@ -148,6 +151,8 @@ def test_options_of_texts_without_texts_are_refused(tmp_path: Path) -> None:
         assert "Add --texts." in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_run_killed_during_texts_ends_with_every_text_once(tmp_path: Path) -> None:
     names, out = make_photos(tmp_path / "photos", 60), tmp_path / "out"
     driver = (

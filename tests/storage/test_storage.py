@@ -5,7 +5,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -13,7 +12,6 @@ from typing import cast
 
 import pyarrow as pa
 import pytest
-from support.s3_server import running_s3
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
 from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
@@ -22,20 +20,9 @@ from jobs.storage.place import LocalPlace, Place, S3Place, open_place, s3_filesy
 from jobs.store.lock import RunLock, run_lock
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
-        yield endpoint
-
-
 @pytest.fixture
-def bucket(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Place:
+def bucket(s3_environment: dict[str, str], tmp_path: Path) -> S3Place:
     """A prefix of a bucket of a real S3 server."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3_filesystem().clear_instance_cache()
     bucket = tmp_path.name.replace("_", "-").lower()[:40].strip("-")
     s3_filesystem().mkdir(bucket)
     return S3Place(f"s3://{bucket}/out")

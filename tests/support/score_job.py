@@ -1,4 +1,4 @@
-"""The `artimuse` command as a user runs it, what it wrote, and its death at a chosen moment."""
+"""The `artimuse` command, in this process or as a user runs it; what it wrote, and its death at a chosen moment."""
 
 from __future__ import annotations
 
@@ -7,40 +7,96 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
+from unittest.mock import patch
 
 import pyarrow.dataset as ds
 from support.golden import golden_checkpoint
+from support.ray_head import joined_once, ray_address
 
 ARTIMUSE = [sys.executable, "-m", "jobs"]
 
 
-def run_artimuse(
+def run_artimuse(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process; it must end with this exit code, and without a traceback."""
+    from jobs.__main__ import main
+
+    command = ["artimuse", *map(str, arguments)]
+    screen, errors = _empty_files()
+    with (
+        patch.object(sys, "argv", command),
+        patch.object(os, "_exit", _exit),  # a process of its own would end here
+        patch.dict(os.environ),
+        contextlib.redirect_stdout(screen),
+        contextlib.redirect_stderr(errors),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # as for users; what is deprecated in our own code, other tests see
+        try:
+            ended: object = main()
+        except SystemExit as exit:
+            ended = exit.code
+    return _checked(subprocess.CompletedProcess(command, int(str(ended or 0)), _read(screen), _read(errors)), code)
+
+
+def run_command(
     *arguments: str | Path, code: int = 0, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; it must end with this exit code, and without a traceback."""
+    """Run a command as a user does, as a process that starts Ray itself; checked as by `run_artimuse`."""
     command = [*ARTIMUSE, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env={**os.environ, **(environment or {})}, check=False
-    )
+    variables = {**os.environ, **(environment or {})}
+    return _checked(subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables), code)
+
+
+def run_job(command: str, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process; what it gives to Ray is done by the head of `ray_address`."""
+    with joined_once():
+        return run_artimuse(command, *arguments, "--address", ray_address(), code=code)
+
+
+def run_score(source: str | Path, out: str | Path, *options: str | Path, protocol: str = "artimuse") -> str:
+    """`artimuse score` with a golden checkpoint, by `run_job`; returns its screen."""
+    return run_job("score", source, "--out", out, *golden_options(protocol), *options).stdout
+
+
+def golden_options(protocol: str = "artimuse") -> tuple[str | Path, ...]:
+    """Options that name a golden checkpoint."""
+    return ("--checkpoint", golden_checkpoint(protocol), "--protocol", protocol)
+
+
+def _checked(done: subprocess.CompletedProcess[str], code: int) -> subprocess.CompletedProcess[str]:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
-def run_score(
-    source: str | Path,
-    out: str | Path,
-    *options: str | Path,
-    protocol: str = "artimuse",
-    environment: Mapping[str, str] | None = None,
-) -> str:
-    """`artimuse score` with a golden checkpoint; returns its screen."""
-    checkpoint = ("--checkpoint", golden_checkpoint(protocol), "--protocol", protocol)
-    return run_artimuse("score", source, "--out", out, *checkpoint, *options, environment=environment).stdout
+@cache
+def _files() -> tuple[IO[str], IO[str]]:
+    # Real ones, since Ray asks for their number; never closed, since it may go on writing there.
+    return tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+
+
+def _empty_files() -> tuple[IO[str], IO[str]]:
+    for file in _files():
+        file.seek(0)
+        file.truncate()
+    return _files()
+
+
+def _read(file: IO[str]) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
+def _exit(code: int) -> NoReturn:
+    raise SystemExit(code)
 
 
 def table_rows(out: str | Path, table: str = "scores") -> dict[str, dict[str, Any]]:
@@ -56,15 +112,17 @@ def kill_when(
     """Run a command until it is time to kill it with all its descendants; returns its exit code."""
     with log.open("wb") as file:
         process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file)
-    while process.poll() is None and not is_time():
-        meanwhile()
-        time.sleep(0.02)
-    family = [process.pid, *descendants(process.pid)]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for pid in family[1:]:  # Ray's own processes notice by and by; the next run does not wait for them
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    try:
+        while process.poll() is None and not is_time():
+            meanwhile()
+            time.sleep(0.02)
+    finally:
+        family = [process.pid, *descendants(process.pid)]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for pid in family[1:]:  # Ray's own processes notice by and by; the next run does not wait for them
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return process.returncode
 
 

@@ -1,0 +1,82 @@
+"""One small Ray head for each test process, which jobs join through its address instead of starting a Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+from unittest.mock import patch
+
+from jobs.score.ray_session import LOCAL_ENVIRONMENT
+
+ENVIRONMENT: Final = {**LOCAL_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
+"""Of the head, and of what joins it."""
+
+# It ends when its input does, so also when this process is killed.
+_PROGRAM: Final = """
+import sys
+import ray
+
+head = ray.init(
+    address="local", num_cpus=2, object_store_memory=300 * 1024**2, include_dashboard=False, log_to_driver=False,
+    _temp_dir=sys.argv[1], _node_ip_address="127.0.0.1",
+)
+print(head.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class _Head:
+    process: subprocess.Popen[str]
+    folder: str
+    address: str
+
+
+_heads: Final[list[_Head]] = []
+
+
+def ray_address() -> str:
+    """Address of this process's head, which is started when it is first asked for."""
+    if not _heads:
+        folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of its sockets may have 107 bytes
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, folder],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **ENVIRONMENT},
+        )  # fmt: skip
+        assert process.stdout is not None
+        _heads.append(_Head(process, folder, process.stdout.readline().strip()))
+    return _heads[0].address
+
+
+@contextmanager
+def joined_once() -> Iterator[None]:
+    """The first job in this block joins the head, and the next ones find Ray joined: their processes are warm.
+
+    To join and to leave takes a job three seconds of CPU. That both work is shown by the tests that start a process.
+    """
+    import ray
+
+    with patch.dict(os.environ, ENVIRONMENT), patch.object(ray, "shutdown"), ExitStack() as stack:
+        if ray.is_initialized():
+            stack.enter_context(patch.object(ray, "init"))
+        yield
+
+
+def stop_ray_head() -> None:
+    """End the head and all its processes, if it was started."""
+    if _heads:
+        import ray
+
+        ray.shutdown()
+    while _heads:
+        head = _heads.pop()
+        head.process.communicate(timeout=60)  # closes its input
+        shutil.rmtree(head.folder, ignore_errors=True)
