@@ -17,8 +17,8 @@ FIXTURE_MARKS: Final = {
 }
 """Marks of all tests that use a fixture, by themselves or through another one."""
 
-KINDS: Final = ("process", "server")
-"""Marks that are enforced: a subprocess was started, a socket listened."""
+ENOUGH: Final = {"process": ("process", "ray", "browser"), "server": ("server",), "ray": ("ray",)}
+"""What was started → marks of which one is enough: Ray and a browser are processes too."""
 
 _started: Final[set[str]] = set()
 
@@ -40,9 +40,14 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 
 
 def watch() -> None:
-    """Take note from now on of subprocesses and of sockets that listen."""
+    """Note subprocesses and sockets that listen from now on; helpers note themselves where they use Ray."""
     _note_calls(subprocess.Popen, "__init__", "process")
     _note_calls(socket.socket, "listen", "server")
+
+
+def note(kind: str) -> None:
+    """Something of a kind of `ENOUGH` is used."""
+    _started.add(kind)
 
 
 def forget_what_was_started() -> None:
@@ -52,16 +57,16 @@ def forget_what_was_started() -> None:
 
 def refuse_unmarked(item: pytest.Item) -> None:
     """Fail a test that started what none of its marks names."""
-    missing = sorted(kind for kind in _started if not item.get_closest_marker(kind))
+    missing = sorted(kind for kind in _started if not any(map(item.get_closest_marker, ENOUGH[kind])))
     if missing:
-        pytest.fail(f"It started a {' and a '.join(missing)} without the mark for it.", pytrace=False)
+        pytest.fail(f"It started what it has no mark for: {', '.join(missing)}.", pytrace=False)
 
 
 def _note_calls(owner: Any, name: str, kind: str) -> None:
     method: Callable[..., Any] = getattr(owner, name)
 
     def noting(self: Any, *arguments: Any, **options: Any) -> Any:
-        _started.add(kind)
+        note(kind)
         return method(self, *arguments, **options)
 
     setattr(owner, name, noting)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 from unittest.mock import patch
 
+from support.marks import note
+
 from jobs.score.ray_session import LOCAL_ENVIRONMENT
 
 ENVIRONMENT: Final = {**LOCAL_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -44,6 +46,7 @@ _heads: Final[list[_Head]] = []
 
 def ray_address() -> str:
     """Address of this process's head, which is started when it is first asked for."""
+    note("ray")
     if not _heads:
         folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of its sockets may have 107 bytes
         process = subprocess.Popen(

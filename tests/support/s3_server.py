@@ -13,11 +13,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_TRIES = 5  # another process may take a port between the look at it and the start of the server
+
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[str]:
     """Start the server with its data in a folder; yields its endpoint, ends it by its process id."""
-    port, log = _free_port(), folder / "server.log"
+    log = folder / "server.log"
+    for _ in range(_TRIES):
+        port = _free_port()
+        process = _start(folder, port, log)
+        if _answers(port, process):
+            break
+        process.kill()
+        process.wait()
+    else:
+        raise RuntimeError(f"the S3 server did not start:\n{log.read_text()[-3000:]}")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()  # asked politely, it takes ten seconds, and nothing of it is kept
+        process.wait()
+
+
+def _start(folder: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     command = [
         shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed",
         "server",
@@ -34,29 +53,24 @@ def running_s3(folder: Path) -> Iterator[str]:
         *(f"-{part}.port={_free_port()}" for part in ("master", "volume", "filer")),
     ]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _wait(port, process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()  # asked politely, it takes ten seconds, and nothing of it is kept
-        process.wait()
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server answers; False if it has ended, as it does where one of its ports is taken."""
     for _ in range(120):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
             connection.request("GET", "/")
-            if connection.getresponse().status < 500:
-                return
+            answered = connection.getresponse().status < 500
         except (OSError, http.client.HTTPException):
-            time.sleep(0.5)
+            answered = False
         finally:
             connection.close()
-        if process.poll() is not None:
-            break
-    raise RuntimeError(f"the S3 server did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.3)  # long enough to end, if it was another server that answered
+        if process.poll() is not None or answered:
+            return process.poll() is None
+    return False
 
 
 def _free_port() -> int:
