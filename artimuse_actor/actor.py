@@ -22,7 +22,7 @@ import pyarrow as pa
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.engine.device_clock import DeviceClock
-from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError
+from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError, message_of
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, Pixels
 from artimuse_actor.protocol import protocols
 from schemas.text_settings import TextSettings
@@ -238,8 +238,7 @@ class ArtiMuseActor:
 
 
 def _no_model(error: Exception) -> RunError:
-    detail = " ".join(str(error).split())[:500]
-    return RunError(f"On node {socket.gethostname()} no model can be loaded: {detail}")
+    return RunError(f"On node {socket.gethostname()} no model can be loaded: {message_of(error)}")
 
 
 def _open_checkpoint(config: ActorConfig) -> Checkpoint:

@@ -38,6 +38,11 @@ def one_line(text: str) -> str:
     return " ".join(printable.split())[:300].rstrip(". ")
 
 
+def message_of(error: BaseException) -> str:
+    """The message of some library's exception as a part of a sentence; its type if it has none."""
+    return one_line(str(error)) or type(error).__name__
+
+
 def reason_of(error: BaseException) -> str:
     """An exception of some library as the beginning of a sentence: its type and what it says."""
     return f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": ")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from artimuse_actor.errors import ArtiMuseError
+from artimuse_actor.errors import ArtiMuseError, reason_of
 from jobs.commands.curate import curate
 from jobs.commands.demo import demo
 from jobs.commands.evaluate import benchmark, evaluate
@@ -133,9 +133,8 @@ def main() -> int:
     except Exception as error:
         if os.environ.get("ARTIMUSE_DEBUG"):
             raise
-        detail = " ".join(str(error).split())[:500]
         print(
-            f"{type(error).__name__}: {detail}. This was not foreseen; `artimuse --debug …` shows where.",
+            f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.",
             file=sys.stderr,
         )
         code = 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
-from artimuse_actor.errors import CheckpointError
+from artimuse_actor.errors import CheckpointError, message_of
 from artimuse_actor.uris import uri_scheme
 
 if TYPE_CHECKING:
@@ -156,7 +156,6 @@ def download(repository: str, revision: str | None = None) -> Path:
     except HFValidationError as error:
         raise CheckpointError(f"{where}: there is no such folder, and no repository can have this name.") from error
     except Exception as error:  # broken connections are errors of the HTTP library, which changes between versions
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(
-            f"{where}: the download failed ({reason}). Run again; files that are whole are kept."
+            f"{where}: the download failed ({message_of(error)}). Run again; files that are whole are kept."
         ) from error

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from artimuse_actor.errors import ImageError
+from artimuse_actor.errors import ImageError, message_of
 from artimuse_actor.images.options import FORMATS, DecodeOptions
 
 # Of formats that Pillow does not know; (offset, magic, name).
@@ -44,7 +44,7 @@ def decoding_failed(
     if "MAX_TEXT" in str(error):  # 1 MiB for a text or a profile, 64 MiB for all texts
         return ImageError("too_large", "Its texts or its colour profile unpack to too much. Save it anew without them.")
     if "truncated" not in str(error).lower() and (data is None or not _ends_early(data, file_format)):
-        return ImageError("corrupt", f"The {file_format} file cannot be decoded: {_one_line(error)}.")
+        return ImageError("corrupt", f"The {file_format} file cannot be decoded: {_message(error)}.")
     size = "" if data is None else f" ({len(data):,} bytes)"
     if options.allow_truncated or file_format in ("WEBP", "AVIF"):
         help_ = "Too little of it is there to be decoded."
@@ -125,7 +125,7 @@ def _pillow_accepts() -> dict[str, Any]:
     return {name: accepts[name] for name in (*FORMATS, *accepts) if name in accepts}
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # Pillow names the object it read from, address and all
         return "its header makes no sense, or is of a kind that Pillow does not read"
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    return message_of(error)

@@ -101,7 +101,7 @@ def curate(settings: CurateSettings) -> Curation:
     target = read_target(settings.out, settings.kind, settings.copy)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
     store = Store.open(settings.store)
-    score_column = _score_column(store, settings.score_column)
+    score_column = store.question("--score-column", settings.score_column)
     _check_choice(settings, store)
     store_rows = StoreRows(store, settings.filters.text_matches)
     candidates: StoreRows | ManifestRows = store_rows
@@ -139,14 +139,6 @@ def curate(settings: CurateSettings) -> Curation:
     written = json.loads(record)
     _remember(store, written, funnel)
     return Curation(funnel, target, written)
-
-
-def _score_column(store: Store, asked: str | None) -> str:
-    if asked is None:
-        return store.questions[0]
-    if asked not in store.questions:
-        raise unknown_column("--score-column", asked, list(store.questions))
-    return asked
 
 
 def _keep_out_of_tables(target: Target, store: Store) -> None:

@@ -18,6 +18,7 @@ from jobs.curate.funnel import Funnel
 from jobs.curate.output_images import CopiedImages, TarFiles, fetch_scored
 from jobs.curate.output_place import Workshop
 from jobs.curate.row_writers import open_row_file
+from jobs.manifest.parquet import is_image_type
 from jobs.store.store import Store
 from schemas.curation import CURATION_KEY
 from schemas.scores import IMAGE, KEYS
@@ -42,7 +43,9 @@ def write_chosen(candidates: Candidates, store: Store, aside: Workshop, fetch: F
     columns = _columns(candidates, store, funnel)
     if target.copy or target.kind == "webdataset":
         # The images have files of their own from here on.
-        columns = {name: source for name, source in columns.items() if not _is_image(_field(candidates, source).type)}
+        columns = {
+            name: source for name, source in columns.items() if not is_image_type(_field(candidates, source).type)
+        }
         if target.copy:
             columns |= {"uri": "uri", SOURCE_URI: "uri"}
     schema = _file_schema(candidates, columns)
@@ -75,7 +78,9 @@ def _with_images(
 ) -> Iterator[tuple[pa.Table, list[str | None], Iterator[bytes | None]]]:
     """The chosen rows, with the file formats of their images and the images."""
     own = candidates.own or ()
-    embedded = next((f"{OWN}{field.name}" for field in own if field.name == "image" and _is_image(field.type)), None)
+    embedded = next(
+        (f"{OWN}{field.name}" for field in own if field.name == "image" and is_image_type(field.type)), None
+    )
     asked = [*columns.values(), *_ABOUT_IMAGES, *([embedded] if embedded else [])]
     for _, rows in candidates.scan(list(dict.fromkeys(asked))):
         images = fetch_scored(rows.select(_ABOUT_IMAGES), rows[embedded] if embedded else None, fetch)
@@ -117,10 +122,3 @@ def _file_schema(candidates: Candidates, columns: dict[str, str]) -> pa.Schema:
 
 def _feature(field: pa.Field) -> dict[str, Any]:
     return {"dtype": _FEATURES.get(str(field.type), str(field.type)), "_type": "Value"}
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        return place >= 0 and _is_image(kind.field(place).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -125,7 +125,7 @@ def evaluate_store(
     store = Store.open(out)
     truths, source = _truths_of(store, out, ground_truth, options.columns)
     data_set, benchmark = _data_set(source, options.benchmark)
-    question = _question(store, out, options.question, benchmark)
+    question = _question(store, options.question, benchmark)
     other = Store.open(against) if against else None
     evaluation = _evaluate(
         lambda: _score_batches(store, question),
@@ -136,7 +136,7 @@ def evaluate_store(
         ground_truth=source,
         fingerprint=store.fingerprint,
         benchmark=benchmark,
-        against=(against, other, _question(other, against, options.question, benchmark)) if other and against else None,
+        against=(against, other, _question(other, options.question, benchmark)) if other and against else None,
     )
     if keep:
         write_metrics(store, evaluation)
@@ -277,12 +277,10 @@ def _score_batches(store: Store, question: str) -> Iterator[pa.Table]:
         yield read_parquet(store.place, path, [*_KEYS, question])
 
 
-def _question(store: Store, out: str, asked: str | None, benchmark: Benchmark | None) -> str:
-    if asked is None:
-        return benchmark.question if benchmark and benchmark.question in store.questions else store.questions[0]
-    if asked not in store.questions:
-        raise UsageError(f"--question: {out} has no score {asked!r}; it has {', '.join(store.questions)}.")
-    return asked
+def _question(store: Store, asked: str | None, benchmark: Benchmark | None) -> str:
+    if asked is None and benchmark and benchmark.question in store.questions:
+        return benchmark.question
+    return store.question("--question", asked)
 
 
 def _data_set(source: str, asked: str | None) -> tuple[str, Benchmark | None]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from artimuse_actor.errors import UsageError
 from jobs.evaluate.evaluation import Evaluation
+from jobs.evaluate.metrics.calibration import calibration
 from jobs.storage.user_files import write_user_file
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 SUFFIXES: Final = (".svg", ".png", ".pdf")
 _BLUE, _ORANGE = "#2563a8", "#c2571a"
 _MANY: Final = 2_000  # points, above which density is shown instead
-_BINS: Final = 10
 
 
 def check_plots_name(path: str) -> str:
@@ -55,7 +55,7 @@ def draw_plots(evaluation: Evaluation) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 9), layout="constrained")
-    agreement, truth, residuals, calibration = figure.subplots(2, 2).flat
+    agreement, truth, residuals, tenths = figure.subplots(2, 2).flat
     usable = np.isfinite(evaluation.pairs.scores[0]) & np.isfinite(evaluation.pairs.truths)
     scores, truths = evaluation.pairs.scores[0][usable], evaluation.pairs.truths[usable]
     checkpoint = evaluation.fingerprint.checkpoint if evaluation.fingerprint else "scores"
@@ -66,8 +66,8 @@ def draw_plots(evaluation: Evaluation) -> Figure:
     _agreement(agreement, evaluation, scores, truths)
     _distributions(truth, scores, truths)
     _residuals(residuals, evaluation, scores, truths)
-    _calibration(calibration, evaluation, scores, truths)
-    for axes in (agreement, truth, residuals, calibration):
+    _calibration(tenths, evaluation, scores, truths)
+    for axes in (agreement, truth, residuals, tenths):
         axes.spines[["top", "right"]].set_visible(False)
         if not len(scores):
             axes.text(0.5, 0.5, "no pair of score and ground truth", ha="center", transform=axes.transAxes)
@@ -115,10 +115,7 @@ def _calibration(axes: Axes, evaluation: Evaluation, scores: NDArray[np.float64]
     axes.set(xlabel="mean score of a tenth", ylabel="mean ground truth of it", title="calibration")
     if not len(scores):
         return
-    tenths = np.array_split(np.argsort(scores, kind="stable"), min(_BINS, len(scores)))
-    means = [float(truths[tenth].mean()) for tenth in tenths]
-    errors = [2 * float(truths[tenth].std(ddof=1)) / len(tenth) ** 0.5 if len(tenth) > 1 else 0.0 for tenth in tenths]
-    centres = [float(scores[tenth].mean()) for tenth in tenths]
+    centres, means, errors = zip(*calibration(scores, truths), strict=True)
     axes.errorbar(centres, means, yerr=errors, fmt="o", color=_BLUE, capsize=3)
     _line(axes, evaluation, scores)
 

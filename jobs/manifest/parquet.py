@@ -94,7 +94,7 @@ class _ColumnReader:
         image = schema.field("image") if "image" in schema.names else None
         if self.uri is None and image is not None and _is_string(image.type):
             self.uri = "image"
-        self.embedded = image is not None and _is_image(image.type)
+        self.embedded = image is not None and is_image_type(image.type)
         self.batch_rows = IMAGE_BATCH_ROWS if self.embedded else BATCH_ROWS
         if self.uri is None and not self.embedded:
             raise ManifestError(
@@ -229,12 +229,13 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
-def _is_image(kind: pa.DataType) -> bool:
+def is_image_type(kind: pa.DataType) -> bool:
+    """Whether a column holds images: their bytes, or a struct with them as on the Hugging Face hub."""
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_image(kind.field(kind.get_field_index("bytes")).type)
+        return kind.get_field_index("bytes") >= 0 and is_image_type(kind.field(kind.get_field_index("bytes")).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _smallest_leaf(schema: pa.Schema) -> str:
-    plain = [field.name for field in schema if not pa.types.is_nested(field.type) and not _is_image(field.type)]
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type) and not is_image_type(field.type)]
     return plain[0] if plain else "image.path" if pa.types.is_struct(schema.field("image").type) else "image"

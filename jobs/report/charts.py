@@ -13,13 +13,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.evaluate.metrics.calibration import calibration
+
 BROAD: Final = 1_040
 SLIM: Final = 360
 """Widths of a histogram, for a desk and for a phone."""
 
 _POINTS: Final = 1_500  # above, density is shown instead
 _CELLS: Final = 40
-_TENTHS: Final = 10
 
 Numbers = NDArray[np.floating]
 
@@ -176,30 +177,20 @@ def residual_chart(scores: Numbers, residuals: Numbers, said: str) -> Chart:
 
 def calibration_chart(scores: Numbers, truths: Numbers, slope: float | None, intercept: float | None) -> Chart:
     """The mean ground truth of each tenth of the images by score, with twice its standard error."""
-    tenths = np.array_split(np.argsort(scores, kind="stable"), max(1, min(_TENTHS, len(scores)))) if len(scores) else []
-    means = [float(truths[tenth].mean()) for tenth in tenths]
-    errors = [2 * float(truths[tenth].std(ddof=1)) / len(tenth) ** 0.5 if len(tenth) > 1 else 0.0 for tenth in tenths]
-    centres = [float(scores[tenth].mean()) for tenth in tenths]
+    tenths = calibration(scores, truths)
+    centres = np.array([tenth.score for tenth in tenths])
     chart, x, y = _frame(
-        np.array(centres),
-        np.array(
-            [
-                *(mean - error for mean, error in zip(means, errors, strict=True)),
-                *(mean + error for mean, error in zip(means, errors, strict=True)),
-            ]
-        ),
+        centres,
+        np.array([tenth.truth + sign * tenth.error for sign in (-1, 1) for tenth in tenths]),
         "Calibration",
         "mean ground truth",
         "Mean score and mean ground truth of each tenth of the images: "
-        + "; ".join(f"{centre:.1f} and {mean:.3g}" for centre, mean in zip(centres, means, strict=True))
+        + "; ".join(f"{tenth.score:.1f} and {tenth.truth:.3g}" for tenth in tenths)
         + ".",
         "mean score of a tenth",
     )
-    whiskers = [
-        (x(centre), y(mean - error), y(mean), y(mean + error))
-        for centre, mean, error in zip(centres, means, errors, strict=True)
-    ]
-    ends = _line(slope, intercept, np.array(centres))
+    whiskers = [(x(score), y(truth - error), y(truth), y(truth + error)) for score, truth, error in tenths]
+    ends = _line(slope, intercept, centres)
     return _with(chart, whiskers=whiskers, lines=[(x(ends[0]), y(ends[1]), x(ends[2]), y(ends[3]))] if ends else [])
 
 

@@ -108,7 +108,7 @@ def write_report(settings: ReportSettings) -> Report:
         GroundTruthError: the ground truth cannot be read.
     """
     store = Store.open(settings.store)
-    question = _question(store, settings)
+    question = store.question("--question", settings.evaluate.question)
     truth = _truth(store, settings)
     group_by = settings.evaluate.columns.group
     scored = scan_rows(store, question, group_by if group_by in OWN_GROUPS else None)
@@ -131,13 +131,6 @@ def write_report(settings: ReportSettings) -> Report:
         file.write(html)
     gone = sum(isinstance(thumbnail, ImageError) for thumbnail in found.values())
     return Report(settings.out, len(html), len(scored), len(pictures), gone)
-
-
-def _question(store: Store, settings: ReportSettings) -> str:
-    asked = settings.evaluate.question
-    if asked is not None and asked not in store.questions:
-        raise UsageError(f"--question: {settings.store} has no score {asked!r}; it has {', '.join(store.questions)}.")
-    return asked or store.questions[0]
 
 
 def _truth(store: Store, settings: ReportSettings) -> Truth | None:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import ImageError
+from artimuse_actor.errors import ImageError, reason_of
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
@@ -201,8 +201,7 @@ def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageErr
             yield ImageError("missing", f"The Parquet file of the image is gone: {row['source_file']}.")
             continue
         except (OSError, pa.ArrowException, IndexError) as error:
-            detail = " ".join(str(error).split())[:200]
-            yield ImageError("fetch_failed", f"{row['source_file']}: {type(error).__name__}: {detail}", retryable=True)
+            yield ImageError("fetch_failed", f"{row['source_file']}: {reason_of(error)}", retryable=True)
             continue
         data = image.get("bytes") if isinstance(image, dict) else image
         yield data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")

@@ -21,7 +21,7 @@ from typing import IO, Any, Final, NoReturn, Protocol, TypeVar
 import fsspec
 import pyarrow as pa
 
-from artimuse_actor.errors import StoreError, UsageError
+from artimuse_actor.errors import StoreError, UsageError, message_of
 from artimuse_actor.fetch.s3_errors import s3_error_code
 from artimuse_actor.whole_file import sync, whole_file
 
@@ -126,10 +126,9 @@ def _says_where(method: Callable[..., _T]) -> Callable[..., _T]:
         except Exception as error:  # botocore's errors share no base but this
             if isinstance(error, FileNotFoundError) and method.__name__ in ("read", "open"):
                 raise
-            detail = " ".join(str(error).split())[:300] or type(error).__name__
             raise StoreError(
-                f"{place.uri(path)}: {detail}. Check the path, the permissions and the credentials, and run again; "
-                "what is committed stays."
+                f"{place.uri(path)}: {message_of(error)}. Check the path, the permissions and the credentials, and run "
+                "again; what is committed stays."
             ) from error
 
     return wrapped

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artimuse_actor.errors import StoreError, StoreMismatch
+from artimuse_actor.errors import StoreError, StoreMismatch, UsageError
 from artimuse_actor.protocol.protocols import Protocol
 from jobs.code_identity import CODE_VERSION
 from jobs.plan.plan import Plan
@@ -157,6 +157,17 @@ class Store:
             )
         store.texts = texts
         return store
+
+    def question(self, option: str, asked: str | None) -> str:
+        """The score column that an option names, or the first if it names none.
+
+        Raises:
+            UsageError: the store has no such score.
+        """
+        if asked is not None and asked not in self.questions:
+            scores = ", ".join(self.questions)
+            raise UsageError(f"{option}: {self.place.root} has no score {asked!r}; it has {scores}.")
+        return asked or self.questions[0]
 
     def is_declared(self) -> bool:
         """Whether there is a store here."""
