@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,12 @@ def models() -> dict[str, ArtiMuse]:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server on loopback; each module names buckets of its own."""
-    with running_s3(tmp_path_factory.mktemp("s3")) as endpoint:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")  # it finds them here, and then refuses all others
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        server = ExitStack()
+        endpoint = server.enter_context(running_s3(tmp_path_factory.mktemp("s3")))
+    with server:
         yield endpoint
 
 

@@ -276,6 +276,7 @@ def test_a_download_is_a_folder_in_the_hubs_cache(hub: LoopbackHub) -> None:
 # The environment
 
 
+@pytest.mark.process
 def test_hf_endpoint_hf_home_and_hf_hub_offline_mean_what_they_mean_everywhere(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
@@ -303,6 +304,7 @@ def test_hf_endpoint_hf_home_and_hf_hub_offline_mean_what_they_mean_everywhere(
     assert len(hub.requests) == before
 
 
+@pytest.mark.process
 def test_processes_of_a_node_that_start_together_fetch_once(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.add("somebody/model", artimuse_files())
     hub.latency_s = 0.5

@@ -171,6 +171,7 @@ def open_in_processes(name: str, count: int, **environment: str) -> list[str]:
     return [process.communicate(timeout=50)[0].strip() for process in processes]
 
 
+@pytest.mark.process
 def test_processes_of_a_node_that_start_together_fetch_once(bucket: Bucket) -> None:
     uri = bucket.put(golden_checkpoint("artimuse"))
     bucket.server.latency_s = 0.3

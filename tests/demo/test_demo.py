@@ -18,6 +18,7 @@ def _demo(folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.process
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_demo_scores_its_library_and_agrees_with_the_ground_truth(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_a_hostile_file_costs_little_and_is_called_by_its_name(name: str, child:
     assert outcome == expected
 
 
+@pytest.mark.process
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)

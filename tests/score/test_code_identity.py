@@ -33,6 +33,7 @@ def refusal(folder: Path, environment: dict[str, str], *options: str | Path) -> 
     return line
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_a_worker_with_other_code_and_another_package_that_matters_is_refused_by_name(tmp_path: Path) -> None:
     environment = other_code(tmp_path)
@@ -46,6 +47,7 @@ def test_a_worker_with_other_code_and_another_package_that_matters_is_refused_by
     ) in refusal(tmp_path, environment)
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_a_model_with_another_version_of_a_package_is_refused_by_name(tmp_path: Path) -> None:
     environment = environment_of_workers(tmp_path)
@@ -65,6 +67,7 @@ def version(package: str) -> str:
     return dict(this_code().versions)[package]
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_a_worker_without_our_code_is_refused(tmp_path: Path) -> None:
     environment = environment_of_workers(tmp_path)

@@ -23,6 +23,7 @@ with running_ray(None, 2**20):
 """
 
 
+@pytest.mark.process
 @pytest.mark.ray
 @pytest.mark.timeout(120)
 def test_ray_keeps_no_statistics_of_units_that_are_done() -> None:

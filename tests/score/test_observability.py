@@ -99,6 +99,7 @@ def make_folder(folder: Path) -> int:
     return sum(map(len, files.values()))
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_events_and_meters_of_a_run_add_up_to_its_rows(tmp_path: Path) -> None:
     size_bytes = make_folder(tmp_path / "photos")
@@ -200,6 +201,7 @@ def slow_server(out: Path) -> Iterator[str]:
         server.server_close()
 
 
+@pytest.mark.server
 @pytest.mark.ray
 def test_a_run_with_slow_fetches_is_starved_for_network(tmp_path: Path) -> None:
     with slow_server(tmp_path / "out") as url:
@@ -253,6 +255,7 @@ def test_a_port_that_nobody_would_listen_on_is_refused(monkeypatch: pytest.Monke
         pass
 
 
+@pytest.mark.process
 @pytest.mark.ray
 @pytest.mark.skipif(not HAS_EXPORTER, reason="Ray exports nothing without the packages of the extra `metrics`")
 def test_rays_exporter_serves_counters_that_add_up_to_the_rows(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Pa
             assert sum(row[f"{question}_distribution"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Path) -> None:
     expected = make_photo_library(tmp_path / "photos")
@@ -133,6 +134,7 @@ def test_embedded_images_score_like_files(tmp_path: Path) -> None:
     assert [rows[f"train-00000.parquet#{n}"]["error_type"] for n in (13, 14)] == ["missing", "empty"]
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 20)
@@ -216,6 +218,7 @@ def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) < 6
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("s3_environment")
@@ -263,6 +266,7 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "scores").exists()
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:

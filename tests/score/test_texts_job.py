@@ -151,6 +151,7 @@ def test_options_of_texts_without_texts_are_refused(tmp_path: Path) -> None:
         assert "Add --texts." in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_killed_during_texts_ends_with_every_text_once(tmp_path: Path) -> None:
