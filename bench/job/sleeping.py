@@ -17,6 +17,7 @@ from artimuse_actor.images.options import Pixels
 PACE_VARIABLE = "ARTIMUSE_BENCH_SECONDS_PER_IMAGE"
 LOG_VARIABLE = "ARTIMUSE_BENCH_LOG"
 SHAPE_VARIABLE = "ARTIMUSE_BENCH_SHAPE"
+GATE_VARIABLE = "ARTIMUSE_BENCH_GATE"  # a file that holds all models up as long as it is there
 
 
 class SleepingModel:
@@ -27,9 +28,12 @@ class SleepingModel:
     def __init__(self) -> None:
         self._seconds_per_image = float(os.environ[PACE_VARIABLE])
         self._log = Path(os.environ[LOG_VARIABLE])
+        self._gate = Path(os.environ.get(GATE_VARIABLE, ""))
 
     def score_pixels(self, pixels: Pixels) -> Scores:
         """(N, 448, 448, 3) uint8 → mean values for scores; one line of the log: start, end, N, process."""
+        while self._gate.is_file():
+            time.sleep(0.05)
         start = time.time()
         if self._seconds_per_image:
             time.sleep(len(pixels) * self._seconds_per_image)

@@ -17,7 +17,7 @@ from support.photo_library import make_photos
 from support.score_job import has_files, table_rows
 
 from bench.job.emulated_cluster import emulated_cluster
-from bench.job.sleeping import LOG_VARIABLE, PACE_VARIABLE
+from bench.job.sleeping import GATE_VARIABLE, LOG_VARIABLE, PACE_VARIABLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -39,7 +39,8 @@ def _start(folder: Path, address: str, pace_s: float, *options: str) -> subproce
 
 
 def _variables(folder: Path, pace_s: float) -> dict[str, str]:
-    return {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(pace_s), "RAY_AUTH_MODE": "disabled"}
+    sleeping = {LOG_VARIABLE: str(folder / "log"), PACE_VARIABLE: str(pace_s), GATE_VARIABLE: str(folder / "gate")}
+    return sleeping | {"RAY_AUTH_MODE": "disabled"}
 
 
 def test_a_growing_pool_shares_gpus_and_scores_every_row_once(tmp_path: Path) -> None:
@@ -59,11 +60,13 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_is_not_missed(tmp_path: 
     with emulated_cluster([(1, 1)], variables=_variables(tmp_path, 0.3)) as cluster:
         process = _start(tmp_path, cluster.address, 0.3, "--actors", "1:3")
         _wait_for(process, lambda: _staged(tmp_path) >= 2)
+        (tmp_path / "gate").touch()  # so that there is work left however long a node takes to join
         assert _loaded(tmp_path) == 1  # the one node has one GPU
         cluster.add_node(cpus=1, gpus=1)
         _wait_for(process, lambda: _loaded(tmp_path) == 2)
         assert _staged(tmp_path) < 24, "too late to lose anything"
         cluster.lose_oldest_node()
+        (tmp_path / "gate").unlink()
         screen = process.communicate(timeout=200)[1]
     assert process.returncode == 0, screen
     assert sorted(table_rows(tmp_path / "out")) == names

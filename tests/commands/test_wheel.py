@@ -46,7 +46,18 @@ def test_the_command_of_an_installed_wheel_answers_from_another_folder(wheel: Pa
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     # The packages that ours needs, without the checkout: paths in a .pth file bring no .pth files of their own.
     (site / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel]
+    install: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--quiet",
+        wheel,
+    ]
     subprocess.run(install, check=True, timeout=100)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

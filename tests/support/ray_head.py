@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from unittest.mock import patch
 
 from support.marks import note
@@ -67,9 +67,13 @@ def joined_once() -> Iterator[None]:
     """
     import ray
 
-    with patch.dict(os.environ, ENVIRONMENT), patch.object(ray, "shutdown"), ExitStack() as stack:
-        if ray.is_initialized():
-            stack.enter_context(patch.object(ray, "init"))
+    join = ray.init
+
+    def join_once(*arguments: Any, **options: Any) -> None:
+        if not ray.is_initialized():
+            join(*arguments, **options)
+
+    with patch.dict(os.environ, ENVIRONMENT), patch.object(ray, "shutdown"), patch.object(ray, "init", join_once):
         yield
 
 
