@@ -5,6 +5,7 @@ How a shard gets in is for `plan_progress`, where everything lies for `layout`.
 
 from __future__ import annotations
 
+import difflib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -165,8 +166,10 @@ class Store:
             UsageError: the store has no such score.
         """
         if asked is not None and asked not in self.questions:
+            near = difflib.get_close_matches(asked, self.questions, n=1, cutoff=0.5)
+            meant = f" Did you mean {near[0]}?" if near else ""
             scores = ", ".join(self.questions)
-            raise UsageError(f"{option}: {self.place.root} has no score {asked!r}; it has {scores}.")
+            raise UsageError(f"{option}: {self.place.root} has no score {asked!r}; it has {scores}.{meant}")
         return asked or self.questions[0]
 
     def is_declared(self) -> bool:

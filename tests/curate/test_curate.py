@@ -420,7 +420,7 @@ def test_a_unipercept_store_is_chosen_from_by_any_of_its_scores(tmp_path: Path) 
     _choose(tmp_path / "store", tmp_path / "iqa.parquet", top="2", score_column="iqa")
     assert _ids(tmp_path / "iqa.parquet") == ["0", "1"]
     assert {"iaa", "iaa_std", "iqa", "ista"} <= set(pq.read_schema(tmp_path / "iqa.parquet").names)
-    with pytest.raises(UsageError, match=r"no column 'iqq'\. Did you mean iqa"):
+    with pytest.raises(UsageError, match=r"has no score 'iqq'; it has iaa, iqa, ista\. Did you mean iqa"):
         _choose(tmp_path / "store", tmp_path / "x.parquet", score_column="iqq")
 
 

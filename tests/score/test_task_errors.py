@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support.ray_head import joined_once, ray_address
 
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, StoreError
 from jobs.score.actor_starts import StartLog
@@ -13,12 +14,12 @@ from jobs.score.ray_session import own_errors, running_ray
 from jobs.storage.place import open_place
 
 # Ray itself sets what it says is deprecated.
-pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
 def _ray() -> Iterator[None]:
-    with running_ray(None, 1):
+    with joined_once(), running_ray(ray_address(), 1):
         yield
 
 
