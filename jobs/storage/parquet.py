@@ -1,4 +1,4 @@
-"""Parquet files of a place: whole or refused."""
+"""Parquet files of a place; one that is cut short is refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jobs.storage.place import Place
 
 
 def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file of our own as a table.
+    """Read a Parquet file of a store as a table.
 
     Raises:
         FileNotFoundError: it is not there.
-        BrokenFile: it is not a whole Parquet file, or of another table.
+        BrokenFile: it is not a whole Parquet file, or it lacks one of the columns.
     """
     with _whole_parquet(place, path) as parquet:
         if unknown := set(columns or ()) - set(parquet.schema_arrow.names):
@@ -27,7 +27,7 @@ def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> p
 
 
 def read_footer(place: Place, path: str) -> pq.FileMetaData:
-    """Row count and metadata of a Parquet file of our own. Raises as `read_parquet`."""
+    """Row count and metadata of a Parquet file of a store. Raises as `read_parquet`."""
     with _whole_parquet(place, path) as parquet:
         return parquet.metadata
 
@@ -47,7 +47,7 @@ def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
         try:
             yield parquet_file(file)
         except (pa.ArrowInvalid, OSError) as error:
-            # pyarrow calls a damaged footer an OSError too, one without a number; others are the storage's fault.
+            # pyarrow reports a damaged footer as an OSError without errno; one with errno comes from the storage.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise BrokenFile(
@@ -57,10 +57,10 @@ def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
 
 
 def parquet_file(file: IO[bytes], **options: Any) -> pq.ParquetFile:
-    """A Parquet file that is read by pyarrow's threads if the file is pyarrow's own, else by the calling thread alone.
+    """Open a Parquet file: pyarrow's threads read a file of pyarrow's own, the calling thread reads any other.
 
-    A thread of pyarrow's may be the last to let go of a file. For one of Python's it needs the interpreter then, and if
-    that is ending just now, the process is aborted: exit code 134, or 139.
+    A thread of pyarrow may be the last to release a file. To release a Python file it needs the interpreter, and if
+    that is shutting down, the process aborts with exit code 134 or 139.
     """
     if isinstance(file, pa.NativeFile):
         return pq.ParquetFile(file, **options)

@@ -1,4 +1,4 @@
-"""A folder on a disk or a prefix on S3, with the few operations that the commit protocol is made of.
+"""A folder on a disk or a prefix on S3, with the few operations that the commit protocol needs.
 
 A file appears whole or not at all: on a disk it is written aside, synced and renamed; on S3 one PUT does it. Nothing
 here caches a listing, since other processes write to the same place.
@@ -26,10 +26,10 @@ from artimuse_actor.fetch.s3_errors import s3_error_code
 from artimuse_actor.whole_file import sync, whole_file
 
 TEMPORARY: Final = "_runs/tmp"
-"""Where files grow on a disk before they are renamed; in the same folder tree, so a rename never copies."""
+"""Folder of unfinished files on a disk, renamed when whole; in the same folder tree, so a rename never copies."""
 
 READ_THREADS: Final = 16
-"""How many files of a place are read at the same time."""
+"""Number of files of a place that are read at the same time."""
 
 _EXISTS: Final = ("PreconditionFailed", "ConditionalRequestConflict")
 _T = TypeVar("_T")
@@ -54,7 +54,7 @@ class Place(Protocol):
     """Operations on paths relative to a root; picklable, so that tasks anywhere can use it."""
 
     def __hash__(self) -> int:
-        """A place can be the key of a cache."""
+        """Hash of the place, so that it can be the key of a cache."""
 
     @property
     def root(self) -> str:
@@ -76,7 +76,7 @@ class Place(Protocol):
         """Create the file, atomically; False if it exists already."""
 
     def files(self, folder: str) -> list[StoredFile]:
-        """All files below a folder, or of all if it is "", sorted by path; none if there is no such folder."""
+        """All files below a folder ("": the root), sorted by path; empty if there is no such folder."""
 
     def delete(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -85,10 +85,10 @@ class Place(Protocol):
         """Remove a folder and all in it, if it is there."""
 
     def local_path(self, path: str) -> str | None:
-        """The path of a file, or of the root if it is "", on a disk, for what only a disk can do; None elsewhere."""
+        """The path on a disk of a file ("": the root), for what only a disk can do; None if the place is not a disk."""
 
     def hold(self, path: str, claim: Claim) -> AbstractContextManager[None]:
-        """Hold the file as a lock, until the block ends or this process dies.
+        """Keep the file locked until the block ends or this process dies.
 
         Raises:
             Whatever `claim.refuse` raises: another process holds it.
@@ -96,34 +96,34 @@ class Place(Protocol):
 
 
 class Claim(Protocol):
-    """Who holds a lock, and what becomes of those who do not."""
+    """The owner of a lock, and the treatment of other owners."""
 
     renew_every_s: float
 
     def owner(self) -> bytes:
-        """What stands in the file while this process holds it."""
+        """Content of the lock file while this process has the lock."""
 
     def is_ours(self, owner: bytes) -> bool:
-        """Whether that is what this process wrote."""
+        """Whether this process wrote that content."""
 
     def is_stale(self, owner: bytes) -> bool:
-        """Whether whoever wrote it has died."""
+        """Whether the process that wrote that content has died."""
 
     def refuse(self, owner: bytes) -> NoReturn:
-        """Give up: another process holds it."""
+        """Raise: another process has the lock."""
 
     def lose(self) -> None:
-        """Another process has taken it over."""
+        """Note that another process has taken the lock over."""
 
 
 def _says_where(method: Callable[..., _T]) -> Callable[..., _T]:
-    """Name the file in whatever goes wrong with it; that a file is not there is for the caller to judge."""
+    """Turn errors into a StoreError that names the file; a missing file stays FileNotFoundError, for the caller."""
 
     @functools.wraps(method)
     def wrapped(place: Place, path: str, *rest: Any) -> _T:
         try:
             return method(place, path, *rest)
-        except Exception as error:  # botocore's errors share no base but this
+        except Exception as error:  # botocore's errors have no other common base
             if isinstance(error, FileNotFoundError) and method.__name__ in ("read", "open"):
                 raise
             raise StoreError(
@@ -153,7 +153,7 @@ class LocalPlace:
     @_says_where
     def open(self, path: str) -> IO[bytes]:
         """See `Place`."""
-        # pyarrow's own, since a file of Python's needs the interpreter when pyarrow's threads let it go.
+        # A file of pyarrow's own: pyarrow's threads would need the interpreter to release a Python file.
         file: IO[bytes] = pa.OSFile(self.uri(path), "rb")
         return file
 
@@ -210,7 +210,7 @@ class LocalPlace:
 
     @contextmanager
     def hold(self, path: str, claim: Claim) -> Iterator[None]:
-        """See `Place`: the kernel's lock, which it lets go when its owner dies, however it dies."""
+        """See `Place`: a lock of the kernel, which releases it however the owner dies."""
         os.makedirs(os.path.dirname(self.uri(path)), exist_ok=True)
         with open(self.uri(path), "a+b") as file:
             try:
@@ -271,7 +271,7 @@ class S3Place:
 
     @contextmanager
     def hold(self, path: str, claim: Claim) -> Iterator[None]:
-        """See `Place`: an object made by a conditional PUT and kept fresh; a stale one is taken over by another."""
+        """See `Place`: an object made by a conditional PUT and renewed; another process takes over a stale one."""
         version = self._take(path, claim)
         stop = threading.Event()
         renewer = threading.Thread(target=self._renew, args=(path, version, claim, stop), name="lock", daemon=True)
@@ -286,24 +286,24 @@ class S3Place:
                 self.delete(path)
 
     def _take(self, path: str, claim: Claim) -> str:
-        """Make the lock's object, or take over a stale one; returns its version."""
+        """Create the lock's object, or take over a stale one; returns its version."""
         while True:
             created = self.create(path, claim.owner())
             found = self.read_version(path)
             if found is None:
                 continue
             owner, version = found
-            # An answer that was lost on the way makes a PUT of ours look like another's.
+            # If the answer to our PUT was lost, its retry finds the object there: look who wrote it.
             if created or claim.is_ours(owner):
                 return version
             if not claim.is_stale(owner):
                 claim.refuse(owner)
-            # Of several that find it stale, one replaces the version that they all saw.
+            # Several may find it stale; the conditional PUT lets only one replace the version that they all saw.
             self.swap(path, claim.owner(), version)
 
     def _renew(self, path: str, version: str, claim: Claim, stop: threading.Event) -> None:
         while not stop.wait(claim.renew_every_s):
-            # A renewal that fails is tried again; ten may fail before anyone takes the lock for abandoned.
+            # A renewal that fails is retried; ten may fail in a row before another process takes the lock over.
             with suppress(StoreError):
                 self.swap(path, claim.owner(), version)
                 found = self.read_version(path)
@@ -314,10 +314,10 @@ class S3Place:
 
     @_says_where
     def read_version(self, path: str) -> tuple[bytes, str] | None:
-        """The file, and a version for `swap` that is this one's or an older one's; None if it is not there."""
+        """The file, and a version for `swap`, of this content or an older one; None if there is no file."""
         fs = s3_filesystem()
         try:
-            # The version first: should the file change in between, the swap fails, as it must.
+            # The version first: if the file changes in between, the swap fails, as it must.
             version = str(fs.info(self.uri(path))["ETag"])
             return fs.cat_file(self.uri(path)), version
         except FileNotFoundError:
@@ -325,7 +325,7 @@ class S3Place:
 
     @_says_where
     def swap(self, path: str, data: bytes, version: str) -> bool:
-        """Replace the file if it is still of this version, atomically; False if it is not."""
+        """Replace the file atomically if it still has this version; returns False otherwise."""
         try:
             s3_filesystem().pipe_file(self.uri(path), data, IfMatch=version)
         except OSError as error:
@@ -342,13 +342,13 @@ class S3Place:
         return [
             StoredFile(key.removeprefix(f"{bucket}/"), int(info["size"]), str(info.get("ETag", "")).strip('"'))
             for key, info in sorted(s3_filesystem().find(prefix, detail=True).items())
-            if key.startswith(f"{prefix}/")  # and not a folder whose name only begins alike
+            if key.startswith(f"{prefix}/")  # and not `scores-old/` for the folder `scores`
         ]
 
     @_says_where
     def delete(self, path: str) -> None:
         """See `Place`."""
-        s3_filesystem().rm_file(self.uri(path))  # S3 has no objection if it is not there
+        s3_filesystem().rm_file(self.uri(path))  # no error on S3 if there is none
 
     @_says_where
     def delete_tree(self, folder: str) -> None:
@@ -379,12 +379,12 @@ def s3_filesystem() -> Any:
 
 
 def bucket_exists(bucket: str) -> bool:
-    """Whether a server has a bucket, as far as it tells: it is taken to have one that it lets nobody look at."""
+    """Whether a bucket exists; True as well if the server does not say, as without access."""
     try:
         s3_filesystem().call_s3("head_bucket", Bucket=bucket)
     except FileNotFoundError:
         return False
-    except Exception:  # no access, no connection: for those who read from it to judge
+    except Exception:  # no access or no connection: reading from it will report that
         return True
     return True
 
@@ -395,10 +395,10 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _linked(temporary: str, path: str) -> bool:
-    """Give a file its name unless another has it; unlike a rename, a link never replaces."""
+    """Link a file to its final name; False if that exists, since unlike a rename a link never replaces."""
     try:
         os.link(temporary, path)
-    except OSError:  # it exists, or the file system has no hard links, such as that of a memory card
+    except OSError:  # the name exists, or the file system has no hard links, as on a memory card
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Files of the user's, on a disk or on S3: opened to be read, or written whole."""
+"""The user's own files, on a disk or on S3: read, or written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _T = TypeVar("_T")
 
 
 def is_hidden(relative: str) -> bool:
-    """Whether dataset readers pass over a file: work in progress of a store, for one."""
+    """Whether dataset readers skip a file, such as a store's work in progress: a part begins with `_` or `.`."""
     return any(part.startswith(("_", ".")) for part in relative.split("/"))
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a string is without lone surrogates, which JSON allows and no file format stores."""
+    """Whether a string has no lone surrogates, which JSON allows but no file format stores."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def names_parquet(path: str) -> bool:
-    """Whether a file is called like a Parquet file."""
+    """Whether a file has a suffix of Parquet files."""
     return path.lower().endswith((".parquet", ".parq"))
 
 
 def open_source(path: str) -> IO[bytes]:
-    """A local path, file:// or s3:// uri as a file."""
+    """Open a local path, file:// or s3:// uri for reading."""
     if path.startswith("s3://"):
         file: IO[bytes] = s3_filesystem().open(path, "rb")
         return file
@@ -53,10 +53,10 @@ def _open_for_arrow(path: str) -> IO[bytes]:
 
 @contextmanager
 def write_user_file(path: str) -> Iterator[str]:
-    """A path on this machine to write to, whose file becomes the user's when the block ends: whole or not at all.
+    """Give a local path to write to; when the block ends, that file appears at `path`, whole or not at all.
 
     Args:
-        path: a local path, file:// or s3:// uri; what is there is replaced, and missing folders are made.
+        path: a local path, file:// or s3:// uri; an existing file is replaced, and missing folders are made.
 
     Raises:
         StoreError: it cannot be written.
@@ -76,11 +76,11 @@ def write_user_file(path: str) -> Iterator[str]:
 
 @contextmanager
 def open_parquet(path: str) -> Iterator[Any]:
-    """A Parquet file (`pyarrow.parquet.ParquetFile`); whatever is wrong with it, also later, is a ManifestError."""
+    """Open a `pyarrow.parquet.ParquetFile`; any error with it, also while it is read, becomes a ManifestError."""
     try:
         with _open_for_arrow(path) as file, parquet_file(file, pre_buffer=True) as parquet:
             yield parquet
-    except MemoryError as error:  # Arrow's is one too
+    except MemoryError as error:  # pa.ArrowMemoryError is one too
         raise ManifestError(
             f"{path}: reading {BATCH_ROWS:,} of its rows takes more than {_BATCH_BYTES:,} bytes of memory. "
             "No image was read. Write it anew with smaller values and row groups."
@@ -90,7 +90,7 @@ def open_parquet(path: str) -> Iterator[Any]:
 
 
 def limited(batches: Iterator[_T]) -> Iterator[_T]:
-    """The same, within a limit on memory: a few bytes of a compressed file can stand for terabytes."""
+    """The same batches, read under a memory limit: a few bytes of a compressed file can expand to terabytes."""
     while True:
         with memory_limit(_BATCH_BYTES):
             batch = next(batches, None)
