@@ -1,7 +1,7 @@
 """Sets of ids, ten million in a few hundred megabytes.
 
-An id is kept as two 64-bit hashes under different keys that are drawn anew in each process: 128 bits make an accidental
-collision a matter of 10^-22 even at 10^8 ids, and nobody can prepare one.
+An id is stored as two 64-bit hashes under different keys that each process draws at random. With 128 bits, an
+accidental collision among 10^8 ids has a probability of about 10^-22, and nobody can prepare one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def hash_strings(strings: pa.Array | pa.ChunkedArray) -> Hashes:
 
 
 def keyed_hashes(strings: pa.Array | pa.ChunkedArray, key: str) -> NDArray[np.uint64]:
-    """(N,) uint64 hashes under a key of 16 characters: the same in every process, and for everybody to prepare."""
+    """(N,) uint64 hashes under a key of 16 characters: the same in every process, so collisions can be prepared."""
     return pd.util.hash_array(_objects(strings), hash_key=key, categorize=False)
 
 
@@ -37,16 +37,16 @@ def _objects(strings: pa.Array | pa.ChunkedArray) -> NDArray[np.object_]:
 
 
 class IdIndex:
-    """Where each of many ids stands.
+    """Positions of many ids, found by hash.
 
     Attributes:
-        positions: (N,) int64: for each id, sorted by hash, its place in the order of insertion.
+        positions: (N,) int64: the ids sorted by hash, each as its place in the order of insertion.
     """
 
     def __init__(self, hashes: Hashes) -> None:
         """Index N ids given as (N, 2) hashes, in the order of insertion."""
         self.positions: NDArray[np.int64] = np.argsort(hashes[:, 0], kind="stable")
-        # Apart, since a search in every second number would copy them all first.
+        # Two contiguous arrays: a search in a column of one (N, 2) array would copy the column first.
         self._first, self._second = hashes[self.positions, 0], hashes[self.positions, 1]
         same_first = self._first[1:] == self._first[:-1]
         if (same_first & (self._second[1:] != self._second[:-1])).any():  # once in a million runs at 10^7 ids
@@ -57,15 +57,15 @@ class IdIndex:
         return len(self.positions)
 
     def doubled(self) -> NDArray[np.bool_]:
-        """For each place of insertion whether its id stands more than once: (N,) bool."""
+        """(N,) bool by place of insertion: its id occurs more than once."""
         return self._by_place(np.r_[False, self._same_as_before] | np.r_[self._same_as_before, False])
 
     def repeated(self) -> NDArray[np.bool_]:
-        """The same, but not of the first of each: (N,) bool."""
+        """(N,) bool by place of insertion: its id occurred before."""
         return self._by_place(np.r_[False, self._same_as_before])
 
     def spread(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Flags by place of insertion, set for all places of an id where they are for one: (N,) bool."""
+        """(N,) bool by place of insertion: some place with the same id is flagged."""
         ids = np.cumsum(np.r_[True, ~self._same_as_before])[: len(self)] - 1
         return self._by_place(np.bincount(ids, flags[self.positions], minlength=1)[ids] > 0)
 
@@ -80,7 +80,7 @@ class IdIndex:
         return flags
 
     def first_double(self) -> tuple[int, int] | None:
-        """Two places of insertion that hold the same id, or None; of several the one met first."""
+        """Two places of insertion with the same id, or None; of several such pairs, the one that begins first."""
         same = np.flatnonzero(self._same_as_before)
         if not len(same):
             return None
@@ -89,16 +89,16 @@ class IdIndex:
         return int(self.positions[best]), int(self.positions[best + 1])
 
     def find(self, hashes: Hashes) -> NDArray[np.int64]:
-        """For each of M ids its place of insertion, or -1: (M,) int64."""
+        """(M,) int64: for each of M ids its place of insertion, or -1."""
         places = np.full(len(hashes), -1, dtype=np.int64)
         if not len(self):
             return places
-        # Searched for in their order, so that memory is read in its order: three times quicker among ten million.
+        # Searched in sorted order, so that memory is read in order: three times faster among ten million ids.
         order = np.argsort(hashes[:, 0])
         at = np.empty(len(hashes), dtype=np.int64)
         at[order] = np.searchsorted(self._first, hashes[order, 0])
         open_ = order[at[order] < len(self)]
-        # Equal first hashes of different ids are so rare that stepping over them one by one costs nothing.
+        # Different ids rarely have equal first hashes, so stepping over them one by one costs nothing.
         while len(open_):
             first = self._first[at[open_]] == hashes[open_, 0]
             hit = first & (self._second[at[open_]] == hashes[open_, 1])

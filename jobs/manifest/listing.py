@@ -1,4 +1,4 @@
-"""Which files a folder, a prefix or a pattern names."""
+"""The files that a folder, a prefix or a pattern names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES: Final = frozenset(
         *("jp2", "j2k", "jpx", "jpf", "j2c", "jpc", "ppm", "pgm", "pbm", "pnm"),
     )
 )
-# Pictures that nobody expects to be skipped in silence: each becomes a row that says why it has no score.
+# Pictures that cannot be decoded but must not be skipped silently: each becomes a row that says why it has no score.
 UNREADABLE_SUFFIXES: Final = frozenset(
     f".{suffix}"
     for suffix in (
@@ -35,9 +35,9 @@ class ListedFile:
     """One file of a source.
 
     Attributes:
-        path: how it is read: a local path, or an s3:// or file:// uri.
+        path: to read it from: a local path, or an s3:// or file:// uri.
         image_id: its path relative to the folder or prefix.
-        size_bytes: its length, None if it cannot be looked at.
+        size_bytes: its length; None if that cannot be read.
         version: size and mtime, or etag.
     """
 
@@ -49,14 +49,14 @@ class ListedFile:
 
 @dataclass
 class Listing:
-    """Files below a folder, or those a pattern names.
+    """Files below a folder, or those that a pattern names.
 
     Attributes:
         named: all of them, sorted.
-        by_pattern: whether the user named them, by name or pattern, rather than a folder.
-        unlisted: folders that could not be looked into.
-        skipped: suffix → files that are not called like an image.
-        pictures: the others.
+        by_pattern: whether the user gave a file name or a pattern rather than a folder.
+        unlisted: folders that could not be listed.
+        skipped: suffix → number of files without an image suffix.
+        pictures: the other files.
     """
 
     named: list[ListedFile]
@@ -74,7 +74,7 @@ class Listing:
                 self.skipped[suffix or "without a suffix"] += 1
 
     def notes(self) -> list[str]:
-        """What to tell the user about files that were left out."""
+        """Sentences for the user about files that were left out."""
         notes = [f"Left out, not looked into: {folder}." for folder in self.unlisted]
         if self.skipped and not self.by_pattern:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.skipped.most_common(8))
@@ -100,13 +100,13 @@ def list_local(source: str) -> Listing:
 
 
 def _walk(root: str, unlisted: list[str]) -> Iterator[ListedFile]:
-    """All files below a folder that do not begin with a dot; notes the folders that it may not look into."""
+    """All files below a folder whose names do not begin with a dot; adds folders it cannot list to `unlisted`."""
     for parent, folders, names in os.walk(root, onerror=lambda error: unlisted.append(str(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # A link to a folder could lead in a circle, or to the same pictures again.
+        # A link to a folder could lead in a circle, or to pictures that are listed already.
         linked = [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
         unlisted.extend(f"{path} (a link)" for path in linked)
-        # A folder that is called like an image is reported, not overlooked; what is in it is walked all the same.
+        # A folder with an image suffix becomes a row, so that it is reported; the files in it are listed all the same.
         names += [name for name in folders if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         for name in sorted(names):
             if not name.startswith("."):
@@ -114,12 +114,12 @@ def _walk(root: str, unlisted: list[str]) -> Iterator[ListedFile]:
 
 
 def local_file(path: str, base: str) -> ListedFile:
-    """A file as it is on the disk now, whether or not it can be read."""
+    """A file as it is on the disk now; size and version are None if it cannot be read."""
     relative = os.path.relpath(path, base)
     try:
         status = os.stat(path)
         size, version = status.st_size, f"{status.st_size}-{status.st_mtime_ns}"
-    except (OSError, ValueError):  # a dangling link, or a NUL in the name: its row will say so
+    except (OSError, ValueError):  # a dangling link, or a NUL in the name: loading it will make an error row
         size, version = None, None
     try:
         path.encode()

@@ -1,4 +1,4 @@
-"""What every kind of manifest comes to: batches of rows of the same columns."""
+"""The interface of every kind of manifest: batches of rows with the same columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.manifest import IMAGE_ROWS, MANIFEST
 _ABSOLUTE: Final = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
 
 ROWS: Final = pa.schema([*IMAGE_ROWS, MANIFEST.field("gt_score")])
-"""A batch of a manifest: what a plan keeps of each row, and the ground truth if there is one."""
+"""Columns of a manifest's batch: those that a plan keeps, and the ground truth if there is one."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ManifestBatch:
     """Consecutive rows of one file of a manifest.
 
     Attributes:
-        rows: of schema `ROWS`; nothing if only own columns were asked for.
-        file: what to name in an error.
+        rows: of schema `ROWS`; empty if only own columns were asked for.
+        file: name of the file for error messages.
         first_row: number of the first row within the file, from 0.
         own: the manifest's own columns that were asked for.
     """
@@ -41,31 +41,31 @@ class Manifest(Protocol):
 
     @property
     def source(self) -> str:
-        """As the user gave it."""
+        """The source as the user gave it."""
 
     @property
     def notes(self) -> list[str]:
-        """What to tell the user about it."""
+        """Sentences for the user about rows that were left out or doubled."""
 
     def columns(self) -> pa.Schema:
-        """Its own columns, whether or not a plan knows them. Raises ManifestError."""
+        """All its columns, whether or not a plan uses them. Raises ManifestError."""
 
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
-        """All rows, always in the same order, with these of its own columns, or just those. Raises ManifestError."""
+        """All rows, always in one order, with the columns `own`; without `keys` only these. Raises ManifestError."""
 
     def identity(self) -> str:
-        """A digest that changes when the rows do; at most as costly as reading them."""
+        """A digest that changes when the rows change; costs at most as much as reading them."""
 
 
 @dataclass(frozen=True)
 class ManifestOptions:
-    """How a source is read.
+    """Options for reading a source.
 
     Attributes:
-        images: folder or prefix that relative uris, and the images of a `test.json`, start from.
-        id_column: the column of a Parquet manifest that is the id; by default `image_id`, else the uri.
-        uri_column: the column that is the uri; by default `uri`.
-        limit: take only that many rows, from the start.
+        images: folder or prefix to which relative uris, and the images of a `test.json`, are relative.
+        id_column: the column of a Parquet manifest with the id; by default `image_id`, else the uri.
+        uri_column: the column with the uri; by default `uri`.
+        limit: read only the first rows, that many.
     """
 
     images: str | None = None
@@ -75,7 +75,7 @@ class ManifestOptions:
 
 
 def absolute(uri: pa.Array, base: str | None) -> pa.Array:
-    """Relative paths from `base`, or from the current folder: tasks run elsewhere."""
+    """Uris with relative paths made absolute, from `base` or the current folder, since tasks run in other folders."""
     relative = pc.invert(pc.match_substring_regex(uri, _ABSOLUTE))
     if not pc.any(relative).as_py():
         return uri

@@ -18,14 +18,14 @@ from jobs.manifest.listing import ListedFile
 from jobs.manifest.manifest import ROWS, ManifestBatch, ManifestOptions, absolute
 from jobs.storage.user_files import BATCH_ROWS, limited, open_parquet
 
-MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: the longest signed urls take a tenth
-IMAGE_BATCH_ROWS: Final = 128  # of embedded images: they may be asked for too, megabytes each
-_BYTES_A_ROW: Final = 64  # two hashes, kept twice and sorted
+MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: ten times the longest signed urls
+IMAGE_BATCH_ROWS: Final = 128  # with embedded images, since these may be read too, megabytes each
+_BYTES_A_ROW: Final = 64  # two hashes, stored twice and sorted
 
 
 @dataclass
 class ParquetManifest:
-    """A manifest in Parquet files, read as it is asked for."""
+    """A manifest in Parquet files, read batch by batch on demand."""
 
     source: str
     files: list[ListedFile]
@@ -33,13 +33,13 @@ class ParquetManifest:
     notes: list[str] = field(default_factory=list)
 
     def identity(self) -> str:
-        """See `Manifest`: here it is the files' names, sizes and times that change, and how they are read."""
-        # Relative paths start from the current folder.
+        """See `Manifest`: a digest of the files' names, sizes and times, and of the options; reads no row."""
+        # The current folder is part of it, since relative uris start from there.
         listing = [[file.path, file.size_bytes, file.version] for file in self.files]
         return hashlib.sha256(json.dumps([listing, os.getcwd(), asdict(self.options)]).encode()).hexdigest()
 
     def columns(self) -> pa.Schema:
-        """See `Manifest`: those of the first file, which the others have too or have nulls for."""
+        """See `Manifest`: the columns of the first file; where another file lacks one, its rows get nulls."""
         with open_parquet(self.files[0].path) as parquet:
             return parquet.schema_arrow
 
@@ -72,7 +72,7 @@ class ParquetManifest:
 
 
 def _refuse_too_many(path: str, rows: int) -> None:
-    """A few bytes of a compressed file can stand for billions of rows."""
+    """Refuse more rows than memory can plan: a few bytes of a compressed file can expand to billions of rows."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if rows * _BYTES_A_ROW > memory_bytes:
         raise ManifestError(
@@ -82,7 +82,7 @@ def _refuse_too_many(path: str, rows: int) -> None:
 
 
 class _ColumnReader:
-    """Which columns of one Parquet file are the id, the uri and so on; checks them and renames them."""
+    """Finds the columns of one Parquet file that are the id, the uri and so on, checks them and renames them."""
 
     def __init__(self, file: ListedFile, schema: pa.Schema, options: ManifestOptions) -> None:
         self.path = path = file.path
@@ -106,7 +106,7 @@ class _ColumnReader:
         self.gt_score = "gt_score" if "gt_score" in schema.names else None
         if self.gt_score and not _is_number(schema.field("gt_score").type):
             raise ManifestError(f"{path}: `gt_score` is of type {schema.field('gt_score').type}; it must be a number.")
-        # Without any other column the first leaf stands in, to count the rows.
+        # Without any of them, the smallest leaf column is read, only to count the rows.
         named = [name for name in (self.id, self.uri, self.version, self.gt_score) if name]
         self.columns = list(dict.fromkeys(named)) or [_smallest_leaf(schema)]
 
@@ -126,7 +126,7 @@ class _ColumnReader:
         here = pc.is_null(uri)
         version = self._strings(table, self.version, first_row) if self.version else pa.nulls(count, pa.string())
         if not self.version:
-            # An embedded image may have changed whenever the file around it did.
+            # An embedded image may have changed whenever its file changed.
             version = pc.if_else(here, pa.scalar(self.file.version, pa.string()), version)
         none = pa.nulls(count, pa.int32())
         numbers = pa.array(range(row_in_group, row_in_group + count), pa.int32())
@@ -144,7 +144,7 @@ class _ColumnReader:
         )
 
     def own(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
-        """The user's own columns, those that this file lacks being null."""
+        """The user's own columns; null where this file lacks one."""
         try:
             columns = [
                 table[field.name].cast(field.type)
@@ -175,7 +175,7 @@ class _ColumnReader:
     def _strings(self, table: pa.Table, name: str, first_row: int) -> pa.Array:
         try:
             strings = table[name].cast(pa.string()).combine_chunks()
-            strings.validate(full=True)  # nobody else looks whether it is UTF-8, before it is too late
+            strings.validate(full=True)  # that it is UTF-8: the next check would be when a table is written, too late
         except pa.ArrowInvalid as error:
             row = first_row + next((index for index, raw in enumerate(_raw(table[name])) if not _is_utf8(raw)), 0)
             raise ManifestError(
@@ -213,7 +213,7 @@ def _is_utf8(raw: bytes | None) -> bool:
 
 
 def _without_secrets(uris: pa.Array) -> pa.Array:
-    """As ids: a picture whose url is signed anew every night is the same picture."""
+    """Uris as ids, without signatures: a picture whose url gets a new signature every night keeps its id."""
     if not pc.any(pc.match_substring_regex(uris, "://.*[@?]")).as_py():
         return uris
     return pa.array([None if uri is None else without_secrets(uri) for uri in uris.to_pylist()], pa.string())

@@ -2,7 +2,7 @@
 
 A source is a folder (or an s3:// prefix), a glob, a Parquet manifest (a file, a folder or a glob of them, with uris or
 with embedded images as Hugging Face writes them), or a benchmark's `test.json`. All of them become batches of the same
-columns. Only what names the images is read here, never an image.
+columns. Only names of images are read here, never an image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_POINTS: Final = 10**15
 
 
 def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> Manifest:
-    """Find out what kind of source this is.
+    """Open a source as the kind of manifest that it is.
 
     Raises:
         ManifestError: there is nothing of that name, or nothing in it.
@@ -45,7 +45,7 @@ def _open_manifest(source: str, options: ManifestOptions) -> Manifest:
         return _read_test_json(source, options)
     files = list_s3(source) if source.startswith("s3://") else list_local(source)
     parquet = [file for file in files.named if names_parquet(file.path) and not is_hidden(file.image_id)]
-    # A pattern or a single name means what it says; from a folder only what is called like an image is taken.
+    # A pattern or a single name is taken literally; from a folder, only files with an image suffix are taken.
     pictures = files.pictures if not files.by_pattern else [f for f in files.named if not names_parquet(f.path)]
     if parquet and not pictures:
         return ParquetManifest(source, parquet, options)
@@ -66,8 +66,8 @@ def write_manifest(manifest: Manifest, out: str) -> int:
         The number of rows.
 
     Raises:
-        ManifestError: its images are embedded, so it is a manifest that can be used as it is.
-        UsageError: the file is not called like a Parquet file, and would not be taken for a manifest.
+        ManifestError: its images are embedded, so it is a Parquet manifest already and can be used as it is.
+        UsageError: the name has no Parquet suffix, so `score` would not read the file as a manifest.
         StoreError: it cannot be written.
     """
     if not names_parquet(out):
@@ -84,7 +84,7 @@ def write_manifest(manifest: Manifest, out: str) -> int:
 
 @dataclass
 class ListedManifest:
-    """A manifest held in memory: what a folder, a glob or a `test.json` lists."""
+    """A manifest in memory: the images that a folder, a glob or a `test.json` lists."""
 
     source: str
     rows: pa.Table
@@ -95,7 +95,7 @@ class ListedManifest:
         return MANIFEST
 
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:  # noqa: ARG002
-        """See `Manifest`; the keys are there anyway."""
+        """See `Manifest`; `keys` makes no difference here, since the rows are in memory."""
         for start in range(0, self.rows.num_rows, BATCH_ROWS):
             rows = self.rows.slice(start, BATCH_ROWS)
             yield ManifestBatch(rows, self.source, start, rows.select(list(own)))
