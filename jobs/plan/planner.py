@@ -1,4 +1,4 @@
-"""Plans a run: manifest rows that the store lacks, cut into shards and units."""
+"""Planning of a run: the manifest's rows that the store lacks, cut into shards and units."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def make_plan(
 ) -> Plan:
     """Read the manifest once, check it, and plan the rows that the store lacks.
 
-    Rows whose version changed, which failed and are tried again, or which want texts only, are planned into shards that
-    replace the files they stand in; a row without a version is taken as unchanged.
+    Rows whose version changed, failed rows that are retried, and rows that lack only texts are planned into shards that
+    replace the files that contain them; a row without a version counts as unchanged.
 
     Args:
-        manifest: what is to be scored.
-        stored: what the store has already.
-        plan_id: of the new plan.
-        write_rows: puts the Parquet file of a shard, by its index, where its load tasks will read it.
+        manifest: the images to score.
+        stored: the rows that the store has already.
+        plan_id: id of the new plan.
+        write_rows: writes a shard's index and Parquet file to where its load tasks will read it.
         unit_rows: rows of a unit; None for a number that fits the job.
         shard_rows: rows of a shard.
-        texts: whether texts are made too.
-        retry: which failed rows are tried again.
+        texts: whether texts are generated too.
+        retry: which failed rows are retried.
 
     Raises:
-        ManifestError: there are no rows, or an id is doubled; the message names both rows.
+        ManifestError: there are no rows, or two rows have the same id; the message names both.
     """
     writer = _ShardWriter(write_rows, unit_rows, shard_rows, texts=texts)
     hashes: list[NDArray[np.uint64]] = []
@@ -58,7 +58,7 @@ def make_plan(
     for batch in manifest.batches():
         rows = batch.rows.select(IMAGE_ROWS.names)
         ids = hash_strings(rows["image_id"])
-        if len(np.unique(ids[:, 0])) < len(ids):  # at once, not after a billion rows
+        if len(np.unique(ids[:, 0])) < len(ids):  # report doubles of one batch at once, not after a billion rows
             _refuse_doubles([ids], [(batch.file, batch.first_row)])
         hashes.append(ids)
         starts_of_batches.append((batch.file, batch.first_row))
@@ -99,7 +99,7 @@ def manifest_ids(manifest: Manifest) -> IdIndex:
     """All ids of a manifest.
 
     Raises:
-        ManifestError: it has no rows; as a manifest that is missing half way would, which nobody wants to prune by.
+        ManifestError: it has no rows. Pruning by a manifest that went missing would delete the whole store.
     """
     hashes = [hash_strings(batch.rows["image_id"]) for batch in manifest.batches()]
     if not sum(map(len, hashes)):
@@ -118,7 +118,7 @@ class _ShardWriter:
         self.shards: list[ShardPlan] = []
 
     def write_full_shards(self, tables: list[pa.Table]) -> list[pa.Table]:
-        """Write all whole shards that there are rows for; returns the rest."""
+        """Write all full shards; returns the rows that are left."""
         table = pa.concat_tables(tables)
         while table.num_rows >= self.shard_rows:
             self._write(table.slice(0, self.shard_rows), None)
@@ -131,7 +131,7 @@ class _ShardWriter:
                 self._write(rest, None)
 
     def write_replacements(self, changed: Iterable[tuple[NDArray[np.int32], pa.Table]], files: tuple[str, ...]) -> None:
-        """One shard for each scores file that holds older rows."""
+        """Write one shard for each scores file with older rows."""
         changed = list(changed)
         if not changed:
             return
@@ -141,13 +141,13 @@ class _ShardWriter:
             self._write(table.filter(pa.array(file_of_row == index)), files[index])
 
     def _write(self, table: pa.Table, replaces: str | None) -> None:
-        if self.unit_rows is None:  # a whole shard before the end of the manifest: no small job
+        if self.unit_rows is None:  # a full shard before the manifest's end: this is a large job
             self.unit_rows = default_unit_rows(None, texts=self.texts)
         texts_only = bool(pc.all(table["texts_only"]).as_py())
         units = -(-table.num_rows // self.unit_rows)
         shard = ShardPlan(len(self.shards), table.num_rows, units, replaces, texts_only)
         table = table.unify_dictionaries().combine_chunks()
-        # Ids and uris are all different: dictionaries of them take a third of the time, and bytes.
+        # Ids and uris are all different: dictionaries of them would take a third of the time, and more bytes.
         data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file"])
         self.write_rows(shard.index, data)
         self.shards.append(shard)
@@ -155,13 +155,13 @@ class _ShardWriter:
 
 @dataclass(frozen=True)
 class RowsToDo:
-    """Which rows of a batch a plan takes up.
+    """The rows of a batch that a plan includes.
 
     Attributes:
-        new: (M,) bool, the store does not know the id.
-        changed: (M,) bool, the store has the id, and the row is made again, in the file that it stands in.
-        texts_only: (M,) bool, of these, those that want nothing but texts.
-        places: (M,) int64, where the ids stand among the stored rows, or -1.
+        new: (M,) bool, the id is not in the store.
+        changed: (M,) bool, the id is in the store, and its row is replaced in its file.
+        texts_only: (M,) bool, those of `changed` that lack only texts.
+        places: (M,) int64, positions of the ids among the stored rows, or -1.
     """
 
     new: NDArray[np.bool_]
@@ -171,7 +171,7 @@ class RowsToDo:
 
 
 def rows_to_do(rows: pa.Table, ids: NDArray[np.uint64], stored: StoredRows, retry: RetryErrors) -> RowsToDo:
-    """What is to be done for rows of a manifest, given the hashes of their ids, (M, 2) uint64."""
+    """Choose the rows to do among M rows of a manifest, given the hashes of their ids, (M, 2) uint64."""
     places = stored.ids.find(ids)
     known, same = places >= 0, _same_version(rows["version"], stored, places)
     wants = stored.wants[places] if len(stored.ids) else np.zeros(len(rows), dtype=np.uint8)
@@ -182,7 +182,7 @@ def rows_to_do(rows: pa.Table, ids: NDArray[np.uint64], stored: StoredRows, retr
 
 
 def _same_version(versions: pa.ChunkedArray, stored: StoredRows, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the store holds a row with this version, or no version says otherwise: (M,) bool."""
+    """(M,) bool: the store has the row in this version, or the manifest gives no version."""
     known: NDArray[np.bool_] = places >= 0
     if not known.any():
         return known
@@ -193,7 +193,7 @@ def _same_version(versions: pa.ChunkedArray, stored: StoredRows, places: NDArray
 
 
 def _refuse_doubles(hashes: list[NDArray[np.uint64]], batches: list[tuple[str, int]]) -> None:
-    """Look for an id that stands twice, given the hashes of each batch, its file and its first row in there."""
+    """Raise if an id occurs twice, given the hashes of each batch and its file and first row in that file."""
     if not hashes:
         return
     double = IdIndex(np.concatenate(hashes)).first_double()

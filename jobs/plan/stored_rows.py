@@ -1,4 +1,4 @@
-"""The rows that a store holds already, as a planner sees them: who they are, and what they still want."""
+"""The rows that a store has already, as a planner sees them: their ids and versions, and what they still lack."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ RETRY: Final = 2
 
 @dataclass(frozen=True)
 class RetryErrors:
-    """Which failed rows are tried again.
+    """The failed rows that are retried.
 
     Attributes:
         types: types of errors; None for all rows that are marked as retryable.
-        alone: whether nothing else is done.
+        alone: whether only these rows are scored.
     """
 
     types: tuple[str, ...] | None = None
     alone: bool = False
 
     def chosen(self, rows: pa.Table) -> pa.ChunkedArray:
-        """Which rows of a scores or texts table are tried again: boolean."""
+        """A boolean for each row of a scores or texts table: it is retried."""
         failed = pc.equal(rows["status"], ERROR)
         if self.types is None:
             return pc.and_(failed, pc.fill_null(rows["retryable"], False))
@@ -44,14 +44,14 @@ class RetryErrors:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """What a store holds already.
+    """Rows that a store has already, N in all.
 
     Attributes:
         files: the scores files.
-        ids: where each image_id stands among the rows of all files.
+        ids: position of each image_id among the rows of all files.
         versions: (N, 2) uint64 hashes of the rows' versions.
         file_of_row: (N,) int32, index into `files`.
-        wants: (N,) uint8, `NOTHING`, `TEXTS` (it has a score but no texts, in a store of texts) or `RETRY`.
+        wants: (N,) uint8, `NOTHING`, `TEXTS` (a score without texts, in a store with texts) or `RETRY`.
     """
 
     files: tuple[str, ...]
@@ -64,14 +64,14 @@ class StoredRows:
 def read_stored_rows(
     place: Place, files: list[str], texts_file: Callable[[str], str | None], *, texts: bool, retry: RetryErrors
 ) -> StoredRows:
-    """Read the keys of all rows.
+    """Read ids, versions and outcomes of all rows.
 
     Args:
-        place: of the store.
+        place: the place of the store.
         files: the scores files.
-        texts_file: the texts file beside a scores file, if it is there.
-        texts: whether each image with a score wants texts.
-        retry: which failed rows want to be tried again.
+        texts_file: gives the texts file beside a scores file, or None.
+        texts: whether each image with a score is to have texts.
+        retry: which failed rows are retried.
 
     Raises:
         BrokenFile: a file is not whole.
