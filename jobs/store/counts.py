@@ -1,4 +1,4 @@
-"""How many rows the tables of a store have, by outcome."""
+"""Numbers of rows of a store's tables, by outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fingerprint of the scores that a checkpoint and a protocol give."""
+"""The fingerprint of scores, from checkpoint, protocol and decoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from schemas.fingerprint import Fingerprint
 
 
 def fingerprint_of(checkpoint: CheckpointIdentity, protocol: Protocol, decode: DecodeOptions) -> Fingerprint:
-    """The fingerprint of a run that scores with these."""
+    """The fingerprint of scores made with this checkpoint, protocol and decoding."""
     return Fingerprint(
         checkpoint=checkpoint.name,
         checkpoint_digest=checkpoint.digest,

@@ -1,11 +1,11 @@
-"""Scores of images whose bytes the store knows already: of a picture that was moved, renamed or doubled.
+"""Scores copied to images with the same bytes as a scored one: pictures that were moved, renamed or doubled.
 
-The planner writes down the SHA-256 of every scored image of the store. A load task that meets one of them takes the row
-from the table, and neither decodes the image nor sends it to a model. Should that row be gone by then, the image is
-scored like any other.
+The planner writes the SHA-256 of every scored image of the store to a file. A load task that finds an image's digest
+there copies the row from the table, and neither decodes the image nor sends it to a model. If that row is gone by then,
+the image is scored like any other.
 
-    digests.npy     sorted, 16 bytes of each: an accident is a matter of 10^-24 at 10^7 images
-    files.npy       in which of the plan's store files each stands
+    digests.npy     sorted, 16 bytes of each: the probability of a collision is 10^-24 at 10^7 images
+    files.npy       for each digest, the index of the plan's store file with its row
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _DIGEST: Final = f"S{_DIGEST_BYTES}"
 
 
 def write_known_images(place: Place, plan_id: str, tables: Sequence[tuple[str, str | None]], *, texts: bool) -> None:
-    """Write down the digests of all images with a score, and with texts if those are wanted.
+    """Write the digests of all images with a score, or with a score and texts, into the plan's folder.
 
     Args:
-        place: of the store.
-        plan_id: of the plan.
+        place: the place of the store.
+        plan_id: id of the plan.
         tables: each scores file, with the texts file beside it if there is one.
-        texts: whether only images that have their texts count.
+        texts: whether to leave out images without texts.
     """
 
     def digests(files: tuple[str, str | None]) -> NDArray[np.bytes_]:
@@ -65,14 +65,14 @@ def write_known_images(place: Place, plan_id: str, tables: Sequence[tuple[str, s
 
 @dataclass(frozen=True)
 class KnownRows:
-    """The rows of a store that images with the same bytes can take over.
+    """The rows of a store that can be copied to images with the same bytes.
 
     Attributes:
-        place: of the store.
-        plan_id: of the plan.
+        place: the place of the store.
+        plan_id: id of the plan.
         files: scores files, in the order of `write_known_images`.
-        columns: what is copied of the scores table.
-        text_columns: what is copied of the texts table, if there is one.
+        columns: columns of the scores table that are copied.
+        text_columns: columns of the texts table that are copied; empty without texts.
     """
 
     place: Place
@@ -82,7 +82,7 @@ class KnownRows:
     text_columns: tuple[str, ...]
 
     def find(self, sha256: str) -> dict[str, Any] | None:
-        """The columns to copy, and `copied_from`; None if the store does not know these bytes (any more)."""
+        """The columns to copy, and `copied_from`; None if the store has no row, or no longer one, with these bytes."""
         digests, numbers = _index(self.place, self.plan_id)
         digest = np.array(bytes.fromhex(sha256)[:_DIGEST_BYTES], dtype=_DIGEST)
         position = int(np.searchsorted(digests, digest))
@@ -102,12 +102,12 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)  # a process works on one plan at a time
 def _index(place: Place, plan_id: str) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
-    """The sorted digests and their files; empty if the planner wrote none."""
+    """The sorted digests and the indices of their files; empty if the planner wrote none."""
     arrays: list[Any] = []
     for name, dtype in (("digests", _DIGEST), ("files", "int32")):
         path = known_path(plan_id, name)
         try:
-            if local := place.local_path(path):  # the processes of a machine share the pages
+            if local := place.local_path(path):  # mapped, so that the processes of a machine share the memory
                 arrays.append(np.load(local, mmap_mode="r"))
             else:
                 arrays.append(np.load(io.BytesIO(place.read(path))))
@@ -128,7 +128,7 @@ class _FileRows:
         return None if place is None else dict(self._table.slice(place, 1).to_pylist()[0])
 
 
-@lru_cache(maxsize=2)  # a moved folder is met in the order of its old rows, so one file at a time is wanted
+@lru_cache(maxsize=2)  # images of a moved folder come in the order of their old rows, so from one file at a time
 def _rows(place: Place, path: str, columns: tuple[str, ...]) -> _FileRows:
     wanted = list(dict.fromkeys(("sha256", "status", *columns)))
     try:

@@ -1,22 +1,22 @@
-"""The paths of a store, relative to its root: no other module knows them.
+"""The paths of a store, relative to its root; no other module knows them.
 
     scores/<plan>-<shard>.parquet               committed shards, nothing else, ever
     texts/<plan>-<shard>.parquet                the texts of the same shard
     metrics/<evaluation>.parquet                evaluations
-    _store.json                                 the fingerprint of all scores in here, and which texts
+    _store.json                                 the fingerprint of all scores of the store, and which texts it has
     _plan.json                                  the current plan; written after its rows
     _lock                                       the run that is writing
-    _runs/<run>/run.json                        what a run did
+    _runs/<run>/run.json                        the record of a run
     _runs/<run>/starts/<actor>/, loads/         models that are being loaded, and how long loading took
     _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
-    _runs/<plan>/staging/00007/0003.parquet     unit 3 of it, scored
-    _runs/<plan>/attempts/00007/0003            unit 3 of it, being loaded
+    _runs/<plan>/staging/00007/0003.parquet     unit 3 of shard 7, scored
+    _runs/<plan>/attempts/00007/0003            mark of unit 3 of shard 7, while it is loaded
     _runs/<plan>/known/<array>.npy              images that had a score when the plan was made
-    _curations/<digest>.json                    what a curation asked for and got
+    _curations/<digest>.json                    options and result of a curation
     _broken/                                    files of the tables that were found cut short
 
-Dataset readers pass over names that begin with an underscore. What grows on a disk before it is renamed is the
-storage's affair, see `jobs.storage.place.TEMPORARY`.
+Dataset readers skip names that begin with an underscore. Unfinished files on a disk, before they are renamed, are in
+`jobs.storage.place.TEMPORARY`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WORK: Final = ("rows", "staging", "attempts", "known")
 
 
 def scores_path(plan: Plan, shard: ShardPlan, *, part: bool = False) -> str:
-    """The scores file of a shard: what commits it, unless it adds texts only.
+    """The scores file of a shard; its presence commits the shard, unless that adds texts only.
 
     Args:
-        plan: of the shard.
-        shard: it goes into the file that it replaces, if it replaces one.
-        part: whether it is a part of the shard only, whose file nobody must take for the whole.
+        plan: the plan of the shard.
+        shard: the shard; if it replaces a file, that file's path is returned.
+        part: whether the file gets only a part of the shard, and so a name that does not count as the whole.
     """
     return shard.replaces or f"{SCORES}/{plan.plan_id}-{shard.index:05}{'-part' if part else ''}.parquet"
 
@@ -60,7 +60,7 @@ def texts_path(scores_path: str) -> str:
 
 
 def broken_path(path: str) -> str:
-    """Where a file of the tables goes that is cut short."""
+    """The path to which a file of the tables that is cut short is moved."""
     return f"{_BROKEN}/{path}"
 
 
@@ -75,12 +75,12 @@ def run_path(run_id: str) -> str:
 
 
 def is_run_path(path: str) -> bool:
-    """Whether a path is that of a run's record."""
+    """Whether a path is that of a run's `run.json`."""
     return re.fullmatch(rf"{RUNS}/[^/]+/run\.json", path) is not None
 
 
 def starts_folder(run_id: str, actor_id: str) -> str:
-    """Marks of the starts of an actor."""
+    """The folder of marks of an actor's starts."""
     return f"{RUNS}/{run_id}/starts/{actor_id}"
 
 
@@ -90,28 +90,28 @@ def failure_path(run_id: str) -> str:
 
 
 def loads_folder(run_id: str) -> str:
-    """How long each model of a run was loaded."""
+    """The folder of the loading times of a run's models."""
     return f"{RUNS}/{run_id}/loads"
 
 
 def plan_folder(plan_id: str) -> str:
-    """What a plan leaves in a store until it is done, and the record of the run that made it."""
+    """The folder of a plan's files, deleted when it is done, and of the record of the run that made it."""
     return f"{RUNS}/{plan_id}"
 
 
 def rows_path(plan_id: str, shard: int) -> str:
-    """The rows to score of one shard."""
+    """The file of the rows to score of one shard."""
     return f"{_work_folder(plan_id, 'rows')}/{shard:05}.parquet"
 
 
 def staging_folder(plan_id: str, shard: int | None = None) -> str:
-    """The scored units of a plan, or of one shard of it."""
+    """The folder of the scored units of a plan, or of one of its shards."""
     folder = _work_folder(plan_id, "staging")
     return folder if shard is None else f"{folder}/{shard:05}"
 
 
 def staged_path(plan_id: str, shard: int, unit: int) -> str:
-    """One scored unit; depends on the unit alone, so that a retry overwrites."""
+    """The file of one scored unit; its name depends on the unit alone, so that a retry overwrites it."""
     return f"{staging_folder(plan_id, shard)}/{unit:04}.parquet"
 
 
@@ -122,17 +122,17 @@ def staged_unit_of(path: str) -> tuple[int, int]:
 
 
 def attempt_path(plan_id: str, shard: int, unit: int) -> str:
-    """The mark of a unit that is being loaded; one that is found was not loaded to its end."""
+    """The mark of a unit that is being loaded; if it is found later, loading was broken off."""
     return f"{_work_folder(plan_id, 'attempts')}/{shard:05}/{unit:04}"
 
 
 def known_path(plan_id: str, array: str) -> str:
-    """An array about the images that had a score when the plan was made."""
+    """The file of an array about the images that had a score when the plan was made."""
     return f"{_work_folder(plan_id, 'known')}/{array}.npy"
 
 
 def work_folders(plan_id: str) -> list[str]:
-    """The folders of `plan_folder` that go when the plan is done."""
+    """The folders in `plan_folder` that are deleted when the plan is done."""
     return [_work_folder(plan_id, part) for part in _WORK]
 
 

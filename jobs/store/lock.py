@@ -1,7 +1,7 @@
-"""One run at a time for each store.
+"""The lock that lets only one run at a time write to a store.
 
-The storage holds the lock (`Place.hold`): a disk by `flock`, which ends with its owner; S3 by an object that its owner
-keeps fresh. One that was not renewed for minutes, or whose process is gone from this machine, has no owner any more.
+The storage implements it (`Place.hold`): a disk by `flock`, which ends with its owner's process; S3 by an object that
+its owner renews. An object that was not renewed for minutes, or whose process is gone from this machine, is stale.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ STALE_AFTER_S: Final = 300.0
 
 
 class RunLock:
-    """The lock of a run, a `Claim` of its place.
+    """The lock of a run; implements `Claim`.
 
     Attributes:
-        lost: whether another run has taken it over meanwhile, as after a suspension of this machine.
-        renew_every_s: how often it is renewed where it must be.
+        lost: whether another run has taken it over, for example after this machine was suspended.
+        renew_every_s: interval of renewals, where the storage needs them.
     """
 
     def __init__(self, root: str, run_id: str) -> None:
@@ -38,7 +38,7 @@ class RunLock:
         self._root, self._run_id = root, run_id
 
     def check(self) -> None:
-        """Call it before a shard is committed.
+        """Check that the lock is not lost; called before each commit of a shard.
 
         Raises:
             StoreLocked: the lock is lost, and another run may be writing.
@@ -90,10 +90,10 @@ class RunLock:
 
 @contextmanager
 def run_lock(place: Place, run_id: str) -> Iterator[RunLock]:
-    """Hold the store's lock.
+    """Keep the store locked until the block ends.
 
     Raises:
-        StoreLocked: another run holds it; the message names that run.
+        StoreLocked: another run has the lock; the message names that run.
     """
     lock = RunLock(place.root, run_id)
     with place.hold(LOCK_FILE, lock):

@@ -1,4 +1,4 @@
-"""What is done to the files of a store beside filling it: mending, pruning, compaction."""
+"""Maintenance of a store's files: repair, pruning and compaction."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from jobs.store.store import Store, TableFiles
 
 
 def heal(store: Store) -> tuple[TableFiles, list[str]]:
-    """Put right what faults have left: only under the lock of the store.
+    """Repair what faults have left; the caller must have the store's lock.
 
-    Files of the tables that are cut short are moved out of the way, so that their rows are pending again; texts whose
-    scores were never written or are gone are deleted.
+    Files of the tables that are cut short are moved to `_broken/`, so that their rows are pending again. Texts whose
+    scores were never written, or are gone, are deleted.
 
     Returns:
-        The files of the tables that are left, and a sentence about each that was moved.
+        The files of the tables that are left, and a sentence about each file that was moved.
     """
     place = store.place
-    place.delete_tree(TEMPORARY)  # of runs that were killed while they wrote
+    place.delete_tree(TEMPORARY)  # unfinished files of runs that were killed
     files = store.table_files()
     paths = [*files.scores_paths, *sorted(files.texts)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -51,12 +51,12 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
 
 
 def keep_only(store: Store, ids: IdIndex) -> int:
-    """Drop the rows of all other ids, file by file: only under the lock of the store.
+    """Drop the rows of all other ids, file by file; the caller must have the store's lock.
 
-    A file of which nothing is left is deleted. Texts go first, so that no texts are left without a score.
+    A file without rows left is deleted. Texts are dropped first, so that no texts are left without a score.
 
     Returns:
-        How many rows of the scores table that were.
+        The number of rows dropped from the scores table.
     """
     place, dropped = store.place, 0
     files = store.table_files()
@@ -82,10 +82,10 @@ def keep_only(store: Store, ids: IdIndex) -> int:
 
 @dataclass(frozen=True)
 class Compaction:
-    """What was merged.
+    """The result of a compaction.
 
     Attributes:
-        rows: of the scores table, before and after.
+        rows: rows of the scores table, the same before and after.
         files_before: scores files of the old store.
         files_after: scores files of the new store.
     """
@@ -96,18 +96,18 @@ class Compaction:
 
 
 def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
-    """Write the rows of a store, in the same order, into a new store of few files.
+    """Write the rows of a store, in the same order, into a new store with few files.
 
-    A row never moves within a store, so nothing is merged in place: a reader would meet rows twice, or not at all. The
-    new store is declared last. Until then it is none, and another attempt writes the same files again.
+    Files are not merged in place: a reader would see rows twice, or not at all. The new store is declared last; until
+    then it is not a store, and another attempt writes the same files again.
 
     Args:
-        out: the store; it stays as it is.
-        new: where the new store goes.
+        out: the store; it is not changed.
+        new: folder or prefix of the new store.
         shard_rows: rows of each file but the last.
 
     Raises:
-        StoreError: there is no store, a file of it is not whole, there is one at `new`, or the rows differ.
+        StoreError: there is no store, a file of it is not whole, `new` is a store already, or the rows differ.
         StoreLocked: a run is writing to one of them.
     """
     old = Store.open(out)
@@ -116,7 +116,7 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
         raise StoreError(f"{new}: is a store already. Name a new folder or prefix with --out.")
     run_id = new_run_id()
     with run_lock(old.place, run_id), run_lock(store.place, run_id) as lock:
-        left = store.table_files()  # of an attempt that was killed
+        left = store.table_files()  # files of an attempt that was killed
         for path in (*left.scores_paths, *left.texts):
             store.place.delete(path)
         old_files, made = old.table_files(), 0
@@ -132,7 +132,7 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
 
 
 def _shards(store: Store, files: TableFiles, shard_rows: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-    """The rows of a store, cut anew; with the texts of the same images, if it has texts."""
+    """The rows of a store in shards of another size, each with the texts of the same images if the store has texts."""
     scores: list[pa.Table] = []
     texts: list[pa.Table] = []
     for number, path in enumerate(files.scores_paths, start=1):

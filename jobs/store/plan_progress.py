@@ -1,8 +1,8 @@
-"""How far a plan is carried out in its store, and how a shard gets into the tables.
+"""The progress of a plan in its store, and the commit of a shard to the tables.
 
-A unit is staged under a name that depends on the unit alone. When the last unit of a shard is staged, its files become
-one texts file and one scores file, each in one atomic write: the presence of the scores file, which is written last, is
-the commit. Texts without scores were left by a run that was killed between the two, and the next run deletes them.
+A unit is staged under a name that depends on the unit alone. When the last unit of a shard is staged, its staged files
+become one texts file and one scores file, each in one atomic write. The scores file is written last, and its presence
+is the commit. Texts without scores come from a run that was killed between the two; the next run deletes them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from schemas.texts import texts_schema
 
 
 class PlanProgress:
-    """A plan in its store.
+    """A plan and its progress in its store.
 
-    Methods take the files of the tables as they were listed, or list them now.
+    Methods take an earlier listing of the tables' files (`files`), or list them now.
 
     Attributes:
-        store: where it is carried out.
-        plan: what is to be done.
+        store: the store that the plan adds to.
+        plan: the rows to score.
     """
 
     def __init__(self, store: Store, plan: Plan) -> None:
-        """Nothing is read yet."""
+        """Read nothing yet."""
         self.store, self.plan = store, plan
         self._place = store.place
 
@@ -68,10 +68,10 @@ class PlanProgress:
         files: TableFiles | None = None,
         retry: RetryErrors = RetryErrors(),
     ) -> Self:
-        """Plan what the store lacks of a manifest, and make that the current plan.
+        """Plan the rows of a manifest that the store lacks, and make that the current plan.
 
         Raises:
-            ManifestError: it has no rows, or an id twice; nothing of the plan stays.
+            ManifestError: the manifest has no rows, or an id twice; nothing of the plan is left.
         """
         files = files or store.table_files()
         try:
@@ -94,11 +94,11 @@ class PlanProgress:
         return cls(store, plan)
 
     def can_continue(self, files: TableFiles | None = None) -> bool:
-        """Whether the work can go on as it was planned.
+        """Whether the plan can be continued.
 
-        It must make what the store holds, texts or none. The scores files must be those it was made against, and its
-        own; and of shards that are not committed, the rows must be there still: when a plan is done they are deleted,
-        and a scores file may be deleted after that.
+        It must be with texts if and only if the store has texts. The scores files must be those it was made against,
+        and its own. The rows of shards that are not committed must still be there: they are deleted when a plan is
+        done, and a scores file may be deleted after that.
         """
         files = files or self.store.table_files()
         if self.plan.texts != bool(self.store.texts):
@@ -112,7 +112,7 @@ class PlanProgress:
             return all(pool.map(lambda path: is_whole(self._place, path), rows))
 
     def committed(self, files: TableFiles | None = None) -> set[int]:
-        """The shards that are committed."""
+        """Indices of the shards that are committed."""
         files = files or self.store.table_files()
         present = set(files.scores_paths)
 
@@ -133,7 +133,7 @@ class PlanProgress:
                     self._place.delete(path)
 
     def staged(self) -> dict[int, set[int]]:
-        """Shard → its units that are staged."""
+        """Shard → its staged units."""
         staged: dict[int, set[int]] = {shard.index: set() for shard in self.plan.shards}
         for file in self._place.files(staging_folder(self.plan.plan_id)):
             shard, unit = staged_unit_of(file.path)
@@ -142,7 +142,7 @@ class PlanProgress:
         return staged
 
     def commit(self, shard: ShardPlan) -> None:
-        """Make a shard whose units are all staged part of the table.
+        """Write a shard whose units are all staged into the tables.
 
         Raises:
             StoreError: the staged rows are not the planned ones.
@@ -158,10 +158,10 @@ class PlanProgress:
         self._write_shard(shard, table)
 
     def retire(self, files: TableFiles | None = None) -> None:
-        """Commit what is staged of an abandoned plan, and end it; what was not staged is planned again.
+        """Commit the staged units of an abandoned plan, and end it; the other rows are planned again.
 
-        The smaller shards go by names of their own, so that nobody takes them for the planned ones. Killed in the
-        middle, this is done again with the same result: the plan is there until its staging is gone.
+        Incomplete shards get names of their own, so that they do not count as the planned ones. If this is killed
+        half way, it is done again with the same result: the plan is deleted after its staging.
         """
         files = files or self.store.table_files()
         self.delete_broken_staging()
@@ -174,7 +174,7 @@ class PlanProgress:
         self._place.delete(PLAN_FILE)
 
     def discard_work(self) -> None:
-        """Delete the plan's rows, staging and marks, and what it knew."""
+        """Delete the plan's rows, staged units, marks and digests of known images."""
         _delete_work(self._place, self.plan.plan_id)
 
     def _staged_rows(self, shard: ShardPlan, units: list[int]) -> pa.Table:
@@ -190,7 +190,7 @@ class PlanProgress:
             raise StoreError(f"{self._place.uri(path)}: is not whole, or gone. Run again to score its unit.") from error
 
     def _write_shard(self, shard: ShardPlan, staged: pa.Table, *, part: bool = False) -> None:
-        """Put staged rows into the tables: the texts first, then the scores, which commit them."""
+        """Write staged rows into the tables: first the texts, then the scores, which commit them."""
         path = scores_path(self.plan, shard, part=part)
         texts_only, scores, texts = staged["texts_only"], None, None
         if self.plan.texts and self.store.texts:
@@ -206,7 +206,7 @@ class PlanProgress:
         self.store.write_tables(path, scores, texts, made_by)
 
     def _merged(self, path: str | None, schema: pa.Schema, made: pa.Table, *, replaced: pa.ChunkedArray) -> pa.Table:
-        """The rows of a file but those of these ids, if there is such a file, and then the rows that were made."""
+        """The rows of a file, if there is one, without the ids `replaced`; then the rows `made`."""
         try:
             old = read_parquet(self._place, path) if path else schema.empty_table()
         except FileNotFoundError:
@@ -215,15 +215,15 @@ class PlanProgress:
         return pa.concat_tables([kept.cast(schema), made.cast(schema)])
 
     def _wrote(self, path: str) -> bool:
-        """Whether a file that was there before was written by this plan."""
+        """Whether this plan wrote a file that existed before it."""
         metadata = read_footer(self._place, path).metadata or {}
         return bool(metadata.get(PLAN_KEY) == self.plan.plan_id.encode())
 
 
 def current_plan(place: Place) -> Plan | None:
-    """The plan that the last run worked on, finished or not; None if there is none, or none that can be read.
+    """The plan that the last run worked on, finished or not; None if there is none, or it cannot be read.
 
-    Nothing is lost without it: what it planned and was not committed is planned again.
+    Nothing is lost without it: its rows that were not committed are planned again.
     """
     try:
         return Plan.from_json(place.read(PLAN_FILE))

@@ -1,4 +1,4 @@
-"""The record of each run, which stays in the store: `run.json`."""
+"""The record of a run, which stays in the store as `run.json`."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ def new_run_id() -> str:
 
 @dataclass
 class RunRecord:
-    """One run, as its `run.json` has it.
+    """The content of a run's `run.json`.
 
     Attributes:
-        run_id: its name, also in every row it made.
-        arguments: as given, without secrets.
-        fingerprint: of its scores.
-        state: `running`, `finished`, `interrupted`, `stopped` by an error or, if the process died, `running` for ever.
+        run_id: id of the run, also in every row it made.
+        arguments: options of the command as given, without secrets.
+        fingerprint: fingerprint of its scores.
+        state: `running`, `finished`, `interrupted`, or `stopped` by an error; `running` for ever if the process died.
         manifest_rows: rows of the manifest.
-        held_rows: of these, scored before this run.
-        scored_rows: rows that this run put into the scores table.
-        described_rows: rows that it put into the texts table, errors left out.
-        failed_rows: rows that it made errors, in either table.
+        held_rows: rows of the manifest that were scored before this run.
+        scored_rows: rows that this run added to the scores table.
+        described_rows: rows that it added to the texts table, without errors.
+        failed_rows: error rows that it made, in either table.
         text_tokens: tokens that it generated.
-        copied_rows: of the scored rows, those whose score was taken from a row with the same bytes.
+        copied_rows: scored rows whose score was copied from a row with the same bytes.
         pruned_rows: rows that it dropped, since the manifest no longer has them.
         images_per_s: speed after the first unit.
-        busy_share: of their time that actors worked; None if no actor had a second unit.
-        bound: what limited the run: `gpu` (the model, on whatever device), `cpu`, `network` or `steps`, see
-            `jobs.score.bottleneck`; None as above.
-        device: what scored, `cpu` or `cuda`; None if nothing had to be.
-        dtype: in which precision.
-        seconds: wall time by phase: `checkpoint` until the driver knew which one it is, `plan`, and `score` with Ray's
-            start and the loading of the models.
-        loads: of each model that was loaded its `node`, the seconds in which its files were fetched and checked
-            (`fetch_s`), and those in which it was loaded from there (`load_s`).
-        load_share: the mean of these times as a part of the run's wall time, from 0 to 1; None if nothing was loaded.
+        busy_share: share of their time in which actors worked; None if no actor had a second unit.
+        bound: the bottleneck of the run: `gpu` (the model, on whatever device), `cpu`, `network` or `steps`, see
+            `jobs.score.bottleneck`; None if no actor had a second unit.
+        device: `cpu` or `cuda`; None if there was nothing to score.
+        dtype: precision of the model; None if there was nothing to score.
+        seconds: wall time by phase: `checkpoint` (to identify it), `plan`, and `score`, with the start of Ray and the
+            loading of the models.
+        loads: for each model that was loaded: its `node`, the seconds to fetch and check its files (`fetch_s`), and the
+            seconds to load it from there (`load_s`).
+        load_share: mean loading time as a share of the run's wall time, from 0 to 1; None if nothing was loaded.
         sources: digest of the code that all its processes ran.
-        versions: of this program, Python and the packages that it works with.
+        versions: versions of this program, Python and the packages that it uses.
     """
 
     run_id: str
@@ -83,11 +83,11 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
     def end(self, state: str) -> None:
-        """Note how and when the run ended."""
+        """Set the state, and now as the end of the run."""
         self.state, self.ended_at = state, now()
 
     def add(self, receipt: Mapping[str, Any]) -> None:
-        """Count a staged unit, given its row of schema `RECEIPT`."""
+        """Add a staged unit to the counts, given its row of schema `RECEIPT`."""
         self.scored_rows += receipt["scored"]
         self.described_rows += receipt["described"]
         self.text_tokens += receipt["text_tokens"]
@@ -95,21 +95,21 @@ class RunRecord:
         self.failed_rows += len(receipt["error_types"])
 
     def add_loads(self, loads: list[dict[str, Any]]) -> None:
-        """Note how long models were loaded; `seconds` must be complete."""
+        """Set the loading times of models; `seconds` must be complete."""
         self.loads = loads
         if loads:
             mean_s = sum(load["fetch_s"] + load["load_s"] for load in loads) / len(loads)
             self.load_share = round(mean_s / sum(self.seconds.values()), 4)
 
     def write(self, place: Place) -> None:
-        """Put the record into the store."""
+        """Write the record to the store."""
         raw = asdict(self)
         raw["arguments"] = {name: _printable(value) for name, value in self.arguments.items()}
         place.write(run_path(self.run_id), json.dumps(raw, indent=1).encode())
 
 
 def read_runs(place: Place) -> list[dict[str, Any]]:
-    """All runs of a store, oldest first, as their `run.json` has them."""
+    """The `run.json` of all runs of a store, oldest first."""
     return [json.loads(place.read(file.path)) for file in place.files(RUNS) if is_run_path(file.path)]
 
 

@@ -1,4 +1,4 @@
-"""What a store holds, and how it came to it."""
+"""The status of a store: its rows, counted, and its runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from schemas.text_settings import TextSettings
 
 @dataclass(frozen=True)
 class StoreStatus:
-    """A store, counted.
+    """The rows of a store, counted, and its runs.
 
     Attributes:
-        out: where it is.
-        fingerprint: of all its scores.
-        texts: which texts it holds, if any.
-        planned: rows the table has when the last plan is done.
-        counts: rows it has now.
-        staged_rows: rows scored but not committed yet.
-        doubled_id: an id that stands twice in the table; None as it should be.
+        out: folder or prefix of the store.
+        fingerprint: fingerprint of all its scores.
+        texts: which texts it has, if any.
+        planned: rows of the scores table when the last plan is done.
+        counts: rows of the tables now.
+        staged_rows: rows that are scored but not committed yet.
+        doubled_id: an id that occurs twice in the table; normally None.
         runs: the `run.json` of every run, oldest first.
     """
 
@@ -39,12 +39,12 @@ class StoreStatus:
 
     @property
     def remaining(self) -> int:
-        """Rows that are planned and not in the table; negative if there are more than planned."""
+        """Planned rows that are not in the table; negative if the table has more rows than planned."""
         return self.planned - self.counts.rows
 
     @property
     def verdict(self) -> str:
-        """Manifest and table reconciled, in one line."""
+        """One line that compares the planned rows with those of the table."""
         line = f"{self.planned:,} rows planned = {self.counts.ok:,} ok + {self.counts.failed:,} failed"
         if self.doubled_id is not None:
             return f"{line}; id {self.doubled_id!r} stands in the table twice: not written by this program alone"
@@ -53,7 +53,7 @@ class StoreStatus:
         return f"{line} + {self.remaining:,} remaining; no id twice"
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """The object that `--json` prints."""
         return {
             "out": self.out,
             "fingerprint": asdict(self.fingerprint),
@@ -83,7 +83,7 @@ class StoreStatus:
 
 
 def store_status(out: str) -> StoreStatus:
-    """Count a store.
+    """Count the rows of a store.
 
     Raises:
         StoreError: there is none.

@@ -1,6 +1,6 @@
-"""One output folder: what it is, and the tables in it.
+"""One output folder: its description and its tables.
 
-How a shard gets in is for `plan_progress`, where everything lies for `layout`.
+`plan_progress` commits shards to it; `layout` has the paths.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from schemas.texts import MAX_NEW_TOKENS_KEY
 from schemas.units import answer_fields
 
 _FORMAT: Final = 1
-_TEXT_GROUP_ROWS: Final = 4_096  # so that whoever wants the texts of a few images need not read those of all
+_TEXT_GROUP_ROWS: Final = 4_096  # so that reading the texts of a few images does not read those of all
 
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files of a store's tables at one moment, from one listing of each: on S3 a listing of many files is slow.
+    """The files of a store's tables, from one listing of each folder: on S3 a listing of many files is slow.
 
     Attributes:
-        scores: the committed shards, sorted by path.
-        texts: paths of the texts of shards; those of a shard that is being committed may be among them.
+        scores: scores files, one for each committed shard, sorted by path.
+        texts: paths of texts files; that of a shard that is just being committed may be among them.
     """
 
     scores: tuple[StoredFile, ...]
@@ -50,7 +50,7 @@ class TableFiles:
 
     @property
     def scores_paths(self) -> list[str]:
-        """Paths of the committed shards, sorted."""
+        """Paths of the scores files, sorted."""
         return [file.path for file in self.scores]
 
     def texts_beside(self, scores_path: str) -> str | None:
@@ -60,12 +60,12 @@ class TableFiles:
 
     @property
     def described(self) -> list[str]:
-        """Texts files whose scores file is there, in the order of the scores."""
+        """Texts files whose scores file is there, in the order of the scores files."""
         return [path for scores in self.scores_paths if (path := self.texts_beside(scores))]
 
 
 class Store:
-    """The scores of one fingerprint, in one place."""
+    """A store: scores of one fingerprint, in one place."""
 
     def __init__(
         self,
@@ -84,17 +84,17 @@ class Store:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the scores table."""
+        """Schema of the scores table."""
         return scores_schema(self.questions, keep_distribution=self.keep_distribution)
 
     @property
     def answers(self) -> pa.Schema:
-        """Of the columns that the model fills, in both tables."""
+        """Schema of the columns that the model fills, in both tables."""
         return pa.schema(answer_fields(self.questions, keep_distribution=self.keep_distribution, texts=self.texts))
 
     @classmethod
     def open(cls, out: str) -> Store:
-        """An existing store.
+        """Open an existing store.
 
         Raises:
             StoreError: there is none.
@@ -127,12 +127,12 @@ class Store:
         keep_distribution: bool,
         wanted_texts: WantedTexts | None = None,
     ) -> Store:
-        """The store that a run writes to; `declare` makes it if it is not there.
+        """Open the store that a run writes to; if there is none yet, `declare` creates it.
 
-        A store that has texts gets them from every run, so that each image with a score has its texts.
+        If a store has texts, every run adds them, so that each image with a score has its texts.
 
         Raises:
-            StoreMismatch: it holds other scores or texts than this run would make.
+            StoreMismatch: it has other scores or texts than this run would make.
         """
         place = open_place(out)
         store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
@@ -181,10 +181,10 @@ class Store:
         return True
 
     def declare(self) -> None:
-        """Write down what is in here, if it is not written yet: once the manifest has proved to be in order.
+        """Write the store's description, unless it is there already; called when the manifest is known to be valid.
 
         Raises:
-            StoreMismatch: another run has written it meanwhile, and not the same.
+            StoreMismatch: another run has meanwhile written a different description.
         """
         raw = {
             "format": _FORMAT,
@@ -221,7 +221,7 @@ class Store:
         return TableFiles(tuple(scores), frozenset(file.path for file in texts))
 
     def wants_retry(self, files: TableFiles, retry: RetryErrors) -> bool:
-        """Whether a row of the tables failed and is to be tried again."""
+        """Whether any row of the tables failed and is to be retried."""
         columns = ["status", "error_type", "retryable"]
         paths = [*files.scores_paths, *(sorted(files.texts) if self.texts else ())]
         with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -231,12 +231,12 @@ class Store:
     def stored_rows(
         self, files: TableFiles | None = None, retry: RetryErrors = RetryErrors(), *, texts: bool | None = None
     ) -> StoredRows:
-        """Ids and versions of all committed rows, and what they want.
+        """Ids and versions of all committed rows, and what they lack.
 
         Args:
-            files: of the tables; None lists them now.
-            retry: which failed rows want to be tried again.
-            texts: whether each image with a score wants texts; by default if the store has any.
+            files: files of the tables; None lists them now.
+            retry: which failed rows are retried.
+            texts: whether each image with a score is to have texts; by default if the store has texts.
 
         Raises:
             StoreError: a file is not whole.
@@ -251,12 +251,12 @@ class Store:
         )
 
     def write_known_images(self, plan: Plan, files: TableFiles) -> None:
-        """Write down which images have a score, for those of the plan that turn out to have the same bytes."""
+        """Write the digests of images with a score, so that images of the plan with the same bytes copy it."""
         tables = [(path, files.texts_beside(path)) for path in plan.store_files]
         write_known_images(self.place, plan.plan_id, tables, texts=plan.texts)
 
     def known_rows(self, plan: Plan) -> KnownRows:
-        """The rows that images of the plan with the same bytes take over."""
+        """The rows that can be copied to images of the plan with the same bytes."""
         scores = score_fields(self.questions, keep_distribution=self.keep_distribution)
         return KnownRows(
             place=self.place,
@@ -272,7 +272,7 @@ class Store:
         return count_rows(self.place, files.scores_paths, files.described)
 
     def first_doubled_id(self, files: TableFiles) -> str | None:
-        """An id that stands in the table twice, which the commit protocol rules out; None as it should be."""
+        """An id that occurs twice in the table, which the commit protocol rules out; normally None."""
         double = self.stored_rows(files).ids.first_double()
         if double is None:
             return None
@@ -280,7 +280,7 @@ class Store:
         return str(pa.chunked_array([chunk for column in ids for chunk in column.chunks])[double[0]])
 
     def write_tables(self, path: str, scores: pa.Table | None, texts: pa.Table | None, made_by: str) -> None:
-        """Write a scores file and the texts file beside it, that one first; None leaves a file as it is."""
+        """Write a texts file and then the scores file beside it; None leaves the file as it is."""
         made: dict[Any, Any] = {
             FINGERPRINT_KEY: self.fingerprint.to_json(),
             PLAN_KEY: made_by,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_status(status: StoreStatus) -> None:
-    """A store on one screen."""
+    """Print a store's status on one screen."""
     print(f"{status.out}: {status.fingerprint}")
     print(status.verdict + ".")
     if status.counts.failed:
@@ -33,7 +33,7 @@ def show_status(status: StoreStatus) -> None:
 
 
 def _loaded(run: Mapping[str, Any]) -> str:
-    """How long the models of a run took to be there, for the end of its line."""
+    """The longest loading time of a run's models, for the end of its line."""
     if not (loads := run.get("loads")):
         return ""
     longest_s = max(load["fetch_s"] + load["load_s"] for load in loads)
@@ -41,7 +41,7 @@ def _loaded(run: Mapping[str, Any]) -> str:
 
 
 def _texts_line(counts: Counts) -> str:
-    """The texts table against the images that have a score."""
+    """Numbers of images with a score that have texts, or have none and why."""
     line = f"{counts.described:,} of {counts.ok:,} images with a score are described"
     if counts.text_errors:
         line += f", of others the image is gone since ({_by_type(counts.text_errors)})"

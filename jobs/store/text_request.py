@@ -1,4 +1,4 @@
-"""The texts that a command asked for, and what they come to in a store that may have texts already."""
+"""The texts that a command asked for, combined with those of a store that may have texts already."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ class WantedTexts:
     """The texts that a run was asked for.
 
     Attributes:
-        attributes: titles or columns of text questions; None for those of the store, or all of the protocol.
-        max_new_tokens: None for that of the store, or the default.
+        attributes: titles or columns of text questions; None for those of the store or, without texts there, all of the
+            protocol.
+        max_new_tokens: tokens of a text; None for the number of the store or, without texts there, the default.
     """
 
     attributes: Sequence[str] | None = None
     max_new_tokens: int | None = None
 
     def settings(self, protocol: Protocol, store: TextSettings | None = None) -> TextSettings:
-        """What the texts are to be, given those that the store holds already.
+        """The settings of the texts to make, given those of the store.
 
         Raises:
             UsageError: the protocol has no such question, or the number is out of range.
