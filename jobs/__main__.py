@@ -112,7 +112,7 @@ def _fail(error: ArtiMuseError) -> int:
 
 
 def main() -> int:
-    """The entry point: 0 done, 1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated."""
+    """Run the command and return its exit code: 0 done, 1 stopped, 2 wrong usage, 130 interrupted, 143 terminated."""
     from jobs.score.signals import was_terminated
 
     for stream in (sys.stdout, sys.stderr):
@@ -123,7 +123,7 @@ def main() -> int:
     except ArtiMuseError as error:
         code = _fail(error)
     except typer.TyperException as error:
-        show: Any = getattr(error, "show", None)  # of those about usage
+        show: Any = getattr(error, "show", None)  # only usage errors have it
         show() if show else print(f"Error: {error.format_message()}", file=sys.stderr)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -138,7 +138,7 @@ def main() -> int:
             file=sys.stderr,
         )
         code = 1
-    if code == INTERRUPTED:  # typer may have caught it first, and calls every KeyboardInterrupt the same
+    if code == INTERRUPTED:  # also if typer caught it first: it makes no difference between kinds of KeyboardInterrupt
         code = TERMINATED if was_terminated() else INTERRUPTED
         print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):

@@ -1,10 +1,10 @@
-"""Which code this is, and the refusal of a process that runs other code than the driver of its run.
+"""The identity of the code of a process, and the refusal of a process that runs other code than its driver.
 
-A stale install beside a checkout, a checkout that was edited meanwhile, another Pillow on one node: each gives scores
-that look right and are not the others'. So every process of a run compares itself with the driver once, before it does
-anything: by a digest of our sources, and by the versions of the packages that change a score or a table.
+A stale install beside a checkout, a checkout edited during the run, another Pillow on one node: each gives scores that
+look right but differ from those of the other processes. So every process of a run compares itself with the driver once,
+before it does anything: a digest of our sources, and the versions of the packages that change a score or a table.
 
-The part of a version behind the `+` is not compared: it names a build (`+cpu`, `+cu128`), and a driver needs no GPU.
+The part of a version after the `+` is not compared: it names a build (`+cpu`, `+cu128`), and a driver needs no GPU.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ class CodeIdentity:
 
     Attributes:
         sources: SHA-256 over the names and contents of our Python files, as 64 hexadecimal digits.
-        versions: of packages that change a score or a table, by name; those that are not installed are left out.
+        versions: (name, version) of each installed package that changes a score or a table.
     """
 
     sources: str
     versions: tuple[tuple[str, str], ...]
 
     def check_loading(self) -> None:
-        """Refuse a process that decodes images, or writes tables, by other code; it may lack a model's packages.
+        """Refuse a process that would decode images or write tables with other code; model packages are not compared.
 
         Raises:
-            RunError: names the node, and what differs.
+            RunError: the code differs; the message names the node and the differences.
         """
         _refuse_others(self, _LOADING)
 
     def check_scoring(self) -> None:
-        """The same for a process that holds a model."""
+        """Refuse a process that would run a model with other code. Raises as `check_loading`."""
         _refuse_others(self, _SCORING)
 
 
 @lru_cache(maxsize=1)
 def this_code() -> CodeIdentity:
-    """What this process runs; read from the disk once."""
+    """The code of this process; read from the disk once."""
     files = hashlib.sha256()
     for name, path in _source_files():
         files.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -72,7 +72,7 @@ def package_version(package: str) -> str | None:
         return None
 
 
-@lru_cache(maxsize=4)  # once for each process: what is refused is not kept, and stops the run
+@lru_cache(maxsize=4)  # compared once in each process; a refusal raises, so it is never cached
 def _refuse_others(driver: CodeIdentity, packages: tuple[str, ...]) -> None:
     here = this_code()
     different = []
@@ -101,7 +101,7 @@ def _source_files() -> Iterator[tuple[str, Path]]:
         folder = _folder_of(package)
         for path in sorted(folder.rglob("*.py")):
             name = path.relative_to(folder.parent).as_posix()
-            if "/." not in name and not name.startswith(_CHECKOUT_ONLY):  # what editors and notebooks leave
+            if "/." not in name and not name.startswith(_CHECKOUT_ONLY):  # hidden files come from editors and notebooks
                 yield name, path
 
 

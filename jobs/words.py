@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """A text that may hold anything, without what a terminal would obey."""
+    """Any text with its control characters escaped, so that a terminal does not obey them."""
     return "".join(
         mark if mark.isprintable() or mark == "\n" else mark.encode("unicode_escape").decode() for mark in text
     )
