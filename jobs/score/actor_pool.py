@@ -1,4 +1,4 @@
-"""How many models work at once."""
+"""The number of models that work at the same time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ActorPool:
     """The models of a run; the pool grows and shrinks between the two numbers while it runs.
 
     Attributes:
-        fewest: how many there are at least.
-        most: how many there may be.
+        fewest: smallest number of models.
+        most: largest number of models.
     """
 
     fewest: int
@@ -31,7 +31,7 @@ class ActorPool:
 
     @classmethod
     def parse(cls, text: str) -> ActorPool:
-        """`8`, or `MIN:MAX`.
+        """Read `8`, or `MIN:MAX`.
 
         Raises:
             UsageError: it is neither.

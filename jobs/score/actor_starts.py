@@ -1,9 +1,9 @@
-"""How often an actor has been started in vain, why it could not start, and how long it took to load its model.
+"""Failed starts of actors, their errors, and the loading times of models, written to the store.
 
-Ray starts an actor whose process died while it loaded its model again and again, for ever: on a machine with a broken
-GPU that never ends. So each start leaves a mark in the store, taken away when the model is loaded. How long that took
-is left there too, for the driver to collect, and so is the error of a constructor: actors may be anywhere, and Ray
-hands on nothing of their constructors but the text of a traceback.
+If an actor's process dies while it loads its model, Ray restarts it without limit: on a machine with a broken GPU that
+never ends. So each start leaves a mark in the store, deleted when the model is loaded. The loading time is written
+there too, for the driver to collect, and so is the error of a constructor: actors may run on any node, and of an error
+in a constructor Ray delivers only the text of a traceback.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MAX_STARTS: Final = 3
 
 @dataclass(frozen=True)
 class StartLog:
-    """Marks of the starts of one run's actors.
+    """The starts of one run's actors, as marks in its store.
 
     Attributes:
-        place: of the store.
-        run_id: of the run.
+        place: the place of the store.
+        run_id: id of the run.
     """
 
     place: Place
@@ -38,7 +38,7 @@ class StartLog:
         """Note that this actor starts.
 
         Raises:
-            RunError: it did so several times already, and its process died each time; names the nodes.
+            RunError: it has started `MAX_STARTS` times, and its process died each time; the message names the nodes.
         """
         marks = [file.path for file in self.place.files(self._folder())]
         if len(marks) >= MAX_STARTS:
@@ -51,13 +51,13 @@ class StartLog:
         self.place.write(f"{self._folder()}/{len(marks)}.json", mark)
 
     def end(self, fetch_s: float, load_s: float) -> None:
-        """Note that its model is loaded, and how long that took."""
+        """Note that this actor's model is loaded, and the seconds to fetch its files and to load it."""
         times = {"node": socket.gethostname(), "fetch_s": round(fetch_s, 3), "load_s": round(load_s, 3)}
         self.place.write(f"{self._loads}/{secrets.token_hex(8)}.json", json.dumps(times).encode())
         self.place.delete_tree(self._folder())
 
     def fail(self, error: ArtiMuseError) -> None:
-        """Note why an actor could not start; only the last such error is kept."""
+        """Note the error that kept an actor from starting; only the last such error is stored."""
         failure = {"type": type(error).__name__, "message": error.message}
         self.place.write(self._failure, json.dumps(failure).encode())
 
@@ -71,7 +71,7 @@ class StartLog:
         return error
 
     def take_loads(self) -> list[dict[str, Any]]:
-        """The times of all models that were loaded, as `RunRecord.loads` has them; they are no longer kept apart."""
+        """Loading times of all models, as in `RunRecord.loads`; their files are deleted."""
         loads = [json.loads(self.place.read(file.path)) for file in self.place.files(self._loads)]
         self.place.delete_tree(self._loads)
         return sorted(loads, key=lambda load: str(load["node"]))

@@ -1,8 +1,8 @@
-"""What a run waits for: its GPUs, CPU cores that decode, or bytes from the network.
+"""The bottleneck of a run: its GPUs, CPU cores that decode, or bytes from the network.
 
-An actor waits between two units only if none was there for it. So the share of time that actors are busy says whether
-loading keeps up, and if it does not, what the loaders have spent their time on says why. How many cores would be enough
-follows from the same seconds: a unit takes so long to load and so long to score, on so many models.
+An actor waits between two units only if none is ready. So the share of time in which actors are busy shows whether
+loading keeps up; if it does not, the time that loaders spent on fetching and on decoding shows why. The number of cores
+that would be enough follows from the seconds to load a unit, the seconds to score it, and the number of models.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypeAlias
 
 Bound: TypeAlias = Literal["starting", "gpu", "cpu", "network", "steps"]
-"""What a run is limited by: the model, on whatever device; cores that decode; bytes; or what lies between the steps."""
+"""The limit of a run: the model, on whatever device; cores that decode; bytes; or the handing over between steps."""
 
-BUSY_SHARE: Final = 0.9  # of their time that actors work, from which on they are what limits
+BUSY_SHARE: Final = 0.9  # if actors work for this share of their time or more, the model is the limit
 WINDOW_S: Final = 60.0
-WINDOW_UNITS: Final = 10  # that are looked at, however old
+WINDOW_UNITS: Final = 10  # the last ones count, however old they are
 _MOST_UNITS: Final = 2000
 
 
 @dataclass(frozen=True)
 class UnitTimes:
-    """Where one unit's time went.
+    """Times of one unit, by step.
 
     Attributes:
-        actor: that scored it: node and process.
-        fetched_bytes: of its images.
-        fetch_s: that its loader waited for bytes.
-        decode_s: that its loader decoded.
-        wait_s: that its actor had nothing to do before; None for the first unit of an actor.
-        model_s: that its actor worked.
+        actor: node and process of the actor that scored it.
+        fetched_bytes: bytes of its image files.
+        fetch_s: seconds in which its loader waited for bytes.
+        decode_s: seconds in which its loader decoded.
+        wait_s: seconds in which its actor was idle before it; None for the first unit of an actor.
+        model_s: seconds in which its actor worked on it.
     """
 
     actor: str
@@ -46,7 +46,7 @@ class UnitTimes:
 
     @classmethod
     def of(cls, spent: Mapping[str, Any]) -> Self:
-        """From the column `spent` of a receipt."""
+        """The times in the column `spent` of a receipt."""
         return cls(**{name: spent[name] for name in cls.__dataclass_fields__})
 
 
@@ -63,14 +63,14 @@ class Totals:
 
     @classmethod
     def of(cls, units: Iterable[UnitTimes]) -> Self:
-        """Of all these units."""
+        """The sums over these units."""
         totals = cls()
         for unit in units:
             totals.add(unit)
         return totals
 
     def add(self, unit: UnitTimes) -> None:
-        """One more unit."""
+        """Add one unit."""
         if unit.wait_s is None:
             return
         self.actors.add(unit.actor)
@@ -83,14 +83,14 @@ class Totals:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What limits a run, with the numbers that say so.
+    """The limit of a run, with the numbers that show it.
 
     Attributes:
-        bound: by what.
-        busy_share: of their time that actors work; None while starting.
-        more_cores: that would keep the actors busy, if cores are missing.
-        bytes_per_s: that come, if the network is what limits.
-        wanted_bytes_per_s: that would keep the actors busy.
+        bound: the limit.
+        busy_share: share of their time in which actors work; None while starting.
+        more_cores: additional cores that would keep the actors busy, if cores are the limit.
+        bytes_per_s: speed of fetching, if the network is the limit.
+        wanted_bytes_per_s: speed of fetching that would keep the actors busy.
     """
 
     bound: Bound
@@ -100,12 +100,12 @@ class Heartbeat:
     wanted_bytes_per_s: float | None = None
 
     def for_record(self) -> tuple[float | None, Bound | None]:
-        """Busy share and bound as `run.json` has them; None while nothing is known yet."""
+        """Busy share and bound as in `run.json`; both None while nothing is known yet."""
         share = None if self.busy_share is None else round(self.busy_share, 4)
         return share, None if self.bound == "starting" else self.bound
 
     def words(self, device: str) -> str:
-        """One word or two, for a line of progress."""
+        """The limit in a word or two, for a line of progress."""
         model = _name(device)
         return {
             "starting": "starting",
@@ -116,7 +116,7 @@ class Heartbeat:
         }[self.bound]
 
     def sentence(self, device: str) -> str:
-        """The whole of it, for a log.
+        """The limit and its numbers, for a log.
 
         GPU busy 62%; waiting for images: decoding (about 9 more CPU cores would do)
         """
@@ -136,11 +136,11 @@ class Heartbeat:
 
 
 def heartbeat(totals: Totals, cores: int) -> Heartbeat:
-    """Say what limits a run.
+    """Find the limit of a run.
 
     Args:
-        totals: of the units to judge by.
-        cores: that load images.
+        totals: sums over the units to judge by.
+        cores: number of cores that load images.
     """
     actor_s = totals.wait_s + totals.model_s
     if not totals.actors or actor_s <= 0:
@@ -148,7 +148,7 @@ def heartbeat(totals: Totals, cores: int) -> Heartbeat:
     busy = totals.model_s / actor_s
     if busy >= BUSY_SHARE:
         return Heartbeat("gpu", busy)
-    # Actors that never wait would take `speedup` times as many units in the same time.
+    # Actors that never wait would score `speedup` times as many units in the same time.
     speedup = 1 / busy if busy > 0 else None
     load_s = totals.fetch_s + totals.decode_s
     wanted_cores = len(totals.actors) * load_s / totals.model_s if totals.model_s > 0 else math.inf
@@ -161,11 +161,11 @@ def heartbeat(totals: Totals, cores: int) -> Heartbeat:
 
 
 class Pulse:
-    """Follows the units of a run.
+    """Follows the units of a run, to tell its limit at any time.
 
     Attributes:
-        device: that scores, `cpu` or `cuda`.
-        cores: that load images.
+        device: device of the models, `cpu` or `cuda`.
+        cores: number of cores that load images.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -177,7 +177,7 @@ class Pulse:
         self._last: deque[tuple[float, UnitTimes]] = deque(maxlen=_MOST_UNITS)
 
     def add(self, unit: UnitTimes) -> None:
-        """A unit was staged."""
+        """Add a unit that was staged."""
         now = self._now()
         with self._lock:
             self._all.add(unit)
@@ -187,18 +187,18 @@ class Pulse:
 
     @property
     def silent_s(self) -> float | None:
-        """Since the last unit was staged; None before the first."""
+        """Seconds since the last unit was staged; None before the first."""
         with self._lock:
             return self._now() - self._last[-1][0] if self._last else None
 
     def last(self) -> Heartbeat:
-        """What limits the run now."""
+        """The limit of the run now, from the last units."""
         with self._lock:
             totals = Totals.of(unit for _, unit in self._last)
         return heartbeat(totals, self.cores)
 
     def overall(self) -> Heartbeat:
-        """What has limited the run so far."""
+        """The limit of the run so far, from all its units."""
         with self._lock:
             return heartbeat(self._all, self.cores)
 

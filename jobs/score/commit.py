@@ -16,14 +16,14 @@ _COMMIT_THREADS: Final = 2
 
 
 class ShardCommitter:
-    """Follows the staging of one plan; as a context, leaves when every commit has ended.
+    """Commits the shards of one plan as their units are staged; as a context, it ends when every commit has ended.
 
     Attributes:
-        store: that the shards go into.
-        plan: whose shards they are.
-        units: those that are not staged, as (shard, unit).
-        rows_to_score: rows of the plan whose unit was not staged when this began.
-        rows_to_commit: rows of the plan whose shard was not committed when this began.
+        store: the store of the shards.
+        plan: the plan of the shards.
+        units: units that were not staged at the beginning, as (shard, unit).
+        rows_to_score: rows of the plan whose unit was not staged at the beginning.
+        rows_to_commit: rows of the plan whose shard was not committed at the beginning.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ShardCommitter:
         lock: RunLock,
         on_commit: Callable[[ShardPlan], None] | None = None,
     ) -> None:
-        """Find out what an earlier run has left to do; `on_commit` gets each shard, in a thread."""
+        """Find units and shards that earlier runs left undone; `on_commit` gets each committed shard, in a thread."""
         self._progress, self._lock, self._on_commit = progress, lock, on_commit
         self.store, self.plan = progress.store, progress.plan
         progress.delete_broken_staging()
@@ -58,7 +58,7 @@ class ShardCommitter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Asked to end, it ends the commits that have begun; the next run makes the others.
+        # After an interrupt, only commits that have begun are finished; the next run makes the others.
         self._pool.shutdown(wait=True, cancel_futures=isinstance(error, KeyboardInterrupt))
         if error is None:
             self._raise_failures()
@@ -67,7 +67,7 @@ class ShardCommitter:
         """Note that a unit is staged.
 
         Raises:
-            StoreError: a commit that was begun before has failed.
+            StoreError: an earlier commit has failed.
         """
         self._staged[shard].add(unit)
         self._commit_if_whole(shard)

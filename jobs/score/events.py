@@ -1,4 +1,4 @@
-"""What happens in a run, as one JSON object a line on standard error, for those who collect logs."""
+"""The events of a run, one JSON object a line on standard error, for log collectors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG_FORMATS: Final = ("text", "json")
 
 
 def check_log_format(log_format: str) -> None:
-    """Refuse what is no format.
+    """Refuse an unknown format.
 
     Raises:
         UsageError: it is neither `text` nor `json`.
@@ -32,15 +32,15 @@ def check_log_format(log_format: str) -> None:
 
 
 class Events:
-    """The events of one run; silent, but for notes, where the format is `text`.
+    """The events of one run; with the format `text`, only notes are printed.
 
     Attributes:
-        run_id: in every line.
-        is_json: whether lines are written.
+        run_id: id of the run, in every line.
+        is_json: whether events are written, as JSON.
     """
 
     def __init__(self, run_id: str, log_format: str) -> None:
-        """Write to what is standard error now: Ray's start mutes it, but not these lines."""
+        """Write to the present standard error: Ray's start mutes file descriptor 2, but not these lines."""
         self.run_id = run_id
         self.is_json = log_format == "json"
         self._lock = threading.Lock()  # shards are committed in threads
@@ -58,28 +58,28 @@ class Events:
             self._file = None
 
     def write(self, event: str, **fields: Any) -> None:
-        """One line, at once."""
+        """Write one line, unbuffered."""
         head = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "run_id": self.run_id}
         line = json.dumps(head | fields)
-        with self._lock, contextlib.suppress(OSError):  # no run stops since nobody reads its log
+        with self._lock, contextlib.suppress(OSError):  # a closed log must not stop the run
             if self._file:
                 print(line, file=self._file, flush=True)
 
     def note(self, message: str) -> None:
-        """A sentence for people; as text it stands alone."""
+        """Write a sentence for people: an event `note`, or with the format `text` the sentence alone."""
         if self.is_json:
             self.write("note", message=without_secrets(message))
         else:
             print(message, file=sys.stderr)
 
     def run_started(self, record: RunRecord, fields: Mapping[str, Any]) -> None:
-        """The plan is made."""
+        """Write that the plan is made and scoring begins."""
         checkpoint = record.fingerprint.checkpoint
         rows = {"manifest_rows": record.manifest_rows, "held_rows": record.held_rows}
         self.write("run_started", checkpoint=checkpoint, **fields, **rows)
 
     def unit_staged(self, receipt: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-        """What a receipt says of its unit, and how far the run is."""
+        """Write a unit's receipt and the run's progress."""
         if not self.is_json:
             return
         counts = ("shard", "unit", "rows", "scored", "copied", "described", "text_tokens")
@@ -95,11 +95,11 @@ class Events:
         )
 
     def shard_committed(self, shard: ShardPlan) -> None:
-        """A shard's rows can be read."""
+        """Write that a shard's rows are in the tables."""
         self.write("shard_committed", shard=shard.index, rows=shard.rows)
 
     def run_ended(self, record: RunRecord, error: BaseException | None) -> None:
-        """What a run came to, and what stopped it, if anything did."""
+        """Write the result of the run, and the error that stopped it, if any."""
         rows = ("scored_rows", "described_rows", "copied_rows", "failed_rows", "pruned_rows", "text_tokens")
         names = ("state", *rows, "images_per_s", "busy_share", "bound", "seconds")
         fields = {name: getattr(record, name) for name in names}

@@ -1,9 +1,9 @@
 """A unit's rows → a block of pixels: fetch, decode, resize, on CPU tasks.
 
-Everything that can go wrong with one image ends here as an error row, and the rest of its unit goes on. A picture that
-kills its decoder kills the task with it, and Ray runs the unit again; since a mark in the store says that it was begun
-before, its pictures are then decoded in a child process, which dies in place of the task. That costs little, but it is
-not free, so nobody pays for it who does not need to.
+Every error of one image becomes an error row here, and the rest of its unit goes on. A picture that crashes its decoder
+kills the task, and Ray runs the unit again. A mark in the store then shows that the unit was begun before, so its
+pictures are decoded in a child process, which dies instead of the task. A child process costs a little time, so only
+such units use one.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class UnitLoader:
     """Loads the units of a plan.
 
     Attributes:
-        place: where the plan lies.
-        plan: whose units these are.
+        place: the place of the store.
+        plan: the plan of the units.
         options: how images are decoded.
         answers: the columns that the model fills.
-        known: rows that images with the same bytes take over.
+        known: rows that are copied to images with the same bytes.
         fetching: how image files are fetched.
-        meters: is told of every unit.
-        code: what this process must run, if that is to be checked.
+        meters: counts every unit.
+        code: the driver's code, which this process must run too; None to check nothing.
     """
 
     place: Place
@@ -65,7 +65,7 @@ class UnitLoader:
     code: CodeIdentity | None = None
 
     def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
-        """A block of schema `UNIT` → for each of its rows the images of that unit, a block of schema `loaded_unit`."""
+        """A block of schema `UNIT` → for each of its rows, the loaded images of that unit, of schema `loaded_unit`."""
         if self.code:
             self.code.check_loading()
         for unit in units.to_pylist():
@@ -103,7 +103,7 @@ class UnitLoader:
         may_copy: bool,
         into: Pixels,
     ) -> dict[str, Any]:
-        """The columns of one row but its keys and pixels, which go `into` the block; what is not there is null."""
+        """The columns of one row without its keys; pixels are written to `into`, and missing columns become null."""
         if isinstance(data, ImageError):
             return _error(data)
         about = {"sha256": hashlib.sha256(data).hexdigest()}
@@ -125,12 +125,12 @@ class UnitLoader:
 
 @dataclass(frozen=True)
 class _DecoderHere:
-    """Decodes in this process, within limits.
+    """Decodes in this process, within memory limits.
 
     Attributes:
         options: how images are decoded.
-        child: who decides about a picture that wants more memory than there is here.
-        fetching: how the images that come next are fetched, meanwhile.
+        child: decodes a picture that needs more memory than this process may use.
+        fetching: how the next images are fetched at the same time, which takes memory too.
     """
 
     options: DecodeOptions
@@ -138,7 +138,7 @@ class _DecoderHere:
     fetching: FetchOptions
 
     def decode(self, data: bytes) -> DecodedImage:
-        # Twice, since bytes are copied once when they have arrived.
+        # Twice, since fetched bytes are copied once.
         others_bytes = 2 * (self.fetching.held_bytes + self.fetching.max_bytes)
         try:
             return decode_within_limits(data, self.options, others_bytes)
@@ -149,11 +149,11 @@ class _DecoderHere:
 
 
 class _Awaited:
-    """Images as they come.
+    """Iterates over fetched images and measures the waiting.
 
     Attributes:
-        waited_s: how long they were waited for.
-        size_bytes: of those that have come.
+        waited_s: seconds of waiting for them.
+        size_bytes: bytes of the images so far.
     """
 
     def __init__(self, images: Iterator[bytes | ImageError]) -> None:
@@ -175,7 +175,7 @@ class _Awaited:
 
 def _pixel_column(pixels: Pixels, readable: pa.BooleanArray) -> pa.FixedSizeBinaryArray:
     """(N, 448, 448, 3) uint8 as one Arrow column, without a copy; null where the image is not readable."""
-    # The bits of a boolean array are what a validity bitmap is made of.
+    # The values of a boolean array are a bitmap, just like Arrow's validity bitmap.
     buffers = [readable.buffers()[1], pa.py_buffer(pixels)]
     return pa.FixedSizeBinaryArray.from_buffers(PIXELS.type, len(pixels), buffers)
 
@@ -190,7 +190,7 @@ def _error(error: ImageError) -> dict[str, Any]:
 
 
 def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageError]:
-    """For each row where its bytes are: a uri, or the bytes themselves if they are embedded."""
+    """The source of each row's image: a uri, or the bytes themselves if they are embedded."""
     for row in rows:
         if row["uri"] is not None:
             yield row["uri"]
@@ -207,7 +207,7 @@ def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageErr
         yield data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")
 
 
-@lru_cache(maxsize=1)  # rows of a unit come in the order of the file, so one row group at a time is wanted
+@lru_cache(maxsize=1)  # rows of a unit are in the order of the file, so they need one row group at a time
 def _embedded_images(path: str, row_group: int) -> pa.ChunkedArray:
     if path.startswith("s3://"):
         with s3_filesystem().open(path, "rb") as file:

@@ -1,9 +1,9 @@
-"""What loaders, actors and stagers measure of themselves, for Prometheus, through Ray's own exporter.
+"""Metrics of loaders, actors and stagers, for Prometheus, through Ray's own exporter.
 
-Each process counts what it does; Ray collects the counts on every node and serves them on the node's metrics port
-(`ray.nodes()` names it), its own prefix `ray_` before the names and `_total` after those of counters. That wants the
-packages of the extra `metrics`; without them, and in a process without Ray, nothing is collected and nothing fails.
-Counters count work: a unit that is done twice, since its process died, counts twice. The tables count rows.
+Each process counts its own work; Ray collects the counts on every node and serves them on the node's metrics port
+(`ray.nodes()` names it), with the prefix `ray_`, and counters with the suffix `_total`. This needs the packages of the
+extra `metrics`; without them, and in a process without Ray, nothing is collected and nothing fails. Counters count
+work: a unit that is done twice, since its process died, counts twice. For numbers of rows, read the tables.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _BATCH_BOUNDS_S: Final = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
 @dataclass(frozen=True)
 class Meters:
-    """Told of each unit by the step that has done it. Travels to other processes as nothing but its name."""
+    """Counts each unit, called by the step that has done it. Has no state, so that it can be pickled."""
 
     def loaded(self, images: int, failed: Mapping[str, int], spent: Mapping[str, Any]) -> None:
-        """A unit's images are decoded, or failed."""
+        """Count a unit whose images are decoded, or failed."""
         record("artimuse_images", images, step="load")
         for error_type, count in failed.items():
             record("artimuse_failed_images", count, step="load", error_type=error_type)
@@ -45,7 +45,7 @@ class Meters:
         record("artimuse_seconds", spent["decode_s"], step="decode")
 
     def scored(self, images: int, passes: int, text_tokens: int, spent: Mapping[str, Any]) -> None:
-        """A unit has scores, or texts."""
+        """Count a unit that has its scores, or texts."""
         wait_s, model_s = spent["wait_s"], spent["model_s"]
         record("artimuse_images", images, step="score")
         record("artimuse_text_tokens", text_tokens, step="score")
@@ -56,29 +56,29 @@ class Meters:
             record("artimuse_busy_ratio", model_s / (wait_s + model_s), step="model", pid=str(os.getpid()))
 
     def staged(self, images: int, spent: Mapping[str, Any]) -> None:
-        """A unit is written."""
+        """Count a unit that is staged."""
         record("artimuse_images", images, step="stage")
         record("artimuse_seconds", spent["write_s"], step="write")
 
 
 def record(name: str, value: float, **tags: str) -> None:
-    """Add to a counter, or set a gauge; nothing at all outside Ray."""
+    """Add to a counter or histogram, or set a gauge; does nothing outside Ray."""
     ray = sys.modules.get("ray")
     if ray is None or value < 0 or (value == 0 and METERS[name][0] != "gauge"):
         return
-    with contextlib.suppress(Exception):  # no unit fails since it could not be counted
+    with contextlib.suppress(Exception):  # an error in counting must not fail the unit
         if ray.is_initialized():
             _recorder(name)(value, {"node": node_name(), **tags})
 
 
 def node_name() -> str:
-    """Of this machine, as people call it."""
+    """Host name of this machine."""
     return socket.gethostname()
 
 
 @cache
 def _recorder(name: str) -> Any:
-    """What takes the values of a meter in this process."""
+    """The function that takes the values of a meter in this process."""
     from ray.util import metrics
 
     kind, description, tags = METERS[name]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST_UNITS_A_TASK: Final = 200
 TASKS: Final = 5_000
-# Staging takes next to no CPU. With none at all it would also run on nodes without any, such as a head that takes no
+# Staging takes almost no CPU. With num_cpus=0 it would also run on nodes without CPUs, such as a head that takes no
 # work, where Ray keeps no idle process and starts one for every task.
 LOADER_CPUS: Final = 0.99
 STAGER_CPUS: Final = 0.01
@@ -33,9 +33,9 @@ class Steps:
 
     Attributes:
         loader: units → pixels.
-        actor: how each model is loaded; it turns pixels into scores and texts.
-        pool: how many models there are.
-        gpus_per_actor: share of a GPU that each takes.
+        actor: settings of each model; pixels → scores and texts.
+        pool: number of models.
+        gpus_per_actor: share of a GPU for each model.
         stager: scores and texts → receipts.
     """
 
@@ -72,7 +72,7 @@ def pipeline(units: list[pa.Table], steps: Steps) -> Dataset:
     )
     return scored.map_batches(
         steps.stager,
-        # Ray sets CPUs aside for every step that may take more of them: of two, the loaders were left with one.
+        # Without a fixed size Ray reserves CPUs for this step too: of two CPUs, the loaders were left with one.
         compute=ray.data.TaskPoolStrategy(size=steps.pool.most),
         batch_size=None,
         batch_format="pyarrow",
@@ -81,10 +81,10 @@ def pipeline(units: list[pa.Table], steps: Steps) -> Dataset:
 
 
 def unit_blocks(plan: Plan, units: list[tuple[int, int]]) -> list[pa.Table]:
-    """Units, as (shard, unit), in the blocks of schema `UNIT` that Ray is given.
+    """Units, as (shard, unit), in blocks of schema `UNIT` for Ray.
 
-    A block costs Ray's driver 40 kB and 3 ms before it is loaded. So a large job's units are given to it in tens and
-    hundreds, and the load tasks hand them on one by one.
+    A block costs Ray's driver 40 kB and 3 ms before it is loaded. So a block of a large job has tens or hundreds of
+    units, and its load task returns them one by one.
     """
     size = min(MOST_UNITS_A_TASK, -(-len(units) // TASKS))
     return [pa.table(list(zip(*group, strict=True)), schema=UNIT) for group in in_groups(plan, units, size)]

@@ -1,6 +1,6 @@
-"""How far a run is, and what it waits for: a line that moves on a terminal, one every 30 seconds in a log, or events.
+"""The progress and bottleneck of a run: a moving line on a terminal, a line every 30 s in a log, or events.
 
-A thread writes the log, so that a run in which nothing happens says that.
+A thread writes the log, so that lines come also when no unit is staged.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Progress:
 
     @property
     def images_per_s(self) -> float | None:
-        """Speed since the first unit was staged; None until that is a second ago.
+        """Speed since the first unit was staged; None within the first second after that.
 
-        The first unit starts the clock: before it come Ray's start and the loading of the model.
+        The clock starts with the first unit, so the start of Ray and the loading of the model do not count.
         """
         if self._began is None or self._last - self._began < _MEASURE_AT_LEAST_S:
             return None
@@ -69,7 +69,7 @@ class Progress:
             self._console.file.close()
 
     def add(self, rows: int, errors: int) -> None:
-        """Rows that were staged, of which some are errors."""
+        """Add staged rows, `errors` of which are error rows."""
         self.done += rows
         self.errors += errors
         self._last = time.monotonic()
@@ -107,12 +107,12 @@ class Progress:
             print(f"{self._line(words=sentence)}", file=sys.stderr, flush=True)
 
     def fields(self) -> dict[str, Any]:
-        """How far the run is, for an event."""
+        """The progress of the run, for an event."""
         speed = self.images_per_s
         return {"done": self.done, "total": self.total, "images_per_s": None if speed is None else round(speed, 3)}
 
     def _words(self) -> str:
-        """What the run waits for; judged now and then, since units may come by the hundred."""
+        """The bottleneck, computed at most once a second, since hundreds of units may come in that time."""
         now = time.monotonic()
         if now - self._judged >= _JUDGE_EVERY_S:
             self._judged, self._heartbeat = now, self._pulse.last()

@@ -1,6 +1,6 @@
-"""The parts of Ray 2.60 that are not public and that a run needs, each with the upstream line that it works around.
+"""The private parts of Ray 2.60 that a run needs, each with the upstream line that it works around.
 
-A test calls `check`, so that a Ray without one of them fails there and says which.
+A test calls `check`, which fails if a new version of Ray lacks one of them, and names it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """Assert that all of it is still there.
+    """Assert that all these parts are still there.
 
     Raises:
-        AssertionError: names what is gone.
+        AssertionError: names the missing part.
     """
     import ray
     from ray.data import Dataset
@@ -44,10 +44,10 @@ def map_whole_blocks(rows: Dataset, step: Any, **options: Any) -> Dataset:
 
 
 def keep_no_statistics() -> None:
-    """Let the driver keep nothing of the units that are done.
+    """Keep no statistics of finished units in the driver.
 
     `MapOperator._get_next_inner` (data/_internal/execution/operators/map_operator.py) keeps 2.5 kB of each unit for
-    a summary that nobody asks for: 2.5 GB of a million units.
+    a summary that is not used: 2.5 GB for a million units.
     """
     from ray.data._internal.execution.operators import map_operator
 
@@ -64,9 +64,9 @@ def metrics_port(port: int | None) -> dict[str, Any]:
 
 
 def node_of(error: RayError) -> str | None:
-    """The address of the node that an error of a task comes from, if Ray knows it.
+    """The address of the node on which a task failed, if Ray knows it.
 
-    `RayTaskError._make_normal_dual_exception_instance` (exceptions.py) keeps nothing of `ip` but in the text.
+    `RayTaskError._make_normal_dual_exception_instance` (exceptions.py) keeps `ip` only in the text.
     """
     found = re.search(r"\bip=([\w.:]+)", str(error))
     return found[1] if found else None

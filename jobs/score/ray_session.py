@@ -1,4 +1,4 @@
-"""Ray, started here or joined elsewhere, and quiet."""
+"""A Ray session for one run: started here, or joined elsewhere, with Ray's own output muted."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 # Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Its C++ parts write warnings of their own making to the terminal.
+# Ray's C++ parts write their own warnings to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
 _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
 LOCAL_ENVIRONMENT: Final = {
     "RAY_AUTH_MODE": "disabled",
-    # After a second Ray ends an idle process beyond one for each CPU, and the next unit to stage waits for a new one.
+    # By default Ray ends idle processes beyond one per CPU after 1 s, and the next unit to stage waits for a new one.
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 
@@ -40,19 +40,19 @@ class Cluster:
     """The Ray cluster that a run works on.
 
     Attributes:
-        gpus: how many it has now.
-        cpus: cores, likewise.
+        gpus: number of its GPUs now.
+        cpus: number of its CPU cores now.
     """
 
     gpus: int
     cpus: int
 
     def device(self, asked: str, *, may_grow: bool = False) -> str:
-        """`cpu` or `cuda`, for all actors.
+        """The device of all actors, `cpu` or `cuda`.
 
         Args:
             asked: `auto`, `cpu` or `cuda`.
-            may_grow: whether GPUs that are not there yet may come, as with an autoscaler.
+            may_grow: whether GPUs may be added later, as with an autoscaler.
 
         Raises:
             UsageError: the device is unknown, or not in the cluster.
@@ -64,22 +64,22 @@ class Cluster:
         return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
 
     def default_pool(self, device: str, actors_per_gpu: int) -> ActorPool:
-        """So many models on each GPU; one on the CPU."""
+        """`actors_per_gpu` models on each GPU; one model on the CPU."""
         actors = max(1, self.gpus * actors_per_gpu) if device == "cuda" else 1
         return ActorPool(actors, actors)
 
     def loading_cores(self, device: str, actors: int) -> int:
-        """What is left for loading; models on the CPU take theirs."""
+        """Cores that are left for loading; each model on the CPU takes one."""
         return max(1, self.cpus - (actors if device == "cpu" else 0))
 
 
 @contextmanager
 def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
-    """Ray for one run: started here if no address is given, and then stopped at the end.
+    """Ray for one run: started here and stopped at the end, or joined at an address.
 
     Args:
-        address: of a cluster, or None.
-        block_bytes: what a block of pixels has at least; smaller ones of a task are joined, larger ones are left alone.
+        address: address of a cluster, or None to start Ray here.
+        block_bytes: target size of a block of pixels: Ray joins smaller blocks of a task, and leaves larger ones.
 
     Raises:
         RunError: the cluster cannot be reached.
@@ -115,7 +115,7 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     context.raise_original_map_exception = True  # an error of a task arrives as it was raised, see `own_errors`
     context.max_consecutive_actor_init_deaths = 3  # the default of 0 fails the job at the first crash
     ray_internals.keep_no_statistics()
-    # What goes wrong arrives as an exception, and is said once.
+    # Errors arrive as exceptions, and are reported once.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
@@ -126,10 +126,10 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
 
 
 def _metrics_port() -> int | None:
-    """Where Ray's exporter listens, if the user wants to know beforehand; Ray takes any free port otherwise.
+    """The port of Ray's exporter, if the user has chosen one; otherwise Ray takes any free port.
 
     Raises:
-        UsageError: it is no port, or nobody would listen there.
+        UsageError: it is not a port, or packages of the exporter are missing.
     """
     asked = os.environ.get("ARTIMUSE_METRICS_PORT", "")
     if asked and not (asked.isdecimal() and 0 < int(asked) < 65536):
@@ -144,7 +144,7 @@ def _metrics_port() -> int | None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself waits for ten minutes before it gives an address up."""
+    """Raise if nothing listens at an address; Ray itself would wait ten minutes before it gives up."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator or not port.isdecimal():
         return  # such as `auto`, which Ray answers at once
@@ -158,7 +158,7 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _stderr_kept_in(file: IO[bytes]) -> Iterator[None]:
-    """Send standard error to a file, that of C++ too: Ray announces there that it was told to be quiet."""
+    """Redirect file descriptor 2 to a file, so that of C++ too: Ray logs there while it starts."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:
@@ -172,9 +172,9 @@ def _stderr_kept_in(file: IO[bytes]) -> Iterator[None]:
 
 @contextmanager
 def without_messages_of_ray() -> Iterator[None]:
-    """Drop standard output, where a thread of Ray prints what its processes die of, whether the run goes on or not.
+    """Drop standard output, where a thread of Ray prints why its processes died, whether or not the run goes on.
 
-    Nobody else writes there during a run, and what stops the run is an error. `--debug` shows all.
+    Nothing else is printed there during a run, and an error that stops the run is raised. `--debug` shows all.
     """
     is_shown = bool(os.environ.get("ARTIMUSE_DEBUG"))
     with open(os.devnull, "w") as nowhere, nullcontext() if is_shown else redirect_stdout(nowhere):
@@ -183,10 +183,10 @@ def without_messages_of_ray() -> Iterator[None]:
 
 @contextmanager
 def own_errors(starts: StartLog) -> Iterator[None]:
-    """Turn an error that Ray carried here from a task or an actor back into our own, or into a RunError.
+    """Turn Ray's error about a task or an actor back into our own exception, or into a RunError.
 
     Args:
-        starts: where actors leave why they could not start.
+        starts: has the errors of actors that could not start.
     """
     from ray.exceptions import RayError
 
@@ -201,8 +201,8 @@ def _own_error(error: RayError, starts: StartLog) -> ArtiMuseError:
 
     node = ray_internals.node_of(error)
     where = f" at {node}" if node else ""
-    cause = getattr(error, "cause", error)  # of a task; an actor's constructor brings only text
-    if isinstance(cause, ArtiMuseError) and not isinstance(cause, ImageError):  # those become rows
+    cause = getattr(error, "cause", error)  # only errors of tasks have one; those of constructors are only text
+    if isinstance(cause, ArtiMuseError) and not isinstance(cause, ImageError):  # an ImageError becomes a row
         return cause
     if isinstance(error, RayActorError) and error.actor_init_failed:
         last = str(error).strip().splitlines()[-1]
@@ -211,7 +211,7 @@ def _own_error(error: RayError, starts: StartLog) -> ArtiMuseError:
             "one out, and run again; what was committed stays."
         )
     if isinstance(cause, RaySystemError) and isinstance(cause.client_exc, ImportError | AttributeError):
-        # Its process could not even read what it was to run, so that it compared nothing, see `code_identity`.
+        # Its process could not unpickle the step, so it never compared its code, see `code_identity`.
         return RunError(
             f"A node{where} does not have this code, but an older one or none: {reason_of(cause.client_exc)}. "
             "Install the same on all nodes, or leave that one out, and run again; what was committed stays."

@@ -45,13 +45,13 @@ from schemas.units import staged_unit
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run was asked, and of which model.
+    """A run's settings, with its checkpoint and protocol identified.
 
     Attributes:
-        settings: what the `score` command was given.
-        checkpoint: which one that is.
-        protocol: what is asked of it.
-        fingerprint: of the scores that it gives.
+        settings: settings of the `score` command.
+        checkpoint: name and digest of the checkpoint.
+        protocol: the questions to ask it.
+        fingerprint: fingerprint of the scores.
     """
 
     settings: ScoreSettings
@@ -61,11 +61,11 @@ class Asked:
 
 
 def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -> ScoreResult:
-    """Score what the store does not hold yet.
+    """Score the images that the store lacks.
 
     Args:
-        settings: what to do.
-        arguments: to be written down in `run.json`.
+        settings: settings of the run.
+        arguments: options of the command, for `run.json`.
 
     Raises:
         ArtiMuseError: the run could not start or had to stop; what was committed stays.
@@ -91,7 +91,7 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
 
 
 def _identify(settings: ScoreSettings, run: Run) -> Asked:
-    # Where Ray is started here, a model is going to be as well; else this may be a machine without a large disk.
+    # If Ray is started here, a model is loaded here too; otherwise this machine may lack the disk for a checkpoint.
     checkpoint = identify_checkpoint(settings.checkpoint, fetch=settings.address is None)
     if settings.protocol:
         protocol = open_protocol(settings.protocol)
@@ -111,7 +111,7 @@ def _open_store(asked: Asked, run: Run) -> Store:
 
 
 def _plan(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run) -> tuple[TableFiles, PlanProgress]:
-    """The last run's plan if it is still for this manifest and this store, else a new one; with the files it found."""
+    """The last run's plan if it still fits manifest and store, else a new one; with the files of the tables."""
     files, notes = heal(store)
     for note in notes:
         run.events.note(note)
@@ -157,8 +157,8 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
         pulse = Pulse()
         staged_rows = committer.rows_to_commit - committer.rows_to_score
         shown = Progress(committer.rows_to_commit, staged_rows, pulse, run.events)
-        # Of a whole unit, which is a little larger: Ray ends a block as soon as it is larger than that, and cuts one
-        # only at one and a half times as much.
+        # The pixels of a unit; with its columns a unit is a little larger. Ray ends a block as soon as it is larger
+        # than this target, and splits one only above one and a half times the target.
         block_bytes = committer.plan.unit_rows * PIXEL_BYTES
         starts = StartLog(committer.store.place, run.id)
         with (
@@ -183,7 +183,7 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
 
 
 def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: StartLog) -> Steps:
-    from artimuse_actor.actor import ActorConfig  # which loads torch, and a run with nothing to do needs none
+    from artimuse_actor.actor import ActorConfig  # imports torch, which a run with nothing to do does not need
 
     settings, store, plan = asked.settings, committer.store, committer.plan
     device = cluster.device(settings.device, may_grow=settings.actors is not None)
@@ -218,14 +218,14 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
 
 
 def _refuse_missing_buckets(settings: ScoreSettings, committer: ShardCommitter) -> None:
-    """Stop before anything starts if none of the buckets is there that the next images should lie in.
+    """Stop before anything starts if none of the first unit's buckets exists.
 
-    That is a misprint, or another endpoint, and no row's fault. One bucket of several that is gone is an error of its
-    rows: nobody else's row must stop a run.
+    Then the uris or the endpoint are wrong, not single rows. If only some of the buckets are missing, their rows become
+    error rows and the run goes on.
     """
     rows = unit_rows_of(committer.store.place, committer.plan, *committer.units[0])
     buckets = sorted({bucket for uri in rows["uri"].to_pylist() if uri and (bucket := s3_bucket(uri))})
-    if settings.fetch.root is not None:  # no other is asked for anything
+    if settings.fetch.root is not None:  # images are read from this bucket only
         buckets = [bucket for bucket in buckets if bucket == s3_bucket(settings.fetch.root)]
     if buckets and not any(map(bucket_exists, buckets)):
         raise RunError(
@@ -235,7 +235,7 @@ def _refuse_missing_buckets(settings: ScoreSettings, committer: ShardCommitter) 
 
 
 def _reconcile(progress: PlanProgress) -> Counts:
-    """Count both sides: what the plan promised, and what the table holds, which is returned."""
+    """Compare the rows of the tables with those of the plan; returns the counts of the tables. Raises RunError."""
     plan, files = progress.plan, progress.store.table_files()
     missing = len(plan.shards) - len(progress.committed(files))
     counts, expected = progress.store.counts(files), plan.store_rows + plan.new_rows

@@ -16,17 +16,17 @@ from jobs.store.run_record import RunRecord, new_run_id, now
 
 
 class Run:
-    """One run; as a context, SIGTERM ends the block with an exception.
+    """One run; in its context, SIGTERM raises an exception.
 
     Attributes:
-        id: of the run.
-        started_at: when it began.
-        events: what happens in it, for logs.
-        seconds: wall time of each phase that is over.
+        id: id of the run.
+        started_at: time of its start.
+        events: its events, for logs.
+        seconds: wall time of each finished phase.
     """
 
     def __init__(self, log_format: str) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self.id = new_run_id()
         self.events = Events(self.id, log_format)
         self.started_at = now()
@@ -45,14 +45,14 @@ class Run:
         self._contexts.__exit__(kind, error, traceback)
 
     def end_phase(self, name: str) -> None:
-        """Note how long a phase took."""
+        """Note the wall time of the phase that ends now."""
         now = time.monotonic()
         self.seconds[name] = round(now - self._last, 3)
         self._last = now
 
     @contextmanager
     def recorded(self, record: RunRecord, place: Place) -> Iterator[None]:
-        """Keep the record in the store: at once, and again with how the block ended."""
+        """Write the record to the store now, and again with the outcome when the block ends."""
         record.seconds = self.seconds
         record.write(place)
         stopped_by: BaseException | None = None

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What the `score` command was asked.
+    """Settings of a run of the `score` command.
 
     Attributes:
         source: what to score, see `jobs.manifest.source`.
         checkpoint: folder, s3:// folder or name.
-        out: the store.
+        out: folder or prefix of the store.
         manifest: how the source is read.
         decode: how images are decoded.
         fetch: how image files are fetched.
@@ -39,16 +39,16 @@ class ScoreSettings:
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
-        shard_rows: rows of a shard: of each file of the output.
+        shard_rows: rows of a shard, which is one file of each table.
         unit_size: rows of a unit, or None for a size that fits the job.
-        actors: how many models work at once, or None for as many as the GPUs hold, and one on the CPU.
-        actors_per_gpu: how many of them share a GPU.
-        keep_distribution: keep the probabilities of the levels.
-        texts: which texts to make, or None for those of the store, if it has any.
+        actors: number of models that work at the same time; None for as many as fit the GPUs, and one on the CPU.
+        actors_per_gpu: number of models that share a GPU.
+        keep_distribution: whether the probabilities of the levels are stored.
+        texts: which texts to generate, or None for those of the store, if it has any.
         sequences: texts that a model generates at the same time, or `auto`.
-        retry: which failed rows are tried again; by default those that are marked as retryable.
+        retry: which failed rows are retried; by default those that are marked as retryable.
         prune: whether rows that the manifest no longer has are dropped.
-        address: of a Ray cluster, or None to start Ray here.
+        address: address of a Ray cluster, or None to start Ray here.
         log_format: `text` for a line of progress, `json` for events.
     """
 
@@ -88,16 +88,16 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        record: as in its `run.json`.
+        record: content of its `run.json`.
         counts: rows of the whole store.
         new_errors: error type → rows that this run made.
-        notes: what was left out of the source, and why.
-        protocol: what was asked.
-        texts: which texts the store holds, if any.
-        was_finished: the store held every row before the run.
+        notes: sentences about files and rows of the source that were left out.
+        protocol: the protocol of the scores.
+        texts: which texts the store has, if any.
+        was_finished: whether the store had every row before the run.
     """
 
     record: RunRecord

@@ -1,4 +1,4 @@
-"""SIGTERM, as a spot machine gets it before it goes, ends a run as Ctrl-C does: by an exception in the main thread."""
+"""SIGTERM, which a spot machine gets before it is taken away, ends a run like Ctrl-C: by an exception."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _received = threading.Event()
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end."""
+    """SIGTERM was received."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
     """Raise `Terminated` when SIGTERM comes, until the block ends."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's affair
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
@@ -36,11 +36,11 @@ def listen() -> None:
 
 
 def was_terminated() -> bool:
-    """Whether SIGTERM came."""
+    """Whether SIGTERM was received."""
     return _received.is_set()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the short clean-up
     _received.set()
     raise Terminated

@@ -20,7 +20,7 @@ from jobs.store.text_request import WantedTexts
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """What the `image` command was asked; see the options of `artimuse image`."""
+    """Settings of the `image` command; see the options of `artimuse image`."""
 
     checkpoint: str
     protocol: str | None = None
@@ -38,9 +38,9 @@ class FileResult:
     """One file's scores, or why there are none.
 
     Attributes:
-        file: as it was named.
-        score: what the model says, with texts an `ImageDescription`.
-        error: why it says nothing.
+        file: the file as the user named it.
+        score: its scores; with texts, an `ImageDescription`.
+        error: the error, if it has no scores.
     """
 
     file: str
@@ -54,9 +54,9 @@ class FileResult:
 
 
 def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileResult]:
-    """Score and describe files, in order, each as soon as it and those before it are done.
+    """Score and describe files; results come in order, each as soon as it and all before it are done.
 
-    One that cannot be read does not keep the others from it.
+    A file that cannot be read does not stop the others.
     """
     model = ArtiMuse.load(
         settings.checkpoint,
@@ -111,7 +111,7 @@ def _described(
     texts = settings.texts.settings(model.protocol)
     results: dict[int, FileResult] = {}
     shown = 0
-    places: list[int] = []  # of the pictures that can be read, among the files
+    places: list[int] = []  # index in `files` of each picture that can be read
 
     def pictures() -> Iterator[Pixels]:
         for place, (file, found) in enumerate(decoded):

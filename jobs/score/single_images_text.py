@@ -25,9 +25,9 @@ def show_image(result: FileResult) -> None:
 
 
 def images_json(results: Sequence[FileResult]) -> Any:
-    """The same, for scripts: a list under the names of the tables; texts of ArtiMuse as the published code has them.
+    """The results for scripts: a list, with the tables' column names; ArtiMuse's texts as in the published code.
 
-    One image with texts is no list, since the published code prints one at a time.
+    One image with texts gives one object instead of a list, since the published code prints one image at a time.
     """
     if len(results) == 1 and results[0].texts:
         published = _image_json(results[0])
@@ -50,7 +50,7 @@ def _image_json(result: FileResult) -> dict[str, Any]:
 
 
 def show_questions() -> None:
-    """What each protocol asks: columns, and titles of the texts."""
+    """Print the questions of each protocol: columns of scores, and titles and columns of texts."""
     from artimuse_actor.protocol.protocols import PROTOCOLS
     from schemas.text_settings import text_column
 

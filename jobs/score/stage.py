@@ -21,16 +21,16 @@ from schemas.units import RECEIPT
 
 @dataclass(frozen=True)
 class UnitStager:
-    """Writes a scored unit where its shard's commit will look for it.
+    """Writes a scored unit to the file that its shard's commit reads.
 
     Attributes:
-        place: of the store.
-        plan: whose unit it is.
-        schema: of what is staged, see `staged_unit`.
-        texts: of the store, if it holds any.
-        run_id: of this run.
-        meters: is told of every unit.
-        code: what this process must run, if that is to be checked.
+        place: the place of the store.
+        plan: the plan of the units.
+        schema: schema of a staged unit, see `staged_unit`.
+        texts: settings of the store's texts, if it has any.
+        run_id: id of this run.
+        meters: counts every unit.
+        code: the driver's code, which this process must run too; None to check nothing.
     """
 
     place: Place

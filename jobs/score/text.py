@@ -1,4 +1,4 @@
-"""What the commands print, and what `--json` prints instead."""
+"""The last screen of `artimuse score`, and its `--json`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
 
 
 def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
-    """What was written, what failed by type, and the next command."""
+    """Print the rows written, the failures by type, and the next command."""
     record, counts = result.record, result.counts
     for note in result.notes:
         print(note)
