@@ -1,11 +1,11 @@
-"""What it takes to score a whole collection, given what a few of its images took: arithmetic, and nothing else.
+"""The cost of scoring a whole collection, extrapolated from a few of its images: only arithmetic.
 
-Nothing is measured here and nothing is read. `COSTS` holds what was measured of the job itself, once, by the scripts
-that `docs/scale.md` names; what one image takes comes from `jobs.forecast.sample`, or from whoever knows.
+Nothing is measured or read here. `COSTS` has the measured costs of the job itself, from the scripts that
+`docs/scale.md` names; the cost of one image comes from `jobs.forecast.sample`, or from the user.
 
-Three things can be the slowest: the models, the CPU cores that load images for them, and the network that they are
-read through. They work at the same time, so the slowest one's time is the time of all. Not in it: planning, which comes
-before and has a time of its own, and the start of Ray and of the models, seconds to minutes.
+Three things can be the bottleneck: the models, the CPU cores that load images for them, and the network through which
+these are read. They work at the same time, so the wall time is that of the slowest. It does not include planning,
+which comes before and is given separately, nor the start of Ray and of the models, seconds to minutes.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ Limit = Literal["gpu", "cpu", "network"]
 
 @dataclass(frozen=True)
 class Measured:
-    """A number, and how far it may be off.
+    """A number with its margin of error.
 
     Attributes:
         value: the number.
-        margin: half of its 95% interval; 0 if it was given or counted, infinite if it was measured only once.
+        margin: half the width of its 95% interval; 0 if it was given or counted, infinite if it was measured only once.
     """
 
     value: float
     margin: float = 0.0
 
     def times(self, factor: Measured | float) -> Measured:
-        """The product of two that know nothing of each other: their relative errors add up like squares."""
+        """The product of two independent numbers: squares of relative errors add up."""
         other = factor if isinstance(factor, Measured) else Measured(factor)
         margin = math.hypot(_times(self.margin, other.value), _times(other.margin, self.value))
         return Measured(self.value * other.value, margin)
 
     def inverse(self) -> Measured:
-        """One over it."""
+        """The reciprocal."""
         return Measured(1 / self.value, self.margin / self.value**2)
 
 
@@ -54,8 +54,8 @@ def mean(values: Sequence[float], population: int | None = None) -> Measured:
     """The mean of a random sample, by Student's t.
 
     Args:
-        values: of the sample.
-        population: how many there are in all; a sample of all of them has no error. None: any number.
+        values: values of the sample.
+        population: size of the whole; a sample of all has no error. None if it is not known, or has no limit.
     """
     count = len(values)
     average = sum(values) / count
@@ -70,11 +70,11 @@ def mean(values: Sequence[float], population: int | None = None) -> Measured:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of all are of some kind, by how many of a sample are.
+    """The share of a kind in a population, estimated from a sample.
 
     Attributes:
         value: from 0 to 1.
-        low: lower end of its 95% interval, by Wilson's formula, which knows that none in a sample is not none at all.
+        low: lower end of its 95% interval, by Wilson's formula, whose interval is wide even if the sample has none.
         high: upper end.
     """
 
@@ -84,17 +84,17 @@ class Share:
 
     @property
     def measured(self) -> Measured:
-        """With the larger half of its interval as margin."""
+        """The share, with the larger half of its interval as margin."""
         return Measured(self.value, max(self.high - self.value, self.value - self.low))
 
 
 def share(found: int, count: int, population: int | None = None) -> Share:
-    """The share of a kind that `found` of `count` randomly chosen ones are of."""
+    """The share of a kind, if `found` of `count` randomly drawn items are of it."""
     value = found / count
     unseen = _unseen(count, population)
     if not unseen:
         return Share(value, value, value)
-    size = count / unseen**2  # a sample of nearly all says as much as a much larger one of many
+    size = count / unseen**2  # a sample of nearly the whole is as good as a much larger sample of a large whole
     spread = _NORMAL**2 / size
     middle = (value + spread / 2) / (1 + spread)
     half = _NORMAL / (1 + spread) * math.sqrt(value * (1 - value) / size + spread / (4 * size))
@@ -103,18 +103,19 @@ def share(found: int, count: int, population: int | None = None) -> Share:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the job itself costs beside model and decoder. `docs/scale.md` says where each number comes from.
+    """Costs of the job itself, without model and decoder. `docs/scale.md` has the source of each number.
 
     Attributes:
         ray_cpu_s: CPU seconds an image of Ray's other processes.
-        planned_rows_per_s: rows of a manifest.
-        planner_bytes: memory of a process that plans hardly anything.
+        planned_rows_per_s: rows of a manifest that are planned per second.
+        planner_bytes: memory of a process that plans only a few rows.
         planner_row_bytes: memory for each row of the manifest, while it is planned.
-        held_row_bytes: memory for each row that the store holds already, while it is planned.
-        plan_row_bytes: of a planned row on disk.
-        staged_row_bytes: of a scored row, from staging to the end of the run.
-        scores_row_bytes: of the scores table.
-        texts_row_bytes: of the texts table: eight texts of 94 words of six bytes, uncompressed. Not measured.
+        held_row_bytes: memory for each row that the store has already, during planning.
+        plan_row_bytes: bytes of a planned row on disk.
+        staged_row_bytes: bytes of a scored row, from staging to the end of the run.
+        scores_row_bytes: bytes of a row of the scores table.
+        texts_row_bytes: bytes of a row of the texts table: eight texts of 94 words of six bytes, uncompressed. Not
+            measured.
     """
 
     ray_cpu_s: float = 0.002
@@ -133,14 +134,14 @@ COSTS: Final = Costs()
 
 @dataclass(frozen=True)
 class Work:
-    """What a plan would hold.
+    """The work of a plan.
 
     Attributes:
         manifest_rows: rows of the source.
-        held_rows: rows that the store holds, whether or not the source has them.
-        new_rows: rows whose ids the store does not know.
-        replaced: for each scores file of the store with rows that are made anew, how many these are.
-        texts: whether texts are made, too.
+        held_rows: rows that the store has, whether or not they are in the source.
+        new_rows: rows whose ids are not in the store.
+        replaced: for each scores file of the store with rows that are scored again, the number of these.
+        texts: whether texts are generated too.
     """
 
     manifest_rows: int
@@ -156,7 +157,7 @@ class Work:
 
     @property
     def shard_rows(self) -> tuple[tuple[int, int], ...]:
-        """The shards it is cut into, as (rows of a shard, how many of these)."""
+        """The shards of the plan, as (rows of a shard, number of such shards)."""
         full, rest = divmod(self.new_rows, SHARD_ROWS)
         return tuple((rows, count) for rows, count in ((SHARD_ROWS, full), (rest, 1)) if rows and count) + tuple(
             (rows, 1) for rows in self.replaced
@@ -170,14 +171,14 @@ class Work:
 
 @dataclass(frozen=True)
 class ImageCost:
-    """What one image takes, on average over all rows of the source, unreadable ones included.
+    """The cost of one image, on average over all rows of the source, including unreadable ones.
 
     Attributes:
         readable: share of the rows that are images.
-        read_bytes: that are read of it.
+        read_bytes: bytes read for it.
         load_cpu_s: CPU seconds to decode, resize and digest it.
-        model_s: seconds of one device for a readable one; None if nobody knows.
-        s3_share: share of the rows that are objects on S3, of which each is a request.
+        model_s: seconds of one device for a readable image; None if not known.
+        s3_share: share of the rows that are objects on S3, each of which takes a request.
     """
 
     readable: Measured
@@ -189,13 +190,13 @@ class ImageCost:
 
 @dataclass(frozen=True)
 class Machines:
-    """What there is to do it with.
+    """The machines of a run.
 
     Attributes:
         gpus: devices with a model each.
-        cores: CPU cores for all of them; None for as many as it takes.
-        gbit_per_s: through which all of them read; None for as much as it takes.
-        price: of one device for one hour, in any currency; None if nobody asks.
+        cores: CPU cores in all; None for no limit.
+        gbit_per_s: network in all; None for no limit.
+        price: price of one device for one hour, in any currency; None to compute no cost.
     """
 
     gpus: int = 1
@@ -206,7 +207,7 @@ class Machines:
 
 @dataclass(frozen=True)
 class Requests:
-    """How often S3 is asked for something, if images and store lie there; each kind is one of S3's prices.
+    """Numbers of requests to S3, if images and store are there; S3 has a price for each kind.
 
     Attributes:
         images: GET, one for each image.
@@ -223,26 +224,26 @@ class Requests:
 
 @dataclass(frozen=True)
 class Whole:
-    """What the whole takes.
+    """The cost of a whole run.
 
     Attributes:
-        work: what is to be done.
-        image: what one image takes.
-        machines: what there is to do it with.
+        work: the work of the plan.
+        image: the cost of one image.
+        machines: the machines of the run.
         readable_rows: images that get a score.
-        read_bytes: of all images.
+        read_bytes: bytes of all images.
         core_hours: CPU hours to load all images, Ray's share included.
         gpu_hours: hours of one device; None if its speed is not known.
-        seconds: for each limit that is known, how long it would take if the others were none.
+        seconds: for each limit that is known, the wall time if it were the only limit.
         units: units of the plan.
         shards: shards of the plan.
-        files: files that the tables get, or that are replaced: at most, since those that want texts only replace one.
+        files: files of the tables that are written, at most: a shard that adds texts only writes one file, not two.
         plan_s: seconds of planning, before anything else.
         planner_bytes: memory of the driver while it plans.
-        plan_bytes: on disk, while the run lasts.
-        staged_bytes: likewise.
-        table_bytes: that the tables grow by; changed rows replace others.
-        requests: to S3.
+        plan_bytes: bytes of the plan on disk, until the run ends.
+        staged_bytes: bytes of staged units on disk, until the run ends.
+        table_bytes: growth of the tables; changed rows replace others.
+        requests: requests to S3.
     """
 
     work: Work
@@ -265,7 +266,7 @@ class Whole:
 
     @property
     def slowest(self) -> Limit | None:
-        """What the rest waits for; None if the models' speed is not known."""
+        """The bottleneck; None if the models' speed is not known."""
         if "gpu" not in self.seconds:
             return None
         slowest, _ = max(self.seconds.items(), key=lambda limit: limit[1].value)
@@ -279,14 +280,14 @@ class Whole:
 
     @property
     def cost(self) -> Measured | None:
-        """The price of all devices for all of the time, since those that wait are paid for, too."""
+        """The price of all devices for the whole time, since devices that wait are paid for too."""
         if self.wall_s is None or self.machines.price is None:
             return None
         return self.wall_s.times(self.machines.gpus * self.machines.price / _HOUR_S)
 
     @property
     def images_per_s(self) -> float | None:
-        """Rows that all models together get through when nothing keeps them waiting."""
+        """Rows per second of all models together when they never wait."""
         return self.work.rows / self.seconds["gpu"].value if self.work.rows and "gpu" in self.seconds else None
 
     @property
@@ -296,7 +297,7 @@ class Whole:
 
     @property
     def gbit_per_s_to_feed(self) -> float | None:
-        """What is read while the models work at full speed, in Gbit/s."""
+        """Gbit/s that are read while the models work at full speed."""
         return self._to_feed(self.read_bytes.value * _BITS / 1e9)
 
     def _to_feed(self, amount: float) -> float | None:
@@ -304,7 +305,7 @@ class Whole:
         return None if scoring is None or not scoring.value else amount / scoring.value
 
     def gpus_at(self, limit: Limit) -> float | None:
-        """The number of devices from which on they would wait for this; None if that is not known."""
+        """The number of devices from which on this limit is the bottleneck; None if not known."""
         scoring, other = self.seconds.get("gpu"), self.seconds.get(limit)
         if scoring is None or other is None or not other.value:
             return None
@@ -312,7 +313,7 @@ class Whole:
 
 
 def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS) -> Whole:
-    """What some work takes, given what one image takes and what there is to do it with."""
+    """The cost of a whole run, from its work, the cost of one image and the machines."""
     readable = image.readable.times(work.rows)
     read_bytes = image.read_bytes.times(work.rows)
     load_s = Measured(image.load_cpu_s.value + costs.ray_cpu_s, image.load_cpu_s.margin).times(work.rows)
@@ -350,10 +351,10 @@ def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS
         table_bytes=costs.scores_row_bytes * work.new_rows + texts_bytes * work.rows,
         requests=Requests(
             images=round(image.s3_share * work.rows),
-            # A unit: its planned rows when it is loaded, its staged file when its shard is committed. A shard: the ids
-            # it was planned with. HEAD and GET each.
+            # Per unit: its planned rows when it is loaded, its staged file when its shard is committed. Per shard: the
+            # ids it was planned with. Each is a HEAD and a GET.
             read=4 * units + 2 * shards,
-            # A unit: the mark that it is begun, and its staged file. A shard: its plan, and its file in each table.
+            # Per unit: the mark that it is begun, and its staged file. Per shard: its plan, and its file in each table.
             written=2 * units + (1 + tables) * shards,
             deleted=units,
         ),
@@ -361,11 +362,11 @@ def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS
 
 
 def _times(margin: float, factor: float) -> float:
-    return margin * abs(factor) if factor else 0.0  # infinitely unsure of something that does not count
+    return margin * abs(factor) if factor else 0.0  # ∞ × 0 is NaN: an infinite margin times 0 must be 0
 
 
 def _unseen(count: int, population: int | None) -> float:
-    """By how much an interval shrinks if the sample is a part of a finite population that matters."""
+    """Finite population correction: the factor by which the interval shrinks; 1 without a known population."""
     if population is None or population <= 1:
         return 0.0 if population is not None else 1.0
     return math.sqrt(max(0, population - count) / (population - 1))

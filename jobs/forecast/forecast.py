@@ -1,6 +1,6 @@
-"""What scoring a source would take: its rows counted, a sample of them loaded and scored here, and the rest worked out.
+"""The forecast of a run: rows are counted, a sample is loaded and scored here, and the rest is extrapolated.
 
-What is given is not measured: with a speed that was measured elsewhere, no model is loaded and no GPU is needed.
+A speed that is given is not measured: with one from elsewhere, no model is loaded and no GPU is needed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ Origin = Literal["given", "measured", "unknown"]
 
 @dataclass(frozen=True)
 class OutlookSettings:
-    """What the `plan` command was asked.
+    """Settings of the `plan` command.
 
     Attributes:
-        source: what is to be scored, see `jobs.manifest.source`.
+        source: what to score, see `jobs.manifest.source`.
         checkpoint: folder or name of the model to measure with, or None.
-        out: the store that it would go to, or None for a new one.
+        out: the store of the run, or None for a new one.
         manifest: how the source is read.
         decode: how images are decoded.
         fetch: how image files are fetched.
@@ -56,15 +56,15 @@ class OutlookSettings:
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
-        texts: which texts to make, or None for those of the store, if it has any.
-        images_per_s: scores of one device; None to measure.
-        texts_images_per_s: the same with texts.
-        sample: images to draw.
-        seed: of the drawing.
-        gpus: devices to work it out for; None for those that are here.
-        cores: CPU cores, in all; None for those that are here or, for other GPUs than these, as many as it takes.
-        gbit_per_s: network, in all; None for as much as it takes.
-        price: of a device for an hour.
+        texts: which texts to generate, or None for those of the store, if it has any.
+        images_per_s: images that one device scores per second; None to measure.
+        texts_images_per_s: images that one device scores and describes per second; None to measure.
+        sample: number of images to draw.
+        seed: seed of the drawing.
+        gpus: number of devices; None for those of this machine.
+        cores: CPU cores, in all; None for those of this machine or, if `gpus` is given, no limit.
+        gbit_per_s: network, in all; None for no limit.
+        price: price of a device for an hour.
     """
 
     source: str
@@ -109,13 +109,13 @@ class OutlookSettings:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a model is, and how we know.
+    """The speed of a model, and its origin.
 
     Attributes:
-        image_s: seconds of one device for an image; None if nobody knows.
-        origin: whether it was given, or measured here.
+        image_s: seconds of one device for an image; None if not known.
+        origin: whether it was given, measured here, or is unknown.
         how: the rest of the sentence: on what it was measured, or why it was not.
-        on_cpu: whether it was measured on a CPU, which says nothing of a GPU.
+        on_cpu: whether it was measured on a CPU, which says nothing about a GPU.
     """
 
     image_s: Measured | None
@@ -126,15 +126,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What scoring a source would take.
+    """The forecast of scoring a source.
 
     Attributes:
-        settings: what was asked.
-        notes: what was left out of the source, and why.
+        settings: settings of the command.
+        notes: sentences about files and rows of the source that were left out.
         counted: the rows of the source.
-        loaded: what loading the sample took; None if there is nothing to do.
-        speeds: `SCORES`, `TEXTS` or both → how fast the model is.
-        wholes: likewise → what the whole takes.
+        loaded: the loaded sample, with its costs; None if there is nothing to do.
+        speeds: `SCORES`, `TEXTS` or both → speed of the model.
+        wholes: `SCORES`, `TEXTS` or both → cost of the whole run.
     """
 
     settings: OutlookSettings
@@ -146,18 +146,18 @@ class Outlook:
 
 
 def look_ahead(settings: OutlookSettings) -> Outlook:
-    """Count, sample, measure, and work the rest out.
+    """Count, sample, measure, and extrapolate.
 
     Raises:
         ManifestError: the source has no rows.
-        StoreMismatch: the store holds scores of another checkpoint than the one that is given.
+        StoreMismatch: the store has scores of another checkpoint than the given one.
         RunError: no image of the sample can be read.
         ArtiMuseError: the source, the store or the checkpoint cannot be read.
     """
     _check_speeds(settings)
     manifest = open_manifest(settings.source, settings.manifest)
     store = _open_store(settings)
-    texts_alone = store is not None and store.texts is not None  # then every run makes them
+    texts_alone = store is not None and store.texts is not None  # every run into such a store makes texts
     with_texts = settings.texts is not None or texts_alone
     stored = None if store is None else store.stored_rows(texts=with_texts)
     counted = count_rows_to_do(manifest, stored, settings.sample, settings.seed)
@@ -192,7 +192,7 @@ def _check_speeds(settings: OutlookSettings) -> None:
 
 
 def _open_store(settings: OutlookSettings) -> Store | None:
-    """The store that a run would go on with, if there is one."""
+    """The store that a run would add to, if there is one."""
     if settings.out is None:
         return None
     try:
@@ -233,7 +233,7 @@ def _speeds(settings: OutlookSettings, asked: list[str], loaded: LoadedSample, s
             dtype=settings.dtype,
             batch_size=settings.batch_size,
         )
-    except RunError as error:  # what it takes to load images is worth knowing all the same
+    except RunError as error:  # the cost of loading images is useful even without the model's speed
         return speeds | dict.fromkeys(open_, Speed(None, "unknown", str(error).rstrip(".")))
     return speeds | {name: _measured_speed(name, model, settings, loaded, store) for name in open_}
 

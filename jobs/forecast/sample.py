@@ -1,8 +1,8 @@
-"""A random sample of what is to be scored: how many rows there are, and what loading and scoring a few of them takes.
+"""A random sample of the rows to score: their number, and the cost of loading and scoring a few of them.
 
-The whole source is read once, for its names alone. Of the sample, images are fetched and decoded as a job does it, in a
-child process that a bad picture may kill; seconds are seconds of CPU, so that a busy machine does not count. What the
-model takes is wall time on the device at hand, which should have nothing else to do.
+The whole source is read once, but only names of images. The images of the sample are fetched and decoded as in a job,
+in a child process that a bad picture may kill. Loading is measured in CPU seconds, so that other load on the machine
+does not count. The model is measured in wall time on the device of this machine, which should be otherwise idle.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from schemas.text_settings import TextSettings
 
 MAX_SAMPLE: Final = 1000
-"""Pixels of the sample are held until the model has seen them: 600 MB."""
+"""Largest sample: its pixels stay in memory until the model has scored them, 600 MB."""
 
-# Parts of a manifest have dictionaries of their own.
+# Plain strings, since each batch of a manifest has its own dictionary.
 _DRAWN: Final = IMAGE_ROWS.set(IMAGE_ROWS.get_field_index("source_file"), pa.field("source_file", pa.string()))
 _LEAST_BATCHES: Final = 6
 _LONGEST_S: Final = 30.0
@@ -54,10 +54,10 @@ class Counted:
     Attributes:
         manifest_rows: rows of the source.
         held_rows: rows of the store.
-        new_rows: rows whose ids the store does not know.
-        changed: (F,) for each scores file of the store, rows that are made anew, scores and all.
-        texts_only: (F,) likewise, rows that want texts alone.
-        sample: columns of `IMAGE_ROWS`, rows of all these kinds, each as likely as any other.
+        new_rows: rows whose ids are not in the store.
+        changed: (F,) int64, for each scores file of the store, its rows that are scored again.
+        texts_only: (F,) int64, for each scores file of the store, its rows that lack only texts.
+        sample: random rows of all these kinds, each equally likely, with the columns of `IMAGE_ROWS`.
     """
 
     manifest_rows: int
@@ -68,7 +68,7 @@ class Counted:
     sample: pa.Table
 
     def work(self, *, texts: bool) -> Work:
-        """What a run would do, with texts or for scores only."""
+        """The work of a run, with texts or for scores only."""
         replaced = self.changed + self.texts_only if texts else self.changed
         return Work(
             manifest_rows=self.manifest_rows,
@@ -82,13 +82,13 @@ class Counted:
 def count_rows_to_do(manifest: Manifest, stored: StoredRows | None, sample: int, seed: int) -> Counted:
     """Read a manifest once, as a planner does, and draw a sample of the rows that it would plan.
 
-    Without a store nothing is remembered of the rows; that an id is doubled is for `score` to find.
+    Without a store no ids are kept in memory, so doubled ids are not found here; `score` finds them.
 
     Args:
         manifest: the source.
         stored: the rows of the store, if there is one.
-        sample: how many rows to draw.
-        seed: of the drawing; how the manifest is cut into batches does not matter.
+        sample: number of rows to draw.
+        seed: seed of the drawing; the result does not depend on the manifest's batches.
 
     Raises:
         ManifestError: there are no rows.
@@ -109,7 +109,7 @@ def count_rows_to_do(manifest: Manifest, stored: StoredRows | None, sample: int,
             for kind, count in ((todo.changed & ~todo.texts_only, changed), (todo.texts_only, texts_only)):
                 count += np.bincount(stored.file_of_row[todo.places[kind]], minlength=files)
             rows = rows.filter(pa.array(todo.new | todo.changed))
-        # The rows with the smallest of random keys, one drawn for each row.
+        # Each row gets a random key; the rows with the smallest keys are the sample.
         keys, is_drawn = _smallest(np.concatenate([keys, generator.random(len(rows))]), sample)
         drawn = pa.concat_tables([drawn, rows.cast(_DRAWN)]).take(pa.array(is_drawn))
     if not manifest_rows:
@@ -125,15 +125,15 @@ def _smallest(keys: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """What loading a sample took.
+    """A loaded sample, with the cost of loading it.
 
     Attributes:
-        sizes: for each row the bytes that were read of it, none if it could not be fetched.
+        sizes: for each row the bytes that were read, 0 if it could not be fetched.
         cpu_s: for each row the CPU seconds to decode, resize and digest it.
-        errors: type → rows of the sample that are no image.
+        errors: type → rows of the sample that could not be read as an image.
         s3_rows: rows that are objects on S3.
-        embedded_rows: rows whose image stands in a Parquet file.
-        pixels: of the others, (448, 448, 3) uint8 each.
+        embedded_rows: rows whose image is in a Parquet file.
+        pixels: the images that could be read, (448, 448, 3) uint8 each.
     """
 
     sizes: list[int]
@@ -146,7 +146,7 @@ class LoadedSample:
 
 def load_sample(rows: pa.Table, fetching: FetchOptions, decoding: DecodeOptions) -> LoadedSample:
     """Fetch and decode rows with the columns of `IMAGE_ROWS`, as a job would."""
-    # Embedded images come a row group at a time: in the order of the file, each is read once.
+    # Embedded images are read by row group: in the order of the file, each row group is read once.
     listed = rows.sort_by([("source_file", "ascending"), ("source_row_group", "ascending")]).to_pylist()
     sizes: list[int] = []
     cpu_s: list[float] = []
@@ -164,7 +164,7 @@ def load_sample(rows: pa.Table, fetching: FetchOptions, decoding: DecodeOptions)
             hashed_s = time.thread_time() - began_s
             try:
                 image = child.decode(data)
-                if not pixels:  # the first one also pays for the import of its decoder
+                if not pixels:  # the first image includes the import of its decoder, so it is decoded and timed again
                     before_s = child.cpu_s
                     child.decode(data)
                 pixels.append(image.pixels)
@@ -185,12 +185,12 @@ def load_sample(rows: pa.Table, fetching: FetchOptions, decoding: DecodeOptions)
 
 @dataclass(frozen=True)
 class Timed:
-    """What a model took.
+    """The measured time of a model.
 
     Attributes:
-        images: it was timed on.
-        image_s: seconds for each of them.
-        tokens: that it wrote about each, on average.
+        images: number of images that it was timed on.
+        image_s: seconds an image.
+        tokens: tokens generated an image, on average.
     """
 
     images: int
@@ -199,7 +199,7 @@ class Timed:
 
 
 def time_scores(model: ArtiMuse, pixels: list[Pixels], longest_s: float = _LONGEST_S) -> Timed:
-    """How long a loaded model takes to score: full batches, so few pictures are scored again and again."""
+    """Time a loaded model's scoring, in full batches; a small sample is repeated to fill them."""
     size = model.batch_size
     least = max(_LEAST_BATCHES, -(-len(pixels) // size))
     batch_s: list[float] = []
@@ -210,7 +210,7 @@ def time_scores(model: ArtiMuse, pixels: list[Pixels], longest_s: float = _LONGE
         batch_s.append((time.perf_counter() - start) / len(batch))
         if time.perf_counter() - began > longest_s:
             break
-    warm = batch_s[1:] if len(batch_s) > 2 else batch_s  # the first one chooses kernels and makes buffers
+    warm = batch_s[1:] if len(batch_s) > 2 else batch_s  # the first batch chooses kernels and allocates buffers
     return Timed(size * len(warm), mean(warm))
 
 
@@ -221,9 +221,9 @@ def _batches(pixels: list[Pixels], size: int) -> Iterator[Pixels]:
 
 
 def time_texts(model: ArtiMuse, pixels: list[Pixels], texts: TextSettings) -> Timed:
-    """How long a loaded model takes to score and describe: two pictures on a CPU, all of them on a GPU.
+    """Time a loaded model's scoring and describing: of two pictures on a CPU, of all on a GPU.
 
-    The end of so short a run, when fewer and fewer texts are left, counts in full, so a job is faster than this.
+    In so short a run, its end, when fewer and fewer texts are left, has a large part; so a job is faster than this.
     """
     chosen = pixels[:_DESCRIBED_ON_CPU] if model.model.device.type == "cpu" else pixels
     asked = {"attributes": texts.titles, "max_new_tokens": texts.max_new_tokens}
@@ -231,5 +231,5 @@ def time_texts(model: ArtiMuse, pixels: list[Pixels], texts: TextSettings) -> Ti
     described = [answer for _, answer in model.describe_each(chosen, **asked)]  # type: ignore[arg-type]
     image_s = (time.perf_counter() - start) / len(chosen)
     tokens = mean([float(sum(answer.token_counts.values())) for answer in described])
-    # They end at different times but ran together: what varies from picture to picture is how much there is to say.
+    # Pictures are described together, so none has a time of its own: the margin comes from their numbers of tokens.
     return Timed(len(chosen), Measured(image_s, image_s * tokens.margin / max(tokens.value, 1.0)), tokens.value)

@@ -1,4 +1,4 @@
-"""What `artimuse plan` prints, and what its `--json` prints instead."""
+"""The screen of `artimuse plan`, and its `--json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MODEL_ON_CPU: Final = "the model, on this CPU"
 
 
 def show_outlook(outlook: Outlook) -> None:
-    """One screen: what was measured and what was given, what the whole takes, and where the bottleneck lies."""
+    """Print one screen: measured and given numbers, the cost of the whole run, and the bottleneck."""
     for note in outlook.notes:
         print(note)
     settings, counted, loaded = outlook.settings, outlook.counted, outlook.loaded
@@ -54,7 +54,7 @@ def show_outlook(outlook: Outlook) -> None:
 
 
 def bottleneck(whole: Whole, *, on_cpu: bool = False) -> str:
-    """Where the bottleneck lies, and with how many cores, GPUs or Gbit/s it would lie elsewhere: one sentence."""
+    """One sentence: the bottleneck, and the number of cores, GPUs or Gbit/s from which on it would be another."""
     slowest, machines = whole.slowest, whole.machines
     if slowest is None:
         return "not known without the speed of the model; name a --checkpoint that can be loaded, or --images-per-s."
@@ -74,7 +74,7 @@ def bottleneck(whole: Whole, *, on_cpu: bool = False) -> str:
 
 
 def _feeding(whole: Whole, limit: Limit, amount: float | None, needed: float | None, models: str) -> str:
-    """Up to how many devices something is enough or, where nobody said how much of it there is, how much is."""
+    """The devices for which a given amount is enough or, without a given amount, the amount that is enough."""
     most = whole.gpus_at(limit)
     if amount is None or most is None:
         return f"{_amount(limit, needed or 0.0)} would do for them"
@@ -86,7 +86,7 @@ def _amount(limit: Limit, number: float) -> str:
 
 
 def outlook_json(outlook: Outlook) -> dict[str, Any]:
-    """The same, for scripts; margins are halves of 95% intervals, null where one value is all there is."""
+    """The forecast for scripts; margins are half the width of 95% intervals, null after a single measurement."""
     settings, counted, loaded = outlook.settings, outlook.counted, outlook.loaded
     shown: dict[str, Any] = {
         "source": settings.source,
@@ -123,7 +123,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
 
 
 def significant(value: float) -> str:
-    """A number with three digits that mean something; one for those that hardly do."""
+    """A number with three significant digits; below 0.01 with one."""
     if value and abs(value) < 0.01:
         return f"{value:.1g}"
     digits = 0 if abs(value) >= 100 or not value else 1 if abs(value) >= 10 else 2
@@ -265,6 +265,6 @@ def _size(size_bytes: float) -> str:
 
 
 def _count(number: float, noun: str) -> str:
-    """Such as 1 GPU, 16 cores, 2 CPUs like this."""
+    """A number with its noun: 1 GPU, 16 cores, 2 CPUs like this."""
     head, _, rest = noun.partition(" ")
     return f"{number:,g} {head}{'' if number == 1 else 's'}{' ' + rest if rest else ''}"
