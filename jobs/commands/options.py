@@ -1,4 +1,4 @@
-"""What several commands of `artimuse` take, each option declared once."""
+"""Options that several commands of `artimuse` share, each declared once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import typer
 
 from artimuse_actor.errors import UsageError
 
-# As in DecodeOptions; a test keeps them equal, since importing it here would import numpy, Pillow and scipy.
+# The same as in DecodeOptions, which a test checks: importing it here would import numpy, Pillow and scipy.
 MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
 DECODER_TIMEOUT_S, DECODER_MEMORY_BYTES = 60.0, 4 * 1024**3
 
 
 def example(*commands: str) -> str:
-    """Lines to the letter (click folds others) below the options."""
+    """The epilog of a command's help: example lines below the options, marked so that click does not re-wrap them."""
     return "\b\nexample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
 def count_or_auto(option: str, text: str) -> Any:
-    """A whole number from 1, or `auto`.
+    """Read a whole number from 1, or `auto`.
 
     Raises:
         UsageError: it is neither; the message names the option.

@@ -1,4 +1,4 @@
-"""The commands about a store as it lies: `artimuse status` and `artimuse compact`."""
+"""The commands about an existing store: `artimuse status` and `artimuse compact`."""
 
 from __future__ import annotations
 
