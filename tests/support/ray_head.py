@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -19,6 +20,8 @@ from jobs.score.ray_session import LOCAL_ENVIRONMENT
 
 ENVIRONMENT: Final = {**LOCAL_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
 """Of the head, and of what joins it."""
+
+_TRIES: Final = 3  # on a busy machine Ray may give its own start up
 
 # It ends when its input does, so also when this process is killed.
 _PROGRAM: Final = """
@@ -48,15 +51,33 @@ def ray_address() -> str:
     """Address of this process's head, which is started when it is first asked for."""
     note("ray")
     if not _heads:
-        folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of its sockets may have 107 bytes
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, folder],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, **ENVIRONMENT},
-        )  # fmt: skip
-        assert process.stdout is not None
-        _heads.append(_Head(process, folder, process.stdout.readline().strip()))
+        _heads.append(_start_head())
     return _heads[0].address
+
+
+def _start_head() -> _Head:
+    for _ in range(_TRIES):
+        folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of its sockets may have 107 bytes
+        with open(f"{folder}/head.log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, folder],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                env={**os.environ, **ENVIRONMENT},
+            )  # fmt: skip
+        assert process.stdout is not None
+        head = _Head(process, folder, process.stdout.readline().strip())
+        if head.address:
+            return head
+        said = _stop(head)
+    raise RuntimeError(f"No Ray head starts here:\n{said[-3000:]}")
+
+
+def _stop(head: _Head) -> str:
+    """End a head by closing its input; returns what it wrote to standard error."""
+    head.process.communicate(timeout=60)
+    said = Path(head.folder, "head.log").read_text()
+    shutil.rmtree(head.folder, ignore_errors=True)
+    return said
 
 
 @contextmanager
@@ -69,11 +90,15 @@ def joined_once() -> Iterator[None]:
 
     join = ray.init
 
-    def join_once(*arguments: Any, **options: Any) -> None:
+    def join_if_alone(**options: Any) -> None:
         if not ray.is_initialized():
-            join(*arguments, **options)
+            join(**options)
 
-    with patch.dict(os.environ, ENVIRONMENT), patch.object(ray, "shutdown"), patch.object(ray, "init", join_once):
+    with (
+        patch.dict(os.environ, ENVIRONMENT),
+        patch.object(ray, "init", join_if_alone),
+        patch.object(ray, "shutdown"),
+    ):
         yield
 
 
@@ -84,6 +109,4 @@ def stop_ray_head() -> None:
 
         ray.shutdown()
     while _heads:
-        head = _heads.pop()
-        head.process.communicate(timeout=60)  # closes its input
-        shutil.rmtree(head.folder, ignore_errors=True)
+        _stop(_heads.pop())
