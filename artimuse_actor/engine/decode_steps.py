@@ -1,8 +1,8 @@
 """One decode step for all sequences in flight: plain on a CPU, a captured CUDA graph on a GPU.
 
-A step of a few sequences takes less time to compute than to launch from Python, kernel by kernel; a graph is launched
+A step of a few sequences takes longer to launch from Python, kernel by kernel, than to compute; a graph is launched
 as a whole. Graphs have fixed shapes and addresses, so there is one for each size that occurs, rounded up, and all are
-captured anew when the cache has grown.
+captured again when the cache has grown.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from artimuse_actor.engine.model import VisionLanguageModel
 
 _GRAPH_ROWS: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _GRAPH_WIDTH_TOKENS: Final = 256
-_GRAPH_MAX_TOKENS: Final = 2048  # longer texts are rare, and the launch of their kernels is the least of their cost
+_GRAPH_MAX_TOKENS: Final = 2048  # longer texts are rare, and launching kernels is a small part of their cost
 
 
 class DecodeSteps:
     """Decode steps over one cache."""
 
     def __init__(self, model: VisionLanguageModel, cache: PagedKVCache) -> None:
-        """Nothing is captured yet."""
+        """Start without a captured graph."""
         self._model, self._cache = model, cache
         self._graphs = _Graphs(model, cache) if model.device.type == "cuda" else None
 
@@ -35,8 +35,8 @@ class DecodeSteps:
 
         Args:
             token_ids: the token of each.
-            positions: its place, counted from 0.
-            pages: the pages of each; its place lies in the last one.
+            positions: its position in the sequence, counted from 0.
+            pages: the pages of each; the position lies in the last one.
 
         Returns:
             The likeliest next token of each.
@@ -57,7 +57,7 @@ class DecodeSteps:
 
 
 def page_groups(counts: Sequence[int]) -> list[tuple[list[int], int]]:
-    """Rows whose numbers of pages differ by less than a factor of two, so that one long text does not slow all others.
+    """Group rows whose page counts differ by less than a factor of two, so that one long text does not slow all others.
 
     Args:
         counts: pages of each row.
@@ -83,7 +83,7 @@ class _Graphs:
         self._captured: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
 
     def width_for(self, rows: int, pages: int) -> int:
-        """How many pages a row has in the graph that takes this step; 0 if none does."""
+        """Pages of a row in the graph that fits this step; 0 if no graph does."""
         unit = max(1, _GRAPH_WIDTH_TOKENS // self._cache.page_tokens)
         width = -(-pages // unit) * unit
         fits = rows <= _GRAPH_ROWS[-1] and width * self._cache.page_tokens <= _GRAPH_MAX_TOKENS
@@ -92,13 +92,13 @@ class _Graphs:
     def step(
         self, token_ids: Sequence[int], positions: Sequence[int], pages: Sequence[Sequence[int]], width: int
     ) -> list[int]:
-        if self._storage != self._cache.storage_changes:  # its tensors have moved, all or some
+        if self._storage != self._cache.storage_changes:  # some or all of its tensors have moved
             self._captured.clear()
-            self._pool = torch.cuda.graph_pool_handle()  # that of the old graphs goes with them
+            self._pool = torch.cuda.graph_pool_handle()  # the old graphs' pool is freed with them
             self._storage = self._cache.storage_changes
         count = len(token_ids)
         rows = _GRAPH_ROWS[bisect_left(_GRAPH_ROWS, count)]
-        packed = torch.zeros(rows, 2 + width, dtype=torch.int64)  # what pads it reads and writes the scratch page
+        packed = torch.zeros(rows, 2 + width, dtype=torch.int64)  # padding rows read and write the scratch page
         packed[:count] = _pack(token_ids, positions, pages, width)
         if (rows, width) not in self._captured:
             self._captured[rows, width] = self._capture(packed)
@@ -115,7 +115,7 @@ class _Graphs:
             rows = StepRows.of(inputs[:, 1], inputs[:, 2:], self._cache)
             return self._model.next_tokens(self._model.decode_step(inputs[:, 0], self._cache, rows))
 
-        # Libraries set themselves up in their first call, which a capture does not allow; a step may be done twice.
+        # Warm up: libraries initialise in their first call, which a capture forbids; repeating a step is harmless.
         stream = torch.cuda.Stream(self._model.device)
         stream.wait_stream(torch.cuda.current_stream(self._model.device))
         with torch.cuda.stream(stream):

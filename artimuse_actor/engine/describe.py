@@ -1,4 +1,4 @@
-"""Texts and scores of pictures: the engine's answers as words, under the names of the questions."""
+"""Scores and texts of pictures: the engine's answers as strings, under the names of the questions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artimuse_actor.protocol.protocols import TURN_END
 
 @dataclass(frozen=True)
 class ImageDescription(ImageScore):
-    """What the model says of one picture, in numbers and in words.
+    """Scores and texts of one picture.
 
     Attributes:
         texts: title of the question → answer.
@@ -30,17 +30,17 @@ class ImageDescription(ImageScore):
 
 
 class Describer:
-    """Works off pictures one decode step at a time, for whoever feeds it and takes what is finished.
+    """Describes pictures one decode step at a time: the caller adds pictures and takes the finished ones.
 
     Attributes:
         titles: of the text questions, in order.
-        engine: that decodes.
+        engine: decodes the texts.
     """
 
     def __init__(
         self, engine: TextEngine, tokenizer: Qwen2Tokenizer, score_questions: Sequence[str], titles: Sequence[str]
     ) -> None:
-        """Name what an engine answers; `ArtiMuse.describer` is the usual way in."""
+        """Name the answers of an engine; use `ArtiMuse.describer` instead."""
         self.engine = engine
         self.titles = tuple(titles)
         self._tokenizer = tokenizer
@@ -51,7 +51,7 @@ class Describer:
         self.engine.add(key, pixels, scored=scored)
 
     def step(self) -> list[tuple[Any, ImageDescription]]:
-        """One decode step; the pictures that are finished with it, by the keys they were added with.
+        """Run one decode step; returns the pictures it finished, with the keys they were added under.
 
         Raises:
             RunError: not even one text fits into the device's memory.
@@ -74,11 +74,11 @@ class Describer:
 
 
 def to_text(tokenizer: Qwen2Tokenizer, token_ids: Sequence[int]) -> str:
-    """Generated tokens as the published code prints them, and as any table can hold them.
+    """Generated tokens as the published code prints them, made valid UTF-8 for any table.
 
     Source: ArtiMuse, `InternVLChatModel.chat` at 750d980.
     """
     text = str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
     text = text.split(TURN_END)[0].strip()
-    # A lone surrogate is no text in UTF-8; bytes that are none come out of the tokenizer as this character already.
+    # UTF-8 has no lone surrogates, so U+FFFD replaces them; the tokenizer already writes invalid bytes that way.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Where a model runs: the device and precision that were asked for, and what fits there."""
+"""The device and precision a model runs with, and the batch that fits into the device's memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def resolve_device(device: str) -> torch.device:
     """The torch device that `--device` names.
 
     Raises:
-        UsageError: it is unknown, or not there.
+        UsageError: it is unknown, or this machine has none.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +52,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def resolve_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """`flash_attention_2` where its package is there and can work (CUDA, half precision), else `sdpa`."""
+    """`flash_attention_2` if its package is installed and usable (CUDA, half precision), else `sdpa`."""
     usable = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and find_spec("flash_attn")
     return "flash_attention_2" if usable else "sdpa"
 
@@ -78,7 +78,7 @@ def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, d
 
 
 def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """On a CPU, a network that is too large would end with the process being killed, without a word."""
+    """Refuse a network larger than a CPU's free memory: the kernel would kill the process without a message."""
     needed_bytes = dtype.itemsize * sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
     available_bytes = _available_memory_bytes()
     if device.type == "cpu" and available_bytes is not None and needed_bytes > available_bytes:
@@ -89,7 +89,7 @@ def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
 
 
 def _available_memory_bytes() -> int | None:
-    """What Linux says could be allocated without swapping; None elsewhere."""
+    """Memory that Linux can allocate without swapping; None on other systems."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

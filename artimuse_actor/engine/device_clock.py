@@ -1,4 +1,4 @@
-"""How long a device has worked, and how long it has waited for work. Knows of no device: it is told."""
+"""Seconds a device has worked and waited for work. Knows nothing of devices: callers report each pass."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from time import perf_counter
 
 @dataclass(frozen=True)
 class DeviceSeconds:
-    """What passed between two takings.
+    """Time between two calls of `take`.
 
     Attributes:
-        waited_s: without work, between two passes; None before the first taking, since start-up is not waiting.
-        worked_s: in passes.
-        passes: how many.
+        waited_s: between two passes, without work; None before the first `take`, since start-up is not waiting.
+        worked_s: in forward passes.
+        passes: number of passes.
     """
 
     waited_s: float | None
@@ -25,14 +25,14 @@ class DeviceSeconds:
 
 
 class DeviceClock:
-    """Measures passes that come one after the other, from whichever thread.
+    """Measures passes that run one after the other, from any thread.
 
-    Units of work may overlap: each takes, when it ends, what has passed since the last one did, so that their sum is
+    Units of work may overlap: each takes, when it ends, the time since the previous one ended, so that their sum is
     the device's time whatever the order.
     """
 
     def __init__(self, now: Callable[[], float] = perf_counter) -> None:
-        """Begin with the first pass."""
+        """Start counting at the first pass."""
         self._now = now
         self._lock = threading.Lock()
         self._ended: float | None = None
@@ -42,7 +42,7 @@ class DeviceClock:
 
     @contextmanager
     def working(self, passes: int = 1) -> Iterator[None]:
-        """The device works until the block ends; no other pass may begin meanwhile."""
+        """Count the block as work; no other pass may begin before it ends."""
         began = self._now()
         try:
             yield
@@ -56,7 +56,7 @@ class DeviceClock:
                 self._ended = ended
 
     def take(self) -> DeviceSeconds:
-        """What has passed since the last taking."""
+        """Time since the last call."""
         with self._lock:
             taken = DeviceSeconds(None if self._is_first else self._waited, self._worked, self._passes)
             self._is_first = False

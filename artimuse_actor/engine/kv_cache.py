@@ -1,4 +1,4 @@
-"""Keys and values of the tokens read so far: in one block for prompts of one length, in pages for texts of any length.
+"""Keys and values of the tokens read so far: one block for prompts of equal length, pages for texts of any length.
 
 Shapes: B prompts or rows, G key-value heads, D features of a head, P tokens in a block, S tokens of a page.
 """
@@ -12,7 +12,7 @@ from typing import Final
 import torch
 
 SCRATCH_PAGE: Final = 0
-"""Belongs to nobody: what pads a batch reads and writes here."""
+"""Owned by no sequence: padding rows of a batch read and write here."""
 
 _MIN_GROWTH_PAGES: Final = 32
 _CLEARED_AT_ONCE: Final = 64
@@ -20,7 +20,7 @@ _CLEARED_AT_ONCE: Final = 64
 
 @dataclass(frozen=True)
 class KVCache:
-    """A pair of (B, G, P, D) for each layer; B may be 1, for all."""
+    """A pair of (B, G, P, D) for each layer; B may be 1, shared by all prompts."""
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
@@ -36,15 +36,15 @@ EMPTY_CACHE: Final = KVCache(())
 class PagedKVCache:
     """Pages of S tokens that sequences take when they need one and give back when they end.
 
-    So memory follows what was generated, never what might be; and sequences about one image share the pages of what
-    they have in common.
+    So memory follows the tokens generated, not the longest possible text, and sequences about one image share the
+    pages of their common prefix.
 
     Attributes:
         page_tokens: S.
-        pages: how many there are, free ones and the scratch page included.
+        pages: number of pages, free ones and the scratch page included.
         keys: (pages, S, G, D) for each layer; replaced by larger tensors when the cache grows.
         values: the same.
-        storage_changes: how often one of these tensors was replaced, for whoever keeps addresses of them.
+        storage_changes: how often one of these tensors was replaced, for callers that keep their addresses.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PagedKVCache:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Start with the scratch page alone."""
+        """Start with only the scratch page."""
         self.page_tokens = page_tokens
         self.pages = 1
         shape = (1, page_tokens, kv_heads, head_dim)
@@ -69,13 +69,13 @@ class PagedKVCache:
 
     @property
     def free_pages(self) -> int:
-        """Pages that `allocate` hands out without growing."""
+        """Number of pages that `allocate` can hand out without growing."""
         return len(self._clean) + len(self._used)
 
     def allocate(self, count: int) -> list[int]:
-        """Take pages of zeros, growing by a quarter if too few are free, or by what is needed if there is no more room.
+        """Take pages of zeros; if too few are free, grow by a quarter, or by the number needed if memory is short.
 
-        Zeros, since a masked token's weight of 0 would not hide a number that is none, left by another image.
+        Zeros, because 0 × NaN is NaN: a masked slot must not hold another image's NaN.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for them; nothing was taken.
@@ -96,7 +96,7 @@ class PagedKVCache:
 
     @torch.inference_mode()
     def _clear(self, count: int) -> None:
-        """Fill some of the used pages with zeros: many at once, since each layer takes a call for itself."""
+        """Fill some of the used pages with zeros; many pages at once, since each layer takes a call of its own."""
         pages, self._used = self._used[:count], self._used[count:]
         numbers = torch.tensor(pages, device=self.keys[0].device)
         for tensor in (*self.keys, *self.values):
@@ -107,13 +107,13 @@ class PagedKVCache:
         """Add free pages.
 
         Raises:
-            torch.OutOfMemoryError: the device has no room for them; the cache holds what it held.
+            torch.OutOfMemoryError: the device has no room for them; the cache's content is unchanged.
         """
         pages = self.pages + count
         for tensors in (self.keys, self.values):
-            # One tensor at a time: beside the cache there is never more than one of its layers twice.
+            # One tensor at a time, so that at most one layer exists twice.
             for layer, tensor in enumerate(tensors):
-                if len(tensor) < pages:  # an attempt that failed half way may have enlarged it already
+                if len(tensor) < pages:  # an earlier attempt that failed half way may have enlarged it
                     tensors[layer] = tensor.new_zeros(pages, *tensor.shape[1:])
                     tensors[layer][: len(tensor)] = tensor
                     self.storage_changes += 1
@@ -123,12 +123,12 @@ class PagedKVCache:
     def write(
         self, layer: int, pages: torch.Tensor, offsets: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        """Put one token a row into its page.
+        """Write one token per row into its page.
 
         Args:
-            layer: which.
+            layer: index of the layer.
             pages: (B,) int64.
-            offsets: (B,) int64, place within the page.
+            offsets: (B,) int64, slot within the page.
             keys: (B, G, D).
             values: (B, G, D).
         """
@@ -136,12 +136,12 @@ class PagedKVCache:
         self.values[layer].index_put_((pages, offsets), values)
 
     def write_prefix(self, prefix: KVCache, shared: torch.Tensor, own: torch.Tensor) -> None:
-        """Store what the sequences about each of B images have in common.
+        """Store the prefix that the sequences about each of B images share.
 
         Args:
             prefix: P tokens.
             shared: (B, P // S) int64, pages of an image, for all its sequences.
-            own: (B, K) int64, the next page of each of its K sequences: what remains of the prefix opens them all.
+            own: (B, K) int64, the next page of each of its K sequences; each begins with the rest of the prefix.
         """
         whole = shared.shape[1] * self.page_tokens
         rest = prefix.length - whole
@@ -158,11 +158,11 @@ class PagedKVCache:
 
 @dataclass(frozen=True)
 class PageGroup:
-    """Rows of one step that are attended to together.
+    """Rows of one step whose attention is computed together.
 
     Attributes:
-        rows: (M,) int64, which of the step's rows, or None for all of them.
-        table: (M, W) int64, the pages of each in order, padded with any.
+        rows: (M,) int64, indices among the step's rows, or None for all of them.
+        table: (M, W) int64, the pages of each in order, padded with any page.
         mask: (M, 1, 1, W · S), 0 for the tokens of a row and -inf for the rest of its pages.
     """
 
@@ -173,14 +173,14 @@ class PageGroup:
 
 @dataclass(frozen=True)
 class StepRows:
-    """Where each of B rows reads and writes in one decode step.
+    """Read and write positions of B rows in one decode step.
 
     Attributes:
-        positions: (B,) int64, the place of the new token in its prompt and text, counted from 0.
-        pages: (B,) int64, the page that takes it.
-        offsets: (B,) int64, where in that page.
+        positions: (B,) int64, the position of the new token in its prompt and text, counted from 0.
+        pages: (B,) int64, the page it is written to.
+        offsets: (B,) int64, the slot in that page.
         table: (B, W) int64, the pages of each row in order, padded with the scratch page.
-        groups: all rows, each in one group.
+        groups: every row, in exactly one group.
     """
 
     positions: torch.Tensor
@@ -197,13 +197,13 @@ class StepRows:
         cache: PagedKVCache,
         groups: Sequence[tuple[Sequence[int], int]] = (),
     ) -> StepRows:
-        """Work out the rest from where the rows stand.
+        """Derive the other attributes from the rows' positions and pages.
 
         Args:
             positions: as above.
             table: as above.
-            cache: whose pages they are.
-            groups: rows and the number of pages of the longest, for each group; all rows in one if there are none.
+            cache: the cache that owns the pages.
+            groups: for each group its rows and the page count of the longest; if empty, all rows are one group.
         """
         pages = table.gather(1, (positions // cache.page_tokens).unsqueeze(1)).squeeze(1)
         made = []

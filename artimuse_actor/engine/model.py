@@ -1,9 +1,9 @@
 """The network's passes: image encoding, prefill with a KV cache, and the decode step.
 
 transformers' InternVL modules hold the weights; the passes over them are our own, because a score needs far less than
-a general forward computes: the keys and values of what all images share are computed once, the last layer runs only
-at the position that is read, and no logit but the 101 levels' is made. transformers' own forward is the slow, obvious
-path that tests compare with.
+a general forward computes: keys and values of the prefix that all images share are computed once, the last layer runs
+only at the position that is read, and only the logits of the 101 levels are computed. transformers' own forward is the
+slow, obvious path that tests compare with.
 
 Shapes: B images or prompts, T new tokens, P tokens already in the cache, H query heads, G key-value heads, D features
 of a head, C features of a token.
@@ -50,7 +50,7 @@ class VisionLanguageModel:
         self._std = torch.tensor(IMAGENET_STD, device=self.device).reshape(shape)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels as the network wants them.
+        """Scale and normalise pixels as the network expects them.
 
         Args:
             pixels: (B, 448, 448, 3) uint8, RGB, on any device.
@@ -63,7 +63,7 @@ class VisionLanguageModel:
         return ((values - self._mean) / self._std).to(self.dtype)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Image tokens.
+        """Encode images into image tokens.
 
         Args:
             pixels: (B, 448, 448, 3) uint8, RGB.
@@ -84,7 +84,7 @@ class VisionLanguageModel:
         return embedded
 
     def extend(self, hidden: torch.Tensor, past: KVCache = EMPTY_CACHE) -> KVCache:
-        """Read tokens into a cache, for others to go on from; no output is computed.
+        """Read tokens into a cache that other prompts continue from; no output is computed.
 
         Args:
             hidden: (B, T, C) embeddings.
@@ -110,7 +110,7 @@ class VisionLanguageModel:
         return self._norm(last, self._language.norm).squeeze(1)
 
     def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """Logits of a few tokens only, in float32 whatever the dtype of the network.
+        """Logits of a few tokens only, in float32 whatever the network's dtype.
 
         Args:
             last_hidden: (B, C).
@@ -136,12 +136,12 @@ class VisionLanguageModel:
     def decode_step(self, token_ids: torch.Tensor, cache: PagedKVCache, rows: StepRows) -> torch.Tensor:
         """Read one more token of each row.
 
-        Doing a step again changes nothing: it writes the same keys and values to the same places.
+        Repeating a step changes nothing: it writes the same keys and values to the same slots.
 
         Args:
             token_ids: (B,) int64.
-            cache: what the rows have read before; the new token's keys and values are added.
-            rows: where each row stands.
+            cache: keys and values of the tokens read before; those of the new tokens are added.
+            rows: the position and pages of each row.
 
         Returns:
             (B, C), the final hidden state, after the final norm.
@@ -159,9 +159,9 @@ class VisionLanguageModel:
         return self._norm(hidden, self._language.norm)
 
     def next_tokens(self, last_hidden: torch.Tensor) -> torch.Tensor:
-        """The likeliest next token after each of (B, C) hidden states: (B,) int64; the first of equals.
+        """The likeliest next token after each of (B, C) hidden states: (B,) int64; of equal logits the lowest id.
 
-        In half precision the logits are rounded before they are compared, as the published code has it.
+        In half precision the logits are rounded before they are compared, as in the published code.
         """
         tokens: torch.Tensor = self.network.lm_head(last_hidden).argmax(dim=-1)
         return tokens
@@ -183,11 +183,11 @@ class VisionLanguageModel:
             if index == final:
                 if not read_last:
                     break
-                # Only the last position of the last layer is ever read.
+                # Only the last position of the last layer is read.
                 hidden, normed, cos, sin = hidden[:, -1:], normed[:, -1:], cos[-1:], sin[-1:]
                 mask = None
             queries = _rotate(self._heads(layer.self_attn.q_proj(normed), self._num_heads), cos, sin)
-            # Sums and products in place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
+            # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
             hidden = layer.self_attn.o_proj(self._attend(queries, keys, values, mask)).add_(hidden)
             hidden = self._feed_forward(hidden, layer)
         return KVCache(tuple(layers)), hidden
@@ -239,7 +239,7 @@ class VisionLanguageModel:
             )
             return attended.flatten(1)  # type: ignore[no-any-return]
         cache.write(layer, rows.pages, rows.offsets, keys, values)
-        # The H / G heads that share their keys are the queries of one attention: nothing is repeated in memory.
+        # The H / G heads that share keys become the queries of one attention, so no key is repeated in memory.
         grouped = queries.unflatten(1, (self._num_kv_heads, -1))  # (B, G, H/G, D)
         if len(rows.groups) == 1:
             return self._attend_group(grouped, cache, layer, rows.groups[0]).flatten(1)
@@ -260,11 +260,11 @@ class VisionLanguageModel:
         )
 
     def _causal_mask(self, past: int, new: int) -> torch.Tensor | None:
-        """What SDPA must be told of who sees whom; nothing where its own `is_causal` says it."""
+        """Attention mask for SDPA; None where its own `is_causal` says the same."""
         if self.flash or past == 0 or new == 1:
             return None
         if self.device.type == "cuda" and self.dtype != torch.float32:
-            # No tensor but a word to SDPA, which then takes the flash kernel, grouped heads included.
+            # A marker object, not a tensor: with it SDPA takes the flash kernel, grouped heads included.
             return causal_lower_right(new, past + new)
         mask = torch.full((new, past + new), -torch.inf, dtype=self.dtype, device=self.device)
         return mask.triu(past + 1)
@@ -285,7 +285,7 @@ class VisionLanguageModel:
 
 
 def read_answers(model: VisionLanguageModel, head: KVCache, prompts: SplitPrompts, image: torch.Tensor) -> torch.Tensor:
-    """The final hidden state at the end of each prompt, the image and all that prompts share being read once.
+    """The final hidden state at the end of each prompt; the image and the shared tokens are read once.
 
     Args:
         model: the network.
@@ -331,6 +331,6 @@ def _append(
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    # The minus of (-right, left) is in the sine: one pass less over the heads.
+    # The minus of (-right, left) is in the sine, which saves one pass over the heads.
     left, right = heads.chunk(2, dim=-1)
     return torch.addcmul(heads * cos, torch.cat([right, left], dim=-1), sin)

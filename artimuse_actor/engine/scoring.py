@@ -1,4 +1,4 @@
-"""From the logits of the 101 score tokens to a score, its spread and, on request, the whole distribution."""
+"""Logits of the 101 score tokens → a score, its spread and, on request, the whole distribution."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What the model says of one picture, by question: `score` for ArtiMuse; `iaa`, `iqa`, `ista` for UniPercept.
+    """Scores of one picture, by question: `score` for ArtiMuse; `iaa`, `iqa`, `ista` for UniPercept.
 
     Attributes:
         scores: points from 0 to 100.
-        stds: how unsure the model is, in points.
+        stds: standard deviations of the level, in points: the model's uncertainty.
         distributions: the 101 probabilities.
     """
 
@@ -50,7 +50,7 @@ class ImageScore:
 
     @property
     def score_std(self) -> float:
-        """The spread of the first question's score."""
+        """The standard deviation of the first question's score."""
         return next(iter(self.stds.values()))
 
 
@@ -68,7 +68,7 @@ def level_probabilities(level_logits: torch.Tensor) -> torch.Tensor:
     """
     if level_logits.shape[-1] != LEVEL_COUNT:
         raise ValueError(f"expected {LEVEL_COUNT} level logits, got a tensor of shape {tuple(level_logits.shape)}")
-    # In bfloat16 the same arithmetic has steps of half a point above 64, which makes ties.
+    # In bfloat16, levels above 64 would come in steps of half a point, which makes ties.
     return level_logits.float().softmax(dim=-1)
 
 
@@ -87,7 +87,7 @@ def expected_level(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def level_spread(probabilities: torch.Tensor) -> torch.Tensor:
-    """How unsure the model is: the standard deviation of the level.
+    """The standard deviation of the level: the model's uncertainty.
 
     Args:
         probabilities: (..., 101) float32.
@@ -107,7 +107,7 @@ def scores_of(probabilities: torch.Tensor) -> Scores:
     """Scores from the (N, Q, 101) float32 probabilities of the levels, on the CPU.
 
     Raises:
-        RunError: one is no number, which would otherwise stand in a table as the score of an image.
+        RunError: one is NaN or infinite, which would otherwise be stored as the score of an image.
     """
     if not probabilities.isfinite().all():
         raise RunError(
@@ -122,7 +122,7 @@ def scores_of(probabilities: torch.Tensor) -> Scores:
 
 
 def image_scores(questions: Sequence[str], scores: Scores) -> list[ImageScore]:
-    """The same, one by one, under the names of the Q questions."""
+    """Split `Scores` into one `ImageScore` per image, under the names of the Q questions."""
     return [
         ImageScore(
             scores=dict(zip(questions, map(float, score), strict=True)),

@@ -1,10 +1,10 @@
 """Expert texts: the answers to several questions about each of many images, decoded together.
 
 One encoding and one prefill of an image serve all its questions, the score questions included: their prompts are cut
-where their token ids part. Each question then goes on from there as a sequence of its own. A fixed number of sequences
-is in flight at a time, of any images; one that ends gives its place to the next at once, so that no image waits for the
-longest text of another. The few tokens that a question has for itself are read by the same decode steps that generate:
-they cost as much there as in a pass of their own, and a sequence that had to be put back is simply read again.
+where their token ids differ. Each question then continues from there as a sequence of its own. A fixed number of
+sequences, of any images, is in flight at a time; when one ends, the next takes its place at once (continuous batching),
+so that no image waits for the longest text of another. The few tokens of a question's own are read by the same decode
+steps that generate: they cost as much there as in a separate pass, and a preempted sequence is simply read again.
 
 Not known here: where pixels come from, and what tokens mean.
 """
@@ -29,9 +29,9 @@ from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
 FinishReason: TypeAlias = Literal["stop", "length"]
 
 CPU_SEQUENCES: Final = 16
-MAX_AUTO_SEQUENCES: Final = 512  # a step is bound by arithmetic from about 200 rows on
+MAX_AUTO_SEQUENCES: Final = 512  # from about 200 rows a step is compute-bound
 EXPECTED_TEXT_TOKENS: Final = 128  # published answers average 94 words
-_MEMORY_SHARE: Final = 0.6  # of what is free; the rest is for prefill
+_MEMORY_SHARE: Final = 0.6  # of free memory; the rest is for prefill
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class GeneratedText:
     """One answer.
 
     Attributes:
-        token_ids: without the one that ended it.
-        finish_reason: `stop` if it ended by itself, `length` if at the limit.
+        token_ids: without the stop token.
+        finish_reason: `stop` if it ended by itself, `length` if it was cut at the limit.
     """
 
     token_ids: tuple[int, ...]
@@ -52,7 +52,7 @@ class AnsweredImage:
     """All answers about one image.
 
     Attributes:
-        key: as it was added.
+        key: as passed to `add`.
         probabilities: (Q, 101) float32 on the CPU, of the levels for each score question; None if none was asked.
         texts: one for each text question, in order.
     """
@@ -74,15 +74,15 @@ class _Image:
 
 @dataclass
 class _Sequence:
-    """A question about an image, on its way.
+    """A question about an image, being answered.
 
     Attributes:
-        image: what it is about.
-        question: its number.
-        prompt_tokens: how many of the tokens are the question's own.
-        tokens: what follows the common prefix: the question's own tokens, then the text so far.
-        pages: of the cache, in order; those of the image first.
-        read: tokens in the cache, the common prefix included.
+        image: the image it is about.
+        question: index of the question.
+        prompt_tokens: number of `tokens` that belong to the question.
+        tokens: those after the common prefix: the question's own, then the text so far.
+        pages: of the cache, in order; the image's shared pages first.
+        read: number of tokens in the cache, the common prefix included.
     """
 
     image: _Image
@@ -94,14 +94,14 @@ class _Sequence:
 
 
 class TextEngine:
-    """Decodes greedily, with a fixed budget of sequences in flight.
+    """Greedy decoding with a fixed budget of sequences in flight.
 
-    Images are added to a queue, and `step` works it off: call it while `busy`. One thread at a time may step; others
-    may add images meanwhile.
+    Images are added to a queue, and `step` works through it: call it while `busy`. One thread at a time may step;
+    others may add images meanwhile.
 
     Attributes:
-        sequences: the budget; smaller once the device's memory has run out.
-        max_admission: images of one prefill; smaller once the device's memory has run out.
+        sequences: the budget; reduced when the device's memory runs out.
+        max_admission: images of one prefill; reduced when the device's memory runs out.
     """
 
     def __init__(
@@ -116,16 +116,16 @@ class TextEngine:
         sequences: int,
         max_admission: int,
     ) -> None:
-        """Read the head of the prompts.
+        """Prefill the head of the prompts.
 
         Args:
             model: the network.
             prompts: of all questions: first those answered by a score, then at least one answered by a text.
             level_ids: (101,) int64 on the device, ids of the score tokens.
-            score_questions: how many of the prompts are score questions.
+            score_questions: number of prompts that are score questions.
             stop_id: the token that ends a text.
-            max_new_tokens: of a text; at least 1.
-            sequences: how many may be in flight; at least 1.
+            max_new_tokens: limit of a text; at least 1.
+            sequences: most in flight at a time; at least 1.
             max_admission: images of one prefill; at least 1.
         """
         self._model = model
@@ -134,7 +134,7 @@ class TextEngine:
         self._score_tails = prompts.tails[:score_questions]
         self._text_shared, self._text_tails = split_tails(prompts.tails[score_questions:])
         self.sequences = sequences
-        # Few images at a time: what is admitted takes memory until its turn comes.
+        # Few images at a time: admitted images take memory until their turn comes.
         self.max_admission = min(max_admission, max(1, sequences // (2 * len(self._text_tails))))
         with torch.inference_mode():
             self._head = model.extend(model.embed(prompts.head))
@@ -147,21 +147,21 @@ class TextEngine:
 
     @property
     def busy(self) -> bool:
-        """Whether an image is not answered yet."""
+        """True while an image is not answered yet."""
         return bool(self._images or self._waiting or self._live)
 
     @property
     def wants_images(self) -> bool:
-        """Whether fewer images are queued than the next prefill can take."""
+        """True while fewer images are queued than the next prefill can take."""
         return len(self._images) < self.max_admission
 
     def add(self, key: Any, pixels: Pixels, *, scored: bool = True) -> None:
         """Queue an image.
 
         Args:
-            key: comes back with the answers.
-            pixels: (448, 448, 3) uint8, RGB; may be a view, and is read when its turn comes.
-            scored: whether the score questions are asked too.
+            key: returned with the answers.
+            pixels: (448, 448, 3) uint8, RGB; may be a view, since it is read later, at its prefill.
+            scored: also ask the score questions.
         """
         self._images.append(_Image(key, pixels, scored and bool(self._score_tails)))
 
@@ -228,10 +228,10 @@ class TextEngine:
                 self._waiting.append(_Sequence(entry, question, len(tail), list(tail), held, prefix.length))
 
     def _store(self, prefix: KVCache) -> tuple[list[list[int]], list[list[int]]]:
-        """Put the prefix of B images into pages: for each image those it shares, and one for each of its sequences."""
+        """Write the prefix of B images into pages: shared ones for each image, and one for each of its sequences."""
         cache, images, questions = self._cache, prefix.layers[0][0].shape[0], len(self._text_tails)
         if cache.pages == 1 and self._model.device.type == "cuda":
-            # All at once, since graphs are captured anew whenever the cache grows.
+            # All at once, since graphs are captured again whenever the cache grows.
             each = (prefix.length + EXPECTED_TEXT_TOKENS) // cache.page_tokens
             cache.grow(self.sequences * each)
         whole = prefix.length // cache.page_tokens
@@ -259,7 +259,7 @@ class TextEngine:
         self._live, answered = [], []
         for sequence, next_id in zip(live, next_ids, strict=True):
             sequence.read += 1
-            if sequence.read - prefix < len(sequence.tokens):  # still reading the question, or again what it said
+            if sequence.read - prefix < len(sequence.tokens):  # still reading the question, or a preempted text again
                 self._live.append(sequence)
                 continue
             if next_id != self._stop_id:
@@ -271,7 +271,7 @@ class TextEngine:
         return answered
 
     def _end(self, sequence: _Sequence, reason: FinishReason) -> list[AnsweredImage]:
-        """Take its pages back; the image it is about if this was its last text."""
+        """Release its pages; returns its image if this was the image's last text."""
         image, cache = sequence.image, self._cache
         cache.release(sequence.pages[len(image.shared_pages) :])
         image.texts[sequence.question] = GeneratedText(tuple(sequence.tokens[sequence.prompt_tokens :]), reason)
@@ -282,7 +282,7 @@ class TextEngine:
         return [AnsweredImage(image.key, image.probabilities, texts)]
 
     def _shrink(self, *, after_prefill: bool) -> None:
-        """Halve what was too much; of the sequences put back what is beyond the budget, the youngest first."""
+        """Halve the limit that ran out of memory, and requeue sequences beyond the budget, the youngest first."""
         if after_prefill and self.max_admission > 1:
             self.max_admission //= 2
         else:
@@ -290,7 +290,7 @@ class TextEngine:
             self.max_admission = max(1, self.max_admission // 2)
         while len(self._live) > self.sequences:
             sequence = self._live.pop()
-            kept = len(sequence.image.shared_pages) + 1  # the first page of its own holds the end of the prefix
+            kept = len(sequence.image.shared_pages) + 1  # its first own page holds the end of the prefix
             self._cache.release(sequence.pages[kept:])
             del sequence.pages[kept:]
             sequence.read = self._prefix
@@ -313,6 +313,6 @@ def probe_sequences(config: NetworkConfig, prompt_tokens: int, device: torch.dev
     free_bytes, _ = torch.cuda.mem_get_info(device)
     language = config.language
     bytes_per_token = 2 * language.num_layers * language.num_kv_heads * language.head_dim * dtype.itemsize
-    # Rounded up as if nothing of the prefix were shared, which leaves room for what waits.
+    # Rounded up as if no prefix were shared, which leaves room for waiting images.
     bytes_per_sequence = bytes_per_token * (prompt_tokens + EXPECTED_TEXT_TOKENS)
     return int(max(1, min(MAX_AUTO_SEQUENCES, _MEMORY_SHARE * free_bytes // bytes_per_sequence)))

@@ -1,7 +1,7 @@
 """Published tensors → transformers' InternVL modules, one to one once the fused qkv is split.
 
-The names differ and three defaults do (tied embeddings, attention bias of the vision tower, rotary settings); each of
-them gives plausible scores when it is wrong, so all are set here explicitly and the state is loaded strictly.
+The names differ, and so do three defaults (tied embeddings, attention bias of the vision tower, rotary settings); each
+gives plausible scores when it is wrong, so all are set here explicitly and the state is loaded strictly.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def module_names(published: str) -> tuple[str, ...]:
 def to_published(
     state: Mapping[str, torch.Tensor], published_names: Iterable[str]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The published tensors of a network's state: the inverse of loading, for whoever writes a checkpoint."""
+    """The published tensors of a network's state: the inverse of loading, for code that writes checkpoints."""
     for published in published_names:
         yield published, torch.cat([state[name] for name in module_names(published)])
 
@@ -83,11 +83,11 @@ def build_network(
         network = InternVLForConditionalGeneration(_transformers_config(config, image_token_id, attention))
     network.to(dtype=dtype)
     network.to_empty(device=device)
-    # A cast or an empty allocation ruins the rotary frequencies, which are in no checkpoint: make them anew.
+    # A cast or an empty allocation ruins the rotary frequencies, which no checkpoint stores: compute them again.
     language = network.model.language_model
     with torch.device(device):
         language.rotary_emb = type(language.rotary_emb)(config=language.config)
-    if config.language.tie_word_embeddings:  # an empty allocation also unties the head, and leaves it uninitialised
+    if config.language.tie_word_embeddings:  # an empty allocation unties the head and leaves it uninitialised
         network.lm_head.weight = language.embed_tokens.weight
     network.requires_grad_(False)
     return network.eval()
@@ -149,7 +149,7 @@ def _transformers_config(config: NetworkConfig, image_token_id: int, attention: 
             patch_size=[vision.patch_size, vision.patch_size],
             layer_norm_eps=vision.layer_norm_eps,
             norm_type="layer_norm",
-            use_mean_pooling=True,  # what removes the final norm
+            use_mean_pooling=True,  # this removes the final norm
         ),
         text_config=Qwen2Config(
             hidden_size=language.hidden_size,
