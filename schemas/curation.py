@@ -1,4 +1,4 @@
-"""What a curation writes beside the rows it chose."""
+"""Metadata and tables that a curation writes beside its rows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pyarrow as pa
 
 SCHEMA_VERSION: Final = "1"
 CURATION_KEY: Final = b"artimuse.curation"
-"""In the file metadata of a curated Parquet table: the funnel, as JSON."""
+"""Key in the file metadata of a curated Parquet table; its value is the funnel as JSON."""
 
 CURATION_MARK: Final = "artimuse_curation"
-"""In the JSON of a funnel: its digest, by which a later curation knows an output for one of its own."""
+"""Key of the digest in a funnel's JSON; a later curation recognises its own outputs by it."""
 
 GROUPS: Final = pa.schema(
     [
@@ -23,4 +23,4 @@ GROUPS: Final = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""One row for each image that `--dedupe` left out; by the score of the kept one, best first."""
+"""One row for each image that `--dedupe` left out, ordered by the score of the kept image, best first."""

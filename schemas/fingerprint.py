@@ -1,4 +1,4 @@
-"""Where a score comes from. One output folder holds the scores of one fingerprint."""
+"""The origin of a score. One output folder stores the scores of one fingerprint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All that decides a score but the image.
+    """Everything that determines a score except the image.
 
     Attributes:
         checkpoint: its name, for people.
         checkpoint_digest: SHA-256 of its files.
         protocol: its name.
-        protocol_digest: SHA-256 of all that is asked.
+        protocol_digest: SHA-256 of all its prompts.
         preprocessing: from bytes to pixels.
     """
 
@@ -25,7 +25,7 @@ class Fingerprint:
     preprocessing: str
 
     def same_scores(self, other: Fingerprint) -> bool:
-        """Whether both give the same image the same score; names do not matter."""
+        """True if both give the same image the same score; names are not compared."""
         return (self.checkpoint_digest, self.protocol_digest, self.preprocessing) == (
             other.checkpoint_digest,
             other.protocol_digest,

@@ -18,7 +18,7 @@ MANIFEST = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""What `artimuse manifest` writes. An embedded image stands in a further column `image` (binary)."""
+"""The table that `artimuse manifest` writes. An embedded image is in a further column `image` (binary)."""
 
 IMAGE_ROWS = pa.schema(
     [
@@ -30,7 +30,7 @@ IMAGE_ROWS = pa.schema(
         pa.field("source_row", pa.int32(), metadata={"doc": "row within the row group"}),
     ]
 )
-"""Where images are: what every kind of source comes to."""
+"""Locations of images: every kind of source is read into these columns."""
 
 TEXTS_ONLY = pa.field(
     "texts_only", pa.bool_(), nullable=False, metadata={"doc": "the scores table holds the row already"}

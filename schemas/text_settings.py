@@ -1,4 +1,4 @@
-"""Which texts a store holds. It imports nothing, so that the model can name columns without pyarrow."""
+"""The texts of a store. Imports nothing, so that the model can name columns without pyarrow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESERVED_COLUMNS: Final = frozenset(
         *("shard", "unit", "texts_only", "copied_from", "spent", "pixels"),
     )
 )
-"""What text questions cannot be called: the columns that every table, or a block on its way there, has."""
+"""Names that text questions cannot have: columns of every table, or of the blocks that become its rows."""
 
 
 def text_column(title: str) -> str:
@@ -24,11 +24,11 @@ def text_column(title: str) -> str:
 
 @dataclass(frozen=True)
 class TextSettings:
-    """All that decides the texts of a store beside its fingerprint.
+    """Everything that determines a store's texts beside its fingerprint.
 
     Attributes:
         titles: of the text questions, in the order of the columns.
-        max_new_tokens: where a text is cut.
+        max_new_tokens: limit of a text.
     """
 
     titles: tuple[str, ...]

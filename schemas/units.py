@@ -43,7 +43,7 @@ def spent_column(spent: Mapping[str, Any], rows: int) -> pa.Array:
 def answer_fields(
     questions: Iterable[str], *, keep_distribution: bool, texts: TextSettings | None
 ) -> tuple[pa.Field, ...]:
-    """The columns that the model fills; of an image whose bytes are known they are filled before."""
+    """The columns that the model fills; for an image whose bytes have a stored score they are filled earlier."""
     return (*score_fields(questions, keep_distribution=keep_distribution), *text_fields(texts))
 
 
@@ -53,7 +53,7 @@ def scored_unit(answers: Iterable[pa.Field]) -> pa.Schema:
 
 
 def loaded_unit(answers: Iterable[pa.Field]) -> pa.Schema:
-    """The block between loading and scoring: pixels are null for an error, and where the answers are there already."""
+    """The block between loading and scoring: pixels are null for an error, and where the answers are known already."""
     return pa.schema([*scored_unit(answers), PIXELS])
 
 
@@ -76,4 +76,4 @@ RECEIPT: Final = pa.schema(
         SPENT,
     ]
 )
-"""One row for each staged unit: what reaches the driver."""
+"""One row for each staged unit; only this reaches the driver."""
