@@ -37,7 +37,7 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
 )
 DATA_FILES: Final = (CONFIG_FILE, INDEX_FILE, "*.safetensors", "generation_config.json", *TOKENIZER_FILES)
-"""Patterns of what is fetched of a checkpoint, and nothing else: no code, no pickle."""
+"""Patterns of the files fetched of a checkpoint; all others, such as code and pickle, are never fetched."""
 
 _DTYPE_BYTES: Final[Mapping[str, int]] = {"F32": 4, "F16": 2, "BF16": 2}
 MAX_HEADER_BYTES: Final = 100_000_000  # the safetensors format's own limit
@@ -53,12 +53,12 @@ class TensorEntry:
 
 
 class Checkpoint:
-    """A whole and well-formed checkpoint in a local folder.
+    """A complete and well-formed checkpoint in a local folder.
 
     Attributes:
         folder: where it lies.
-        name: what users call it; shown in reports and in the fingerprint.
-        source: where it comes from: its folder, or the uri that the folder is a copy of.
+        name: its name for users; shown in reports and in the fingerprint.
+        source: its origin: the folder, or the uri that the folder is a copy of.
         config: the network's sizes.
         tensors: published name → where it is; exactly those the network needs.
     """

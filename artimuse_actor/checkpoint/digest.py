@@ -1,6 +1,6 @@
 """SHA-256 of files, remembered for large ones: hashing the 16 GB of a checkpoint takes many seconds.
 
-Of several processes that want the same digest at the same time, one makes it and the others wait: a node may start
+When several processes need the same digest at once, one computes it and the others wait: a node may start
 eight models at once.
 """
 
@@ -23,14 +23,14 @@ _REMEMBER_FROM_BYTES: Final = 64 * 1024 * 1024
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content as 64 hexadecimal digits; of a large one as long as its size and time stay."""
+    """SHA-256 of a file's content as 64 hexadecimal digits; a large file's is cached until its size or time changes."""
     if path.stat().st_size < _REMEMBER_FROM_BYTES:
         return _hash_file(path)
     return remembered_digest(_key(path), partial(_hash_file, path))
 
 
 def remembered_digest(key: str, make: Callable[[], str]) -> str:
-    """The digest of whatever has this name, made only if no process of this user has made it before."""
+    """The digest stored under this key, computed only if no process of this user has done so before."""
     if digest := _remembered_digests().get(key):
         return digest
     with _one_at_a_time(hashlib.sha256(key.encode()).hexdigest()[:32]):
@@ -42,19 +42,19 @@ def remembered_digest(key: str, make: Callable[[], str]) -> str:
 
 
 def remember_file_digest(path: Path, digest: str) -> None:
-    """Note the digest of a large file that was hashed while it was written."""
+    """Store the digest of a large file that was hashed while it was written."""
     if path.stat().st_size >= _REMEMBER_FROM_BYTES:
         remember_digests({_key(path): digest})
 
 
 def cache_folder() -> Path:
-    """Where this project keeps what it can always make again."""
+    """The cache folder: everything in it can be recreated."""
     root = os.environ.get("ARTIMUSE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "artimuse")
     return Path(root).expanduser()
 
 
 def remember_digests(digests: dict[str, str]) -> None:
-    """Note digests under their names."""
+    """Store digests under their names."""
     memory = _digest_memory()
     with suppress(OSError), _one_at_a_time("digests"), whole_file(memory) as growing:
         Path(growing).write_text(json.dumps(_remembered_digests() | digests))

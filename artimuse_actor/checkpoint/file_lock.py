@@ -1,4 +1,4 @@
-"""A lock that the processes of a node share: a file that one of them holds, until it lets go or dies."""
+"""A lock shared by the processes of a node: a locked file, released when its owner unlocks it or dies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Wait until nobody else holds this file, threads of this process included, and hold it.
+    """Wait for the exclusive lock on this file, which also excludes other threads of this process.
 
-    The file stays: who waits for a file that is deleted holds another one than who comes next.
+    The file is never deleted: a waiter on a deleted file and the next comer would lock two different files.
 
     Raises:
         OSError: the file cannot be made, or its file system has no locks.

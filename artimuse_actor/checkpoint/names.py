@@ -33,7 +33,7 @@ _REPOSITORY = re.compile(r"(?P<repo>(?:[\w.-]+/)?[\w.-]+)(?:@(?P<revision>[\w./-
 
 @dataclass(frozen=True)
 class CheckpointIdentity:
-    """What is to be known of a checkpoint before it is loaded; its files may lie elsewhere.
+    """A checkpoint's identity, known before it is loaded; its files may be elsewhere.
 
     Attributes:
         name: as of `Checkpoint`.
@@ -47,7 +47,7 @@ class CheckpointIdentity:
 
 
 def identify_checkpoint(name: str, *, fetch: bool = True) -> CheckpointIdentity:
-    """Check the checkpoint of that name or folder, and tell which one it is.
+    """Check the checkpoint of that name or folder, and return its identity.
 
     Args:
         name: as of `open_checkpoint`.
@@ -72,7 +72,7 @@ def open_checkpoint(name: str) -> Checkpoint:
             if wanted.
 
     Raises:
-        CheckpointError: there is none, it cannot be fetched, or it is not what it should be.
+        CheckpointError: there is none, it cannot be fetched, or it is not well-formed.
     """
     if uri_scheme(name) == "s3":
         return _on_s3(name).open()

@@ -1,6 +1,6 @@
 """A published `config.json` → the network's sizes, and the tensors a network of these sizes must have.
 
-Everything is refused that would make it another network than ArtiMuse's, with the name of the field.
+A field that would make it another network than ArtiMuse's is an error that names the field.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_DIMENSION: Final = 10_000_000
 Shape = tuple[int, ...]
 
 AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "cpu": "float32"}
-"""What `--dtype auto` means on each kind of device."""
+"""The dtype that `--dtype auto` selects on each kind of device."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What of a `config.json` the network depends on."""
+    """The fields of a `config.json` that the network depends on."""
 
     vision: VisionConfig
     language: LanguageConfig

@@ -1,8 +1,8 @@
-"""An s3:// folder of a checkpoint → a local copy, whole or not at all; or its digest alone, with nothing stored.
+"""An s3:// folder of a checkpoint → a complete local copy or none; or only its digest, with nothing stored.
 
 A copy lies in the cache, in a folder named after the uri and the etags of its files: when the folder on S3 changes,
 that is another copy. All processes of a node, and all nodes that share a cache, wait for the one that fetches. Nothing
-here deletes a copy; each is a folder of its own, and what is deleted is fetched again.
+here deletes a copy; each has its own folder, and a deleted one is fetched again.
 
 Before the gigabytes are fetched, the folder is checked by its small files and the headers of its weights.
 """
@@ -81,7 +81,7 @@ class S3Checkpoint:
 
     @property
     def name(self) -> str:
-        """What users call it: the last part of its uri."""
+        """Its name for users: the last part of its uri."""
         return self.uri.rpartition("/")[2]
 
     @property
@@ -91,7 +91,7 @@ class S3Checkpoint:
 
     @property
     def copy(self) -> Path:
-        """Where its local copy lies, if there is one."""
+        """The path of its local copy, which may not exist."""
         listing = json.dumps([self.uri, *([file.name, file.size_bytes, file.etag] for file in self.files)])
         readable = re.sub(r"[^\w.-]+", "--", self.uri.removeprefix("s3://"))[-150:]
         return cache_folder() / "checkpoints" / f"{readable}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
@@ -127,7 +127,7 @@ class S3Checkpoint:
 
     @contextmanager
     def _outline(self) -> Iterator[Path]:
-        """A folder that has all of the checkpoint but the data of its tensors, which are holes in its files."""
+        """A folder with the whole checkpoint except tensor data, which is left as holes in sparse files."""
         with tempfile.TemporaryDirectory(prefix="artimuse-") as name:
             folder = Path(name)
             try:
