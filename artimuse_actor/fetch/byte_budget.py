@@ -1,8 +1,8 @@
-"""How many bytes of fetched files are held until they are used, and the reading of a body within that.
+"""A limit on the bytes of fetched files that wait to be used, and the reading of a body within it.
 
 Many files are fetched ahead, and each may be large. A file says how large it is when it begins to arrive; if there is
-no room then, it is put down (the connection closed, nothing held) and fetched again when there is. Nobody ever holds
-something while waiting for something else, and the file that is used next always has room: so there is no deadlock.
+no room then, it is dropped (the connection closed, no bytes kept) and fetched again when there is. No fetch keeps bytes
+while it waits for room, and the file that is used next always has room: so there is no deadlock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from artimuse_actor.errors import file_too_large
 CHUNK_BYTES: Final = 1 << 20
 
 Reserve = Callable[[int], None]
-"""Called with the bytes that a file takes, as far as is known; raises NoRoom."""
+"""Called with the size of a file in bytes, as far as known; raises NoRoom."""
 
 
 class NoRoom(Exception):  # noqa: N818 (asks the fetch to wait, and is seen by nobody else)
@@ -37,7 +37,7 @@ class ByteBudget:
     """The bytes that the files of one `fetch_many` take; files are known by their place in the order of use."""
 
     def __init__(self, limit_bytes: int) -> None:
-        """Nothing is held, and no file is asked for yet."""
+        """Start with the whole budget free."""
         self._limit_bytes = limit_bytes
         self._held: dict[int, int] = {}
         self._next = -1
@@ -45,7 +45,7 @@ class ByteBudget:
         self._freed = asyncio.Event()
 
     def reserve(self, place: int, size_bytes: int) -> None:
-        """Count a file as so large; raises NoRoom if the others leave too little, unless it is used next."""
+        """Reserve bytes for a file; raises NoRoom if the others leave too few, unless the file is used next."""
         with self._lock:
             others = sum(size for other, size in self._held.items() if other != place)
             if others + size_bytes > self._limit_bytes and place != self._next:
@@ -62,7 +62,7 @@ class ByteBudget:
                 await self._freed.wait()
 
     def advance(self) -> None:
-        """The next file in the order is wanted; those before it are used up. Called on the event loop."""
+        """Move on to the next file; those before it have been used. Called on the event loop."""
         with self._lock:
             self._next += 1
             self._held.pop(self._next - 1, None)
@@ -92,7 +92,7 @@ async def read_body(
         data += chunk
         if len(data) > max_bytes:
             raise file_too_large(len(data), max_bytes)
-        if len(data) > reserved:  # doubled, so that a body of unknown length is put down a few times at most
+        if len(data) > reserved:  # doubled, so that a body of unknown length is dropped a few times at most
             reserved = 2 * len(data)
             reserve(reserved)
     reserve(len(data))

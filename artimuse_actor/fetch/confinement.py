@@ -1,7 +1,7 @@
 """The folder or S3 prefix that all images must lie in, for manifests that others have written.
 
-What counts is the file that is read in the end, not how its name is written: a local file is judged by its real path,
-all links followed, and once more by what was opened. An object's name means itself, so there the name decides.
+The file that is finally read counts, not the spelling of its name: a local file is judged by its real path,
+all links followed, and again by the file that was opened. An S3 object has no links, so there the name decides.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def check_path_inside(path: str, root: str) -> None:
 
 
 def check_open_file_inside(descriptor: int, root: str) -> None:
-    """The same of a file that is open: since the path was looked at, a link may have come into it.
+    """Check an open file the same way: a link may have been put into its path after the first check.
 
     Raises:
         ImageError: `outside_root`.
     """
     try:
-        real = os.readlink(f"/proc/self/fd/{descriptor}")  # the kernel's own word, which nobody can redirect
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # the kernel's answer, which no link can change
     except FileNotFoundError:  # no /proc, as on macOS: the first look has to do
         return
     _check_real_path(real, root)

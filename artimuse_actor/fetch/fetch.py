@@ -102,7 +102,7 @@ class _Fetcher:
     threads: Executor
 
     async def fetch(self, place: int, uri: str | bytes | ImageError) -> bytes | ImageError | RunError:
-        """The bytes of a uri, or why there are none; nothing is raised, since nobody may be there to catch it."""
+        """The bytes of a uri, or its error; returned and not raised, since nobody may be there to catch it."""
         if not isinstance(uri, str):
             return uri
         try:
@@ -118,7 +118,7 @@ class _Fetcher:
             return ImageError("fetch_failed", f"{reason_of(error)}.", retryable=True)
 
     def _reader(self, uri: str, reserve: Reserve) -> tuple[str, Callable[[], Awaitable[bytes]]]:
-        """The server that a uri names, and what makes one attempt to read it."""
+        """The server that a uri names, and a function that makes one attempt to read it."""
         if self.options.root is not None:
             check_uri_inside(uri, self.options.root)
         scheme = uri_scheme(uri)

@@ -1,4 +1,4 @@
-"""What may be fetched, and how long it is tried."""
+"""Options of fetching: the files allowed, size limits, attempts and timeouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from artimuse_actor.fetch.confinement import normal_root
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How image files are fetched; picklable, so that tasks anywhere can use it.
+    """Options for fetching image files; picklable, so that tasks anywhere can use them.
 
     Attributes:
         max_bytes: size of the largest file that is read.
@@ -23,7 +23,7 @@ class FetchOptions:
         connect_timeout_s: for a connection to be made.
         read_timeout_s: for the next bytes to arrive.
         total_timeout_s: for all attempts at one file and the waits between them.
-        held_bytes: of files that are fetched and not used yet; the one that is used next may be larger.
+        held_bytes: most bytes of files fetched and not used yet; the file that is used next may be larger.
     """
 
     max_bytes: int = 512 * 1024 * 1024

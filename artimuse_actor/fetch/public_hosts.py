@@ -1,9 +1,9 @@
-"""Which addresses are public, asked of each address at the moment a connection is made to it.
+"""Check that an address is public, at the moment a connection to it is made.
 
 A manifest is data from elsewhere: its http uris must not reach what only this machine or network can, such as the
-credentials that a cloud keeps at 169.254.169.254. To look at the name is not enough (`http://2130706433/`), nor to
-resolve it first and connect later: the second answer may be another one. So the check sits where the socket is made,
-which redirects, literal addresses and every resolver come through.
+credentials that a cloud serves at 169.254.169.254. Checking the name is not enough (`http://2130706433/`), nor is
+resolving it first and connecting later: the second answer may differ. So the check is made where the socket is made,
+which redirects, literal addresses and every resolver pass through.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class NotPublic(OSError):  # noqa: N818 (aiohttp tries a host's next address aft
 
 
 def is_public(address: str) -> bool:
-    """Whether an IPv4 or IPv6 address, as numbers, is one of the public internet."""
+    """True if a numeric IPv4 or IPv6 address is on the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return ip.is_global and not ip.is_multicast

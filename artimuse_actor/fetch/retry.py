@@ -1,7 +1,7 @@
-"""Try again, later and more gently: the one retry loop of all reads, and the gate that slows a server's reads down.
+"""The one retry loop of all reads, and the gate that limits concurrent requests to a server.
 
-A reader turns what may pass (a reset, a stall, a 503) into `TryAgain`; any other exception ends the loop. The
-libraries below are told not to retry by themselves, since layers of retries multiply.
+A reader turns a transient failure (a reset, a stall, a 503) into `TryAgain`; any other exception ends the loop. The
+libraries below are configured not to retry by themselves, since layers of retries multiply.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _TRANSIENT: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatu
 
 
 class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and by nobody else)
-    """An attempt failed in a way that may pass.
+    """An attempt failed in a way that may be transient.
 
     Attributes:
         throttled: whether the server asked for fewer requests.
-        after_s: how long it asked to be left alone.
+        after_s: seconds the server asked to wait.
     """
 
     def __init__(self, reason: str, *, throttled: bool = False, after_s: float = 0.0) -> None:
@@ -41,18 +41,18 @@ class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and
 
 
 class Gate:
-    """How many requests one server gets at a time: as many as come, until it asks for fewer.
+    """A limit on concurrent requests to one server; there is none until the server asks for fewer.
 
-    Then half as many, and one more for every round that goes well: additive increase and multiplicative decrease, by
+    Then half as many, and one more for every successful round: additive increase and multiplicative decrease, by
     which TCP shares a line among senders that know nothing of each other, as our tasks do.
 
     Attributes:
         width: requests at a time, from 1.
-        served: how many went well so far.
+        served: number of successful requests so far.
     """
 
     def __init__(self) -> None:
-        """Wide open."""
+        """No limit yet."""
         self.width = math.inf
         self.served = 0
         self._active = 0
@@ -70,13 +70,13 @@ class Gate:
         self._left.set()
 
     def widen(self) -> None:
-        """A request went well."""
+        """Count a successful request."""
         self.served += 1
         self.width += 1 / self.width
 
     def narrow(self, started_s: float, now_s: float) -> None:
         """A request that began at `started_s` was throttled; call it before that request leaves."""
-        if started_s >= self._narrowed_at_s:  # those that were under way already say nothing new
+        if started_s >= self._narrowed_at_s:  # requests already under way carry no new information
             self.width = max(1.0, min(self.width, self._active) / 2)
             self._narrowed_at_s = now_s
 
@@ -91,14 +91,14 @@ os.register_at_fork(after_in_child=gate_of.cache_clear)  # requests under way in
 
 
 async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: FetchOptions) -> _T:
-    """Attempt something until it succeeds, is hopeless, or was tried often or long enough.
+    """Attempt something until it succeeds, fails for good, or reaches the limit of attempts or time.
 
-    Waits are exponential with full jitter. An attempt that is throttled while others get through counts for nothing
-    but its time: the server is well, and slower is all that it asks for.
+    Waits are exponential with full jitter. An attempt that is throttled while others succeed does not count as one,
+    but its time does: the server works, and asks only for a slower pace.
 
     Args:
         attempt: one attempt; raises `TryAgain` if another may go better.
-        gate: of the server. Waiting to be let in takes none of the time that one file has.
+        gate: of the server. Waiting at the gate does not count towards the file's time limit.
         options: see `FetchOptions`.
 
     Raises:
@@ -137,7 +137,7 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
 
 
 def try_again_later(status: int, reason: str, retry_after: str | None) -> TryAgain | None:
-    """What an HTTP status says about another attempt: `TryAgain`, or None if it would go the same way.
+    """`TryAgain` for an HTTP status worth another attempt; None if another would end the same way.
 
     Args:
         status: of the answer.

@@ -38,7 +38,7 @@ from artimuse_actor.fetch.s3_errors import s3_answer, s3_error_code
 
 _MAX_CONNECTIONS: Final = 64  # botocore's default of 10 is less than what is fetched at the same time
 
-# With these no object can be read at all.
+# With these errors no object can be read.
 _CREDENTIAL_CODES: Final = frozenset(
     {
         *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
@@ -85,7 +85,7 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapp
     Raises:
         ImageError: `missing`, `forbidden`, `too_large` or `fetch_failed`.
         RunError: no object can be read with these credentials.
-        TryAgain: it may go better the next time.
+        TryAgain: the failure may be transient.
     """
     s3 = _filesystem(options)
     bucket, key, _ = s3.split_path("s3" + uri[2:])
@@ -126,7 +126,7 @@ async def list_s3(uri: str, options: FetchOptions) -> list[S3Object]:
 
 
 def _filesystem(options: FetchOptions) -> Any:
-    """s3fs as the environment configures it, with our timeouts and nobody's retries but ours; kept by fsspec."""
+    """s3fs as the environment configures it, with our timeouts and only our retries; cached by fsspec."""
     ours = {
         "connect_timeout": options.connect_timeout_s,
         "read_timeout": options.read_timeout_s,
@@ -150,7 +150,7 @@ async def _connect(s3: Any) -> None:
 
 
 async def _signs_plain_keys(s3: Any, bucket: str) -> bool:
-    """Whether the server accepts a signature for a name without odd characters.
+    """True if the server accepts a signature for a name without special characters.
 
     Gateways that rewrite a path (`//`, `..`, `+`) break its signature. One such name must not stop a run.
     """
@@ -178,7 +178,7 @@ def _translated(error: Exception, bucket: str) -> ImageError | RunError | TryAga
 
 
 def _refused(answer: dict[str, Any], error: Exception, bucket: str) -> ImageError | RunError | TryAgain:
-    """What the server's refusal means; `answer` as `s3_answer` gives it."""
+    """The error that a server's refusal stands for; `answer` as `s3_answer` returns it."""
     code = str(answer["Error"].get("Code"))
     said = one_line(f"{code}: {answer['Error'].get('Message', '')}")
     about = answer.get("ResponseMetadata", {})

@@ -1,4 +1,4 @@
-"""What an S3 server said, found again in the exceptions that s3fs makes of it."""
+"""The answer of an S3 server, recovered from the exceptions that s3fs turns it into."""
 
 from __future__ import annotations
 

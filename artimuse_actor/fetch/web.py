@@ -31,7 +31,7 @@ async def read_web(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
 
     Raises:
         ImageError: `missing`, `forbidden`, `too_large`, `forbidden_host`, `unsupported_uri` or `fetch_failed`.
-        TryAgain: it may go better the next time.
+        TryAgain: the failure may be transient.
     """
     # fsspec keeps the session for the whole process. Its own `open` is not used: of every failure, a server's bad
     # minute included, it says that there is no such file.
@@ -66,7 +66,7 @@ async def _any_host(**settings: Any) -> aiohttp.ClientSession:
 
 
 def _session(settings: dict[str, Any], **ours: Any) -> aiohttp.ClientSession:
-    # No fetch leaves a cookie for another, so that their order means nothing.
+    # No fetch leaves a cookie for another, so their order does not matter.
     return aiohttp.ClientSession(**(settings | ours), cookie_jar=aiohttp.DummyCookieJar())
 
 
