@@ -114,7 +114,7 @@ class ChildDecoder:
         return child
 
     def _buried(self, child: subprocess.Popen[bytes]) -> int:
-        """How a child that is dead has ended: its `Popen.returncode`."""
+        """Wait for a dead child and return its `Popen.returncode`."""
         self._child = None
         with contextlib.suppress(BrokenPipeError), child:  # closes the pipes and waits
             pass

@@ -1,4 +1,4 @@
-"""Bytes → the pixels the model sees, or a reason why not.
+"""Bytes → the pixels the model sees, or an error with the reason.
 
 The default is exactly the published preprocessing: Pillow's RGB conversion, then a bicubic resize to 448×448 that does
 not keep the aspect ratio and does not turn the picture by its EXIF tag. Whatever changes a pixel is an option that
@@ -64,7 +64,7 @@ def decode_image(data: bytes, options: DecodeOptions = DecodeOptions()) -> Decod
         options: see `DecodeOptions`.
 
     Raises:
-        ImageError: there is no picture to be had from these bytes.
+        ImageError: these bytes cannot be decoded into a picture.
     """
     if not data:
         raise ImageError("empty", "The file has no bytes.")
@@ -91,7 +91,7 @@ def _decode(data: bytes, options: DecodeOptions) -> DecodedImage:
         pixels = to_pixels(image, options)
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, …
+    except Exception as error:  # decoders raise any type: OSError, SyntaxError, struct.error, …
         raise decoding_failed(data, image.format, error, options) from error
     finally:
         image.close()
@@ -146,7 +146,7 @@ class _EndlessHeaderError(Exception):
 
 
 class _HeaderReader(io.BytesIO):
-    """A file of which only so much may be read, in so many pieces, before its header is done."""
+    """A file with a limit on the bytes and the number of reads before its header is complete."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)

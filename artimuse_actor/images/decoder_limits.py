@@ -1,7 +1,7 @@
 """Decoding with a limit on time and memory that holds whatever the decoder does, natively or in Python.
 
-Time: an alarm that ends the process, since a decoder in C that never returns, or that keeps the interpreter to itself,
-leaves no other way. Who wants to live on decodes in a process made for it, see `child_decoder`.
+Time: an alarm that ends the process, since a decoder in C that never returns, or never releases the interpreter lock,
+leaves no other way. To survive it, decode in a child process, see `child_decoder`.
 
 Memory: see `memory_limit`.
 """
@@ -18,7 +18,7 @@ from artimuse_actor.images.options import DecodeOptions
 
 
 def can_limit_this_process() -> bool:
-    """Whether nobody else here needs the alarm, of which a process has one."""
+    """True if this process can use its single alarm for decoding."""
     return (
         threading.current_thread() is threading.main_thread()  # as it is in a task of Ray
         and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
@@ -42,7 +42,7 @@ def decode_within_limits(data: bytes, options: DecodeOptions, others_bytes: int 
         try:
             image = decode_image(data, options)
         except ImageError as error:
-            # Most libraries say no more than that they failed, which would be called corrupt.
+            # Most libraries only report that they failed, which would be recorded as corrupt.
             if error.error_type != "decoder_memory" and not allocation_failed():
                 raise
         else:

@@ -54,7 +54,7 @@ def decoding_failed(
 
 
 def _ends_early(data: bytes, file_format: str | None) -> bool:
-    """Whether the end that the format promises is not there."""
+    """True if the end marker of the format is missing."""
     if file_format in ("JPEG", "MPO"):
         return b"\xff\xd9" not in data[-1024:]
     if file_format == "PNG":
@@ -75,7 +75,7 @@ def _ends_early(data: bytes, file_format: str | None) -> bool:
 
 
 def _directory_ends_early(data: bytes) -> bool:
-    """Whether the first directory of a TIFF file, which often is the last thing in it, lies beyond its end."""
+    """True if the first directory of a TIFF file, often its last part, lies beyond the end of the file."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     if 43 in data[2:4]:  # BigTIFF
         return len(data) < int.from_bytes(data[8:16], order) + 8
@@ -85,7 +85,7 @@ def _directory_ends_early(data: bytes) -> bool:
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """Whether the last box of an ISO media file says that it is longer than the file."""
+    """True if the last box of an ISO media file claims to be longer than the file."""
     offset = 0
     for _ in range(_MAX_BOXES):
         size = int.from_bytes(data[offset : offset + 4], "big")

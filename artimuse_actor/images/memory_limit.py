@@ -1,4 +1,4 @@
-"""A limit on the memory of this process for as long as something untrusted is read.
+"""A limit on the memory of this process while untrusted data is read.
 
 The kernel refuses to let the private memory of the process grow further, which a decoder, Arrow or Python meets as a
 failed allocation. Shared memory, such as Ray's object store, is not counted. Only Linux does this; elsewhere there is
@@ -20,10 +20,10 @@ from typing import Any
 
 @contextmanager
 def memory_limit(limit_bytes: int) -> Iterator[Callable[[], bool]]:
-    """Refuse memory beyond what the process has now and so many bytes.
+    """Let the process allocate at most so many further bytes.
 
     Yields:
-        What tells whether any was refused to this thread.
+        A function that returns whether this thread was refused memory.
     """
     if sys.platform != "linux":
         yield lambda: False
@@ -34,13 +34,13 @@ def memory_limit(limit_bytes: int) -> Iterator[Callable[[], bool]]:
     number.value = 0
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
-        yield lambda: number.value == errno.ENOMEM  # set by what fails, and left alone by what succeeds
+        yield lambda: number.value == errno.ENOMEM  # a failing call sets it, a successful one leaves it
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _private_bytes() -> int:
-    """What the process has of the memory that the limit is about."""
+    """Private memory of the process now, in bytes: the data and stack that the limit counts."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
 

@@ -14,7 +14,7 @@ from artimuse_actor.errors import UsageError
 IMAGE_SIZE: Final = 448
 PIXEL_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""What Pillow decodes in its own code or well-kept libraries; never a format that starts another program.
+"""Formats that Pillow decodes with its own code or well-maintained libraries; none that starts another program.
 
 MPO, the many pictures in one file of some cameras and phones, is opened by the JPEG reader.
 """
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How images are read.
+    """Options for decoding images.
 
     Attributes:
         decode: `exact` is the published preprocessing; `fast` lets the JPEG decoder shrink while it reads, to no less
@@ -60,7 +60,7 @@ class DecodeOptions:
 
     @property
     def version(self) -> str:
-        """The preprocessing as the fingerprint shows it: all that changes a pixel, and no limit."""
+        """The preprocessing as the fingerprint shows it: every option that changes a pixel, and no limits."""
         extras = [
             "fast-decode" if self.decode == "fast" else "",
             "allow-truncated" if self.allow_truncated else "",
