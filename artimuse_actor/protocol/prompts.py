@@ -1,4 +1,4 @@
-"""A protocol and a tokenizer → token ids, cut where different prompts stop being equal.
+"""A protocol and a tokenizer → token ids, split where prompts begin to differ.
 
 The cuts are made between token ids, never between strings: a line break after the image merges with what follows it.
 """
@@ -90,7 +90,7 @@ def prompt_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, text_after_image: 
 
 
 def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Iterable[str]) -> SplitPrompts:
-    """Cut the prompts of several questions where they stop being equal.
+    """Split the prompts of several questions where they begin to differ.
 
     Args:
         tokenizer: of the checkpoint.
@@ -110,7 +110,7 @@ def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Iter
 
 
 def split_tails(rests: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """What several sequences of ids have in common at their start, and what of each follows; never empty."""
+    """Split sequences of ids into their common prefix and the rest of each; no rest is empty."""
     # Every prompt must be read at a position of its own, so a prompt that others begin with keeps its last token.
     cut = min(_common_length(rests), min(map(len, rests)) - 1)
     return tuple(rests[0][:cut]), tuple(tuple(rest[cut:]) for rest in rests)
@@ -131,7 +131,7 @@ def check_vocabulary(prompts: SplitPrompts, folder: Path, vocab_size: int) -> No
 
 
 def _common_length(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first elements all sequences share."""
+    """Length of the common prefix of all sequences."""
     columns = zip(*sequences, strict=False)
     return next((index for index, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
 

@@ -1,4 +1,4 @@
-"""Questions of one's own: a small TOML file → a protocol.
+"""Custom questions: a small TOML file → a protocol.
 
 name = "products"
 base = "artimuse"           # the protocol whose scores are asked too; this is the default

@@ -1,4 +1,4 @@
-"""What the model is asked, to the letter.
+"""The prompts of the models, verbatim.
 
 A protocol is data: the system message, the questions whose answer is a score, the questions whose answer is a text,
 and the 101 tokens that stand for the levels 0…100. The wordings were fixed when the models were trained, with their
@@ -26,7 +26,7 @@ IMAGE_TOKENS = 256
 """Tokens one image takes between `<img>` and `</img>`: (448 / 14 / 2)²."""
 
 DEFAULT_MAX_NEW_TOKENS, MAX_NEW_TOKENS = 512, 8192
-"""Where a text is cut, and the published limit. Of published answers 95 in 100 have at most 107 words."""
+"""Default limit of a text, and the published one. 95% of the published answers have at most 107 words."""
 
 IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -50,10 +50,10 @@ class Protocol:
     """One model's questions.
 
     Attributes:
-        name: what `--protocol` takes and the fingerprint shows.
+        name: its name for `--protocol` and in the fingerprint.
         score_questions: column of the scores table → text that follows the image.
         text_questions: title of an expert text → text that follows the image.
-        system_message: what every prompt begins with.
+        system_message: the beginning of every prompt.
         levels: the tokens of the levels 0…100, in order.
     """
 
@@ -65,7 +65,7 @@ class Protocol:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything the model is asked, as 64 hexadecimal digits."""
+        """SHA-256 over all prompts and levels, as 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def choose_texts(self, names: Sequence[str] | None = None) -> dict[str, str]:
@@ -92,7 +92,7 @@ class Protocol:
 
     @property
     def prompt_head(self) -> str:
-        """What precedes the image, the same for every image and question."""
+        """The prompt before the image, the same for every image and question."""
         return f"{TURN_START}system\n{self.system_message}{TURN_END}\n{TURN_START}user\n"
 
     def prompt(self, text_after_image: str) -> str:
@@ -172,7 +172,7 @@ PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (AR
 
 
 def check_max_new_tokens(value: int) -> int:
-    """The same number.
+    """Check and return a limit of new tokens.
 
     Raises:
         UsageError: it is out of range.
@@ -197,7 +197,7 @@ def get_protocol(name: str) -> Protocol:
 def guess_protocol(checkpoint: str) -> Protocol:
     """The protocol that a checkpoint's path suggests: UniPercept's if it says so, else ArtiMuse's.
 
-    Of a path the last part that names either decides.
+    The last part of the path that names either decides.
     """
     for part in reversed(checkpoint.lower().split("/")):
         for protocol in (UNIPERCEPT, ARTIMUSE):
