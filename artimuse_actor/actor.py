@@ -2,7 +2,7 @@
 
 The only module here that is made for Ray: it imports nothing of it, but takes and gives Arrow blocks, holds the model
 for the life of its process, and may be called by two threads, so that one block arrives while another is scored. Texts
-of both blocks are generated together: places that the last texts of one leave are taken by the next one's.
+of both blocks are generated together: the next block's texts take the places that the last texts of one leave free.
 """
 
 from __future__ import annotations
@@ -33,54 +33,54 @@ if TYPE_CHECKING:
     from artimuse_actor.engine.describe import Describer, ImageDescription
     from artimuse_actor.engine.scoring import ImageScore
 
-# torch and the model are imported by the actor's own process only: the driver needs this class, but not them.
+# Only the actor's process imports torch and the model: the driver needs this class without them.
 
 
 class Starts(Protocol):
-    """Who counts how often actors start; `begin` raises RunError when it was too often."""
+    """Counter of actor starts; `begin` raises RunError after too many."""
 
     def begin(self) -> None:
         """Loading begins."""
 
     def end(self, fetch_s: float, load_s: float) -> None:
-        """The model is loaded: for so long its files were fetched and checked, and for so long it was loaded."""
+        """The model is loaded; seconds spent fetching and checking its files, and seconds spent loading it."""
 
     def fail(self, error: ArtiMuseError) -> None:
         """The constructor ends with this error."""
 
 
 class Meters(Protocol):
-    """Who counts what actors do."""
+    """Counters of the actors' work."""
 
     def scored(self, images: int, passes: int, text_tokens: int, spent: Mapping[str, Any]) -> None:
         """A unit has scores, or texts."""
 
 
 class Code(Protocol):
-    """Who knows which code and which packages a run was started with."""
+    """The code and packages a run was started with."""
 
     def check_scoring(self) -> None:
-        """Raises RunError if this process has others."""
+        """Raise RunError if this process has other code or packages."""
 
 
 @dataclass(frozen=True)
 class ActorConfig:
-    """What an actor is started with.
+    """Arguments of an actor.
 
     Attributes:
         checkpoint: folder or name.
-        checkpoint_digest: of the files it must be.
-        protocol: what is asked.
+        checkpoint_digest: expected digest of its files.
+        protocol: the questions asked.
         device: `cpu` or `cuda`.
         dtype: as `--dtype`.
         batch_size: as `--batch-size`.
         keep_distribution: whether the probabilities are kept.
         texts: which texts are made, if any.
         sequences: as `--sequences`.
-        actors_per_node: how many share a node's CPU cores.
-        starts: is told when loading begins and when it has ended.
-        meters: is told of every unit.
-        code: what this process must run.
+        actors_per_node: actors that share a node's CPU cores.
+        starts: notified when loading begins and ends.
+        meters: notified of every unit.
+        code: the code this process must run.
     """
 
     checkpoint: str
@@ -138,7 +138,7 @@ class ArtiMuseActor:
             # Ray takes an exception here for a bad node and tries elsewhere, again and again; this one would be
             # the same everywhere, so the first unit says it.
             self._refusal = error
-        except Exception as error:  # a device that is broken or in use raises what it likes
+        except Exception as error:  # a device that is broken or in use raises any type
             failure = error if isinstance(error, ArtiMuseError) else _no_model(error)
             if config.starts:
                 config.starts.fail(failure)  # Ray hands on the text of a constructor's traceback, and no error
@@ -163,7 +163,7 @@ class ArtiMuseActor:
             answers = self._score(images, readable)
         else:
             answers = self._describe(self._describer, images, readable, unit["texts_only"].to_pylist())
-        known = unit.select(self._answers.names).to_pylist()  # null, but for images whose bytes had a score already
+        known = unit.select(self._answers.names).to_pylist()  # null, except for images whose bytes have a stored score
         filled = [answers.get(row, known[row]) for row in range(len(unit))]
         made = pa.Table.from_pylist(filled, schema=self._answers)
         spent = self._spent(unit["spent"][0].as_py(), answers)
@@ -172,7 +172,7 @@ class ArtiMuseActor:
         return pa.table(columns, schema=self._schema)
 
     def _spent(self, spent: dict[str, Any], answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-        """Where a unit's time went, this actor's part included, of which the meters are told."""
+        """A unit's time by step, with this actor's share added and reported to the meters."""
         device = self._clock.take()
         actor = f"{socket.gethostname()}:{os.getpid()}"
         spent = spent | {"actor": actor, "wait_s": device.waited_s, "model_s": device.worked_s}
@@ -196,7 +196,7 @@ class ArtiMuseActor:
     ) -> dict[int, dict[str, Any]]:
         """Row → the columns of its scores and texts.
 
-        The images are added to those of the other thread; whichever thread steps, steps for both.
+        The images join those of the other thread; a decode step of either thread serves both.
         """
         answers: dict[int, dict[str, Any]] = {}
         for row in readable:
@@ -257,7 +257,7 @@ def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> ArtiMuse:
     from artimuse_actor.artimuse import ArtiMuse
 
     if config.device == "cpu":
-        # Ray gives a worker one thread; the model may have all cores that loading leaves.
+        # Ray gives a worker one thread; the model may use all cores that loading leaves free.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.actors_per_node))
     return ArtiMuse.load(
         checkpoint,

@@ -66,7 +66,7 @@ ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[n
 """A path or uri, the bytes of a file, an opened picture, or a (height, width[, 3 or 4]) uint8 array."""
 
 BatchSize: TypeAlias = int | Literal["auto"]
-"""Images of a pass, or sequences in flight; `auto` asks the device's free memory."""
+"""Images of a pass, or sequences in flight; `auto` derives it from the device's free memory."""
 
 
 class ArtiMuse:
@@ -113,11 +113,11 @@ class ArtiMuse:
                 the checkpoint's name if not given.
             device: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
             dtype: `auto` (bfloat16 on CUDA, float32 elsewhere), `float32`, `bfloat16` or `float16`.
-            batch_size: images of one forward pass; `auto` asks the device's free memory.
+            batch_size: images of one forward pass; `auto` derives it from the device's free memory.
 
         Raises:
-            CheckpointError: the checkpoint cannot be had or is not what it should be.
-            UsageError: an argument has no meaning here.
+            CheckpointError: the checkpoint cannot be fetched, read or verified.
+            UsageError: an argument is not valid here.
         """
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
         if protocol is None:
@@ -155,7 +155,7 @@ class ArtiMuse:
         """Score one picture, or many.
 
         Args:
-            images: one picture or an iterable of pictures, see `ImageInput`. Of many, one batch at a time is held.
+            images: one picture or an iterable of pictures, see `ImageInput`; memory is used for one batch at a time.
             options: how files are decoded; the default is the published preprocessing.
 
         Returns:
@@ -178,7 +178,7 @@ class ArtiMuse:
     def score_pixels(self, pixels: Pixels) -> Scores:
         """Score pictures that are preprocessed already.
 
-        When the device's memory runs out, the batch is halved, for good, and the work goes on.
+        When the device's memory runs out, the batch is halved permanently, and scoring continues.
 
         Args:
             pixels: (N, 448, 448, 3) uint8, RGB.
@@ -270,7 +270,7 @@ class ArtiMuse:
         sequences: BatchSize = "auto",
         options: DecodeOptions = DecodeOptions(),
     ) -> Iterator[tuple[int, ImageDescription]]:
-        """As `describe`, each picture as soon as it is finished, with its place among the images.
+        """Yield each picture of `describe` as soon as it is finished, with its index among the images.
 
         Pictures are read as they are needed, so an endless iterable is fine.
         """
@@ -289,7 +289,7 @@ class ArtiMuse:
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
         sequences: BatchSize = "auto",
     ) -> Describer:
-        """What `describe` works with, for pictures that are preprocessed already; arguments as there.
+        """The `Describer` behind `describe`, for pictures that are preprocessed already; arguments as there.
 
         Raises:
             UsageError: an attribute is unknown, or a number out of range.

@@ -30,7 +30,7 @@ IMAGE_ERROR_TYPES: tuple[str, ...] = get_args(ImageErrorType)
 
 
 def one_line(text: str) -> str:
-    """What a server or a library says, as a part of a sentence of ours: printable, short, without a full stop.
+    """A server's or library's message as part of our own sentence: printable, short, without a full stop.
 
     An answer may hold anything, and lone surrogates or escape codes must reach neither a table nor a terminal.
     """
@@ -44,12 +44,12 @@ def message_of(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception of some library as the beginning of a sentence: its type and what it says."""
+    """A library's exception as the beginning of a sentence: its type and message."""
     return f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": ")
 
 
 class ArtiMuseError(Exception):
-    """The root of the tree; `exit_code` is what the command line ends with.
+    """The root of the tree; `exit_code` is the exit code of the command line.
 
     Attributes:
         message: what happened, where, what next.
@@ -68,7 +68,7 @@ class ArtiMuseError(Exception):
 
 
 class UsageError(ArtiMuseError):
-    """An argument, or a combination of arguments, that cannot mean anything."""
+    """An invalid argument or combination of arguments."""
 
     exit_code = 2
 
@@ -86,7 +86,7 @@ class GroundTruthError(ArtiMuseError):
 
 
 class GateFailed(ArtiMuseError):  # noqa: N818 (what happened reads better than "error")
-    """A metric that misses what `--gate` asks of it."""
+    """A metric that misses its `--gate`."""
 
 
 class StoreError(ArtiMuseError):
@@ -106,7 +106,7 @@ class StoreLocked(StoreError):  # noqa: N818
 
 
 class CurationError(ArtiMuseError):
-    """A selection of which nothing is left, or a place for it that holds something else."""
+    """A selection that is empty, or an output path that holds something else."""
 
 
 class RunError(ArtiMuseError):

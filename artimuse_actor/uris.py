@@ -1,4 +1,4 @@
-"""What a uri names: its scheme, the bucket of an object, the local path of a file; and how it is shown."""
+"""Parts of a uri: its scheme, an object's bucket, a file's local path; and its form for display."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
-# What S3, Google, Azure, CloudFront and OSS sign with, and what others call their secrets.
+# Signature parameters of S3, Google, Azure, CloudFront and OSS, and common names of secrets.
 _SIGNATURE = re.compile(
     r"(?i)([?&](?:x-(?:amz|goog|oss)-[\w-]+|(?:aws|oss)?access_?key_?id|googleaccessid|key-pair-id|policy|expires|"
     r"(?:security-?|access_?|auth_?)?token|sign(?:ature)?|sig|api_?key|auth|secret|password|passwd)=)[^&\s#'\"]+"
@@ -27,7 +27,7 @@ def s3_bucket(uri: str) -> str | None:
 
 
 def without_secrets(text: str) -> str:
-    """A uri, or a text with some in it, without passwords and signatures; the rest of a query stays: it is a name."""
+    """A uri, or a text with uris, without passwords and signatures; the rest of a query stays: it names the file."""
     if "://" not in text:
         return text
     return _SIGNATURE.sub(r"\1…", _PASSWORD.sub("…@", text))

@@ -41,7 +41,7 @@ def rename_whole(growing: str, path: str | os.PathLike[str]) -> None:
 
 
 def sync(path: str) -> None:
-    """Have the disk keep a file, or the names in a folder."""
+    """Flush a file, or a folder's entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
