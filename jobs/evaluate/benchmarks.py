@@ -1,4 +1,4 @@
-"""The published benchmarks: which images, how many, and what the papers say that a checkpoint reaches on them.
+"""The published benchmarks: their images, sizes, and the results that papers report for each checkpoint.
 
 A number without its checkpoint means nothing here: the same network reaches an SRCC of .827 on AVA after fine-tuning on
 AVA, and of .397 after fine-tuning on ArtiMuse-10K.
@@ -19,7 +19,7 @@ UNIPERCEPT_PAPER: Final = "UniPercept, arXiv 2512.21675"
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """What a paper reports.
+    """Correlations that a paper reports.
 
     Attributes:
         srcc: Spearman's rank correlation of scores and ground truth.
@@ -41,8 +41,8 @@ class Benchmark:
         domain: what is rated: `IAA` (aesthetics), `IQA` (quality) or `ISTA` (structure and texture).
         rows: of the published test split; images may be named more than once.
         truth_range: of its ground truth, lowest and highest, in its own points; None where no source states it.
-        truth_source: who states that.
-        threshold: what tells good from bad in its binary accuracy; None if the benchmark has none.
+        truth_source: the source of that range.
+        threshold: threshold of its binary accuracy; None if the benchmark has none.
         published: checkpoint → what is published for it.
     """
 

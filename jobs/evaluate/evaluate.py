@@ -40,14 +40,14 @@ _KEYS: Final = ["image_id", "uri", "status", "error_type"]
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How scores are compared with ground truth.
+    """Options for comparing scores with ground truth.
 
     Attributes:
-        columns: which columns of the ground truth mean what.
-        match: how it names images, one of `MATCHES`; None to find out.
+        columns: roles of the ground truth's columns.
+        match: the way it names images, one of `MATCHES`; None to detect it.
         question: which score; None for the benchmark's, or the first.
         benchmark: whose published values to compare with; None to go by the name of the ground truth's folder.
-        threshold: what is good on the scale of the ground truth, for binary accuracy; None for the benchmark's.
+        threshold: lowest good value on the ground truth's scale, for binary accuracy; None for the benchmark's.
         seed: of everything drawn.
         resamples: of the bootstrap.
     """
@@ -144,7 +144,7 @@ def evaluate_store(
 
 
 def write_metrics(store: Store, evaluation: Evaluation) -> None:
-    """Keep the metrics of a store beside its scores, those of an earlier evaluation on the same data set replaced."""
+    """Write metrics beside a store's scores; they replace those of an earlier evaluation on the same data set."""
     name = re.sub(r"[^\w.-]+", "-", f"{evaluation.data_set}-{evaluation.question}")
     store.place.write(metrics_path(name), parquet_bytes(evaluation.to_table()))
 

@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores against ground truth, and the table of metrics that is made of it."""
+"""The result of an evaluation: scores against ground truth, and the table of metrics."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class GroupAgreement:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image that two stores see differently.
+    """An image that two stores score differently.
 
     Attributes:
-        key: what ground truth calls it.
-        truth: in points of its own.
-        score: of the one store.
-        other: of the other.
+        key: its name in the ground truth.
+        truth: ground truth, on its own scale.
+        score: in the first store.
+        other: score in the other store.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Evaluation:
         benchmark: the published benchmark, if it is one.
         published: what is published for this checkpoint on it.
         threshold: of the accuracy, on the scale of the ground truth.
-        notes: what is odd about the data set.
+        notes: warnings about the data set.
         pairs: the rows themselves.
         against: another store, if asked for.
     """
@@ -107,7 +107,7 @@ class Evaluation:
     against: Comparison | None = None
 
     def to_table(self) -> pa.Table:
-        """Of schema `METRICS`: a row for all, and one for each group."""
+        """A table of schema `METRICS`: a row for all images, and one for each group."""
         rows = [self._row(self.agreement) | _count_columns(self.counts) | self._published_columns()]
         for group in self.groups:
             about = {"group_by": self.group_by, "group": group.name, "expected": group.expected}

@@ -1,4 +1,4 @@
-"""`--gate "srcc>=0.80"`: what metrics must reach, for CI."""
+"""`--gate "srcc>=0.80"`: conditions on metrics, for CI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Gate:
     Attributes:
         metric: its name; `completeness` is the share of expected rows with a score.
         comparison: `>=`, `<=`, `>` or `<`.
-        bound: with what it is compared.
+        bound: value to compare with.
     """
 
     metric: str
@@ -41,10 +41,10 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str) -> Gate:
-        """A condition as it is typed.
+        """Parse a condition as the user types it.
 
         Raises:
-            UsageError: it is none, or there is no such metric.
+            UsageError: it is not a condition, or there is no such metric.
         """
         match = _GATE.fullmatch(text)
         if match is None:
@@ -57,7 +57,7 @@ class Gate:
         return cls(metric, match["operator"], float(match["bound"]))
 
     def check(self, evaluation: Evaluation) -> None:
-        """Compare.
+        """Check the condition on an evaluation.
 
         Raises:
             GateFailed: the metric misses the bound, or has no value.

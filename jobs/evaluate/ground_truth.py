@@ -1,6 +1,6 @@
-"""Ground truth: what people said of images, from a benchmark's JSON, a Parquet table or a CSV file.
+"""Ground truth: people's ratings of images, from a benchmark's JSON, a Parquet table or a CSV file.
 
-Each row names an image and says how good it is, in points of its own. Nothing is dropped here: a row that names no
+Each row names an image and rates it, on a scale of its own. Nothing is dropped here: a row that names no
 image is an error, and one without a number is counted.
 """
 
@@ -37,7 +37,7 @@ _FIELDS: Final = (("key", pa.string()), ("truth", pa.float64()), ("group", pa.st
 
 @dataclass(frozen=True)
 class TruthColumns:
-    """Which columns of a table of ground truth mean what.
+    """Roles of the columns in a table of ground truth.
 
     Attributes:
         key: names the image; None for the first of `KEY_COLUMNS` that is there.
@@ -139,7 +139,7 @@ def _csv_tables(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
     try:
         with _csv_reader(source) as reader:
             names = columns.chosen(reader.schema.names, source)
-        # A key of digits is a name all the same, and 007 another one than 7.
+        # A key of digits is still a name: 007 is not 7.
         types = {name: pa.string() for name in (names[0], *names[2:])} | {names[1]: pa.float64()}
         first_row = 0
         with _csv_reader(source, types) as reader:

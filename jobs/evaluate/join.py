@@ -22,7 +22,7 @@ from jobs.manifest.id_index import IdIndex, hash_strings
 from schemas.scores import OK
 
 MATCHES: Final = ("id", "uri", "path", "name")
-"""How a row of ground truth may name an image: see `match_column`."""
+"""Ways in which a row of ground truth may name an image: see `match_column`."""
 
 _MISSING_TYPE: Final = "missing"  # an error row whose image was not there
 SCORED, FAILED, MISSING, AMBIGUOUS = range(4)
@@ -60,13 +60,13 @@ class JoinCounts:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every expected row has a score."""
+        """True if every expected row has a score."""
         return self.scored == self.expected
 
 
 @dataclass(frozen=True)
 class TruthKeys:
-    """What rows of ground truth call their images.
+    """Names of images in the rows of ground truth.
 
     Attributes:
         names: (M,) strings.
@@ -124,7 +124,7 @@ class ScoreIndex:
         self._named = np.zeros(len(self._scores), dtype=np.bool_)
 
     def find(self, keys: TruthKeys) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """For each of M names the row of the store, or -1, and what came of it: (M,) each."""
+        """For each of M names the row of the store, or -1, and the outcome of the search: (M,) each."""
         places = np.full(len(keys.hashes), -1, dtype=np.int64)
         outcomes = np.full(len(keys.hashes), MISSING, dtype=np.uint8)
         depths = path_depths(keys.names) if self.match == "path" else np.zeros(len(places), dtype=np.int64)
@@ -139,7 +139,7 @@ class ScoreIndex:
         return places, outcomes
 
     def unnamed(self) -> int:
-        """How many rows of the store none of the names found so far is about."""
+        """Number of rows of the store that no name so far has matched."""
         named = self._named.copy()
         for index in self._indexes.values():
             named |= index.spread(self._named)
@@ -163,7 +163,7 @@ _NO_TRUTHS: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.arra
 
 
 def match_column(batch: pa.Table, match: str, depth: int) -> pa.ChunkedArray:
-    """What stands for an image of the store: its id, its uri, or the last parts of its uri (else of its id)."""
+    """Key of each image of the store: its id, its uri, or the last parts of its uri (else of its id)."""
     if match == "id":
         return batch["image_id"]
     if match == "uri":
@@ -173,7 +173,7 @@ def match_column(batch: pa.Table, match: str, depth: int) -> pa.ChunkedArray:
 
 
 def path_depths(keys: pa.ChunkedArray) -> NDArray[np.int64]:
-    """How many components each name has: (M,)."""
+    """Number of path components of each name: (M,)."""
     depths: NDArray[np.int64] = pc.count_substring(keys, "/").to_numpy().astype(np.int64) + 1
     return depths
 
@@ -185,10 +185,10 @@ def _last_parts(paths: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows of ground truth with what scores say of them, in the order of ground truth.
+    """Rows of ground truth with their scores, in the order of ground truth.
 
     Attributes:
-        keys: (M,) what ground truth calls the image.
+        keys: (M,) names of the images in the ground truth.
         truths: (M,) float64.
         scores: for each index, (M,) float64; NaN where there is none.
         places: for each index, (M,) int64: the row of the store in the order of its batches, or -1.
@@ -251,7 +251,7 @@ def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
 
 
 def choose_match(names: pa.ChunkedArray, make: Callable[[str], ScoreIndex]) -> ScoreIndex:
-    """The way of naming images that finds most of some rows of ground truth; of equals the first of `MATCHES`.
+    """The match that finds most of a sample of ground truth; of equals the first of `MATCHES`.
 
     The first that finds more than half is taken at once.
     """

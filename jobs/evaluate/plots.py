@@ -26,7 +26,7 @@ def check_plots_name(path: str) -> str:
     """The suffix of a file to draw into.
 
     Raises:
-        UsageError: it is called like none that can be drawn.
+        UsageError: no plot format has this suffix.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
@@ -138,5 +138,5 @@ def _line(axes: Axes, evaluation: Evaluation, scores: NDArray[np.float64]) -> No
 
 
 def _plain(text: str) -> str:
-    """Without what matplotlib takes for mathematics."""
+    """Escape the characters that matplotlib reads as mathematics."""
     return text.replace("$", r"\$")

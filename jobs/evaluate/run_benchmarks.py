@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What the `benchmark` command was asked.
+    """Arguments of the `benchmark` command.
 
     Attributes:
         names: of benchmarks, or `all` that are there.
@@ -81,7 +81,7 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
 
     Raises:
         UsageError: there is no such benchmark.
-        GroundTruthError: a data set is not there; the message has where it was looked for.
+        GroundTruthError: a data set is missing; the message names the places searched.
         ArtiMuseError: as `score`.
     """
     from jobs.score.run import score
@@ -187,7 +187,7 @@ def _exists(path: str) -> bool:
 
 
 def _folder_name(checkpoint: str) -> str:
-    """What a checkpoint's stores are called: its own name, or that of its folder."""
+    """Folder name of a checkpoint's stores: its own name, or that of its folder."""
     name = (
         os.path.basename(os.path.abspath(checkpoint))
         if os.path.isdir(checkpoint)

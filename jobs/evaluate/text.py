@@ -26,7 +26,7 @@ TITLES: Final[Mapping[str, str]] = {
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """For scripts: everything but the rows themselves."""
+    """JSON for scripts: everything except the rows themselves."""
     published = evaluation.published
     return {
         "data_set": evaluation.data_set,
@@ -59,7 +59,7 @@ def _comparison_json(against: Comparison) -> dict[str, Any]:
 
 
 def headline(counts: JoinCounts) -> str:
-    """How many rows the metrics are about, and what became of the others."""
+    """Number of rows behind the metrics, and the reasons why the others are left out."""
     parts = [f"N = {counts.scored:,}"]
     if not counts.is_complete:
         parts = [f"N = {counts.scored:,} of {counts.expected:,}"]
@@ -80,7 +80,7 @@ def headline(counts: JoinCounts) -> str:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """On the screen."""
+    """Print an evaluation on the screen."""
     scores = _scores_line(evaluation.fingerprint, evaluation.question)
     print(f"{evaluation.data_set}: {scores} against {evaluation.ground_truth}")
     print(f"{headline(evaluation.counts)}; joined by {evaluation.counts.matched_by}")
@@ -166,7 +166,7 @@ def metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def method(agreement: Agreement) -> str:
-    """How the metrics were made, in a sentence."""
+    """One sentence about the method behind the metrics."""
     how = f"Intervals: {agreement.interval}, {agreement.resamples:,} resamples"
     if agreement.resample_pairs < agreement.n:
         how += f" of {agreement.resample_pairs:,} pairs, scaled to {agreement.n:,}"
@@ -233,7 +233,7 @@ def _scores_line(fingerprint: Fingerprint | None, question: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """What stands in a cell of a Markdown table, whatever it holds."""
+    """Any text, escaped for a cell of a Markdown table."""
     return printable(text).replace("\n", " ").replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 

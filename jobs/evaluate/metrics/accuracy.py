@@ -1,4 +1,4 @@
-"""Binary accuracy: how many scores fall on the same side of a threshold as the ground truth."""
+"""Binary accuracy: the share of scores on the same side of a threshold as the ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.evaluate.metrics.estimate import Estimate
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where "good" begins; what equals a threshold is good.
+    """Thresholds from which an image is "good", inclusive.
 
     Attributes:
         truth: on the truth's scale.
@@ -23,7 +23,7 @@ class Thresholds:
     score: float | None = None
 
     def count_correct(self, scores: Floats, truths: Floats, line: Line | None) -> int | None:
-        """How many pairs lie on the same side; None where there is no linear mapping to compare them by."""
+        """Number of pairs on the same side; None if a linear mapping is needed and there is none."""
         if self.score is not None:
             good = scores >= self.score
         elif line:

@@ -24,7 +24,7 @@ def measure_agreement(
     truth_threshold: float | None = None,
     score_threshold: float | None = None,
 ) -> Agreement:
-    """How well scores agree with ground truth.
+    """Measure the agreement of scores with ground truth.
 
     Args:
         scores: (N,) float64; NaN is null, infinities have a rank.
@@ -82,9 +82,9 @@ def measure_difference(
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Difference:
-    """How the agreement of one set of scores differs from that of another, pair by pair on the same rows.
+    """Measure the difference in agreement of two sets of scores, paired on the same rows.
 
-    Every resample draws the same rows for both, so what they have in common cancels out. All values are exact, whatever
+    Every resample draws the same rows for both, so their common noise cancels out. All values are exact, whatever
     the number of pairs.
 
     Args:
@@ -126,7 +126,7 @@ def measure_difference(
 
 
 def _correlations(scores: Floats, truths: Floats) -> dict[str, float | str]:
-    """Metric → its value, or a sentence why it has none."""
+    """Metric → its value, or a sentence that says why it has none."""
     problem = Extent(scores, truths).rank_problem
     return {
         "srcc": problem or srcc(scores, truths),

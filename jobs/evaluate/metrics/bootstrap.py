@@ -27,13 +27,13 @@ from jobs.evaluate.metrics.estimate import BOOTSTRAP, M_OUT_OF_N, METRICS
 
 Resampled = dict[str, Floats]  # metric → (resamples,), NaN where a resample has none
 
-FULL_PAIRS: Final = 100_000  # the most for which a resample draws as many as there are: 34 s for 1,000 resamples
+FULL_PAIRS: Final = 100_000  # up to here a resample draws n of n pairs: 34 s for 1,000 resamples
 SUBSAMPLE_PAIRS: Final = 20_000
 _MOST_UNDEFINED: Final = 0.05  # of the resamples, for an interval
 
 
 class Drawable:
-    """Pairs to be drawn from, with all that does not depend on what is drawn."""
+    """Pairs to draw from, with everything precomputed that does not depend on the draw."""
 
     def __init__(self, scores: Floats, truths: Floats, mapped: Mapping[str, Floats]) -> None:
         """Look up ranks once.
@@ -76,7 +76,7 @@ class Drawable:
 
 
 class Resampling(NamedTuple):
-    """How the intervals of n pairs are made.
+    """The resampling plan for the intervals of n pairs.
 
     Attributes:
         n: pairs.
@@ -105,7 +105,7 @@ def resample(pairs: Sequence[Drawable], plan: Resampling, seed: int, resamples: 
         pairs: of n pairs each, in the same order.
         plan: how many rows a resample draws.
         seed: the same pairs in the same order and the same seed give the same bytes.
-        resamples: how often rows are drawn.
+        resamples: number of resamples.
     """
     generator = np.random.default_rng(seed)
     found: list[Resampled] = [{metric: np.full(resamples, np.nan) for metric in METRICS} for _ in pairs]
@@ -133,7 +133,7 @@ def percentiles(values: Floats, confidence: float) -> tuple[float, float] | str:
 
 
 def two_sided_p(differences: Floats) -> float:
-    """How often resampled differences lie beyond zero on the rarer side, twice; never 0, since resamples are few."""
+    """Twice the share of resampled differences on the rarer side of zero; never 0, since resamples are few."""
     defined = differences[~np.isnan(differences)]
     rarer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (1 + rarer) / (1 + len(defined)))

@@ -1,7 +1,7 @@
 """SRCC, PLCC, KRCC and the linear mapping of pairs, and the reasons why one may not be defined.
 
-The values are scipy's. What scipy answers with a warning and NaN is asked for beforehand, and has a sentence instead.
-Rank metrics accept infinities; what is computed with sums does not.
+The values are scipy's. Cases that scipy answers with a warning and NaN are checked first, and give a sentence instead.
+Rank metrics accept infinities; metrics computed with sums do not.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Line(NamedTuple):
     intercept: float
 
     def residuals(self, scores: Floats, truths: Floats) -> Floats:
-        """(n,): what the mapping leaves of the truth, in its units."""
+        """(n,): truth minus the mapped score, in units of the truth."""
         return truths - (self.slope * scores + self.intercept)
 
 
@@ -105,7 +105,7 @@ class Moments:
         """Compute them from (n,) each, n at least 1."""
         self.mean_x, self.mean_y = float(x.mean()), float(y.mean())
         x, y = x - self.mean_x, y - self.mean_y
-        # Not a dot product: that is shared among threads, and rounds as their number wants.
+        # Not a dot product: BLAS splits that among threads, and its rounding depends on their number.
         self.sum_xx, self.sum_yy, self.sum_xy = (float(product.sum()) for product in (x * x, y * y, x * y))
 
     @property

@@ -1,4 +1,4 @@
-"""What `evaluate` finds: each metric with its interval, or with the reason why it has none."""
+"""The results of `evaluate`: each metric with its interval, or with the reason why it has none."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well scores agree with ground truth.
+    """The agreement of scores with ground truth.
 
     Attributes:
         n: pairs used.
@@ -101,7 +101,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two sets of scores differ in their agreement with the same ground truth.
+    """The difference between two sets of scores in their agreement with the same ground truth.
 
     Attributes:
         n: pairs used, the same for both.

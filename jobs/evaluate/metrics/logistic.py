@@ -3,9 +3,9 @@
 Both are linear in all but two parameters, a location and a scale. The linear ones are solved for (Golub and Pereyra,
 "The differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate", 1973), which
 leaves a search in two dimensions: within bounds, from the best of a grid of starts, by Nelder and Mead's method, since
-the valleys of nearly linear data are too flat for derivatives. So the result does not hang on a first guess, as it does
-where all parameters are searched for: of 120 fits of many shapes and sizes, scipy's `curve_fit` from the customary
-start gave 18 up, was better by 0.001 at most in some, mostly where this is at a bound, and worse or equal in the rest.
+the valleys of nearly linear data are too flat for derivatives. So the result does not depend on a first guess, as it
+does where all parameters are searched for: of 120 fits of many shapes and sizes, scipy's `curve_fit` from the usual
+start failed in 18, was better by at most 0.001 in some, mostly where this fit is at a bound, and else worse or equal.
 
 The scores are standardised, and more than 1024 pairs are first averaged in classes of neighbouring scores. That moves
 the parameters by the square of a class's width, and the correlation, which is at its maximum, by the square of that.
