@@ -1,4 +1,4 @@
-"""The rows a curation chooses from: those of a store, or those of a manifest with what the store says of each.
+"""The rows a curation chooses from: those of a store, or those of a manifest with the store's columns.
 
 They are read again and again, a file or a batch at a time and only the columns that are asked for, always in the same
 order. What is remembered in between is one bit for each row; with a manifest also where in the store each of its rows
@@ -32,7 +32,7 @@ Mask = NDArray[np.bool_]
 
 
 class Chosen:
-    """Which rows are chosen still: one bit each."""
+    """The rows that are still chosen: one bit each."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         """All rows of batches of these sizes."""
@@ -42,17 +42,17 @@ class Chosen:
         self._bits = [np.packbits(np.ones(size, dtype=bool)) for size in self.sizes]
 
     def mask(self, batch: int) -> Mask:
-        """Of the rows of a batch, whether each is chosen."""
+        """True for each chosen row of a batch."""
         return np.unpackbits(self._bits[batch], count=self.sizes[batch]).astype(bool)
 
     def narrow(self, batch: int, kept: Mask) -> None:
-        """Of the rows of a batch that are chosen, keep these."""
+        """Keep only these of a batch's chosen rows."""
         mask = self.mask(batch)
         mask[mask] = kept
         self._put(batch, mask)
 
     def keep(self, places: NDArray[np.int64]) -> None:
-        """Of all rows that are chosen, keep those at these places, ascending, counted through all batches."""
+        """Keep only the chosen rows at these places, ascending, counted through all batches."""
         edges = np.searchsorted(places, self.starts)
         for batch in range(len(self.sizes)):
             mask = np.zeros(self.sizes[batch], dtype=bool)
@@ -60,7 +60,7 @@ class Chosen:
             self._put(batch, mask)
 
     def places(self, batch: int) -> NDArray[np.int64]:
-        """Of the rows of a batch that are chosen, their places, counted through all batches."""
+        """Places of a batch's chosen rows, counted through all batches."""
         places: NDArray[np.int64] = np.flatnonzero(self.mask(batch)) + self.starts[batch]
         return places
 
@@ -77,18 +77,18 @@ class Candidates(Protocol):
 
     @property
     def schema(self) -> pa.Schema:
-        """Of all columns there are."""
+        """Schema of all columns."""
 
     @property
     def chosen(self) -> Chosen:
-        """Those that are chosen still."""
+        """The rows that are still chosen."""
 
     @property
     def own(self) -> pa.Schema | None:
-        """Of the manifest they come from, if it is one."""
+        """Schema of the manifest they come from, or None."""
 
     def scan(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Of each batch with chosen rows, its number and these columns of those rows."""
+        """For each batch with chosen rows, its number and these columns of those rows."""
 
 
 class StoreRows:
@@ -98,8 +98,8 @@ class StoreRows:
         """Note which files there are.
 
         Args:
-            store: what holds them.
-            text_pattern: what the column `text_matches` is about.
+            store: the store with the rows.
+            text_pattern: regular expression of the column `text_matches`.
         """
         self.own: pa.Schema | None = None
         self._store = store
@@ -219,7 +219,7 @@ class ManifestRows:
             yield number, pa.table({name: found[name] for name in columns})
 
     def _read(self, own: list[str], *, ids: bool) -> Iterator[pa.Table | None]:
-        """Of each batch `own:NAME` columns and ids, or None if neither is wanted. Raises ManifestError."""
+        """For each batch its `own:NAME` columns and ids, or None if neither is wanted. Raises ManifestError."""
         if not own and not ids:
             yield from [None] * len(self.chosen.sizes)
             return
@@ -284,7 +284,7 @@ def _plain(field: pa.Field) -> pa.Field:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """Strings of few values as numbers, since millions of rows are held."""
+    """Dictionary-encode strings with few values, since millions of rows are in memory."""
     for place, name in enumerate(table.column_names):
         if name in ("status", "format"):
             table = table.set_column(place, name, table[name].dictionary_encode())

@@ -1,4 +1,4 @@
-"""A store of scores → the rows worth training on, and what each condition cost.
+"""A store of scores → the rows worth training on, and the rows that each condition removed.
 
     scored rows → filters → duplicates → the best → a sample → output
 
@@ -38,7 +38,7 @@ from schemas.curation import CURATION_MARK
 
 @dataclass(frozen=True)
 class CurateSettings:
-    """All that a curation depends on but the store.
+    """Everything a curation depends on except the store's content.
 
     Attributes:
         store: the --out of runs.
@@ -77,7 +77,7 @@ class CurateSettings:
 
 @dataclass(frozen=True)
 class Curation:
-    """What was chosen and written.
+    """The result of a curation.
 
     Attributes:
         funnel: rows by step.
@@ -94,9 +94,9 @@ def curate(settings: CurateSettings) -> Curation:
     """Choose rows, write them, and say what was removed.
 
     Raises:
-        UsageError: an option cannot mean anything here.
-        CurationError: nothing is left, or the output would replace what is not ours.
-        StoreError, ManifestError: what is read is not whole, or changed meanwhile.
+        UsageError: an option is not valid here.
+        CurationError: nothing is left, or the output would replace files that are not a curation's.
+        StoreError, ManifestError: a file is incomplete, or changed during the curation.
     """
     target = read_target(settings.out, settings.kind, settings.copy)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
@@ -263,7 +263,7 @@ def _record(settings: CurateSettings, store: Store, target: Target, funnel: Funn
 
 
 def _remember(store: Store, record: dict[str, Any], funnel: Funnel) -> None:
-    """Keep the record in the store, for reports; somebody else's store may not let us."""
+    """Write the record into the store, for reports; the store may be read-only for us."""
     made = {**record, "created": datetime.now(UTC).isoformat(timespec="seconds"), "code_version": CODE_VERSION}
     path = f"{CURATIONS}/{record[CURATION_MARK]}.json"
     try:

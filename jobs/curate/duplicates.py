@@ -1,4 +1,4 @@
-"""Of pictures that are the same, or nearly, only the best-scored stays a candidate; the groups are a table.
+"""Keep the best-scored image of each duplicate group; the groups are written as a table.
 
 Exact duplicates have the same SHA-256, near-duplicates perceptual hashes that differ in few bits (`near_duplicates`).
 Every candidate's hash, score and id are in memory meanwhile.
@@ -26,7 +26,7 @@ _DIGITS: Final = {"exact": ("sha256", 64), "near": ("phash", 16)}
 
 @dataclass(frozen=True)
 class Dedupe:
-    """What counts as the same picture.
+    """The rule by which two images are duplicates.
 
     Attributes:
         likeness: `exact` or `near`.
@@ -55,12 +55,12 @@ def read_dedupe(likeness: str | None, distance: int | None) -> Dedupe | None:
 
 @dataclass(frozen=True)
 class Groups:
-    """What was like what.
+    """The groups of duplicates.
 
     Attributes:
         name: of the step, with the distance.
         table: of schema `GROUPS`.
-        notes: what to tell the user.
+        notes: messages for the user.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Groups:
 
 
 def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -> Groups:
-    """Keep the best candidate of each group; equal scores are decided by the image_id, in order of bytes."""
+    """Keep the best candidate of each group; ties are broken by image_id, in byte order."""
     column, digits = _DIGITS[dedupe.likeness]
     ids, scores, words, known = [], [], [], []
     for _, rows in candidates.scan(["image_id", score_column, column]):

@@ -42,7 +42,7 @@ def hash_words(strings: pa.ChunkedArray, digits: int) -> tuple[Codes, NDArray[np
 
 
 def hash_codes(strings: pa.ChunkedArray, digits: int) -> Codes:
-    """The first 64 bits of N hexadecimal hashes of so many digits; `NO_CODE` for what is no hash: (N,)."""
+    """The first 64 bits of N hexadecimal hashes of so many digits; `NO_CODE` for invalid ones: (N,)."""
     words, known = hash_words(strings, digits)
     return np.where(known, words[:, 0], NO_CODE)
 

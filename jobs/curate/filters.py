@@ -22,11 +22,11 @@ from jobs.curate.where import parse_condition
 from schemas.scores import OK
 
 TEXT_MATCHES: Final = "text_matches"
-"""A column that a store's rows have on request: whether any text matches the pattern."""
+"""A column that a store's rows have on request: true if any text matches the pattern."""
 
 _FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")
 _FORMATS_BY_OTHER_NAMES: Final = {"JPG": "JPEG", "JP2": "JPEG2000", "TIF": "TIFF"}
-_ASPECT_TOLERANCE: Final = Fraction(2, 100)  # 1920×1088 is 16:9 to everybody
+_ASPECT_TOLERANCE: Final = Fraction(2, 100)  # 1920×1088 counts as 16:9
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Filter:
 
     Attributes:
         name: as the funnel shows it: the option and its value.
-        columns: what it reads.
+        columns: the columns it reads.
         keeps: of a table with these columns, which rows meet it: boolean, without nulls.
     """
 
@@ -51,7 +51,7 @@ class FilterOptions:
     Attributes:
         min_score: points, inclusive.
         max_score: points, inclusive.
-        max_std: points, inclusive: what the model is less sure of is dropped.
+        max_std: points, inclusive; rows of which the model is less sure are dropped.
         min_side: pixels of the shorter side, inclusive.
         aspect: width:height, or a range of it such as `3:4..16:9`.
         format: names of file formats, with commas between them.
@@ -88,7 +88,7 @@ def read_filters(options: FilterOptions, score_column: str, schema: pa.Schema) -
         schema: of all columns there are.
 
     Raises:
-        UsageError: a value cannot mean anything.
+        UsageError: a value is not valid.
     """
     std = f"{score_column}_std"
     found = [

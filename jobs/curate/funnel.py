@@ -1,4 +1,4 @@
-"""How many rows each step of a curation removed: input = all that was removed + output, always."""
+"""Rows that each step of a curation removed; always input = all removed rows + output."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Funnel:
 
     Attributes:
         source: where its rows come from, as the user gave it.
-        rows: how many come in.
-        steps: what was done to them.
-        notes: what to tell the user.
+        rows: number of input rows.
+        steps: the steps applied.
+        notes: messages for the user.
     """
 
     source: str
@@ -79,7 +79,7 @@ class Funnel:
 
 
 def curation_json(arguments: dict[str, Any], store: dict[str, Any], funnel: Funnel, output: dict[str, Any]) -> str:
-    """What stands beside an output, and in the store: the same for the same arguments and store.
+    """The JSON beside an output and in the store: the same for the same arguments and store.
 
     Args:
         arguments: of the command.

@@ -1,4 +1,4 @@
-"""Which pictures are near-duplicates of a better one, told from their 64-bit perceptual hashes.
+"""Near-duplicates of better-scored pictures, found by their 64-bit perceptual hashes.
 
 Pictures are taken best first. One whose hash differs in at most `distance` bits from that of a picture that is kept
 follows the best such picture; otherwise it is kept itself. So no two kept pictures are within the distance, every
@@ -39,8 +39,8 @@ _DEFAULTS: Final = (10, 8, 6, 4)
 _JOINED_BY_CHANCE: Final = 1e-3
 
 _BANDS: Final = 3
-_DIRECT: Final = 2048  # so few are compared each with each
-_FEW_KEPT: Final = 4096  # with so few, everybody is compared
+_DIRECT: Final = 2048  # up to so many, all pairs are compared
+_FEW_KEPT: Final = 4096  # up to so many kept ones, all are compared
 _SLICE: Final = 1 << 20  # comparisons at the same time, which bounds the memory
 _PAIRS_EACH: Final = 4  # with more for each picture, halves are settled one after the other
 _COMPARED_EACH: Final = 4096  # for each picture, band and number of flipped bits, unless chance alone asks for more
@@ -57,7 +57,7 @@ class _TooManyError(Exception):
 
 @dataclass
 class Followers:
-    """What `follow_best` found.
+    """The result of `follow_best`.
 
     Attributes:
         leader: (N,) int64: for each picture the place of the one it follows, its own if it is kept.
@@ -72,8 +72,8 @@ def default_distance(pictures: int) -> int:
     """The largest distance at which chance joins fewer than one in a thousand of so many different pictures.
 
     Half of the bits of a hash are 1 (those above the median). Of the C(64, 32) such hashes, the sum of C(32, k)² for
-    2k up to d are within d bits of a given one. That makes 10 bits up to 43,000 pictures, 8 up to 1.3 million, 6 up to
-    73 million and 4 beyond. Photos are a little more alike than chance, so it errs on the bold side.
+    2k up to d are within d bits of a given one. That gives 10 bits up to 43,000 pictures, 8 up to 1.3 million, 6 up to
+    73 million and 4 beyond. Photos are a little more alike than chance, so it joins slightly more than that.
     """
     for distance in _DEFAULTS:
         near = sum(comb(HASH_BITS // 2, flips) ** 2 for flips in range(distance // 2 + 1))
@@ -83,7 +83,7 @@ def default_distance(pictures: int) -> int:
 
 
 def follow_best(codes: Codes, distance: int) -> Followers:
-    """Which pictures are kept, and whom the others follow.
+    """Decide which pictures are kept, and which kept picture each of the others follows.
 
     Args:
         codes: (N,) uint64 hashes, the best picture first.
@@ -136,14 +136,14 @@ class _Settling:
             self._follow_pairs(better, worse, members)
 
     def _follow_pairs(self, better: Places, worse: Places, members: Places) -> None:
-        """Settle members of which all near pairs are known."""
+        """Settle members whose near pairs are all known."""
         leader = self.leader
         order = np.lexsort((worse, better))
         better, worse = better[order], worse[order]
         starts = np.flatnonzero(np.diff(better, prepend=-1))
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(better)], strict=False):
             best = better[start]
-            if leader[best] < 0:  # it follows nobody, so it is kept, and who is free follows
+            if leader[best] < 0:  # it follows nobody, so it is kept, and its unsettled neighbours follow it
                 others = worse[start:end]
                 leader[others[leader[others] < 0]] = best
         free = members[leader[members] < 0]
@@ -175,7 +175,7 @@ class _Settling:
         return np.concatenate([better for better, _ in found]), np.concatenate([worse for _, worse in found])
 
     def _follow_kept(self, members: Places, kept: Places) -> None:
-        """Let members follow the best of the kept ones that they are near to."""
+        """Make each member follow the best kept one near it."""
         if len(kept) <= _FEW_KEPT:
             step = max(1, _SLICE // len(kept))
             for start in range(0, len(members), step):
@@ -246,7 +246,7 @@ class _KeyTable:
         np.cumsum(counts, out=self._starts[1:])
 
     def fair_share(self, size: int) -> int:
-        """How many hashes one is compared with, at most, for each pattern of that many flipped bits."""
+        """Most comparisons of one hash for each pattern of that many flipped bits."""
         by_chance = len(self.places) / (1 << self.bits)
         return int(16 + 16 * by_chance + _COMPARED_EACH / comb(self.bits, size))
 
@@ -272,7 +272,7 @@ class _KeyTable:
 
 @dataclass(frozen=True)
 class _Join:
-    """What is to be compared: the hash at `lefts[i]` of one table with `counts[i]` of the other from `starts[i]` on."""
+    """Pairs to compare: the hash at `lefts[i]` of one table with `counts[i]` of the other from `starts[i]` on."""
 
     asking: _KeyTable
     table: _KeyTable

@@ -1,4 +1,4 @@
-"""The images of chosen rows, fetched again and put beside the manifest or into tar files.
+"""The images of chosen rows, fetched again and written beside the manifest or into tar files.
 
 An image is taken only if its bytes are those that were scored. One that is gone or has changed leaves its row out.
 """
@@ -49,7 +49,7 @@ def fetch_scored(rows: pa.Table, embedded: pa.ChunkedArray | None, options: Fetc
 
 
 class CopiedImages:
-    """Files `images/00000/00000042.jpg`, numbered in the order of the rows: names that no id can make odd."""
+    """Files `images/00000/00000042.jpg`, numbered in the order of the rows, so that no odd id gets into a name."""
 
     def __init__(self, workshop: Workshop) -> None:
         """Begin with number 0."""

@@ -1,4 +1,4 @@
-"""Where a curation goes, and how it gets there: whole or not at all.
+"""The target of a curation, and its atomic writing: complete or not at all.
 
     best.parquet (.jsonl, .csv)         the rows
     best.parquet.funnel.json            what each step removed
@@ -42,7 +42,7 @@ _OURS: Final = re.compile(
 
 @dataclass(frozen=True)
 class Target:
-    """Where a curation goes.
+    """The target of a curation.
 
     Attributes:
         out: as the user gave it.
@@ -58,13 +58,13 @@ class Target:
 
     @property
     def place(self) -> Place:
-        """What its files are named in: the folder itself, or the one that the file lies in."""
+        """The folder that its files are named in: the target itself, or the file's parent."""
         place = open_place(self.out)
         return place if self.folder else open_place(os.path.dirname(place.root))
 
     @property
     def name(self) -> str:
-        """Of the file with the rows, within the place; a data set of tar files has none."""
+        """Name of the file with the rows, within the place; a data set of tar files has none."""
         return f"manifest{SUFFIXES.get(self.kind, '')}" if self.folder else os.path.basename(open_place(self.out).root)
 
     @property
@@ -116,7 +116,7 @@ def read_target(out: str, kind: str | None, copy: bool) -> Target:
 
 
 class Workshop:
-    """A folder aside in which the files of a target are made, under the names they will have in its place."""
+    """A temporary folder in which a target's files are made, under their final names."""
 
     def __init__(self, target: Target, folder: str) -> None:
         """Use `workshop`."""
@@ -124,7 +124,7 @@ class Workshop:
         self.folder = folder
 
     def path(self, name: str) -> str:
-        """Where to write a file."""
+        """The path to write a file to."""
         path = os.path.join(self.folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
@@ -157,7 +157,7 @@ class Workshop:
     def _put(self, place: Place, names: list[str]) -> None:
         before = {file.path for file in place.files("")} if self.target.folder else {self.target.groups}
         if self.target.folder:
-            # From now on it is known for ours, whatever happens.
+            # From here on the target is recognised as ours, even if this run dies.
             place.write(FUNNEL, json.dumps({CURATION_MARK: "", "state": "being written"}).encode())
         for name in names:
             s3_filesystem().put_file(self.path(name), place.uri(name))
@@ -173,7 +173,7 @@ class Workshop:
 
 @contextmanager
 def workshop(target: Target) -> Iterator[Workshop]:
-    """A workshop that is gone at the end, published or not.
+    """A workshop that is deleted at the end, published or not.
 
     Raises:
         StoreError: files cannot be written.

@@ -24,7 +24,7 @@ from schemas.curation import CURATION_KEY
 from schemas.scores import IMAGE, KEYS
 
 SOURCE_URI: Final = "source_uri"
-"""Where a copied image came from; its `uri` says where the copy lies."""
+"""Column with the original uri of a copied image; its `uri` is that of the copy."""
 
 _HUGGING_FACE: Final = b"huggingface"
 _FEATURES: Final = {"float": "float32", "double": "float64"}
@@ -109,7 +109,7 @@ def _field(candidates: Candidates, source: str) -> pa.Field:
 
 
 def _file_schema(candidates: Candidates, columns: dict[str, str]) -> pa.Schema:
-    """Of the output: the fields as they were, and what Hugging Face `datasets` noted of them, the scores added."""
+    """Schema of the output: the manifest's fields, with the metadata of Hugging Face `datasets`, and the scores."""
     fields = [_field(candidates, source).with_name(name).with_nullable(True) for name, source in columns.items()]
     noted = ((candidates.own.metadata if candidates.own is not None else None) or {}).get(_HUGGING_FACE)
     if noted is None:

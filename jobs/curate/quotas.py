@@ -1,8 +1,8 @@
-"""The best so many of each group, of any number of rows, in bounded memory.
+"""The top-k rows of each group, of any number of rows, in bounded memory.
 
-Points are counted into a histogram for each group first. It tells in which bin the last place of a group falls: all
-above are taken, all below are not, and only the rows of that bin are looked at one by one. Equal points are decided by
-the image_id, the smaller one in order of bytes first.
+Points are first counted into a histogram for each group. It shows in which bin the last place of a group falls: all
+above are taken, all below are not, and only the rows of that bin are looked at one by one. Ties are broken by
+the image_id, the smaller one in byte order first.
 
 A sample is a quota too: of random points, which depend on the image_id and the seed alone, in groups of like scores.
 """
@@ -38,11 +38,11 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Top:
-    """How many are taken of each group: a number, or a share of the rows.
+    """The size of each group's selection: a number, or a share of the rows.
 
     Attributes:
         text: as the user gave it.
-        count: so many, if it is a number.
+        count: rows of each group, if it is a number.
         share: of the rows of the group, rounded up, if it is a percentage.
     """
 
@@ -51,7 +51,7 @@ class Top:
     share: Fraction | None
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many of so many rows are taken, for each group: (G,) int64."""
+        """Rows to take from each group, given the rows it has: (G,) int64."""
         if self.share is None:
             return np.minimum(rows, self.count or 0)
         return np.array([math.ceil(int(count) * self.share) for count in rows], dtype=np.int64)
@@ -100,7 +100,7 @@ class GroupNumbers:
     """Values of a column → numbers from 0, in the order in which they are met."""
 
     def __init__(self) -> None:
-        """No value is known."""
+        """Start without a known value."""
         self.values: dict[Any, int] = {}
 
     def of(self, column: pa.ChunkedArray) -> Groups:
@@ -116,13 +116,13 @@ class GroupNumbers:
 
 
 class Quotas:
-    """Who is among the best of each group.
+    """Selects the top-k rows of each group.
 
     Call `count` for all rows, then `settle`, then `choose` for all rows, then `last_places`.
     """
 
     def __init__(self) -> None:
-        """No row is counted."""
+        """Start without a counted row."""
         self.bins = _MOST_BINS
         self._histogram = np.zeros((1, self.bins), dtype=np.int64)  # (G, bins)
         self._last_bin: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -130,7 +130,7 @@ class Quotas:
         self._undecided = _UNDECIDED.empty_table()
 
     def count(self, groups: Groups, points: Points) -> None:
-        """Take note of rows: (N,) each."""
+        """Count rows: (N,) each."""
         if not len(groups):
             return
         self._make_room(int(groups.max()) + 1)
@@ -139,7 +139,7 @@ class Quotas:
         self._histogram.reshape(-1)[numbers] += counts
 
     def settle(self, places: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
-        """Find each group's last bin, given how many of so many rows of each are taken."""
+        """Find each group's last bin; `places` maps the rows of each group to the rows taken."""
         wanted = places(self._histogram.sum(axis=1))
         best_first = np.cumsum(self._histogram[:, ::-1], axis=1)  # (G, bins): rows at least as good
         # The first bin from the top with which there are enough; none is wanted of a group without places.
@@ -150,7 +150,7 @@ class Quotas:
         self._last_bin[wanted == 0] = self.bins
 
     def choose(self, groups: Groups, points: Points, image_ids: pa.ChunkedArray, places: Groups) -> NDArray[np.bool_]:
-        """Which of these rows are taken for certain; those of a last bin are remembered by their places.
+        """Mark the rows that are certainly taken; rows of a group's last bin are stored by their places.
 
         Args:
             groups: (N,) numbers.

@@ -41,7 +41,7 @@ def open_row_file(kind: str, path: str, schema: pa.Schema) -> RowFile:
 
 
 def json_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON has them: numbers as short as they are exact, a time as a string, and what is no number as null."""
+    """Rows for JSON: the shortest exact form of each number, times as strings, NaN and infinity as null."""
     for place, field in enumerate(table.schema):
         column = table.column(place)
         if pa.types.is_float32(field.type):

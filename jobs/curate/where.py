@@ -63,7 +63,7 @@ _HELP: Final = (
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition that was understood.
+    """A parsed condition.
 
     Attributes:
         text: as the user gave it.
@@ -76,15 +76,15 @@ class Condition:
     value: _Value
 
     def holds(self, table: pa.Table) -> pa.ChunkedArray:
-        """For which rows of a table it is true: boolean, without nulls."""
+        """True for each row of a table that meets it: boolean, without nulls."""
         return pc.fill_null(self.value(table), False)
 
 
 def parse_condition(text: str, schema: pa.Schema, option: str = "--where") -> Condition:
-    """Understand a condition on a table of this schema.
+    """Parse a condition on a table of this schema.
 
     Raises:
-        UsageError: it is too long, it is no condition, a column is unknown, or types do not go together.
+        UsageError: it is too long or not a condition, a column is unknown, or types do not match.
     """
     reader = _Reader(text, schema, option)
     tree = reader.parse()
@@ -109,7 +109,7 @@ def unknown_column(option: str, name: str, columns: list[str]) -> UsageError:
 
 
 class _Reader:
-    """One text on its way to a function of a table."""
+    """Parser of one text into a function of a table."""
 
     def __init__(self, text: str, schema: pa.Schema, option: str) -> None:
         self.text = text
@@ -230,7 +230,7 @@ class _Reader:
 
 
 def _is_in(value: _Value, among: pa.Array) -> _Value:
-    """Whether a value is one of these; null where it is null."""
+    """True where a value is one of these; null where it is null."""
 
     def found(table: pa.Table) -> Any:
         values = value(table)
