@@ -1,4 +1,4 @@
-"""Ground truth in a report: metrics, the charts of them, and which pictures are seen differently."""
+"""Ground truth in a report: metrics, their charts, and the residuals of the pictures."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def measured(evaluation: Evaluation) -> Truth:
 
 
 def kept_metrics(place: Place) -> list[dict[str, Any]]:
-    """What `artimuse evaluate` has written into a store, newest first; a file that is not ours is passed over."""
+    """Metrics that `artimuse evaluate` wrote into a store, newest first; files that are not ours are skipped."""
     rows: list[dict[str, Any]] = []
     for file in place.files(METRICS):
         if file.path.endswith(".parquet"):
@@ -108,6 +108,6 @@ def kept_metrics(place: Place) -> list[dict[str, Any]]:
 
 
 def _may_have_truth(store: Store) -> bool:
-    """Whether what was scored last is a table: a folder of pictures has no ground truth, and may take long to list."""
+    """True if the last scored source is a table: a folder of pictures has no ground truth and may be slow to list."""
     sources: Sequence[str] = [str(run["arguments"].get("source", "")) for run in read_runs(store.place)]
     return bool(sources) and (sources[-1].lower().endswith(".json") or names_parquet(sources[-1]))

@@ -113,7 +113,7 @@ def summarise(points: Numbers) -> Summary:
 
 
 def score_histogram(points: Numbers, title: str, width: int) -> Chart:
-    """How many images have which score: bars of two points, on the whole scale from 0 to 100."""
+    """Histogram of scores: bars of two points, on the whole scale from 0 to 100."""
     counts, edges = np.histogram(points, bins=50, range=(0, 100))
     left, top, bottom, height = 46.0, 26.0, 210.0, 246
     x = _scale(0, 100, left, width - 12)
@@ -170,7 +170,7 @@ def agreement_chart(scores: Numbers, truths: Numbers, slope: float | None, inter
 
 
 def residual_chart(scores: Numbers, residuals: Numbers, said: str) -> Chart:
-    """What the linear mapping leaves, against the score."""
+    """Residuals of the linear mapping against the score."""
     ends = (float(scores.min(initial=0)), 0.0, float(scores.max(initial=0)), 0.0)
     return _against(scores, residuals, "What the line leaves", "truth − line", said, ends if len(scores) else None)
 

@@ -1,4 +1,4 @@
-"""The funnels of curations, as a store remembers them in `_curations/`: how many rows each step removed."""
+"""The funnels of curations, stored in `_curations/` of a store: the rows that each step removed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FunnelRecord:
 
 
 def read_curations(place: Place) -> tuple[list[FunnelRecord], int]:
-    """The newest curations of a store, and how many there are; a file that is not of this kind is passed over."""
+    """The newest curations of a store, and the number of all; files of another kind are skipped."""
     records = []
     for file in place.files(CURATIONS):
         if not file.path.endswith(".json"):

@@ -1,4 +1,4 @@
-"""Which pictures a report shows: the best, the worst, some of each tenth, the least certain, those seen differently.
+"""Choose the pictures of a report: best, worst, some of each tenth, least certain, furthest from ground truth.
 
 Rows go by their numbers here, see `scored_rows`.
 """
@@ -29,9 +29,9 @@ class Gallery:
     """Some pictures in a row.
 
     Attributes:
-        title: what they have in common.
+        title: the property they share.
         rows: their numbers.
-        captions: row → what to say of it beside its score.
+        captions: row → text beside its score.
         images: how many there are of this kind in all, shown or not; None if that is no question.
     """
 
@@ -78,7 +78,7 @@ class Doubles:
 
 
 def room_for(pictures: int, scored: int) -> int:
-    """How many pictures a gallery takes beside the tenths, if so many are shown of so many: a tenth, at least six."""
+    """Pictures of a gallery other than the tenths: at most a tenth of those shown, and of those scored or six."""
     return min(pictures // 10, max(6, scored // 10)) or min(pictures, 1)
 
 
@@ -115,13 +115,13 @@ def ranked_halls(scored: ScoredRows, question: str, pictures: int) -> list[Hall]
 def disagreement_hall(
     rows: Rows, truths: NDArray[np.float64], residuals: NDArray[np.float64], room: int
 ) -> Hall | None:
-    """Where scores and ground truth lie furthest apart, after the linear mapping of scores onto ground truth.
+    """Pictures whose scores and ground truth differ most, after the linear mapping of scores onto ground truth.
 
     Args:
         rows: (M,) of the store.
-        truths: (M,) what people say.
+        truths: (M,) ground truth.
         residuals: (M,) ground truth less what the mapping makes of the score; NaN without.
-        room: for how many pictures there is.
+        room: most pictures to show.
     """
     galleries = []
     for title, sign in (("Scored too high", -1.0), ("Scored too low", 1.0)):
@@ -182,7 +182,7 @@ def doubles_hall(doubles: Doubles, room: int) -> Hall | None:
 
 
 def at_most(halls: Iterable[Hall], pictures: int) -> list[Hall]:
-    """The same with so many different pictures; what comes last is left out."""
+    """Limit halls to so many different pictures; the last ones are left out."""
     shown: set[int] = set()
     kept = []
     for hall in halls:

@@ -1,4 +1,4 @@
-"""The page: what was found, put into the template; nothing in it is fetched, and no text in it is obeyed."""
+"""The page: the results in the template; it fetches nothing, and no text in it runs as code."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def render(parts: Mapping[str, Any], pictures: Any) -> str:
     """The whole page.
 
     Args:
-        parts: what `report` found.
-        pictures: what `picture_data` makes.
+        parts: results collected by `report`.
+        pictures: result of `picture_data`.
     """
     style, script = _file("page.css"), _file("page.js")
     scored, truth = parts["scored"], parts["truth"]
@@ -150,7 +150,7 @@ def _file(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """What a browser is told: to fetch nothing, and to run no script but ours."""
+    """The content security policy: fetch nothing, and run no script but ours."""
     allowed = {
         kind: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
         for kind, text in (("style-src", style), ("script-src", script))

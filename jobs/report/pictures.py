@@ -1,4 +1,4 @@
-"""The pictures that a report shows, with all that the tables say of them: a row, its texts, a thumbnail."""
+"""The pictures of a report with their data from the tables: a row, its texts, a thumbnail."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _taken(parquet: pq.ParquetFile, group: int, places: Any, columns: list[str])
 
 
 def _values(column: pa.ChunkedArray) -> Iterator[Any]:
-    """The values of a column; what claims to be text and is none is written out."""
+    """The values of a column; invalid UTF-8 is escaped."""
     if not pa.types.is_string(column.type):
         return iter(column.to_pylist())
     raw = column.cast(pa.binary()).to_pylist()
@@ -107,7 +107,7 @@ def _values(column: pa.ChunkedArray) -> Iterator[Any]:
 
 
 def shorten(pictures: Sequence[Picture], names_budget: int, texts_budget: int) -> None:
-    """Make names and texts visible, and cut the longest, until all together keep to these numbers of bytes."""
+    """Escape hidden characters in names and texts, and cut the longest so that all together fit into these budgets."""
     for picture in pictures:
         picture.columns = _each_text(picture.columns, visible)
         picture.texts = _each_text(picture.texts, visible)

@@ -43,19 +43,19 @@ from jobs.store.run_record import read_runs
 from jobs.store.store import Store
 
 LIMIT_BYTES: Final = 5_000_000
-"""Of the whole file."""
+"""Size limit of the whole file."""
 
 MOST_THUMBNAILS: Final = 5_000
 _NAMES_BYTES: Final = 400_000
 _TEXTS_BYTES: Final = 1_200_000
 _SPARE_BYTES: Final = 20_000
-# People wait for a report: a host that does not answer is not asked for ten minutes.
+# People wait for a report: do not retry a host that does not answer for ten minutes.
 _ATTEMPTS, _TOTAL_TIMEOUT_S, _CONNECT_TIMEOUT_S = 2, 30.0, 5.0
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report is about.
+    """Arguments of a report.
 
     Attributes:
         store: the --out of runs.
@@ -82,7 +82,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
+    """The report that was written.
 
     Attributes:
         out: the file.
@@ -100,11 +100,11 @@ class Report:
 
 
 def write_report(settings: ReportSettings) -> Report:
-    """Read a store, and write what it says as a page.
+    """Read a store and write its report as one HTML page.
 
     Raises:
         StoreError: there is no store, it is not whole, or the file cannot be written.
-        UsageError: an option cannot mean anything here.
+        UsageError: an option is not valid here.
         GroundTruthError: the ground truth cannot be read.
     """
     store = Store.open(settings.store)
@@ -222,7 +222,7 @@ def _thumbnails(
         total_timeout_s=_TOTAL_TIMEOUT_S,
         connect_timeout_s=_CONNECT_TIMEOUT_S,
     )
-    # Twice as quick, and nobody sees the difference in a thumbnail.
+    # Twice as fast, and the difference is not visible in a thumbnail.
     decoding = DecodeOptions("fast", allow_truncated="allow-truncated" in store.fingerprint.preprocessing)
     # The rows as they stand in the table: what is shown of them may be cut.
     uris = [picture.uri for picture in pictures]

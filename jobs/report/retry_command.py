@@ -1,4 +1,4 @@
-"""The command that tries failed rows again, rebuilt from what is written down of the last run."""
+"""The command that retries failed rows, rebuilt from the record of the last run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScoreOption:
     Attributes:
         name: as `run.json` has it.
         flag: as one types it.
-        default: what need not be typed.
+        default: value that need not be typed.
     """
 
     name: str
@@ -40,7 +40,7 @@ def score_options(command: Any) -> tuple[ScoreOption, ...]:
 def retry_command(
     arguments: Mapping[str, Any], options: Sequence[ScoreOption], out: str, checkpoint: str, error_type: str | None
 ) -> str | None:
-    """What to type to try the rows of one error type again; None if it is not known what was scored.
+    """The command that retries the rows of one error type; None if the source of the last run is unknown.
 
     Args:
         arguments: of the last run.

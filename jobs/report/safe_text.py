@@ -1,6 +1,6 @@
-"""Text from elsewhere made harmless: ids, paths, messages and what models say are shown as text, whatever is in them.
+"""Untrusted text made harmless: ids, paths, messages and models' texts are shown as text, whatever they contain.
 
-Jinja escapes what HTML would obey. Here is what is left: marks that turn or hide text, texts that are too long, JSON
+Jinja escapes HTML. This module handles the rest: marks that turn or hide text, texts that are too long, JSON
 within a page, and words of a command that people copy into a shell.
 """
 
@@ -37,7 +37,7 @@ def visible(text: str) -> str:
 
 
 def size_bytes(text: str) -> int:
-    """How many bytes a text takes on the page, as `script_json` writes it."""
+    """Bytes of a text on the page, as `script_json` writes it."""
     return len(script_json(text).encode())
 
 

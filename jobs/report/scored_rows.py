@@ -1,4 +1,4 @@
-"""All rows of a scores table as a few numbers each: what a report counts, ranks and compares.
+"""All rows of a scores table as a few numbers each, which a report counts, ranks and compares.
 
 A row goes by its number: its place in the files of the store, one after the other. Strings stay in the files but for
 the hashes, of which 64 bits are kept: some 30 bytes of memory a row in all.
@@ -29,7 +29,7 @@ EXAMPLES: Final = 5
 _COMMON: Final = ["status", "error_type", "retryable", "scored_at", "format", "sha256", "phash"]
 
 OWN_GROUPS: Final = ("folder", "format", "run_id")
-"""What splits the rows without any ground truth: columns of the scores table, and the first folder of `image_id`."""
+"""Groupings that need no ground truth: columns of the scores table, and the first folder of `image_id`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ScoredRows:
         paths: the files.
         starts: (files + 1,) int64: the number of the first row of each, and N.
         scores: question → (N,) float32, NaN without a score.
-        spread: (N,) float32: of the first question, how unsure the model is.
+        spread: (N,) float32: standard deviation of the first question's level.
         same_bytes: (N,) uint64, equal where the bytes are; `NO_CODE` without.
         looks: (N,) uint64, the perceptual hash; `NO_CODE` without.
         groups: (N,) int32 numbers into `group_names`, or None.

@@ -1,4 +1,4 @@
-"""Pictures read again and made small, so that all of them keep to a number of bytes.
+"""Pictures read again and made small, so that all of them fit into a byte budget.
 
 They come the way of the job: fetched and decoded within its limits, in child processes, and squeezed to a square as the
 model sees them; here they are stretched to the shape of the file.
@@ -101,7 +101,7 @@ def make_thumbnails(
 
 
 def _fetched(uris: Sequence[str], fetching: FetchOptions) -> Iterator[bytes | ImageError]:
-    """As `fetch_many`; what would stop a run is here the error of all images that were not read before."""
+    """As `fetch_many`, but an error that would stop a run becomes the error of every image not read yet."""
     done = 0
     try:
         for data in fetch_many(uris, fetching):
@@ -126,7 +126,7 @@ def _thumbnail(image: DecodedImage, share_bytes: int) -> Thumbnail:
     """
     square = Image.fromarray(image.pixels)
     most = (share_bytes - len(_PREFIX)) * 3 // 4
-    # What does not stand a chance need not be tried.
+    # Skip sizes that cannot fit.
     sizes = [size for size in SIZES[:-1] if size[0] ** 2 * _LEAST_BYTES_A_PIXEL <= most] + [SIZES[-1]]
     while sizes:
         side, quality = sizes.pop(0)
