@@ -25,7 +25,7 @@ FIRST_SEED: Final = 900_000  # far from those of the training
 
 
 def run_demo(folder: Path) -> float:
-    """Make the library, score it, print what came out and what to do next.
+    """Make the library, score it, and print the result and the next command.
 
     Args:
         folder: where the pictures, the ground truth and the store go. A second call goes on with what is there.

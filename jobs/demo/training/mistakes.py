@@ -1,4 +1,4 @@
-"""Mistakes that a scorer can make without an error message, and what the demo checkpoint's SRCC is under each.
+"""Mistakes that a scorer can make without an error message, and the demo checkpoint's SRCC under each.
 
 A mistake replaces one step of the chain (resize, normalise, prompt, levels) and leaves the others to the code that
 scores in earnest. The demo number is worth something because it is high without a mistake and falls with one.
@@ -52,7 +52,7 @@ class Mistake:
         trained: whether the checkpoint has seen this one in training.
         prompt: the whole text the model reads.
         resize: a picture → (448, 448, 3) uint8.
-        normalise: what takes the place of `VisionLanguageModel.normalise`, if anything.
+        normalise: replacement for `VisionLanguageModel.normalise`, or None.
         levels: the score tokens, in the order in which they are taken for 0…100.
     """
 

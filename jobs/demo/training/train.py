@@ -63,7 +63,7 @@ _TOKENS_A_SIDE = 16
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """Steps and learning rates of the training.
 
     Attributes:
         pictures: for training, with the seeds 0, 1, …
@@ -217,7 +217,7 @@ class Reader(nn.Module):
         return (looking.exp()[:, :, which] * self.values(tokens)).sum(dim=1), looking[:, :, 1]
 
     def loss(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """How badly it reads, wrongly normalised pictures counting for nothing but their being so."""
+        """Loss of the reader; for wrongly normalised pictures only their detection counts."""
         read, pointing = self.read(tokens)
         errors = 10 * (read[:, :5] - batch.known).square() @ torch.tensor((0.2, 0.2, 0.6, 0.2, 0.2))
         distances = torch.cdist(batch.known[:, 3:], self.places)  # (B, 256)
@@ -258,7 +258,7 @@ class Trainer:
         steps = self.schedule.seeing_steps
         optimiser = _Optimiser(parts, self.schedule.seeing_rate, steps)
         for step in range(steps):
-            # A tower that cannot see yet learns nothing from being told that something is wrong.
+            # A tower that cannot see yet learns nothing from wrongly normalised pictures.
             batch = self._draw_batch(self.schedule.wrong_pixels if step >= steps // 2 else 0)
             loss = self.reader.loss(self._encode(batch.values), batch)
             optimiser.step(loss)
