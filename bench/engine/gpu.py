@@ -56,7 +56,7 @@ LOOP: Final = "published loop"
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """Sizes of the measurement.
 
     Attributes:
         network: the sizes timed, in bfloat16.
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check_parity(plan: Plan, model: RandomModel) -> bool:
-    """Whether fast and slow path agree as far as the precision lets them, in one printed line."""
+    """Compare fast and slow path in one printed line; True if they agree as far as the precision allows."""
     pixels = random_pictures(plan.parity_images)
     slow = PublishedLoop(model.network, model.prompts, model.level_ids).score(pixels)
     fast = Engine(model.network, model.prompts, model.level_ids).score(pixels, plan.batch_sizes[-1])
@@ -143,7 +143,7 @@ def check_parity(plan: Plan, model: RandomModel) -> bool:
 
 
 def attention_kernels(model: RandomModel) -> str:
-    """Whether every attention of the engine can take SDPA's flash kernel: all others are forbidden for one image."""
+    """Check that every attention of the engine can use SDPA's flash kernel: all others are forbidden for one image."""
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             Engine(model.network, model.prompts, model.level_ids).score(random_pictures(1), 1)
@@ -218,7 +218,7 @@ def matrix_rate(size: int, device: torch.device, products: int = 20) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """As the driver calls it."""
+    """The device's name, from the driver."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
 
 

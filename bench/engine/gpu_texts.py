@@ -1,4 +1,4 @@
-"""The text engine against the published manner on a GPU: what `bench/engine/gpu.py` measures of texts.
+"""The text engine against the published code's method on a GPU: the texts part of `bench/engine/gpu.py`.
 
 Parity comes first, in float32 on few layers: texts that end by themselves, with an engine that goes from few sequences
 in flight to many, so that places are refilled, the cache grows under captured CUDA graphs, and steps of many sizes are
@@ -44,7 +44,7 @@ QUESTIONS: Final = len(TEXT_TAIL_TOKENS)
 
 @dataclass(frozen=True)
 class TextPlan:
-    """How much is measured.
+    """Sizes of the measurement.
 
     Attributes:
         sequences: in flight.
@@ -104,7 +104,7 @@ def run_texts(
 
 
 def check_texts(plan: TextPlan, model: RandomModel) -> bool:
-    """Whether the engine's texts are the published ones, ties aside; prints what was compared, and how."""
+    """Compare the engine's texts with the published method's, ties aside, and print the comparison; True if equal."""
     pixels = random_pictures(plan.parity_images)
     few, many = plan.parity_sequences
     engine = text_engine(model, model.stop_id, plan.parity_tokens, few)
@@ -130,7 +130,7 @@ def check_texts(plan: TextPlan, model: RandomModel) -> bool:
 
 
 def report_noise(plan: TextPlan, model: RandomModel) -> None:
-    """Print how many texts in this precision are other than as published, and other than alone."""
+    """Print how many texts in this precision differ from the published method's, and from those decoded alone."""
     pixels = random_pictures(plan.noise_images)
     slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=plan.noise_tokens)
     many = max(plan.sequences)
@@ -311,5 +311,5 @@ def counted_steps() -> Iterator[Counter[str]]:
 
 
 def precision(model: RandomModel) -> str:
-    """Of which numbers and how many layers a network is."""
+    """The dtype and number of layers of a network."""
     return f"{str(model.network.dtype).removeprefix('torch.')}, {model.config.language.num_layers} layers"

@@ -20,9 +20,9 @@ class PromptLengths:
     """Tokens of one score prompt and several text prompts, all counted from their first token.
 
     Attributes:
-        head: what is the same for every image.
-        shared: what all prompts about one image have in common.
-        text_shared: what its text prompts have in common.
+        head: the tokens before the image, the same for every image.
+        shared: the common prefix of all prompts about one image.
+        text_shared: the common prefix of its text prompts.
         score: the whole score prompt.
         texts: each whole text prompt.
     """
@@ -35,7 +35,7 @@ class PromptLengths:
 
     @classmethod
     def of(cls, prompts: SplitPrompts) -> PromptLengths:
-        """Of prompts whose first is the score prompt."""
+        """Lengths of prompts whose first is the score prompt."""
         head = len(prompts.head)
         shared = head + IMAGE_TOKENS + len(prompts.shared)
         score, *texts = (shared + len(tail) for tail in prompts.tails)

@@ -117,7 +117,7 @@ def with_layers(config: NetworkConfig, layers: int) -> NetworkConfig:
 
 @dataclass(frozen=True)
 class RandomModel:
-    """What both contestants of a benchmark are made from.
+    """The network and prompts that both contestants of a benchmark use.
 
     Attributes:
         config: the sizes.
@@ -176,7 +176,7 @@ def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dt
 
 
 def _weight_std(name: str, inputs: int) -> float:
-    """How much a parameter varies.
+    """Standard deviation of a parameter.
 
     In the language model each layer adds about as much as there was, and attention chooses, whatever the width: else
     texts soon repeat one token, and a fast path that forgets the image or the text so far would still agree.
@@ -191,7 +191,7 @@ def _weight_std(name: str, inputs: int) -> float:
 
 
 def _liking(vocab_size: int) -> float:
-    """How much more a token's logit must vary than all others' to be the largest once in so many tokens."""
+    """Factor by which a token's logit must vary more than others' to be the largest once in `_STOP_EVERY` tokens."""
     normal = NormalDist()
     return normal.inv_cdf(1 - 0.5 / vocab_size) / normal.inv_cdf(1 - 1 / _STOP_EVERY)
 

@@ -1,4 +1,4 @@
-"""How far two ways to the same texts agree, and whether where they part is a tie.
+"""Agreement of two ways to generate the same texts: where they differ, and whether that is a tie.
 
 Greedy decoding takes the likelier of two tokens however small the difference, and two orders of the same sums differ in
 their last bits. So where two texts part, the published forward is asked how far the two tokens are from each other: a
@@ -42,7 +42,7 @@ class Parting:
 
 
 def partings(texts: Texts, others: Texts) -> list[Parting]:
-    """Where the texts part that are not equal."""
+    """The first difference of each pair of unequal texts."""
     found = []
     for image, (ones, twos) in enumerate(zip(texts, others, strict=True)):
         for question, (one, two) in enumerate(zip(ones, twos, strict=True)):
@@ -54,7 +54,7 @@ def partings(texts: Texts, others: Texts) -> list[Parting]:
 
 
 def difference(texts: Texts, others: Texts) -> str:
-    """How many texts differ and from where on, in one phrase."""
+    """The number of texts that differ, and their first differing tokens, in one phrase."""
     count, firsts = sum(map(len, texts)), [parting.token + 1 for parting in partings(texts, others)]
     if not firsts:
         return f"all {count} texts equal"
@@ -63,7 +63,7 @@ def difference(texts: Texts, others: Texts) -> str:
 
 
 def largest_gap(published: PublishedTexts, pixels: torch.Tensor, texts: Texts, others: Texts) -> float:
-    """How far apart the published logits of the two tokens are, at most, where two texts part; 0 if none do.
+    """Largest gap between the published logits of the two tokens where texts first differ; 0 if none differ.
 
     Args:
         published: the manner that the texts are of.

@@ -137,7 +137,7 @@ def measure_mixed(model: RandomModel, sequences: int) -> bool:
 
 
 def agree(slow: PublishedTexts, pixels: torch.Tensor, texts: Texts, ours: Texts) -> bool:
-    """Whether the engine's texts are the published ones, in one printed line."""
+    """Compare the engine's texts with the published method's in one printed line; True if equal."""
     gap = largest_gap(slow, pixels, texts, ours)
     print(
         difference(texts, ours) + (f", at ties: logits {gap:.1e} apart at most" if 0 < gap <= TIE else ""), flush=True

@@ -122,7 +122,7 @@ def install_daft(folder: Path) -> str:
 
 
 def _fresh(out: Path) -> Path:
-    """Where the run before this one wrote, empty again."""
+    """The output folder of the previous run, emptied."""
     if out.is_dir():
         shutil.rmtree(out)
     else:

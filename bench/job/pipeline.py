@@ -33,7 +33,7 @@ GOAL_BUSY: Final = 0.95
 
 @dataclass(frozen=True)
 class Calls:
-    """What the model did.
+    """Statistics of the model's calls.
 
     Attributes:
         count: its calls.
@@ -104,7 +104,7 @@ def run_job(folder: Path, images: int, pace: float, *options: str) -> tuple[Fini
 
 
 def read_calls(log: Path) -> Calls:
-    """What `SleepingModel`s wrote down."""
+    """Statistics of the log of the `SleepingModel`s."""
     calls = sorted(tuple(map(float, line.split())) for line in log.read_text().splitlines())
     span = calls[-1][1] - calls[0][0]
     images = int(sum(count for _, _, count, _ in calls))

@@ -1,4 +1,4 @@
-"""What a job costs beside the model, a unit, a shard, a file or a row at a time: the constants of `docs/scale.md`.
+"""Costs of a job beside the model, per unit, shard, file or row: the constants of `docs/scale.md`.
 
     python bench/job/scale.py [--small] [--part NAME …]
     python bench/job/scale.py --tables      measures nothing: what it all comes to, the tables of `docs/scale.md`
@@ -53,7 +53,7 @@ from schemas.units import UNIT, scored_unit, staged_unit
 
 OBJECTS: Final = 2_000
 SMALL: Final = 20
-"""By how much less `--small` measures."""
+"""Factor by which `--small` measures less."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def listing(folder: Path, less: int) -> None:
 
 
 def decoding(folder: Path, less: int) -> None:
-    """What the two kinds of pictures take that the tables are about."""
+    """Decoding costs of the two kinds of pictures in the tables."""
     folder.mkdir(exist_ok=True)
     generator = np.random.default_rng(0)
     for width, height, count in ((800, 600, 200), (4000, 3000, 20)):
@@ -138,7 +138,7 @@ def decoding(folder: Path, less: int) -> None:
 
 
 def restart(folder: Path, less: int) -> None:
-    """What a run that goes on does first: look at every staged unit, of committed shards, too."""
+    """The first step of a resumed run: look at every staged unit, also of committed shards."""
     units = 10_000 // less
     store, plan = _planned(folder, 200)
     store.place.write(staged_path(plan.plan_id, 0, 0), parquet_bytes(_scored(store, plan, 0, 0)))
@@ -168,7 +168,7 @@ def shard(folder: Path, less: int) -> None:
 
 
 def held(folder: Path, less: int) -> None:
-    """What a nightly run remembers of the rows that the store holds."""
+    """Memory of a nightly run for the rows that the store has."""
     files = max(1, 16 // less)
     store, plan = _planned(folder, SHARD_ROWS // less)
     table = _scored(store, plan, 0, None).select(store.schema.names).cast(store.schema)
@@ -184,7 +184,7 @@ def held(folder: Path, less: int) -> None:
 
 
 def requests(folder: Path, _: int) -> None:
-    """What S3 is asked for by one unit, one commit, and the rest of a run: no HEAD of aiobotocore's is left out."""
+    """S3 requests of one unit, one commit, and the rest of a run, including aiobotocore's HEAD requests."""
     from support.s3_server import running_s3
 
     photos = folder / "photos"
@@ -309,7 +309,7 @@ def tables() -> list[str]:
 
 
 def of_size(rows: int, gpus: int = 1, *, texts: bool = False, photo: tuple[float, float] = WEB_PHOTO) -> Whole:
-    """What so many rows take on so many GPUs, all readable and on S3."""
+    """Costs of so many rows on so many GPUs, all readable and on S3."""
     read_bytes, load_s = photo
     model_s = Measured(1 / IMAGES_PER_S[texts])
     image = ImageCost(Measured(1.0), Measured(read_bytes), Measured(load_s), model_s, s3_share=1.0)

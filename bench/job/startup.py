@@ -1,4 +1,4 @@
-"""How long a user waits: for the help, for a finished job to say so, for the first scored image.
+"""Waiting times of a user: for the help, for a finished job to say so, for the first scored image.
 
     python bench/job/startup.py [--small]
 
@@ -100,7 +100,7 @@ def first_score(source: Path, out: Path) -> float:
 
 
 def has_scores(out: Path) -> bool:
-    """Whether a unit is staged or a shard committed."""
+    """True if a unit is staged or a shard committed."""
     return any(out.glob("_runs/*/staging/*/*.parquet")) or any(out.glob("scores/*.parquet"))
 
 

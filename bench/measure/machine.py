@@ -1,4 +1,4 @@
-"""What a measurement was taken on: one line for the top of each table."""
+"""The machine of a measurement: one line for the top of each table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def machine_line(*packages: str) -> str:
 
 
 def commit() -> str:
-    """Of the checkout; `unknown` outside one."""
+    """Commit of the checkout; `unknown` outside one."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
