@@ -32,4 +32,4 @@ if __name__ == "__main__":
             shaped = partial(jobs.score.settings.ScoreSettings, shard_rows=rows)
             patches.enter_context(patch.object(jobs.score.settings, "ScoreSettings", shaped))
             patches.enter_context(patch.object(jobs.score.pipeline, "TASKS", blocks))
-        main()
+        sys.exit(main())

@@ -81,12 +81,12 @@ def read_stored_rows(
         rows = read_parquet(place, path, ["image_id", "version", "status", "error_type", "retryable"])
         wants = np.where(retry.chosen(rows).to_numpy(), RETRY, NOTHING).astype(np.uint8)
         if texts:
-            untold = pc.equal(rows["status"], OK)
+            undescribed = pc.equal(rows["status"], OK)
             if beside := texts_file(path):
-                told = read_parquet(place, beside, ["image_id", "status", "error_type", "retryable"])
-                told = told.filter(pc.invert(retry.chosen(told)))
-                untold = pc.and_(untold, pc.invert(pc.is_in(rows["image_id"], told["image_id"].combine_chunks())))
-            wants[untold.to_numpy()] = TEXTS
+                described = read_parquet(place, beside, ["image_id", "status", "error_type", "retryable"])
+                ids = described.filter(pc.invert(retry.chosen(described)))["image_id"].combine_chunks()
+                undescribed = pc.and_(undescribed, pc.invert(pc.is_in(rows["image_id"], ids)))
+            wants[undescribed.to_numpy()] = TEXTS
         return hash_strings(rows["image_id"]), hash_strings(rows["version"]), wants
 
     with ThreadPoolExecutor(READ_THREADS) as pool:

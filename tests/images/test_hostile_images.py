@@ -62,7 +62,7 @@ def test_pictures_that_kill_hang_or_starve_their_decoder_are_one_row_each_and_co
     for name, (fault, _) in faults.items():
         (tmp_path / "photos" / name).write_bytes(faulty(fault))
     driver = (
-        "import sys; from jobs.score.run import *; from jobs.score.settings import *\n"
+        "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
         "decode = DecodeOptions(decoder_timeout_s=2, decoder_memory_bytes=2**28, max_bytes=2**26)\n"
         "score(ScoreSettings(*sys.argv[1:4], protocol='artimuse', unit_size=10, decode=decode))\n"
     )

@@ -142,7 +142,7 @@ def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv[0] = 'artimuse'\n"
         "from jobs.__main__ import main\n"
-        "try: main()\n"
+        "try: sys.exit(main())\n"
         "finally: print([name for name in ('ray', 'torch', 'transformers') if name in sys.modules])\n"
     )
     arguments = ["score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", golden_checkpoint("artimuse")]

@@ -32,7 +32,7 @@ from support.score_job import descendants
 PICTURES = 240
 SHARD_ROWS = 24
 DRIVER = (
-    "import sys; from jobs.score.run import *; from jobs.score.settings import *\n"
+    "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
     f"score(ScoreSettings(*sys.argv[1:4], unit_size=4, shard_rows={SHARD_ROWS}, batch_size=1))"
 )
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 from unittest.mock import patch
 
 import pyarrow.dataset as ds
@@ -31,18 +31,14 @@ def run_artimuse(*arguments: str | Path, code: int = 0) -> subprocess.CompletedP
     screen, errors = _empty_files()
     with (
         patch.object(sys, "argv", command),
-        patch.object(os, "_exit", _exit),  # a process of its own would end here
         patch.dict(os.environ),
         contextlib.redirect_stdout(screen),
         contextlib.redirect_stderr(errors),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # as for users; what is deprecated in our own code, other tests see
-        try:
-            ended: object = main()
-        except SystemExit as exit:
-            ended = exit.code
-    return _checked(subprocess.CompletedProcess(command, int(str(ended or 0)), _read(screen), _read(errors)), code)
+        ended = main()
+    return _checked(subprocess.CompletedProcess(command, ended, _read(screen), _read(errors)), code)
 
 
 def run_command(
@@ -93,10 +89,6 @@ def _read(file: IO[str]) -> str:
     file.flush()
     file.seek(0)
     return file.read()
-
-
-def _exit(code: int) -> NoReturn:
-    raise SystemExit(code)
 
 
 def table_rows(out: str | Path, table: str = "scores") -> dict[str, dict[str, Any]]:
