@@ -26,8 +26,9 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server
         with proxy.lock:
             proxy.requests.append(name)
-            proxy.active += 1
-            crowded = proxy.active > proxy.limit
+            active = proxy.active  # after a reset, a request that is still served is of the past
+            active.add(self)
+            crowded = len(active) > proxy.limit
             faults = proxy.faults[name] or proxy.faults["*"]
             fault = faults.popleft() if faults else None
         try:
@@ -41,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.forward()
         finally:
             with proxy.lock:
-                proxy.active -= 1
+                active.discard(self)
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
@@ -96,7 +97,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.limit = 1_000_000
         self.latency_s = 0.0
-        self.active = 0
+        self.active: set[_Handler] = set()
         self.throttled = 0
         self.requests: list[str] = []
 
