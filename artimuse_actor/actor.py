@@ -77,7 +77,7 @@ class ActorConfig:
         keep_distribution: whether the probabilities are kept.
         texts: which texts are made, if any.
         sequences: as `--sequences`.
-        actors_per_node: actors that share a node's CPU cores.
+        actors_per_node: actors that share a node's CPU cores; None to keep torch's own number of threads.
         starts: notified when loading begins and ends.
         meters: notified of every unit.
         code: the code this process must run.
@@ -92,7 +92,7 @@ class ActorConfig:
     keep_distribution: bool
     texts: TextSettings | None = None
     sequences: BatchSize = "auto"
-    actors_per_node: int = 1
+    actors_per_node: int | None = 1
     starts: Starts | None = None
     meters: Meters | None = None
     code: Code | None = None
@@ -256,7 +256,7 @@ def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> ArtiMuse:
 
     from artimuse_actor.artimuse import ArtiMuse
 
-    if config.device == "cpu":
+    if config.device == "cpu" and config.actors_per_node:
         # Ray gives a worker one thread; the model may use all cores that loading leaves free.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.actors_per_node))
     return ArtiMuse.load(

@@ -173,6 +173,7 @@ def main() -> None:
     options = DecodeOptions(**json.loads(sys.argv[1]))
     pictures, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not talk into the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to this process too; the parent ends it
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it would leave that to its children
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # gigabytes on the disk for each crash otherwise
     answers.write(_READY)

@@ -99,6 +99,15 @@ def score(
         str | None,
         typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
     ] = None,
+    local: Annotated[
+        bool | None,
+        typer.Option(
+            "--local/--ray",
+            help="Work in this process with one model, or start Ray also for few images. [default: by the number of "
+            "images]",
+            show_default=False,
+        ),
+    ] = None,
     log_format: Annotated[
         str,
         typer.Option(
@@ -149,6 +158,7 @@ def score(
         retry=_retry_errors(retry_errors),
         prune=prune,
         address=address,
+        local=local,
         log_format=log_format,
     )
     result = run(settings, arguments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,7 +86,7 @@ class StartLog:
         return loads_folder(self.run_id)
 
     def _folder(self) -> str:
-        import ray
-
-        # The same for all starts of an actor that Ray restarts.
-        return starts_folder(self.run_id, str(ray.get_runtime_context().get_actor_id()))
+        ray = sys.modules.get("ray")
+        # The same for all starts of an actor that Ray restarts; a run in one process has no Ray, and one start.
+        actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else "driver"
+        return starts_folder(self.run_id, str(actor))

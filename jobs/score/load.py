@@ -68,25 +68,25 @@ class UnitLoader:
         """A block of schema `UNIT` → for each of its rows, the loaded images of that unit, of schema `loaded_unit`."""
         if self.code:
             self.code.check_loading()
-        for unit in units.to_pylist():
-            yield self._load_unit(unit["shard"], unit["unit"])
+        with ChildDecoder(self.options) as child:
+            for unit in units.to_pylist():
+                yield self._load_unit(unit["shard"], unit["unit"], child)
 
-    def _load_unit(self, shard: int, number: int) -> pa.Table:
+    def _load_unit(self, shard: int, number: int, child: ChildDecoder) -> pa.Table:
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         loaded = []
         attempt = attempt_path(self.plan.plan_id, shard, number)
         is_first = self.place.create(attempt, b"begun")
-        with ChildDecoder(self.options) as child:
-            here = _DecoderHere(self.options, child, self.fetching)
-            decode = here.decode if is_first and can_limit_this_process() else child.decode
-            images, began = _Awaited(fetch_many(image_sources(rows), self.fetching)), perf_counter()
-            for index, data in enumerate(images):
-                about = self._load_image(data, decode, not rows[index]["texts_only"], into=pixels[index])
-                keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
-                keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
-                loaded.append({"shard": shard, "unit": number, **keys, **about})
-            decode_s = perf_counter() - began - images.waited_s
+        here = _DecoderHere(self.options, child, self.fetching)
+        decode = here.decode if is_first and can_limit_this_process() else child.decode
+        images, began = _Awaited(fetch_many(image_sources(rows), self.fetching)), perf_counter()
+        for index, data in enumerate(images):
+            about = self._load_image(data, decode, not rows[index]["texts_only"], into=pixels[index])
+            keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
+            keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
+            loaded.append({"shard": shard, "unit": number, **keys, **about})
+        decode_s = perf_counter() - began - images.waited_s
         self.place.delete(attempt)
         spent = {"fetched_bytes": images.size_bytes, "fetch_s": images.waited_s, "decode_s": decode_s}
         loaded[0]["spent"] = {"loader": node_name(), **spent}

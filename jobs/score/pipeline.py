@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -44,6 +45,11 @@ class Steps:
     pool: ActorPool
     gpus_per_actor: float
     stager: UnitStager
+
+
+def receipts(units: list[pa.Table], steps: Steps) -> Iterator[dict[str, Any]]:
+    """Blocks of schema `UNIT` → receipts of schema `RECEIPT`, as rows."""
+    return iter(pipeline(units, steps).iter_rows())
 
 
 def pipeline(units: list[pa.Table], steps: Steps) -> Dataset:

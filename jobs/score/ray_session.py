@@ -74,6 +74,13 @@ class Cluster:
 
 
 @contextmanager
+def ray_of_run(address: str | None, block_bytes: int, starts: StartLog) -> Iterator[Cluster]:
+    """`running_ray` that says nothing and raises our own errors, see `own_errors`."""
+    with without_messages_of_ray(), running_ray(address, block_bytes) as cluster, own_errors(starts):
+        yield cluster
+
+
+@contextmanager
 def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     """Ray for one run: started here and stopped at the end, or joined at an address.
 
@@ -216,6 +223,11 @@ def _own_error(error: RayError, starts: StartLog) -> ArtiMuseError:
             f"A node{where} does not have this code, but an older one or none: {reason_of(cause.client_exc)}. "
             "Install the same on all nodes, or leave that one out, and run again; what was committed stays."
         )
+    return task_failure(cause)
+
+
+def task_failure(cause: BaseException) -> RunError:
+    """The error of a run one of whose steps raised what is not ours, such as OSError of a full disk."""
     first = str(cause).partition("\n")[0]  # Ray Data appends advice of its own
     said = f"{type(cause).__name__}: {one_line(first)}"
     return RunError(f"A task of the run failed: {said}. What was committed stays; run again.")

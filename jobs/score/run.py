@@ -20,14 +20,14 @@ from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
 from jobs.plan.plan import plan_identity
 from jobs.plan.planner import manifest_ids
+from jobs.score import in_process, pipeline
 from jobs.score.actor_starts import StartLog
 from jobs.score.bottleneck import Pulse, UnitTimes
 from jobs.score.commit import ShardCommitter
 from jobs.score.load import UnitLoader
 from jobs.score.meters import Meters
-from jobs.score.pipeline import Steps, pipeline, unit_blocks
 from jobs.score.progress import Progress
-from jobs.score.ray_session import Cluster, own_errors, running_ray, without_messages_of_ray
+from jobs.score.ray_session import Cluster, ray_of_run
 from jobs.score.run_context import Run
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
@@ -161,16 +161,14 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
         # than this target, and splits one only above one and a half times the target.
         block_bytes = committer.plan.unit_rows * PIXEL_BYTES
         starts = StartLog(committer.store.place, run.id)
-        with (
-            shown.shown(),
-            without_messages_of_ray(),
-            running_ray(asked.settings.address, block_bytes) as cluster,
-            own_errors(starts),
-        ):
+        is_local = in_process.fits_here(asked.settings, committer.rows_to_score)
+        receipts = in_process.receipts if is_local else pipeline.receipts
+        machines = in_process.in_process() if is_local else ray_of_run(asked.settings.address, block_bytes, starts)
+        with shown.shown(), machines as cluster:
             steps = _steps(asked, committer, cluster, starts)
             record.device, record.dtype = steps.actor.device, steps.actor.dtype
             pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)
-            for receipt in pipeline(unit_blocks(committer.plan, committer.units), steps).iter_rows():
+            for receipt in receipts(pipeline.unit_blocks(committer.plan, committer.units), steps):
                 errors.update(receipt["error_types"])
                 pulse.add(UnitTimes.of(receipt["spent"]))
                 shown.add(receipt["rows"], len(receipt["error_types"]))
@@ -182,7 +180,7 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
     return errors
 
 
-def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: StartLog) -> Steps:
+def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: StartLog) -> pipeline.Steps:
     from artimuse_actor.actor import ActorConfig  # imports torch, which a run with nothing to do does not need
 
     settings, store, plan = asked.settings, committer.store, committer.plan
@@ -206,7 +204,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
         code=this_code(),
     )
     known = store.known_rows(plan)
-    return Steps(
+    return pipeline.Steps(
         loader=UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch, code=this_code()),
         actor=actor,
         pool=pool,

@@ -48,7 +48,8 @@ class ScoreSettings:
         sequences: texts that a model generates at the same time, or `auto`.
         retry: which failed rows are retried; by default those that are marked as retryable.
         prune: whether rows that the manifest no longer has are dropped.
-        address: address of a Ray cluster, or None to start Ray here.
+        address: address of a Ray cluster, or None to start Ray here if the run needs it.
+        local: whether the run does without Ray; None to decide by its size.
         log_format: `text` for a line of progress, `json` for events.
     """
 
@@ -72,10 +73,13 @@ class ScoreSettings:
     retry: RetryErrors = field(default_factory=RetryErrors)
     prune: bool = False
     address: str | None = None
+    local: bool | None = None
     log_format: str = "text"
 
     def __post_init__(self) -> None:
         check_log_format(self.log_format)
+        if self.local and (self.address is not None or self.actors is not None):
+            raise UsageError("--local is one model in this process, so it goes with neither --address nor --actors.")
         if self.sequences != "auto" and self.sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
         for option, value, most in (

@@ -19,7 +19,6 @@ def _demo(folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.process
-@pytest.mark.ray
 @pytest.mark.slow
 def test_the_demo_scores_its_library_and_agrees_with_the_ground_truth(tmp_path: Path) -> None:
     screen = _demo(tmp_path / "demo").stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
-from support.score_job import run_artimuse, run_job
+from support.score_job import run_artimuse
 
 from artimuse_actor.errors import GroundTruthError, UsageError
 from jobs.demo.pictures import make_picture
@@ -35,8 +35,7 @@ def _make_data_set(folder: Path, images: str, truth: str, first_seed: int) -> di
     return truths
 
 
-@pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.timeout(240)
 def test_two_layouts_run_from_images_to_a_matrix(tmp_path: Path) -> None:
     ava = _make_data_set(tmp_path / "test_datasets" / "AVA", "images", "test.json", 800_000)
@@ -44,7 +43,7 @@ def test_two_layouts_run_from_images_to_a_matrix(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("benchmark", "ava", "PARA", "--root", tmp_path, "--checkpoint", CHECKPOINT, "--out", out)
     options = ("--protocol", "artimuse", "--device", "cpu")
-    screen = run_job(*command, *options).stdout
+    screen = run_artimuse(*command, *options).stdout
     counted = (
         "N = 13 of 15; 1 failed (1 truncated); 1 missing; 1 row of ground truth names an image again; "
         "1 image without ground truth; joined by id"

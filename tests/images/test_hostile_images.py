@@ -64,11 +64,13 @@ def test_pictures_that_kill_hang_or_starve_their_decoder_are_one_row_each_and_co
     driver = (
         "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
         "decode = DecodeOptions(decoder_timeout_s=2, decoder_memory_bytes=2**28, max_bytes=2**26)\n"
-        "score(ScoreSettings(*sys.argv[1:4], protocol='artimuse', unit_size=10, decode=decode))\n"
+        "local = sys.argv[4] == 'local'\n"
+        "score(ScoreSettings(*sys.argv[1:4], protocol='artimuse', unit_size=10, decode=decode, local=local))\n"
     )
     environment = make_fault_folder(tmp_path / "faults")
-    for out, variables in (("plain", {}), ("out", environment)):
-        command = [sys.executable, "-c", driver, tmp_path / "photos", golden_checkpoint("artimuse"), tmp_path / out]
+    for out, variables, where in (("plain", {}, "local"), ("out", environment, "ray")):
+        folders = (tmp_path / "photos", golden_checkpoint("artimuse"), tmp_path / out)
+        command = [sys.executable, "-c", driver, *folders, where]
         done = subprocess.run(
             list(map(str, command)),
             env={**os.environ, **variables},

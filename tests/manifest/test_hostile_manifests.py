@@ -119,7 +119,7 @@ def test_a_picture_whose_url_is_signed_anew_keeps_its_id(tmp_path: Path) -> None
     assert ids[0] == ids[1] == ["https://h/a.jpg?Expires=…&Signature=…", "https://h/b.jpg?Expires=…&Signature=…"]
 
 
-@pytest.mark.ray
+@pytest.mark.process
 @pytest.mark.timeout(120)
 def test_no_secret_is_left_in_a_store_or_on_the_screen(tmp_path: Path) -> None:
     secret = "hunter2"

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.timeout(120)
 OPTIONS = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse")
 
 
-def refusal(folder: Path, environment: dict[str, str], *options: str | Path) -> str:
+def refusal(folder: Path, environment: dict[str, str]) -> str:
     """The one line that a run ends with."""
     make_photos(folder / "photos", 12)
     done = run_command(
-        "score", folder / "photos", "--out", folder / "out", *OPTIONS, *options, code=1, environment=environment
+        "score", folder / "photos", "--out", folder / "out", *OPTIONS, "--ray", code=1, environment=environment
     )
     assert not (folder / "out" / "scores").exists()
     assert "run again; what was committed stays." in done.stderr

@@ -60,7 +60,7 @@ def _ray_processes(of: int, name: str) -> Iterator[int]:
 
 def test_processes_that_die_in_the_middle_are_replaced_and_the_run_goes_on(tmp_path: Path) -> None:
     names, out = make_photos(tmp_path / "photos", 160), tmp_path / "out"
-    process = _start(tmp_path / "photos", out, tmp_path / "log")
+    process = _start(tmp_path / "photos", out, tmp_path / "log", "--ray")
     for step, staged in (("UnitLoader", 0), ("ArtiMuseActor", 1), ("ArtiMuseActor", 8)):  # loaders are done early
         _wait(process, partial(_has_staged, out, staged))
         victims: list[int] = []
@@ -123,7 +123,7 @@ def test_a_model_that_cannot_start_is_tried_a_few_times_and_the_node_is_named(
     starts = tmp_path / "starts"
     environment = {"PYTHONPATH": str(tmp_path), "DEVICE": device, "STARTS": str(starts)}
     done = run_command(
-        "score", tmp_path / "photos", "--out", tmp_path / "out", *OPTIONS, code=1, environment=environment
+        "score", tmp_path / "photos", "--out", tmp_path / "out", *OPTIONS, "--ray", code=1, environment=environment
     )
     assert f"RunError: {says.format(node=socket.gethostname())}" in done.stderr
     assert len(done.stderr.splitlines()) < 4
@@ -132,12 +132,13 @@ def test_a_model_that_cannot_start_is_tried_a_few_times_and_the_node_is_named(
     assert not (tmp_path / "out" / "scores").exists()
 
 
+@pytest.mark.parametrize("where", ["--ray", "--local"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_asked_to_end_commits_lets_the_lock_go_and_goes_on_later(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, number: signal.Signals, code: int, where: str
 ) -> None:
     names, out = make_photos(tmp_path / "photos", 120), tmp_path / "out"
-    process = _start(tmp_path / "photos", out, tmp_path / "log")
+    process = _start(tmp_path / "photos", out, tmp_path / "log", where)
     _wait(process, lambda: _staged(out) >= 3)
     process.send_signal(number)
     began = time.monotonic()
@@ -149,7 +150,7 @@ def test_a_run_that_is_asked_to_end_commits_lets_the_lock_go_and_goes_on_later(
     assert run["state"] == "interrupted"
     staged = _staged(out)
     assert staged >= 3
-    run_command("score", tmp_path / "photos", "--out", out, *OPTIONS)
+    run_artimuse("score", tmp_path / "photos", "--out", out, *OPTIONS, "--local")
     runs = json.loads(run_artimuse("status", out, "--json").stdout)["runs"]
     assert runs[1]["scored_rows"] <= len(names) - 4 * (staged - 1)
     assert sorted(table_rows(out)) == names
@@ -157,7 +158,7 @@ def test_a_run_that_is_asked_to_end_commits_lets_the_lock_go_and_goes_on_later(
 
 def test_a_signal_before_ray_has_started_ends_the_run_too(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 5)
-    process = _start(tmp_path / "photos", tmp_path / "out", tmp_path / "log")
+    process = _start(tmp_path / "photos", tmp_path / "out", tmp_path / "log", "--ray")
     _wait(process, lambda: (tmp_path / "out" / "_plan.json").exists())
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143, (tmp_path / "log").read_text()
@@ -165,7 +166,7 @@ def test_a_signal_before_ray_has_started_ends_the_run_too(tmp_path: Path) -> Non
 
 def test_a_second_run_is_refused_and_names_the_first_and_a_dead_ones_lock_is_taken_over(tmp_path: Path) -> None:
     names, out = make_photos(tmp_path / "photos", 60), tmp_path / "out"
-    process = _start(tmp_path / "photos", out, tmp_path / "log")
+    process = _start(tmp_path / "photos", out, tmp_path / "log", "--ray")
     _wait(process, lambda: _staged(out) >= 1)
     done = run_artimuse("score", tmp_path / "photos", "--out", out, *OPTIONS, code=1)
     (run,) = json.loads(run_artimuse("status", out, "--json").stdout)["runs"]
@@ -174,7 +175,7 @@ def test_a_second_run_is_refused_and_names_the_first_and_a_dead_ones_lock_is_tak
     for pid in family:
         os.kill(pid, signal.SIGKILL)
     process.wait()
-    run_command("score", tmp_path / "photos", "--out", out, *OPTIONS)
+    run_artimuse("score", tmp_path / "photos", "--out", out, *OPTIONS, "--local")
     assert sorted(table_rows(out)) == names
 
 
@@ -186,12 +187,13 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Pa
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        for size in ("100k", "64m"):  # it is full at one place, then at another one, and then there is room
-            done = run_command("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, code=1)
+        # It is full at one place, then at another one, and then there is room.
+        for size, run, where in (("100k", run_command, "--ray"), ("64m", run_artimuse, "--local")):
+            done = run("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, where, code=1)
             assert re.search(r"StoreError: .*No space left on device", done.stderr)
             assert len(done.stderr.splitlines()) < 4
             subprocess.run(["mount", "-o", f"remount,size={size}", small], check=True)
-        run_command("score", tmp_path / "photos", "--out", small / "out", *OPTIONS)
+        run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, "--local")
         assert sorted(table_rows(small / "out")) == names
     finally:
         subprocess.run(["umount", "-l", small], check=True)

@@ -17,8 +17,7 @@ IMAGES = GOLDEN / "artimuse" / "images"
 SCORES = {answer["image"]: answer["scores"]["score"]["score"] for answer in golden_answers("artimuse")}
 
 
-@pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_week_of_nights(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(IMAGES, photos)

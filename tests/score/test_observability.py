@@ -75,7 +75,10 @@ sys.meta_path.insert(0, Finder())
 def score_with_events(source: Path, out: Path, *options: str | Path, **environment: str) -> list[dict[str, Any]]:
     """The events of a run: every line of its standard error."""
     arguments = (source, "--out", out, *CHECKPOINT, "--log-format", "json", *options)
-    done = run_command("score", *arguments, environment=environment) if environment else run_job("score", *arguments)
+    if environment:
+        done = run_command("score", *arguments, "--ray", environment=environment)
+    else:
+        done = run_job("score", *arguments)
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 

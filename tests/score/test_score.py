@@ -38,7 +38,7 @@ from jobs.score.settings import ScoreSettings
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.mark.ray
+@pytest.mark.process
 @pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
 def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Path) -> None:
     screen = run_score(GOLDEN / "artimuse" / "images", tmp_path / "out", "--keep-distribution", protocol=protocol)
@@ -58,7 +58,7 @@ def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Pa
 @pytest.mark.ray
 def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Path) -> None:
     expected = make_photo_library(tmp_path / "photos")
-    screen = run_command("score", tmp_path / "photos", "--out", tmp_path / "out", *golden_options()).stdout
+    screen = run_command("score", tmp_path / "photos", "--out", tmp_path / "out", *golden_options(), "--ray").stdout
     rows = table_rows(tmp_path / "out")
     assert {name: row["error_type"] or row["status"] for name, row in rows.items()} == expected
     failed = sum(kind != "ok" for kind in expected.values())
@@ -90,10 +90,11 @@ def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Pa
 
 
 @pytest.mark.ray
-def test_batch_size_unit_size_and_actors_do_not_change_arun_score(tmp_path: Path) -> None:
+def test_batch_size_unit_size_actors_and_ray_do_not_change_a_score(tmp_path: Path) -> None:
     images = GOLDEN / "artimuse" / "images"
     run_score(images, tmp_path / "a", "--batch-size", "1", "--unit-size", "2")
-    run_score(images, tmp_path / "b", "--batch-size", "8", "--unit-size", "13", "--actors", "2")
+    options = ("--batch-size", "8", "--unit-size", "7", "--actors", "2")
+    run_job("score", images, "--out", tmp_path / "b", *golden_options(), *options)
     first, second = table_rows(tmp_path / "a"), table_rows(tmp_path / "b")
     assert first.keys() == second.keys()
     for name, row in first.items():
@@ -120,7 +121,7 @@ def test_units_that_share_a_load_task_stay_units(tmp_path: Path, monkeypatch: py
         assert rows[answer["image"]]["score"] == pytest.approx(answer["scores"]["score"]["score"], abs=1e-3)
 
 
-@pytest.mark.ray
+@pytest.mark.process
 def test_embedded_images_score_like_files(tmp_path: Path) -> None:
     images: list[dict[str, Any]] = [{"bytes": path.read_bytes(), "path": path.name} for path in golden_images()]
     images += [{"bytes": None, "path": None}, {"bytes": b"", "path": None}]
@@ -135,7 +136,6 @@ def test_embedded_images_score_like_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.ray
 def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 20)
     run_score(tmp_path / "photos", tmp_path / "out")
@@ -153,7 +153,7 @@ def test_a_finished_job_answers_without_ray_or_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.ray
+@pytest.mark.process
 def test_new_and_changed_pictures_are_scored_and_no_others(tmp_path: Path) -> None:
     names = make_photos(tmp_path / "photos", 6)
     run_score(tmp_path / "photos", tmp_path / "out")
@@ -170,7 +170,7 @@ def test_new_and_changed_pictures_are_scored_and_no_others(tmp_path: Path) -> No
     assert json.loads(run_artimuse("status", tmp_path / "out", "--json").stdout)["reconciled"] is True
 
 
-@pytest.mark.ray
+@pytest.mark.process
 def test_a_store_takes_no_scores_of_another_checkpoint(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
     run_score(tmp_path / "photos", tmp_path / "out")
@@ -202,6 +202,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert "RunError: Ray at 127.0.0.1:9 cannot be reached" in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.ray
 def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
@@ -212,10 +213,11 @@ def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
         if file.name == "vocab.json":
             text = text.replace(b'"ey"', b'"eyeyey"')
         (checkpoint / file.name).write_bytes(text)
-    done = run_job("score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", checkpoint, code=1)
-    assert "CheckpointError" in done.stderr
-    assert "`ey`" in done.stderr
-    assert len(done.stderr.splitlines()) < 6
+    command = ("score", tmp_path / "photos", "--out", tmp_path / "out", "--checkpoint", checkpoint)
+    for done in (run_job(*command, code=1), run_artimuse(*command, "--local", code=1)):
+        assert "CheckpointError" in done.stderr
+        assert "`ey`" in done.stderr
+        assert len(done.stderr.splitlines()) < 6
 
 
 @pytest.mark.process
@@ -236,7 +238,7 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
     with fs.open("library/manifest/0.parquet", "wb") as file:
         pq.write_table(pa.table({"image_id": list(map(str, range(len(uris)))), "uri": uris}), file)
     texts = ("--texts", "--max-new-tokens", "8", "--attributes", "overall_gestalt")
-    for source, rows, options in (("s3://library/manifest", 16, ()), ("s3://library/in", 14, texts)):
+    for source, rows, options in (("s3://library/manifest", 16, ("--ray",)), ("s3://library/in", 14, texts)):
         out = f"{source}-out"
         run_command("score", source, "--out", out, *golden_options(), *options)
         assert "Nothing to do" in run_artimuse("score", source, "--out", out, *golden_options()).stdout
@@ -274,7 +276,8 @@ def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
     # Small shards, so that the kill falls between commits too.
     driver = (
         "import sys; from jobs.score.run import score; from jobs.score.settings import ScoreSettings\n"
-        "score(ScoreSettings(sys.argv[1], sys.argv[2], sys.argv[3], unit_size=4, shard_rows=24, batch_size=1))"
+        "shape = dict(unit_size=4, shard_rows=24, batch_size=1)\n"
+        "score(ScoreSettings(*sys.argv[1:4], local=sys.argv[4] == 'local', **shape))"
     )
     command: list[str | Path] = [
         sys.executable,
@@ -286,14 +289,16 @@ def test_a_killed_run_ends_with_every_row_once(tmp_path: Path) -> None:
     ]
     scores, plan = tmp_path / "out" / "scores", tmp_path / "out" / "_plan.json"
     # Each run is killed later in its life: planned, something staged, one shard committed, four; then none.
-    moments: list[Callable[[], bool]] = [
-        plan.exists,
-        lambda: any((tmp_path / "out" / "_runs").glob("*/staging/*/*.parquet")),
-        *(partial(has_files, scores, shards) for shards in (1, 4)),
-        lambda: False,
+    moments: list[tuple[Callable[[], bool], str]] = [
+        (plan.exists, "ray"),
+        (lambda: any((tmp_path / "out" / "_runs").glob("*/staging/*/*.parquet")), "ray"),
+        (partial(has_files, scores, 1), "local"),
+        (partial(has_files, scores, 4), "ray"),
+        (lambda: False, "local"),
     ]
-    for is_time in moments:
-        code = kill_when(command, is_time, tmp_path / "log", lambda: _assert_whole_shards_only(scores, names))
+    for is_time, where in moments:
+        checked = partial(_assert_whole_shards_only, scores, names)
+        code = kill_when([*command, where], is_time, tmp_path / "log", checked)
     assert code == 0, (tmp_path / "log").read_text()
     _assert_whole_shards_only(scores, names)
     assert sorted(table_rows(tmp_path / "out")) == names

@@ -36,7 +36,7 @@ def _assert_golden(row: dict[str, Any], image: str) -> None:
         assert (tokens == GOLDEN_LIMIT) if reason == "length" else (reason == "stop" and 0 <= tokens < GOLDEN_LIMIT)
 
 
-@pytest.mark.ray
+@pytest.mark.process
 @pytest.mark.parametrize("sequences", ["5", "32"])
 def test_texts_of_the_job_equal_the_published_codes(tmp_path: Path, sequences: str) -> None:
     options = ("--texts", "--max-new-tokens", str(GOLDEN_LIMIT), "--sequences", sequences, "--unit-size", "3")
@@ -52,7 +52,7 @@ def test_texts_of_the_job_equal_the_published_codes(tmp_path: Path, sequences: s
     assert polars.scan_parquet(tmp_path / "out" / "texts").collect().height == 13
 
 
-@pytest.mark.ray
+@pytest.mark.process
 def test_texts_asked_for_later_are_added_and_nothing_is_scored_again(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(IMAGES, photos)
@@ -159,18 +159,19 @@ def test_a_run_killed_during_texts_ends_with_every_text_once(tmp_path: Path) -> 
     driver = (
         "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
         "score(ScoreSettings(sys.argv[1], sys.argv[2], sys.argv[3], unit_size=3, shard_rows=12, batch_size=1,"
-        " texts=WantedTexts(max_new_tokens=24), sequences=8))"
+        " texts=WantedTexts(max_new_tokens=24), sequences=8, local=sys.argv[4] == 'local'))"
     )
     command: list[str | Path] = [
         sys.executable, "-c", driver, tmp_path / "photos", golden_checkpoint("artimuse"), out
     ]  # fmt: skip
-    moments: list[Callable[[], bool]] = [
-        lambda: any((out / "_runs").glob("*/staging/*/*.parquet")),
-        *(partial(has_files, out / "texts", shards) for shards in (1, 3)),
-        lambda: False,
+    moments: list[tuple[Callable[[], bool], str]] = [
+        (lambda: any((out / "_runs").glob("*/staging/*/*.parquet")), "ray"),
+        (partial(has_files, out / "texts", 1), "local"),
+        (partial(has_files, out / "texts", 3), "ray"),
+        (lambda: False, "local"),
     ]
-    for is_time in moments:
-        code = kill_when(command, is_time, tmp_path / "log", lambda: _assert_scores_have_texts(out))
+    for is_time, where in moments:
+        code = kill_when([*command, where], is_time, tmp_path / "log", lambda: _assert_scores_have_texts(out))
     assert code == 0, (tmp_path / "log").read_text()
     scores, texts = table_rows(out), table_rows(out, "texts")
     assert sorted(scores) == names

@@ -33,7 +33,7 @@ PICTURES = 240
 SHARD_ROWS = 24
 DRIVER = (
     "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
-    f"score(ScoreSettings(*sys.argv[1:4], unit_size=4, shard_rows={SHARD_ROWS}, batch_size=1))"
+    f"score(ScoreSettings(*sys.argv[1:4], unit_size=4, shard_rows={SHARD_ROWS}, batch_size=1, local=False))"
 )
 
 

@@ -57,8 +57,8 @@ def run_job(command: str, *arguments: str | Path, code: int = 0) -> subprocess.C
 
 
 def run_score(source: str | Path, out: str | Path, *options: str | Path, protocol: str = "artimuse") -> str:
-    """`artimuse score` with a golden checkpoint, by `run_job`; returns its screen."""
-    return run_job("score", source, "--out", out, *golden_options(protocol), *options).stdout
+    """`artimuse score` with a golden checkpoint, in this process and without Ray; returns its screen."""
+    return run_artimuse("score", source, "--out", out, *golden_options(protocol), "--local", *options).stdout
 
 
 def golden_options(protocol: str = "artimuse") -> tuple[str | Path, ...]:

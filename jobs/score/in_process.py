@@ -1,0 +1,66 @@
+"""The steps of a small run in this process, without Ray, whose start takes longer than the pictures of a night.
+
+The same callables as in `pipeline`, in the same order: while one unit is scored, a thread loads the next. Pictures are
+decoded in a child process, see `child_decoder`, so that one that kills its decoder does not end the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from artimuse_actor.errors import ArtiMuseError
+from jobs.score.ray_session import Cluster, task_failure
+from jobs.score.settings import ScoreSettings
+
+if TYPE_CHECKING:
+    from jobs.score.pipeline import Steps
+
+MOST_IMAGES: Final = 256
+"""Larger runs start Ray, whose loaders use all cores."""
+
+
+def fits_here(settings: ScoreSettings, images: int) -> bool:
+    """Whether a run of so many images needs no Ray: the user says so, or it is small and one model can do it."""
+    if settings.local is not None:
+        return settings.local
+    is_small = settings.address is None and settings.actors is None and images <= MOST_IMAGES
+    # Only Ray exports metrics.
+    return is_small and not os.environ.get("ARTIMUSE_METRICS_PORT") and this_machine().gpus <= 1
+
+
+def this_machine() -> Cluster:
+    """The GPUs and CPU cores that this process sees."""
+    import torch
+
+    return Cluster(gpus=torch.cuda.device_count(), cpus=os.cpu_count() or 1)
+
+
+@contextmanager
+def in_process() -> Iterator[Cluster]:
+    """This machine, for one run; turns an error that is not our own into a RunError."""
+    try:
+        yield this_machine()
+    except ArtiMuseError:
+        raise
+    except Exception as error:
+        raise task_failure(error) from error
+
+
+def receipts(units: list[pa.Table], steps: Steps) -> Iterator[dict[str, Any]]:
+    """Blocks of schema `UNIT` → receipts of schema `RECEIPT`, as rows."""
+    from artimuse_actor.actor import ArtiMuseActor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+        loaded = steps.loader(pa.concat_tables(units))
+        unit = thread.submit(next, loaded, None)
+        actor = ArtiMuseActor(replace(steps.actor, actors_per_node=None))
+        while (block := unit.result()) is not None:
+            unit = thread.submit(next, loaded, None)
+            yield from steps.stager(actor(block)).to_pylist()
