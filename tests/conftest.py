@@ -33,13 +33,18 @@ marks.watch()
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Add marks. Long tests come first, each for the next free worker; of others a module goes to one worker."""
+    """Add marks. Long tests come first, each for the next free worker; of others a module goes to one worker.
+
+    All jobs that join a Ray head go to one worker, so that only one head is started.
+    """
     marks.mark_by_fixtures(items)
     long = {item: any(map(item.get_closest_marker, ("ray", "slow"))) for item in items}
     items.sort(key=lambda item: not long[item])
     for item in items:
         if not long[item]:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif item.get_closest_marker("ray") and not item.get_closest_marker("process"):
+            item.add_marker(pytest.mark.xdist_group("ray head"))
 
 
 def pytest_runtest_setup() -> None:

@@ -1,9 +1,10 @@
-"""Waiting times of a user: for the help, for a finished job to say so, for the first scored image.
+"""Waiting times of a user: for the help, for a finished job to say so, for the first scored image, for small jobs.
 
     python bench/job/startup.py [--small]
 
 Commands as a user types them, each a few times, in turn. The first score is there when the first staging or scores file
-is: it includes the start of Python, the plan, the start of Ray and the loading of the (tiny) model.
+is: it includes the start of Python, the plan, the start of Ray if it is started, and the loading of the (tiny) model.
+Small jobs are run in one process and with Ray.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -37,7 +39,7 @@ from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
 
 CHECKPOINT: Final = ROOT / "tests" / "golden" / "artimuse" / "checkpoint"
-PHOTOS: Final = 200
+SMALL_JOBS: Final = (1, 10, 100, 1_000)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,24 +53,29 @@ def main(arguments: list[str] | None = None) -> int:
     print(machine_line("ray", "torch", "transformers", "pyarrow", "typer"))
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         base = Path(folder)
-        make_photos(base / "photos", PHOTOS)
+        sizes = SMALL_JOBS[:2] if options.small else SMALL_JOBS
+        make_photos(base / "photos", sizes[-1])
         write_manifest(base / "manifest", rows)
         fill_store(base / "finished", base / "manifest")
-        waits: dict[str, tuple[float, Callable[[int], float]]] = {
-            "artimuse --help": (0.5, lambda _: seconds_of("--help")),
-            "artimuse score --help": (0.5, lambda _: seconds_of("score", "--help")),
-            f"a finished job of {rows:,} rows": (2, lambda _: seconds_of(*score(base / "manifest", base / "finished"))),
-            "first scored image": (15, lambda turn: first_score(base / "photos", base / f"out{turn}")),
+        waits: dict[str, Callable[[Path], float]] = {
+            "artimuse --help": lambda _: seconds_of("--help"),
+            "artimuse score --help": lambda _: seconds_of("score", "--help"),
+            f"a finished job of {rows:,} rows": lambda _: seconds_of(*score(base / "manifest", base / "finished")),
         }
+        for where in ("--local", "--ray"):
+            first = partial(first_score, base / "photos", where)
+            waits[f"first scored image, {where}"] = first
+            for images in sizes:
+                waits[f"{images:,} images, {where}"] = partial(whole_job, base / "photos", where, images)
         seconds: dict[str, list[float]] = {name: [] for name in waits}
         for turn in range(rounds):
-            for name, (_, wait) in waits.items():
-                seconds[name].append(wait(turn))
+            for number, (name, wait) in enumerate(waits.items()):
+                seconds[name].append(wait(base / f"out-{turn}-{number}"))
     print(f"{rounds} rounds in turn; seconds\n")
-    print("|                                | median | smallest | largest | goal |")
-    print("| ------------------------------ | -----: | -------: | ------: | ---: |")
+    print("|                                | median | smallest | largest |")
+    print("| ------------------------------ | -----: | -------: | ------: |")
     for name, times in seconds.items():
-        print(f"| {name:30} | {median(times):6.2f} | {min(times):8.2f} | {max(times):7.2f} | {waits[name][0]:4g} |")
+        print(f"| {name:30} | {median(times):6.2f} | {min(times):8.2f} | {max(times):7.2f} |")
     return 0
 
 
@@ -85,11 +92,16 @@ def seconds_of(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def first_score(source: Path, out: Path) -> float:
+def whole_job(source: Path, where: str, images: int, out: Path) -> float:
+    """Wall time of a whole command; where: `--local` or `--ray`."""
+    return seconds_of(*score(source, out), "--limit", str(images), where)
+
+
+def first_score(source: Path, where: str, out: Path) -> float:
     """Wall time from the start of a command to its first scored rows; waits for its end."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command(*score(source, out)), stdout=said, stderr=said)
+        process = subprocess.Popen(command(*score(source, out), where), stdout=said, stderr=said)
         while not (first := has_scores(out)) and process.poll() is None:
             time.sleep(0.02)
         seconds = time.perf_counter() - start

@@ -202,7 +202,6 @@ def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert "RunError: Ray at 127.0.0.1:9 cannot be reached" in done.stderr
 
 
-@pytest.mark.process
 @pytest.mark.ray
 def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)

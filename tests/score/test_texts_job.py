@@ -16,7 +16,7 @@ import pytest
 from support.golden import golden_answers, golden_checkpoint, golden_images
 from support.paths import GOLDEN
 from support.photo_library import make_photos
-from support.score_job import has_files, kill_when, run_artimuse, run_job, run_score, table_rows
+from support.score_job import has_files, kill_when, run_artimuse, run_score, table_rows
 
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from schemas.text_settings import text_column
@@ -85,7 +85,7 @@ def test_texts_asked_for_later_are_added_and_nothing_is_scored_again(tmp_path: P
     assert status["reconciled"] is True
 
 
-@pytest.mark.ray
+@pytest.mark.process
 def test_some_attributes_only_and_questions_of_ones_own(tmp_path: Path) -> None:
     protocol = tmp_path / "mine.toml"
     own = "Please evaluate the aesthetic quality of this image from the aspect of Overall Gestalt."
@@ -93,7 +93,7 @@ def test_some_attributes_only_and_questions_of_ones_own(tmp_path: Path) -> None:
     checkpoint = ("--checkpoint", golden_checkpoint("artimuse"))
     limit = ("--max-new-tokens", str(GOLDEN_LIMIT))
     options = (*checkpoint, "--protocol", protocol, "--texts", *limit)
-    run_job("score", IMAGES, "--out", tmp_path / "mine", "--attributes", "das_ganze", *options)
+    run_artimuse("score", IMAGES, "--out", tmp_path / "mine", "--attributes", "das_ganze", *options, "--local")
     rows = table_rows(tmp_path / "mine", "texts")
     assert {name: row["das_ganze"] for name, row in rows.items()} == {
         name: texts["Overall Gestalt"] for name, texts in GOLDEN_TEXTS.items()
