@@ -112,7 +112,7 @@ def scores_of(probabilities: torch.Tensor) -> Scores:
     if not probabilities.isfinite().all():
         raise RunError(
             "The model's answer is no number: float16 is too narrow for its activations, or its weights are damaged. "
-            "Use --dtype bfloat16 or float32; if it says so again, fetch the checkpoint anew."
+            "Use --dtype bfloat16 or float32; if it says so again, fetch the checkpoint again."
         )
     return Scores(
         score=expected_level(probabilities).numpy(),

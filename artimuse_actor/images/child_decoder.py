@@ -164,7 +164,8 @@ def _death(number: int, options: DecodeOptions) -> ImageError:
         )
     how = f"signal {signal.Signals(number).name}" if number > 0 else f"exit code {-number}"
     return ImageError(
-        "decoder_crashed", f"Its decoder crashed with {how}. The file is damaged or malicious; save it anew or drop it."
+        "decoder_crashed",
+        f"Its decoder crashed with {how}. The file is damaged or malicious; save it again or drop it.",
     )
 
 

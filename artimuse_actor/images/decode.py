@@ -178,7 +178,7 @@ def _open(data: bytes, options: DecodeOptions) -> Image.Image:
         raise ImageError(
             "too_large",
             f"What stands before its pixels has more than {_MAX_HEADER_READS:,} pieces, {_MAX_HEADER_BYTES:,} bytes or "
-            f"{_MAX_HEADER_BYTES // _EXIF_WEIGHT:,} bytes of EXIF. Save it anew without metadata.",
+            f"{_MAX_HEADER_BYTES // _EXIF_WEIGHT:,} bytes of EXIF. Save it again without metadata.",
         ) from None
     except Image.DecompressionBombError as error:
         pixels = next(iter(re.findall(r"\d{4,}", str(error))), "Too many")

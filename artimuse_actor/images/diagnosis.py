@@ -42,7 +42,9 @@ def decoding_failed(
 ) -> ImageError:
     """The error of a file whose pixels cannot be decoded."""
     if "MAX_TEXT" in str(error):  # 1 MiB for a text or a profile, 64 MiB for all texts
-        return ImageError("too_large", "Its texts or its colour profile unpack to too much. Save it anew without them.")
+        return ImageError(
+            "too_large", "Its texts or its colour profile unpack to too much. Save it again without them."
+        )
     if "truncated" not in str(error).lower() and (data is None or not _ends_early(data, file_format)):
         return ImageError("corrupt", f"The {file_format} file cannot be decoded: {_message(error)}.")
     size = "" if data is None else f" ({len(data):,} bytes)"

@@ -180,7 +180,7 @@ class _ColumnReader:
             row = first_row + next((index for index, raw in enumerate(_raw(table[name])) if not _is_utf8(raw)), 0)
             raise ManifestError(
                 f"{self.path}, row {row}: `{name}` cannot be read as text: {one_line(str(error))}. No image was read. "
-                "Write it anew as UTF-8, then run again."
+                "Write it again as UTF-8, then run again."
             ) from error
         lengths = pc.binary_length(strings)
         if (pc.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:

@@ -52,7 +52,7 @@ def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
                 raise
             raise BrokenFile(
                 f"{place.uri(path)}: is not a whole file of ours ({' '.join(str(error).split())[:200]}). "
-                "Move it away and run again; its rows are scored anew."
+                "Move it away and run again; its rows are scored again."
             ) from error
 
 

@@ -83,7 +83,7 @@ def open_parquet(path: str) -> Iterator[Any]:
     except MemoryError as error:  # pa.ArrowMemoryError is one too
         raise ManifestError(
             f"{path}: reading {BATCH_ROWS:,} of its rows takes more than {_BATCH_BYTES:,} bytes of memory. "
-            "No image was read. Write it anew with smaller values and row groups."
+            "No image was read. Write it again with smaller values and row groups."
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: cannot be read as Parquet: {one_line(str(error))}.") from error

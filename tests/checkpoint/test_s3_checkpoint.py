@@ -78,7 +78,7 @@ class Bucket:
         self.server.fail(f"/{self.name}/{prefix}/{file}", *faults)
 
     def reads(self, file: str = SINGLE_FILE) -> int:
-        """How many requests were made for a file."""
+        """Number of requests for a file."""
         return sum(path.endswith(f"/{file}") for path in self.server.requests)
 
 

@@ -84,5 +84,5 @@ def _staged(folder: Path) -> int:
 
 
 def _loaded(folder: Path) -> int:
-    """How many models have been loaded so far."""
+    """Number of models loaded so far."""
     return len(list((folder / "out" / "_runs").glob("*/loads/*.json")))

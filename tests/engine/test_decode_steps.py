@@ -124,7 +124,7 @@ class Steps:
 
 
 def assert_steps_equal_full_forward(model: ArtiMuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of rows of very different lengths, at every position: each drops out where its tokens end."""
+    """Rows of very different lengths, at every position: each drops out where its tokens end."""
     cache = model.model.new_pages()
     rows = [text_row(model, cache, prefix, steps) for prefix, steps in TEXT_PREFIXES.items()]
     rows += [image_row(model, cache, picture, IMAGE_STEPS) for picture in (1, 2)]

@@ -79,7 +79,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, token_id: int) -> None:
 
 
 def watch_rows(model: ArtiMuse, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many sequences are in flight at each step from now on."""
+    """Number of sequences in flight at each step from now on."""
     rows: list[int] = []
     decode_step = model.model.decode_step
 

@@ -1,4 +1,4 @@
-"""What the whole takes, against examples worked out by hand: those of docs/scale.md among them."""
+"""The cost of the whole, against examples worked out by hand: those of docs/scale.md among them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BILLIONS = 5_000_000_000
 
 
 def _whole(rows: int, machines: Machines, images_per_s: float | None = 70.0, **image: float) -> Whole:
-    """Of images that all can be read and have 1.5 MB, and that take a core 0.198 s, Ray's 2 ms not counted."""
+    """Costs of images that can all be read, have 1.5 MB each and take a core 0.198 s, Ray's 2 ms not counted."""
     cost = ImageCost(
         readable=Measured(image.get("readable", 1.0)),
         read_bytes=Measured(image.get("read_bytes", 1.5e6)),

@@ -65,7 +65,7 @@ def test_what_does_not_fit_into_the_memory_limit_is_called_so_whatever_the_libra
 
 
 def in_a_process_of_its_own(program: str, *arguments: Any) -> Any:
-    """What a program prints, from JSON; here the alarm is in use already, for the time limit of the test."""
+    """The output of a program, parsed from JSON; here the alarm is in use already, for the time limit of the test."""
     start = "import json, resource, signal, sys, threading\nfrom artimuse_actor.images.decoder_limits import *\n"
     command = [sys.executable, "-c", start + program, *map(str, arguments)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)

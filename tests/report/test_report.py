@@ -58,7 +58,7 @@ VOID = ("meta", "link", "br", "img")
 
 
 class Page(HTMLParser):
-    """What is on a page: its elements, its words, and the data of its pictures."""
+    """The content of a page: its elements, its words, and the data of its pictures."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What limits a run, from the seconds of its units alone."""
+"""The limit of a run, from the seconds of its units alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray keeps in the driver of units that are done: no statistics."""
+"""The memory of the driver: Ray keeps no statistics of units that are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: events, what it waits for, and the numbers for Prometheus."""
+"""Signs of a run while it runs: events, what it waits for, and the numbers for Prometheus."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from jobs.store.fingerprints import fingerprint_of
 
 @pytest.fixture
 def listings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each folder was listed: with 76,000 files one listing takes 77 requests to S3."""
+    """Number of listings of each folder: with 76,000 files one listing takes 77 requests to S3."""
     counted: Counter[str] = Counter()
     files = LocalPlace.files
 

@@ -125,10 +125,10 @@ def faulty(fault: str) -> bytes:
 
 
 def stumbles(folder: Path) -> Counter[str]:
-    """How often a fault was met, as in `SPIN in child` and `SPIN in task`."""
+    """Number of times each fault was met, as in `SPIN in child` and `SPIN in task`."""
     return Counter((folder / "stumbles").read_text().splitlines())
 
 
 def model_loads(folder: Path) -> int:
-    """How often a checkpoint was loaded below the environment of a folder."""
+    """Number of checkpoints loaded below the environment of a folder."""
     return len((folder / "loads").read_text().split())

@@ -14,7 +14,10 @@ from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import image_token_id, load_tokenizer, prompt_ids
 
 CLEAR_MARGIN = 1e-3
-"""Of the two likeliest tokens' logits: sums in another order move them by less than a tenth of this."""
+"""Smallest gap between the logits of the two likeliest tokens.
+
+Sums in another order move them by less than a tenth of this.
+"""
 
 
 @cache
@@ -51,7 +54,7 @@ def final_hidden(model: ArtiMuse, embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def greedy_tokens(model: ArtiMuse, text_after_image: str, pixels: Pixels, count: int) -> list[int]:
-    """What a text would be if nothing stopped it, `count` tokens of it.
+    """The first `count` tokens of a text that nothing stops.
 
     The same loop serves every stop token and every limit: see `cut`.
     """

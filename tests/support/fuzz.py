@@ -104,7 +104,7 @@ class Target:
 
 
 def damages() -> st.SearchStrategy[list[tuple[str, float, float, bytes]]]:
-    """What is done to a file: kind, where, how much of it, and with which bytes."""
+    """A change of a file: kind, place, length and bytes."""
     share = st.floats(0, 1, exclude_max=True)
     # Most of what readers trust stands at the beginning or at the end.
     where = st.one_of(share, st.floats(0, 0.02), st.floats(0.98, 1, exclude_max=True))

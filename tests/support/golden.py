@@ -22,7 +22,7 @@ def golden_images() -> list[Path]:
 
 
 def golden_answers(protocol: str) -> list[dict[str, Any]]:
-    """What the published code says of each picture, its one score of `artimuse` under the name of its column."""
+    """The published code's answers for each picture, its one score of `artimuse` under the name of its column."""
     answers: list[dict[str, Any]] = json.loads((GOLDEN / protocol / "golden.json").read_text())["images"]
     for answer in answers:
         if "aesthetic" in answer["scores"]:

@@ -100,7 +100,7 @@ SHORT, LONG, BYTE = 3, 4, 1
 
 
 def _grey(width: int, height: int, compression: int = 1) -> list[tuple[int, int, int, int]]:
-    """What a grey TIFF says of itself, but for where its pixels are."""
+    """The tags of a grey TIFF, without the place of its pixels."""
     tags = ((256, width), (257, height), (258, 8), (259, compression), (262, 1), (277, 1))
     return [(tag, LONG, 1, value) for tag, value in tags]
 
@@ -314,4 +314,4 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "corrupt",
     ),
 }
-"""What it is → (the file, `ok` or the type of its error)."""
+"""Name of the picture → (the file, `ok` or the type of its error)."""

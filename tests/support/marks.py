@@ -1,4 +1,7 @@
-"""What a test starts, held against its marks: `make check-fast` runs those without any, and they must start nothing."""
+"""Processes and servers that a test starts, held against its marks.
+
+`make check-fast` runs the tests without any of these marks, and they must start nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ FIXTURE_MARKS: Final = {
 """Marks of all tests that use a fixture, by themselves or through another one."""
 
 ENOUGH: Final = {"process": ("process", "ray", "browser"), "server": ("server",), "ray": ("ray",)}
-"""What was started → marks of which one is enough: Ray and a browser are processes too."""
+"""Kind of thing that was started → marks of which one is enough: Ray and a browser are processes too."""
 
 _started: Final[set[str]] = set()
 

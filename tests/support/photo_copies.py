@@ -84,7 +84,7 @@ def hashes(pictures: list[Image.Image]) -> NDArray[np.uint64]:
 
 
 def recall_and_precision(families: NDArray[np.uint64], distance: int, seed: int = 0) -> tuple[float, float]:
-    """How well `--dedupe near` does, whichever of its copies a photo is best scored in.
+    """Recall and precision of `--dedupe near`, whichever of its copies a photo is best scored in.
 
     Args:
         families: (F, M) hashes, those of a photo and its copies in a row.

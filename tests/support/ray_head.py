@@ -19,7 +19,7 @@ from support.marks import note
 from jobs.score.ray_session import LOCAL_ENVIRONMENT
 
 ENVIRONMENT: Final = {**LOCAL_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
-"""Of the head, and of what joins it."""
+"""Environment of the head and of all that joins it."""
 
 _TRIES: Final = 3  # on a busy machine Ray may give its own start up
 

@@ -39,7 +39,7 @@ DRIVER = (
 
 @dataclass
 class Count:
-    """What a fault did.
+    """The outcome of one kind of fault.
 
     Attributes:
         fault: its name.

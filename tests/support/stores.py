@@ -37,7 +37,7 @@ def open_store(folder: Path, texts: WantedTexts | None = None, fingerprint: Fing
 
 
 def plan_for(store: Store, source: str, plan_id: str, retry: RetryErrors | None = None, **sizes: Any) -> Plan:
-    """What a run would do next."""
+    """The plan of the next run."""
     return PlanProgress.begin(store, open_manifest(source), plan_id, retry=retry or RetryErrors(), **sizes).plan
 
 
