@@ -18,10 +18,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
-import ray.scripts.scripts
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 from support.command_lines import commands_in, parse_command
 from support.kuberay import RAY_JOB, groups, pod_templates
 from support.paths import REPO
@@ -80,7 +77,9 @@ def _bytes(quantity: str) -> int:
 
 def _parse_ray(words: list[str]) -> dict[str, Any]:
     """Parse a `ray` command with Ray's own command line, and the `artimuse` command behind its `--` with ours."""
-    command: Any = ray.scripts.scripts.cli
+    from ray.scripts.scripts import cli
+
+    command: Any = cli
     name, rest = "ray", words[1:]
     while hasattr(command, "commands"):
         name, *rest = rest
@@ -123,6 +122,8 @@ def test_a_misprint_in_a_pod_is_found() -> None:
 
 
 def test_ray_up_accepts_its_file_and_adds_no_commands_of_its_own() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
     config = prepare_config(_aws())
     validate_config(config)
     for commands in ("setup_commands", "head_setup_commands", "worker_setup_commands"):
@@ -246,6 +247,8 @@ def test_the_slurm_script_has_no_faults_that_shellcheck_knows() -> None:
 
 @pytest.mark.process
 def test_the_slurm_script_starts_ray_on_every_node_and_passes_its_arguments_on(tmp_path: Path) -> None:
+    from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
+
     stand_ins = {
         "scontrol": "printf 'node-a\\nnode-b\\n'",
         "ray": "true",

@@ -90,6 +90,7 @@ def test_intervals_of_subsamples_are_those_of_the_full_bootstrap(monkeypatch: py
         assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.15 * (one.high - one.low)), metric
 
 
+@pytest.mark.slow
 def test_intervals_of_subsamples_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "FULL_PAIRS", 0)
     monkeypatch.setattr(bootstrap, "SUBSAMPLE_PAIRS", 200)
