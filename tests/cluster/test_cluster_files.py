@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_versions_of_image_ray_and_kubectl_commands_agree() -> None:
     builds = [line for line in _console_commands() if line.startswith("docker ")]
     assert builds
     assert all(IMAGE in shlex.split(line) for line in builds)
-    assert job["spec"]["rayClusterSpec"]["rayVersion"] == PINS["ray"] == ray.__version__
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == PINS["ray"] == version("ray")
     rays = [
         each
         for each in (*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cluster"])
