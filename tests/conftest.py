@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
+import matplotlib.font_manager  # noqa: F401 - now, since the first time on a machine it starts a process that lists fonts
 import pytest
 from hypothesis import HealthCheck, settings
 from support import marks

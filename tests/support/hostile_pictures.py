@@ -275,8 +275,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "ok",
     ),
-    "TIFF with a million strips": (
-        lambda: _tiff([*_grey(1, MANY), (273, LONG, MANY, HERE), (278, LONG, 1, 1)], bytes(4 * MANY)),
+    "TIFF with 200,000 strips": (
+        lambda: _tiff([*_grey(1, MANY // 5), (273, LONG, MANY // 5, HERE), (278, LONG, 1, 1)], bytes(4 * MANY // 5)),
         "ok",
     ),
     "BigTIFF that claims 2^63 tags": (lambda: _bigtiff_of_tags(2**63, 100), "corrupt"),
