@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 
@@ -31,6 +32,12 @@ class Fingerprint:
             other.protocol_digest,
             other.preprocessing,
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what `same_scores` compares."""
+        compared = (self.checkpoint_digest, self.protocol_digest, self.preprocessing)
+        return hashlib.sha256(json.dumps(compared).encode()).hexdigest()
 
     def __str__(self) -> str:
         asked = f"{self.protocol}@{self.protocol_digest[:6]}"

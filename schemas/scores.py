@@ -11,6 +11,8 @@ SCHEMA_VERSION: Final = "1"
 FINGERPRINT_KEY: Final = b"artimuse.fingerprint"
 PLAN_KEY: Final = b"artimuse.plan"
 CODE_KEY: Final = b"artimuse.code_version"
+FENCE_KEY: Final = b"artimuse.fence"
+"""Key of a random value by which a run made another version of a file, that a run before it may still want to write."""
 
 OK: Final = "ok"
 ERROR: Final = "error"

@@ -45,7 +45,7 @@ from jobs.score.load import UnitLoader
 from jobs.score.pipeline import MOST_UNITS_A_TASK, TASKS
 from jobs.score.stage import UnitStager
 from jobs.storage.parquet import parquet_bytes
-from jobs.storage.place import s3_filesystem
+from jobs.storage.s3_place import s3_filesystem
 from jobs.store.layout import plan_folder, staged_path
 from jobs.store.plan_progress import PlanProgress, unit_rows_of
 from jobs.store.store import Store

@@ -29,7 +29,9 @@ from typing import Final
 from artimuse_actor.errors import CurationError, StoreError, UsageError
 from artimuse_actor.whole_file import rename_whole, sync
 from jobs.curate.row_writers import SUFFIXES
-from jobs.storage.place import Place, open_place, s3_filesystem
+from jobs.storage.place import Place
+from jobs.storage.places import open_place
+from jobs.storage.s3_place import s3_filesystem
 from schemas.curation import CURATION_MARK
 
 KINDS: Final = (*SUFFIXES, "webdataset")

@@ -19,7 +19,7 @@ from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
 from jobs.manifest.listing import list_local, list_s3
 from jobs.manifest.manifest import ManifestOptions
 from jobs.score.actor_pool import ActorPool
-from jobs.storage.place import s3_filesystem
+from jobs.storage.s3_place import s3_filesystem
 from jobs.store.store import Store
 
 if TYPE_CHECKING:

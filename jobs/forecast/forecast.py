@@ -26,7 +26,7 @@ from jobs.forecast.sample import (
 )
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.storage.place import open_place
+from jobs.storage.places import open_place
 from jobs.store.fingerprints import fingerprint_of
 from jobs.store.layout import STORE_FILE
 from jobs.store.store import Store

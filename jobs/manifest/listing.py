@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote_from_bytes
 
 from artimuse_actor.errors import ManifestError
-from jobs.storage.place import s3_filesystem
+from jobs.storage.s3_place import s3_filesystem
 
 IMAGE_SUFFIXES: Final = frozenset(
     f".{suffix}"

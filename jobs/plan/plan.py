@@ -59,6 +59,8 @@ class Plan:
         unit_rows: rows of a unit.
         texts: whether texts are generated too.
         shards: the rows to score, shard by shard.
+        store_texts: texts files before the plan; if one vanishes, the plan is void.
+        fingerprint: digest of the fingerprint of its scores; None in plans of older versions.
     """
 
     plan_id: str
@@ -72,6 +74,8 @@ class Plan:
     unit_rows: int
     texts: bool
     shards: tuple[ShardPlan, ...]
+    store_texts: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
     @property
     def rows(self) -> int:
@@ -90,8 +94,9 @@ class Plan:
     def from_json(cls, text: str | bytes) -> Plan:
         """The inverse of `to_json`."""
         raw = json.loads(text)
-        shards = tuple(ShardPlan(**shard) for shard in raw.pop("shards"))
-        return cls(**{**raw, "store_files": tuple(raw["store_files"])}, shards=shards)
+        raw["shards"] = tuple(ShardPlan(**shard) for shard in raw["shards"])
+        raw["store_files"], raw["store_texts"] = tuple(raw["store_files"]), tuple(raw.get("store_texts", ()))
+        return cls(**raw)
 
 
 def default_unit_rows(pending_rows: int | None, *, texts: bool = False) -> int:

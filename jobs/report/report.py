@@ -38,7 +38,7 @@ from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
 from jobs.storage.user_files import write_user_file
 from jobs.store.counts import Counts, count_rows
-from jobs.store.plan_progress import current_plan
+from jobs.store.plan_file import current_plan
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 from jobs.plan.plan import ShardPlan
 from jobs.store.lock import RunLock
 from jobs.store.plan_progress import PlanProgress
-from jobs.store.store import TableFiles
+from jobs.store.table_files import TableFiles
 
 _COMMIT_THREADS: Final = 2
 
@@ -19,6 +19,7 @@ class ShardCommitter:
     """Commits the shards of one plan as their units are staged; as a context, it ends when every commit has ended.
 
     Attributes:
+        progress: the plan and its progress.
         store: the store of the shards.
         plan: the plan of the shards.
         units: units that were not staged at the beginning, as (shard, unit).
@@ -34,7 +35,7 @@ class ShardCommitter:
         on_commit: Callable[[ShardPlan], None] | None = None,
     ) -> None:
         """Find units and shards that earlier runs left undone; `on_commit` gets each committed shard, in a thread."""
-        self._progress, self._lock, self._on_commit = progress, lock, on_commit
+        self.progress, self._lock, self._on_commit = progress, lock, on_commit
         self.store, self.plan = progress.store, progress.plan
         progress.delete_broken_staging()
         committed, self._staged = progress.committed(files), progress.staged()
@@ -80,7 +81,7 @@ class ShardCommitter:
 
     def _commit(self, shard: ShardPlan) -> None:
         self._lock.check()
-        self._progress.commit(shard)
+        self.progress.commit(shard)
         if self._on_commit:
             self._on_commit(shard)
 

@@ -32,7 +32,8 @@ from jobs.code_identity import CodeIdentity
 from jobs.plan.plan import Plan
 from jobs.score.meters import Meters, node_name
 from jobs.storage.parquet import parquet_file
-from jobs.storage.place import Place, s3_filesystem
+from jobs.storage.place import Place
+from jobs.storage.s3_place import s3_filesystem
 from jobs.store.known_images import KnownRows
 from jobs.store.layout import attempt_path
 from jobs.store.plan_progress import unit_rows_of

@@ -31,14 +31,16 @@ from jobs.score.ray_session import Cluster, ray_of_run
 from jobs.score.run_context import Run
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
-from jobs.storage.place import bucket_exists
+from jobs.storage.s3_place import bucket_exists
 from jobs.store.counts import Counts
 from jobs.store.fingerprints import fingerprint_of
-from jobs.store.lock import run_lock
-from jobs.store.maintenance import heal, keep_only
+from jobs.store.lock import RunLock, run_lock
+from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress, unit_rows_of
+from jobs.store.pruning import keep_only
 from jobs.store.run_record import RunRecord
-from jobs.store.store import Store, TableFiles
+from jobs.store.store import Store
+from jobs.store.table_files import TableFiles
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
 
@@ -73,16 +75,18 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     with Run(settings.log_format) as run:
         asked = _identify(settings, run)
         manifest = open_manifest(settings.source, settings.manifest)
-        store = _open_store(asked, run)
-        with run_lock(store.place, run.id) as lock:
+        place = _open_store(asked).place  # refuses another fingerprint before anything is written
+        with run_lock(place, run.id) as lock:
+            store = _open_store(asked, lock)
+            if store.texts and not settings.texts:
+                run.events.note(f"{settings.out} holds texts, so this run makes them too.")
             files, progress = _plan(store, manifest, settings, run)
             committer = ShardCommitter(progress, files, lock, run.events.shard_committed)
             record = _record(asked, committer, arguments or {}, run)
             with run.recorded(record, store.place):
                 errors = _score_units(asked, committer, record, run)
-                counts = _reconcile(progress)
+                counts = _reconcile(committer)
                 if settings.prune:  # last, so that moved pictures find the scores of their old places
-                    lock.check()
                     record.pruned_rows = keep_only(store, manifest_ids(manifest))
                     counts = store.counts()
             progress.discard_work()
@@ -102,12 +106,11 @@ def _identify(settings: ScoreSettings, run: Run) -> Asked:
     return Asked(settings, checkpoint, protocol, fingerprint_of(checkpoint, protocol, settings.decode))
 
 
-def _open_store(asked: Asked, run: Run) -> Store:
-    settings = asked.settings
-    store = Store.for_run(settings.out, asked.fingerprint, asked.protocol, settings.keep_distribution, settings.texts)
-    if store.texts and not settings.texts:
-        run.events.note(f"{settings.out} holds texts, so this run makes them too.")
-    return store
+def _open_store(asked: Asked, lock: RunLock | None = None) -> Store:
+    settings, fence = asked.settings, lock.check if lock else None
+    return Store.for_run(
+        settings.out, asked.fingerprint, asked.protocol, settings.keep_distribution, settings.texts, fence
+    )
 
 
 def _plan(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run) -> tuple[TableFiles, PlanProgress]:
@@ -132,8 +135,11 @@ def _continued(store: Store, manifest: Manifest, files: TableFiles, settings: Sc
     progress, retry = PlanProgress.current(store), settings.retry
     if progress is None or progress.plan.identity != plan_identity(manifest, retry) or not progress.can_continue(files):
         return None
-    is_done = len(progress.committed(files)) == len(progress.plan.shards)
-    return None if is_done and store.wants_retry(files, retry) else progress
+    plan = progress.plan
+    if len(progress.committed(files)) < len(plan.shards):
+        return progress
+    # A plan that is done but does not count the table's rows would stop every run at its end.
+    return None if files.rows != plan.store_rows + plan.new_rows or store.wants_retry(files, retry) else progress
 
 
 def _record(asked: Asked, committer: ShardCommitter, arguments: Mapping[str, Any], run: Run) -> RunRecord:
@@ -232,11 +238,18 @@ def _refuse_missing_buckets(settings: ScoreSettings, committer: ShardCommitter) 
         )
 
 
-def _reconcile(progress: PlanProgress) -> Counts:
-    """Compare the rows of the tables with those of the plan; returns the counts of the tables. Raises RunError."""
-    plan, files = progress.plan, progress.store.table_files()
-    missing = len(plan.shards) - len(progress.committed(files))
-    counts, expected = progress.store.counts(files), plan.store_rows + plan.new_rows
+def _reconcile(committer: ShardCommitter) -> Counts:
+    """Compare the rows of the tables with those of the plan; returns the counts of the tables.
+
+    Raises:
+        RunError: rows are missing, or there are too many.
+        StoreError: an id is in the table twice.
+    """
+    plan, store, files = committer.plan, committer.store, committer.store.table_files()
+    missing = len(plan.shards) - len(committer.progress.committed(files))
+    counts, expected = store.counts(files), plan.store_rows + plan.new_rows
+    if committer.rows_to_commit or counts.rows > expected:
+        store.refuse_doubles(files)
     if missing or counts.rows != expected:
         raise RunError(
             f"The table holds {counts.rows:,} rows, {expected:,} were planned, and {missing} shards are not committed. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -24,6 +25,14 @@ def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> p
         if unknown := set(columns or ()) - set(parquet.schema_arrow.names):
             raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(unknown))}")
         return parquet.read(columns=columns)
+
+
+def parquet_from(data: bytes, name: str) -> pa.Table:
+    """The table of a Parquet file's bytes; `name` is for the message. Raises BrokenFile."""
+    try:
+        return parquet_file(io.BytesIO(data)).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(name, error) from error
 
 
 def read_footer(place: Place, path: str) -> pq.FileMetaData:
@@ -50,10 +59,14 @@ def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
             # pyarrow reports a damaged footer as an OSError without errno; one with errno comes from the storage.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise BrokenFile(
-                f"{place.uri(path)}: is not a whole file of ours ({' '.join(str(error).split())[:200]}). "
-                "Move it away and run again; its rows are scored again."
-            ) from error
+            raise _broken(place.uri(path), error) from error
+
+
+def _broken(name: str, error: Exception) -> BrokenFile:
+    return BrokenFile(
+        f"{name}: is not a whole file of ours ({' '.join(str(error).split())[:200]}). "
+        "Move it away and run again; its rows are scored again."
+    )
 
 
 def parquet_file(file: IO[bytes], **options: Any) -> pq.ParquetFile:

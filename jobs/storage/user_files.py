@@ -14,7 +14,7 @@ from artimuse_actor.errors import ManifestError, StoreError, one_line
 from artimuse_actor.images.memory_limit import memory_limit
 from artimuse_actor.whole_file import whole_file
 from jobs.storage.parquet import parquet_file
-from jobs.storage.place import s3_filesystem
+from jobs.storage.s3_place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
 _BATCH_BYTES: Final = 2 * 1024**3

@@ -57,7 +57,7 @@ def write_known_images(place: Place, plan_id: str, tables: Sequence[tuple[str, s
     found = np.concatenate([np.empty(0, dtype=_DIGEST), *read])
     order = np.argsort(found, kind="stable")
     numbers = np.repeat(np.arange(len(read), dtype=np.int32), [len(part) for part in read])
-    for name, array in (("digests", found[order]), ("files", numbers[order])):
+    for name, array in (("files", numbers[order]), ("digests", found[order])):  # the digests last: they are searched
         sink = io.BytesIO()
         np.save(sink, array)
         place.write(known_path(plan_id, name), sink.getvalue())

@@ -4,7 +4,7 @@
     texts/<plan>-<shard>.parquet                the texts of the same shard
     metrics/<evaluation>.parquet                evaluations
     _store.json                                 the fingerprint of all scores of the store, and which texts it has
-    _plan.json                                  the current plan; written after its rows
+    _plan.json                                  the current plan, written after its rows; or that there is none
     _lock                                       the run that is writing
     _runs/<run>/run.json                        the record of a run
     _runs/<run>/starts/<actor>/, loads/         models that are being loaded, and how long loading took
@@ -16,12 +16,13 @@
     _broken/                                    files of the tables that were found cut short
 
 Dataset readers skip names that begin with an underscore. Unfinished files on a disk, before they are renamed, are in
-`jobs.storage.place.TEMPORARY`.
+`jobs.storage.local_place.TEMPORARY`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from jobs.plan.plan import Plan, ShardPlan
@@ -38,15 +39,9 @@ _BROKEN: Final = "_broken"
 _WORK: Final = ("rows", "staging", "attempts", "known")
 
 
-def scores_path(plan: Plan, shard: ShardPlan, *, part: bool = False) -> str:
-    """The scores file of a shard; its presence commits the shard, unless that adds texts only.
-
-    Args:
-        plan: the plan of the shard.
-        shard: the shard; if it replaces a file, that file's path is returned.
-        part: whether the file gets only a part of the shard, and so a name that does not count as the whole.
-    """
-    return shard.replaces or f"{SCORES}/{plan.plan_id}-{shard.index:05}{'-part' if part else ''}.parquet"
+def scores_path(plan: Plan, shard: ShardPlan) -> str:
+    """The scores file of a shard: the file that it replaces, or a new one."""
+    return shard.replaces or f"{SCORES}/{plan.plan_id}-{shard.index:05}.parquet"
 
 
 def compacted_path(number: int) -> str:
@@ -134,6 +129,15 @@ def known_path(plan_id: str, array: str) -> str:
 def work_folders(plan_id: str) -> list[str]:
     """The folders in `plan_folder` that are deleted when the plan is done."""
     return [_work_folder(plan_id, part) for part in _WORK]
+
+
+def work_of(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Plan → its work folders, of those that files below `RUNS` lie in."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        if match := re.match(rf"{RUNS}/([^/]+)/({'|'.join(_WORK)})/", path):
+            found.setdefault(match.group(1), set()).add(_work_folder(*match.groups()))
+    return found
 
 
 def _work_folder(plan_id: str, part: str) -> str:

@@ -1,7 +1,10 @@
 """The lock that lets only one run at a time write to a store.
 
 The storage implements it (`Place.hold`): a disk by `flock`, which ends with its owner's process; S3 by an object that
-its owner renews. An object that was not renewed for minutes, or whose process is gone from this machine, is stale.
+its owner renews. An object that was not renewed for minutes, by the server's clock, or whose process is gone from this
+machine, is stale. An owner that could not renew it stops writing earlier than that, by a clock of its own. And every
+file that it commits is written on the condition that nobody else has written it (`Place.swap`): a process that was
+suspended right before a PUT cannot know how late it is.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from artimuse_actor.errors import StoreLocked
-from jobs.storage.place import Place
+from jobs.storage.place import Place, clock_s
 from jobs.store.layout import LOCK_FILE
 
 RENEW_EVERY_S: Final = 30.0
 STALE_AFTER_S: Final = 300.0
+WRITE_AT_MOST_S: Final = 240.0
+"""An owner writes nothing later than this after its last renewal, so that most PUTs end before the lock is stale."""
 
 
 class RunLock:
@@ -34,20 +39,30 @@ class RunLock:
     def __init__(self, root: str, run_id: str) -> None:
         """Use `run_lock`."""
         self.lost = False
+        self._confirmed_at_s: float | None = None
         self.renew_every_s = RENEW_EVERY_S
         self._root, self._run_id = root, run_id
 
     def check(self) -> None:
-        """Check that the lock is not lost; called before each commit of a shard.
+        """Check that the lock is ours; called before each change of a file.
 
         Raises:
-            StoreLocked: the lock is lost, and another run may be writing.
+            StoreLocked: the lock is lost, or could not be renewed, and another run may be writing.
         """
         if self.lost:
             raise StoreLocked(
                 f"{self._root}: another run has taken the lock over, since this one did not renew it for "
                 f"{STALE_AFTER_S:.0f} s. What was committed stays; run again when the other has ended."
             )
+        if self._confirmed_at_s is not None and clock_s() - self._confirmed_at_s > WRITE_AT_MOST_S:
+            raise StoreLocked(
+                f"{self._root}: the lock was not renewed for {WRITE_AT_MOST_S:.0f} s, since this machine was suspended "
+                "or the storage did not answer. What was committed stays; run again."
+            )
+
+    def confirm(self, asked_at_s: float) -> None:
+        """See `Claim`."""
+        self._confirmed_at_s = asked_at_s
 
     def owner(self) -> bytes:
         """See `Claim`: run, host, process and time."""
@@ -56,7 +71,7 @@ class RunLock:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "processes": _process_space(),
-            "renewed_at": time.time(),
+            "renewed_at": time.time(),  # for people, and so that each renewal is another version
         }
         return json.dumps(owner).encode()
 
@@ -64,15 +79,15 @@ class RunLock:
         """See `Claim`."""
         return _read(owner).get("run_id") == self._run_id
 
-    def is_stale(self, owner: bytes) -> bool:
+    def is_stale(self, owner: bytes, age_s: float) -> bool:
         """See `Claim`: an owner that cannot be read, is gone from this machine, or has not renewed its lock."""
         raw = _read(owner)
         try:
             if raw["processes"] == _process_space() and not _is_alive(int(raw["pid"])):
                 return True
-            return time.time() - float(raw["renewed_at"]) > STALE_AFTER_S
         except (ValueError, KeyError, TypeError):
             return True
+        return age_s > STALE_AFTER_S
 
     def refuse(self, owner: bytes) -> NoReturn:
         """See `Claim`. Raises StoreLocked."""

@@ -1,4 +1,4 @@
-"""Maintenance of a store's files: repair, pruning and compaction."""
+"""Maintenance of a store's files: repair and compaction."""
 
 from __future__ import annotations
 
@@ -9,33 +9,39 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artimuse_actor.errors import StoreError
-from jobs.manifest.id_index import IdIndex, hash_strings
+from artimuse_actor.errors import BrokenFile, StoreError
 from jobs.plan.plan import SHARD_ROWS
-from jobs.storage.parquet import is_whole, parquet_bytes, read_parquet
-from jobs.storage.place import READ_THREADS, TEMPORARY, open_place
-from jobs.store.layout import PLAN_FILE, broken_path, compacted_path, texts_path
+from jobs.storage.local_place import TEMPORARY
+from jobs.storage.parquet import read_footer, read_parquet
+from jobs.storage.place import READ_THREADS, Place
+from jobs.storage.places import open_place
+from jobs.store.layout import RUNS, broken_path, compacted_path, texts_path, work_of
 from jobs.store.lock import run_lock
+from jobs.store.plan_file import current_plan
+from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
-from jobs.store.store import Store, TableFiles
+from jobs.store.store import Store
+from jobs.store.table_files import TableFiles
 
 
 def heal(store: Store) -> tuple[TableFiles, list[str]]:
     """Repair what faults have left; the caller must have the store's lock.
 
     Files of the tables that are cut short are moved to `_broken/`, so that their rows are pending again. Texts whose
-    scores were never written, or are gone, are deleted.
+    scores were never written, or are gone, are deleted, and so is the work of plans that are not the current one.
 
     Returns:
         The files of the tables that are left, and a sentence about each file that was moved.
     """
     place = store.place
     place.delete_tree(TEMPORARY)  # unfinished files of runs that were killed
+    _delete_abandoned_work(place)
+    fence_pruning(place)
     files = store.table_files()
     paths = [*files.scores_paths, *sorted(files.texts)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        whole = list(pool.map(lambda path: is_whole(place, path), paths))
-    broken = [path for path, is_fine in zip(paths, whole, strict=True) if not is_fine]
+        rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
+    broken = [path for path, count in rows.items() if count is None]
     for path in broken:
         place.write(broken_path(path), place.read(path))
         place.delete(path)
@@ -47,37 +53,24 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
         f"{place.uri(path)}: was cut short and lies in {broken_path('')} now; its rows are made again."
         for path in broken
     ]
-    return TableFiles(scores, files.texts.intersection(with_scores).difference(broken)), notes
+    texts = files.texts.intersection(with_scores).difference(broken)
+    return TableFiles(scores, texts, sum(rows[file.path] or 0 for file in scores)), notes
 
 
-def keep_only(store: Store, ids: IdIndex) -> int:
-    """Drop the rows of all other ids, file by file; the caller must have the store's lock.
+def _rows_if_whole(place: Place, path: str) -> int | None:
+    try:
+        return int(read_footer(place, path).num_rows)
+    except (BrokenFile, FileNotFoundError):
+        return None
 
-    A file without rows left is deleted. Texts are dropped first, so that no texts are left without a score.
 
-    Returns:
-        The number of rows dropped from the scores table.
-    """
-    place, dropped = store.place, 0
-    files = store.table_files()
-    for path in files.scores_paths:
-        table = read_parquet(place, path)
-        kept = table.filter(pa.array(ids.find(hash_strings(table["image_id"])) >= 0))
-        if len(kept) == len(table):
-            continue
-        dropped += len(table) - len(kept)
-        if texts := files.texts_beside(path):
-            described = read_parquet(place, texts)
-            mine = pc.is_in(described["image_id"], kept["image_id"].combine_chunks())
-            place.write(texts, parquet_bytes(described.filter(mine)))
-        if len(kept):
-            place.write(path, parquet_bytes(kept))
-        else:
-            place.delete(path)
-            place.delete(texts_path(path))
-    if dropped:
-        place.delete(PLAN_FILE)  # it counts rows that are no longer there
-    return dropped
+def _delete_abandoned_work(place: Place) -> None:
+    """Delete the work folders of runs that were killed before they could: they hold uris, and their plans are gone."""
+    current = current_plan(place)
+    for plan_id, folders in work_of(file.path for file in place.files(RUNS)).items():
+        if current is None or plan_id != current.plan_id:
+            for folder in folders:
+                place.delete_tree(folder)
 
 
 @dataclass(frozen=True)
@@ -115,13 +108,18 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
     if store.is_declared():
         raise StoreError(f"{new}: is a store already. Name a new folder or prefix with --out.")
     run_id = new_run_id()
-    with run_lock(old.place, run_id), run_lock(store.place, run_id) as lock:
+    with run_lock(old.place, run_id) as lock, run_lock(store.place, run_id) as new_lock:
+
+        def check() -> None:
+            lock.check()
+            new_lock.check()
+
+        store.place = store.place.fenced(check)
         left = store.table_files()  # files of an attempt that was killed
         for path in (*left.scores_paths, *left.texts):
             store.place.delete(path)
         old_files, made = old.table_files(), 0
         for scores, texts in _shards(old, old_files, shard_rows):
-            lock.check()
             store.write_tables(compacted_path(made), scores, texts, made_by=run_id)
             made += 1
         counts = store.counts()

@@ -1,27 +1,31 @@
 """The progress of a plan in its store, and the commit of a shard to the tables.
 
 A unit is staged under a name that depends on the unit alone. When the last unit of a shard is staged, its staged files
-become one texts file and one scores file, each in one atomic write. The scores file is written last, and its presence
-is the commit. Texts without scores come from a run that was killed between the two; the next run deletes them.
+become one texts file and one scores file, each in one atomic write. The scores file is written last; that its metadata
+name the plan is the commit. A shard that takes long, and one of an abandoned plan, is written with the units that are
+staged so far, as a *part*: under the same name, but with metadata that say so, and the next write replaces it. Texts
+without scores come from a run that was killed between the two; the next run deletes them.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import BrokenFile, StoreError
+from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan
 from jobs.plan.planner import make_plan
-from jobs.plan.stored_rows import RetryErrors
+from jobs.plan.stored_rows import RetryErrors, StoredRows
 from jobs.storage.parquet import is_whole, parquet_file, read_footer, read_parquet
-from jobs.storage.place import READ_THREADS, Place
+from jobs.storage.place import READ_THREADS, Place, StoredFile
 from jobs.store.layout import (
-    PLAN_FILE,
     rows_path,
     scores_path,
     staged_path,
@@ -30,9 +34,12 @@ from jobs.store.layout import (
     texts_path,
     work_folders,
 )
-from jobs.store.store import Store, TableFiles
+from jobs.store.plan_file import current_plan, end_plan, make_current, plan_version
+from jobs.store.store import Store
+from jobs.store.table_files import TableFile, TableFiles
 from schemas.scores import OK, PLAN_KEY
 from schemas.texts import texts_schema
+from schemas.units import staged_unit
 
 
 class PlanProgress:
@@ -49,12 +56,13 @@ class PlanProgress:
         """Read nothing yet."""
         self.store, self.plan = store, plan
         self._place = store.place
+        self._written: dict[StoredFile, bool] = {}
 
     @classmethod
     def current(cls, store: Store) -> Self | None:
-        """The plan that the last run worked on, finished or not."""
+        """The plan that the last run worked on, finished or not, if it was for scores as of this store."""
         plan = current_plan(store.place)
-        return cls(store, plan) if plan else None
+        return cls(store, plan) if plan and plan.fingerprint in (None, store.fingerprint.digest) else None
 
     @classmethod
     def begin(
@@ -72,12 +80,15 @@ class PlanProgress:
 
         Raises:
             ManifestError: the manifest has no rows, or an id twice; nothing of the plan is left.
+            StoreError: an id is in the table twice.
         """
-        files = files or store.table_files()
+        files, version = files or store.table_files(), plan_version(store.place)
+        stored = store.stored_rows(files, retry)
+        store.refuse_doubles(files, stored)
         try:
             plan = make_plan(
                 manifest,
-                store.stored_rows(files, retry),
+                stored,
                 plan_id,
                 lambda shard, rows: store.place.write(rows_path(plan_id, shard), rows),
                 unit_rows,
@@ -85,26 +96,27 @@ class PlanProgress:
                 texts=bool(store.texts),
                 retry=retry,
             )
+            plan = replace(plan, fingerprint=store.fingerprint.digest, store_texts=tuple(files.described))
             if plan.store_files and any(not shard.texts_only for shard in plan.shards):
                 store.write_known_images(plan, files)
         except BaseException:
             _delete_work(store.place, plan_id)
             raise
-        store.place.write(PLAN_FILE, plan.to_json().encode())
+        make_current(store.place, plan, version)
         return cls(store, plan)
 
     def can_continue(self, files: TableFiles | None = None) -> bool:
         """Whether the plan can be continued.
 
         It must be with texts if and only if the store has texts. The scores files must be those it was made against,
-        and its own. The rows of shards that are not committed must still be there: they are deleted when a plan is
-        done, and a scores file may be deleted after that.
+        and its own, and no texts file may be gone. The rows of shards that are not committed must still be there: they
+        are deleted when a plan is done, and a scores file may be deleted after that.
         """
-        files = files or self.store.table_files()
-        if self.plan.texts != bool(self.store.texts):
+        files, plan = files or self.store.table_files(), self.plan
+        own = {scores_path(plan, shard) for shard in plan.shards if not shard.replaces}
+        if plan.texts != bool(self.store.texts) or set(files.scores_paths) - own != set(plan.store_files):
             return False
-        own = {scores_path(self.plan, shard) for shard in self.plan.shards if not shard.replaces}
-        if set(files.scores_paths) - own != set(self.plan.store_files):
+        if not files.texts.issuperset(plan.store_texts):
             return False
         done = self.committed(files)
         rows = [rows_path(self.plan.plan_id, shard.index) for shard in self.plan.shards if shard.index not in done]
@@ -114,22 +126,37 @@ class PlanProgress:
     def committed(self, files: TableFiles | None = None) -> set[int]:
         """Indices of the shards that are committed."""
         files = files or self.store.table_files()
-        present = set(files.scores_paths)
+        present = {file.path: file for file in files.scores}
 
         def is_committed(shard: ShardPlan) -> bool:
-            scores = scores_path(self.plan, shard)
-            if scores not in present or (self.plan.texts and files.texts_beside(scores) is None):
+            path = scores_path(self.plan, shard)
+            if path not in present or (self.plan.texts and files.texts_beside(path) is None):
                 return False
-            return not shard.replaces or self._wrote(texts_path(scores) if shard.texts_only else scores)
+            if shard.texts_only:
+                return self._wrote(texts_path(path))
+            file = present[path]
+            if file not in self._written:
+                self._written[file] = self._wrote(path)
+            return self._written[file]
 
-        return {shard.index for shard in self.plan.shards if is_committed(shard)}
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            done = pool.map(is_committed, self.plan.shards)
+            return {shard.index for shard, is_done in zip(self.plan.shards, done, strict=True) if is_done}
 
     def delete_broken_staging(self) -> None:
-        """Delete staged units that are cut short, so that they are scored again."""
+        """Delete staged units that are cut short, or of another version of this program: they are scored again."""
+        schema = staged_unit(self.store.schema, self.store.texts if self.plan.texts else None)
+
+        def is_usable(path: str) -> bool:
+            try:
+                return bool(read_footer(self._place, path).schema.to_arrow_schema().equals(schema))
+            except (BrokenFile, FileNotFoundError):
+                return False
+
         paths = [file.path for file in self._place.files(staging_folder(self.plan.plan_id))]
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            for path, whole in zip(paths, pool.map(lambda path: is_whole(self._place, path), paths), strict=True):
-                if not whole:
+            for path, usable in zip(paths, pool.map(is_usable, paths), strict=True):
+                if not usable:
                     self._place.delete(path)
 
     def staged(self) -> dict[int, set[int]]:
@@ -140,6 +167,12 @@ class PlanProgress:
             if shard in staged:
                 staged[shard].add(unit)
         return staged
+
+    def rows_of_part(self, shard: ShardPlan, files: TableFiles) -> int:
+        """Rows of a new shard that are in the tables before all of them are."""
+        path = scores_path(self.plan, shard)
+        is_there = not shard.replaces and path in files.scores_paths
+        return int(read_footer(self._place, path).num_rows) if is_there else 0
 
     def commit(self, shard: ShardPlan) -> None:
         """Write a shard whose units are all staged into the tables.
@@ -157,21 +190,28 @@ class PlanProgress:
             )
         self._write_shard(shard, table)
 
+    def commit_part(self, shard: ShardPlan, units: set[int]) -> None:
+        """Write the rows of these units of a shard into the tables; a later commit of the shard replaces them."""
+        self._write_shard(shard, self._staged_rows(shard, sorted(units)), part=True)
+
     def retire(self, files: TableFiles | None = None) -> None:
         """Commit the staged units of an abandoned plan, and end it; the other rows are planned again.
 
-        Incomplete shards get names of their own, so that they do not count as the planned ones. If this is killed
-        half way, it is done again with the same result: the plan is deleted after its staging.
+        If this is killed half way, it is done again with the same result: the plan ends after the last part.
         """
         files = files or self.store.table_files()
         self.delete_broken_staging()
         staged, done, present = self.staged(), self.committed(files), set(files.scores_paths)
-        for shard in self.plan.shards:
-            units = sorted(staged[shard.index])
-            if units and shard.index not in done and (not shard.replaces or shard.replaces in present):
-                self._write_shard(shard, self._staged_rows(shard, units), part=True)
+        left = [shard for shard in self.plan.shards if staged[shard.index] and shard.index not in done]
+        stored = self.store.stored_rows(files) if left else None
+        for shard in left:
+            if stored and (not shard.replaces or shard.replaces in present):
+                rows = self._staged_rows(shard, sorted(staged[shard.index]))
+                rows = rows.filter(_fits(rows, scores_path(self.plan, shard), stored))
+                if len(rows):
+                    self._write_shard(shard, rows, part=True)
+        end_plan(self._place)
         self.discard_work()
-        self._place.delete(PLAN_FILE)
 
     def discard_work(self) -> None:
         """Delete the plan's rows, staged units, marks and digests of known images."""
@@ -191,7 +231,7 @@ class PlanProgress:
 
     def _write_shard(self, shard: ShardPlan, staged: pa.Table, *, part: bool = False) -> None:
         """Write staged rows into the tables: first the texts, then the scores, which commit them."""
-        path = scores_path(self.plan, shard, part=part)
+        path = scores_path(self.plan, shard)
         texts_only, scores, texts = staged["texts_only"], None, None
         if self.plan.texts and self.store.texts:
             schema = texts_schema(self.store.texts)
@@ -200,35 +240,22 @@ class PlanProgress:
             texts = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
         if not shard.texts_only:
             made = staged.filter(pc.invert(texts_only)).select(self.store.schema.names)
-            old = path if shard.replaces else None
-            scores = self._merged(old, self.store.schema, made, replaced=made["image_id"])
-        made_by = f"{self.plan.plan_id}-part" if part else self.plan.plan_id
-        self.store.write_tables(path, scores, texts, made_by)
+            scores = self._merged(path, self.store.schema, made, replaced=made["image_id"])
+        self.store.replace_tables(scores, texts, f"{self.plan.plan_id}-part" if part else self.plan.plan_id)
 
-    def _merged(self, path: str | None, schema: pa.Schema, made: pa.Table, *, replaced: pa.ChunkedArray) -> pa.Table:
-        """The rows of a file, if there is one, without the ids `replaced`; then the rows `made`."""
-        try:
-            old = read_parquet(self._place, path) if path else schema.empty_table()
-        except FileNotFoundError:
-            old = schema.empty_table()
+    def _merged(
+        self, path: str, schema: pa.Schema, made: pa.Table, *, replaced: pa.ChunkedArray
+    ) -> tuple[TableFile, pa.Table]:
+        """A file as it is, and its rows, if there is one, without the ids `replaced`, then the rows `made`."""
+        file = TableFile.read(self._place, path)
+        old = schema.empty_table() if file.rows is None else file.rows
         kept = old.filter(pc.invert(pc.is_in(old["image_id"], replaced.combine_chunks())))
-        return pa.concat_tables([kept.cast(schema), made.cast(schema)])
+        return file, pa.concat_tables([kept.cast(schema), made.cast(schema)])
 
     def _wrote(self, path: str) -> bool:
         """Whether this plan wrote a file that existed before it."""
         metadata = read_footer(self._place, path).metadata or {}
         return bool(metadata.get(PLAN_KEY) == self.plan.plan_id.encode())
-
-
-def current_plan(place: Place) -> Plan | None:
-    """The plan that the last run worked on, finished or not; None if there is none, or it cannot be read.
-
-    Nothing is lost without it: its rows that were not committed are planned again.
-    """
-    try:
-        return Plan.from_json(place.read(PLAN_FILE))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None
 
 
 def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
@@ -240,3 +267,14 @@ def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
 def _delete_work(place: Place, plan_id: str) -> None:
     for folder in work_folders(plan_id):
         place.delete_tree(folder)
+
+
+def _fits(rows: pa.Table, path: str, stored: StoredRows) -> pa.BooleanArray:
+    """Whether staged rows can be written to a scores file: they are in no other one, and texts have a score in it."""
+    here = stored.files.index(path) if path in stored.files else -1
+    places = stored.ids.find(hash_strings(rows["image_id"]))
+    is_stored = places >= 0
+    in_file = np.full(len(rows), -1)
+    in_file[is_stored] = stored.file_of_row[places[is_stored]]
+    texts_only = rows["texts_only"].to_numpy()
+    return pa.array((is_stored & (in_file == here)) | (~is_stored & ~texts_only))

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.store.counts import Counts
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.run_record import read_runs
-from jobs.store.store import Store
+from jobs.store.store import DoubledId, Store
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 
@@ -24,7 +24,7 @@ class StoreStatus:
         planned: rows of the scores table when the last plan is done.
         counts: rows of the tables now.
         staged_rows: rows that are scored but not committed yet.
-        doubled_id: an id that occurs twice in the table; normally None.
+        doubled: an id that is in the table twice; normally None.
         runs: the `run.json` of every run, oldest first.
     """
 
@@ -34,7 +34,7 @@ class StoreStatus:
     planned: int
     counts: Counts
     staged_rows: int
-    doubled_id: str | None
+    doubled: DoubledId | None
     runs: list[dict[str, Any]]
 
     @property
@@ -46,10 +46,10 @@ class StoreStatus:
     def verdict(self) -> str:
         """One line that compares the planned rows with those of the table."""
         line = f"{self.planned:,} rows planned = {self.counts.ok:,} ok + {self.counts.failed:,} failed"
-        if self.doubled_id is not None:
-            return f"{line}; id {self.doubled_id!r} stands in the table twice: not written by this program alone"
+        if self.doubled is not None:
+            return f"{line}; {self.doubled}: move one of these files away and run again"
         if self.remaining < 0:
-            return f"{line}, {-self.remaining:,} too many: files were put into scores/ by hand"
+            return f"{line}, {-self.remaining:,} more than planned: the next run counts and plans again"
         return f"{line} + {self.remaining:,} remaining; no id twice"
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class StoreStatus:
             },
             "errors": dict(self.counts.errors),
             "texts": self._texts_json(),
-            "reconciled": self.remaining == 0 and self.doubled_id is None,
+            "reconciled": self.remaining == 0 and self.doubled is None,
             "verdict": self.verdict,
             "runs": self.runs,
         }
@@ -99,6 +99,7 @@ def store_status(out: str) -> StoreStatus:
         for shard in plan.shards:
             if shard.index not in done:
                 staged += sum(plan.rows_of_unit(shard, unit) for unit in units[shard.index])
+                staged -= progress.rows_of_part(shard, files)
     return StoreStatus(
         out=out,
         fingerprint=store.fingerprint,
@@ -106,6 +107,6 @@ def store_status(out: str) -> StoreStatus:
         planned=planned,
         counts=counts,
         staged_rows=staged,
-        doubled_id=store.first_doubled_id(files),
+        doubled=store.doubled_id(files),
         runs=read_runs(store.place),
     )

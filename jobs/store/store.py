@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,11 +22,13 @@ from artimuse_actor.protocol.protocols import Protocol
 from jobs.code_identity import CODE_VERSION
 from jobs.plan.plan import Plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows, read_stored_rows
-from jobs.storage.parquet import parquet_bytes, read_parquet
-from jobs.storage.place import READ_THREADS, Place, StoredFile, open_place
+from jobs.storage.parquet import read_parquet
+from jobs.storage.place import READ_THREADS, Place
+from jobs.storage.places import open_place
 from jobs.store.counts import Counts, count_rows
 from jobs.store.known_images import KnownRows, write_known_images
 from jobs.store.layout import SCORES, STORE_FILE, TEXTS, texts_path
+from jobs.store.table_files import TableFile, TableFiles
 from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
 from schemas.scores import CODE_KEY, FINGERPRINT_KEY, IMAGE, PLAN_KEY, score_fields, scores_schema
@@ -37,31 +41,22 @@ _TEXT_GROUP_ROWS: Final = 4_096  # so that reading the texts of a few images doe
 
 
 @dataclass(frozen=True)
-class TableFiles:
-    """The files of a store's tables, from one listing of each folder: on S3 a listing of many files is slow.
+class DoubledId:
+    """An id that is in the table twice.
 
     Attributes:
-        scores: scores files, one for each committed shard, sorted by path.
-        texts: paths of texts files; that of a shard that is just being committed may be among them.
+        image_id: the id.
+        first: one scores file with it.
+        second: another one, or the same.
     """
 
-    scores: tuple[StoredFile, ...]
-    texts: frozenset[str]
+    image_id: str
+    first: str
+    second: str
 
-    @property
-    def scores_paths(self) -> list[str]:
-        """Paths of the scores files, sorted."""
-        return [file.path for file in self.scores]
-
-    def texts_beside(self, scores_path: str) -> str | None:
-        """The texts file beside a scores file, if it is there."""
-        path = texts_path(scores_path)
-        return path if path in self.texts else None
-
-    @property
-    def described(self) -> list[str]:
-        """Texts files whose scores file is there, in the order of the scores files."""
-        return [path for scores in self.scores_paths if (path := self.texts_beside(scores))]
+    def __str__(self) -> str:
+        where = f"{self.first} and in {self.second}" if self.second != self.first else f"twice in {self.first}"
+        return f"id {self.image_id!r} is in {where}"
 
 
 class Store:
@@ -99,13 +94,14 @@ class Store:
         Raises:
             StoreError: there is none.
         """
-        place = open_place(out)
+        return cls._opened(open_place(out), out)
+
+    @classmethod
+    def _opened(cls, place: Place, out: str) -> Store:
+        if not (data := _description(place)):
+            raise StoreError(f"{out}: is no store of scores (it has no {STORE_FILE}). Name the --out of a run.")
         try:
-            raw = json.loads(place.read(STORE_FILE))
-        except FileNotFoundError:
-            raise StoreError(
-                f"{out}: is no store of scores (it has no {STORE_FILE}). Name the --out of a run."
-            ) from None
+            raw = json.loads(data)
         except ValueError as error:
             raise StoreError(f"{place.uri(STORE_FILE)}: is not valid JSON: {error}.") from error
         try:
@@ -126,15 +122,24 @@ class Store:
         protocol: Protocol,
         keep_distribution: bool,
         wanted_texts: WantedTexts | None = None,
+        fence: Callable[[], None] | None = None,
     ) -> Store:
         """Open the store that a run writes to; if there is none yet, `declare` creates it.
 
         If a store has texts, every run adds them, so that each image with a score has its texts.
 
+        Args:
+            out: folder or prefix of the store.
+            fingerprint: fingerprint of the run's scores.
+            protocol: the protocol of the run.
+            keep_distribution: whether the run keeps the probabilities of the levels.
+            wanted_texts: the texts that the run was asked for.
+            fence: called before each change of a file; raises if the run's lock is lost.
+
         Raises:
             StoreMismatch: it has other scores or texts than this run would make.
         """
-        place = open_place(out)
+        place = open_place(out).fenced(fence) if fence else open_place(out)
         store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
         if not store.is_declared():
             if store.table_files().scores:
@@ -143,7 +148,7 @@ class Store:
                     "is not ours. Run that again, or choose another --out."
                 )
         else:
-            store = cls.open(out)
+            store = cls._opened(place, out)
             store._refuse_other(fingerprint, keep_distribution)
         texts = wanted_texts.settings(protocol, store.texts) if wanted_texts else store.texts
         if store.texts and texts and store.texts != texts:
@@ -174,11 +179,7 @@ class Store:
 
     def is_declared(self) -> bool:
         """Whether there is a store here."""
-        try:
-            self.place.read(STORE_FILE)
-        except FileNotFoundError:
-            return False
-        return True
+        return bool(_description(self.place))
 
     def declare(self) -> None:
         """Write the store's description, unless it is there already; called when the manifest is known to be valid.
@@ -195,11 +196,12 @@ class Store:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         if not self.place.create(STORE_FILE, json.dumps(raw, indent=1).encode()):
-            written = Store.open(self.place.root)
+            written = Store._opened(self.place, self.place.root)
             written._refuse_other(self.fingerprint, self.keep_distribution)
-            if self.texts and not written.texts:
-                old = json.loads(self.place.read(STORE_FILE))
-                self.place.write(STORE_FILE, json.dumps({**old, "texts": raw["texts"]}, indent=1).encode())
+            if self.texts and not written.texts and (found := self.place.read_version(STORE_FILE)):
+                data, version = found
+                added = {**json.loads(data), "texts": raw["texts"]}
+                self.place.swap(STORE_FILE, json.dumps(added, indent=1).encode(), version)
 
     def _refuse_other(self, fingerprint: Fingerprint, keep_distribution: bool) -> None:
         if not self.fingerprint.same_scores(fingerprint):
@@ -271,25 +273,55 @@ class Store:
         files = files or self.table_files()
         return count_rows(self.place, files.scores_paths, files.described)
 
-    def first_doubled_id(self, files: TableFiles) -> str | None:
-        """An id that occurs twice in the table, which the commit protocol rules out; normally None."""
-        double = self.stored_rows(files).ids.first_double()
-        if double is None:
+    def doubled_id(self, files: TableFiles, stored: StoredRows | None = None) -> DoubledId | None:
+        """An id that is in the table twice, which the commit protocol rules out; normally None."""
+        stored = stored or self.stored_rows(files)
+        if (double := stored.ids.first_double()) is None:
             return None
-        ids = (read_parquet(self.place, path, ["image_id"])["image_id"] for path in files.scores_paths)
-        return str(pa.chunked_array([chunk for column in ids for chunk in column.chunks])[double[0]])
+        first, second = (stored.files[stored.file_of_row[place]] for place in double)
+        start = int(np.searchsorted(stored.file_of_row, stored.file_of_row[double[0]]))
+        image_id = read_parquet(self.place, first, ["image_id"])["image_id"][double[0] - start].as_py()
+        return DoubledId(image_id, self.place.uri(first), self.place.uri(second))
 
-    def write_tables(self, path: str, scores: pa.Table | None, texts: pa.Table | None, made_by: str) -> None:
-        """Write a texts file and then the scores file beside it; None leaves the file as it is."""
+    def refuse_doubles(self, files: TableFiles, stored: StoredRows | None = None) -> None:
+        """Raise StoreError if an id is in the table twice."""
+        if double := self.doubled_id(files, stored):
+            raise StoreError(f"{self.place.root}: {double}. Move one of these files away and run again.")
+
+    def write_tables(self, path: str, scores: pa.Table, texts: pa.Table | None, made_by: str) -> None:
+        """Write a new scores file, and before it the texts file beside it if there are texts.
+
+        Raises:
+            StoreLocked: there is such a file.
+        """
+        described = None if texts is None else (TableFile(self.place, texts_path(path), None, None), texts)
+        self.replace_tables((TableFile(self.place, path, None, None), scores), described, made_by)
+
+    def replace_tables(
+        self, scores: tuple[TableFile, pa.Table] | None, texts: tuple[TableFile, pa.Table] | None, made_by: str
+    ) -> None:
+        """Write a texts file and then the scores file beside it, each with its new rows; None leaves a file as it is.
+
+        Raises:
+            StoreLocked: another run has written one of them since it was read.
+        """
         made: dict[Any, Any] = {
             FINGERPRINT_KEY: self.fingerprint.to_json(),
             PLAN_KEY: made_by,
             CODE_KEY: CODE_VERSION,
         }
         if texts is not None and self.texts:
-            metadata = {**texts.schema.metadata, **made, MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
-            described = texts.replace_schema_metadata(metadata)
-            self.place.write(texts_path(path), parquet_bytes(described, row_group_rows=_TEXT_GROUP_ROWS))
+            file, rows = texts
+            limit = {MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
+            file.replace(rows, {**rows.schema.metadata, **made, **limit}, row_group_rows=_TEXT_GROUP_ROWS)
         if scores is not None:
-            metadata = {**scores.schema.metadata, **made}
-            self.place.write(path, parquet_bytes(scores.replace_schema_metadata(metadata)))
+            file, rows = scores
+            file.replace(rows, {**rows.schema.metadata, **made})
+
+
+def _description(place: Place) -> bytes:
+    """The content of the store's description; empty if there is none."""
+    try:
+        return place.read(STORE_FILE)
+    except FileNotFoundError:
+        return b""

@@ -26,7 +26,7 @@ from jobs.curate.filters import FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
-from jobs.storage.place import LocalPlace
+from jobs.storage.local_place import LocalPlace
 from jobs.store.store import Store
 
 Row = dict[str, Any]

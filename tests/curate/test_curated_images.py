@@ -22,7 +22,8 @@ from jobs.curate.curate import CurateSettings, Curation, curate
 from jobs.curate.filters import FilterOptions
 from jobs.curate.row_writers import json_rows
 from jobs.manifest.source import open_manifest
-from jobs.storage.place import open_place, s3_filesystem
+from jobs.storage.places import open_place
+from jobs.storage.s3_place import s3_filesystem
 
 PICTURES = ("01_rgb_640x480.jpg", "06_palette.png", "07_rgba.png")
 

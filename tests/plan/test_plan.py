@@ -13,7 +13,8 @@ from support.stores import complete, open_store, plan_for, stage, write_manifest
 from artimuse_actor.errors import ManifestError
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.plan.plan import Plan, ShardPlan, default_unit_rows, in_groups
-from jobs.store.plan_progress import PlanProgress, current_plan, unit_rows_of
+from jobs.store.plan_file import current_plan
+from jobs.store.plan_progress import PlanProgress, unit_rows_of
 
 
 def _table(folder: Path) -> dict[str, float]:

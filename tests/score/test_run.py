@@ -14,7 +14,8 @@ from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.score.run import score
 from jobs.score.settings import ScoreSettings
-from jobs.storage.place import LocalPlace, StoredFile
+from jobs.storage.local_place import LocalPlace
+from jobs.storage.place import StoredFile
 from jobs.store.fingerprints import fingerprint_of
 
 

@@ -224,7 +224,7 @@ def test_an_error_in_the_actor_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("s3_environment")
 def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
-    from jobs.storage.place import s3_filesystem
+    from jobs.storage.s3_place import s3_filesystem
 
     fs = s3_filesystem()
     fs.mkdir("library")

@@ -11,7 +11,7 @@ from support.ray_head import joined_once, ray_address
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, StoreError
 from jobs.score.actor_starts import StartLog
 from jobs.score.ray_session import own_errors, running_ray
-from jobs.storage.place import open_place
+from jobs.storage.places import open_place
 
 # Ray itself sets what it says is deprecated.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore::DeprecationWarning")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,12 @@ import pytest
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
 from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
+from jobs.storage.local_place import LocalPlace
 from jobs.storage.parquet import parquet_bytes, parquet_file
-from jobs.storage.place import LocalPlace, Place, S3Place, open_place, s3_filesystem
-from jobs.store.lock import RunLock, run_lock
+from jobs.storage.place import Place, clock_s
+from jobs.storage.places import open_place
+from jobs.storage.s3_place import S3Place, s3_filesystem
+from jobs.store.lock import STALE_AFTER_S, WRITE_AT_MOST_S, RunLock, run_lock
 
 
 @pytest.fixture
@@ -120,10 +124,7 @@ def test_a_file_is_swapped_only_if_it_is_still_the_one_that_was_read(bucket: S3P
 
 
 def test_of_many_runs_that_find_a_stale_lock_one_gets_it(bucket: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    bucket.write(
-        "_lock",
-        json.dumps(json.loads(RunLock("", "dead").owner()) | {"processes": "elsewhere", "renewed_at": 0.0}).encode(),
-    )
+    bucket.write("_lock", b"{}")
     everybody = Barrier(8)
 
     def take(run_id: str) -> bool:
@@ -153,6 +154,83 @@ def test_a_run_that_lost_its_lock_commits_nothing_more(bucket: S3Place, monkeypa
         with pytest.raises(StoreLocked, match="another run has taken the lock over"):
             lock.check()
     assert b"run-2" in bucket.read("_lock")
+
+
+def _elsewhere(run_id: str) -> bytes:
+    """The lock of a run on another machine."""
+    return json.dumps(json.loads(RunLock("", run_id).owner()) | {"processes": "elsewhere"}).encode()
+
+
+def test_a_clock_that_is_minutes_ahead_takes_over_no_live_lock(
+    bucket: S3Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.write("_lock", _elsewhere("run-1"))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 301)
+    with pytest.raises(StoreLocked, match="run run-1 "), run_lock(bucket, "run-2"):
+        pass
+
+
+def test_a_lock_that_was_not_renewed_for_long_by_the_clock_of_the_server_is_taken_over(
+    bucket: S3Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.write("_lock", _elsewhere("run-1"))
+    time.sleep(2)  # a server's times are in whole seconds
+    monkeypatch.setattr("jobs.store.lock.STALE_AFTER_S", 0.5)
+    with run_lock(bucket, "run-2"):
+        assert b"run-2" in bucket.read("_lock")
+
+
+def test_a_run_whose_renewals_fail_stops_writing_before_another_takes_over(
+    bucket: S3Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert WRITE_AT_MOST_S < STALE_AFTER_S
+    with run_lock(bucket, "run-1") as lock:
+        fenced = bucket.fenced(lock.check)
+        assert fenced.swap("scores/a", b"1", None)
+        later = clock_s() + WRITE_AT_MOST_S + 1
+        monkeypatch.setattr("jobs.store.lock.clock_s", lambda: later)
+        for change in (
+            lambda: fenced.write("scores/b", b""),
+            lambda: fenced.create("scores/b", b""),
+            lambda: fenced.swap("scores/b", b"", None),
+            lambda: fenced.delete("scores/a"),
+            lambda: fenced.delete_tree("scores"),
+        ):
+            with pytest.raises(StoreLocked, match="the lock was not renewed for 240 s"):
+                change()
+        assert [file.path for file in bucket.files("scores")] == ["scores/a"]
+        assert pickle.loads(pickle.dumps(fenced)).fence is None
+
+
+def test_a_lock_that_another_run_has_taken_over_is_not_released(bucket: S3Place) -> None:
+    with run_lock(bucket, "run-1"):
+        bucket.write("_lock", _elsewhere("run-2"))
+    assert b"run-2" in bucket.read("_lock")
+    with pytest.raises(StoreLocked, match="run run-2 "), run_lock(bucket, "run-3"):
+        pass
+
+
+def test_a_server_that_ignores_conditions_is_refused(bucket: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = S3Place._put_if
+    monkeypatch.setattr(S3Place, "_put_if", lambda place, path, data, **_: put(place, path, data))
+    with pytest.raises(StoreError, match="ignores the conditions of PUTs"), run_lock(bucket, "run-1"):
+        pass
+
+
+def test_a_file_is_created_or_replaced_only_as_it_was_read(place: Place) -> None:
+    assert place.read_version("scores/a") is None
+    assert place.swap("scores/a", b"one", None)
+    assert place.swap("scores/a", b"one", None) == isinstance(place, S3Place)  # the answer to the first may be lost
+    assert not place.swap("scores/a", b"two", None)
+    found = place.read_version("scores/a")
+    assert found is not None
+    assert place.swap("scores/a", b"three", found[1])
+    assert not place.swap("scores/a", b"four", found[1])
+    assert place.read("scores/a") == b"three"
+    large = bytes(120_000_000)  # s3fs would send it in parts
+    assert place.swap("scores/large", large, None)
+    assert not place.swap("scores/large", large[1:], None)
 
 
 def test_only_the_calling_thread_reads_a_parquet_file_from_a_file_of_pythons(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from support.stores import complete, open_store, plan_for, stage, stage_with, write_manifest
 
 from artimuse_actor.errors import StoreMismatch, UsageError
-from jobs.storage.place import LocalPlace
+from jobs.storage.local_place import LocalPlace
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.store import Store
@@ -58,14 +58,14 @@ def test_a_run_killed_between_texts_and_scores_leaves_no_texts_behind(
     source = write_manifest(tmp_path / "m.parquet", list("abc"))
     plan = plan_for(store, source, "p")
     stage(store, plan, plan.shards[0], [0])
-    write = LocalPlace.write
+    swap = LocalPlace.swap
 
-    def killed(place: LocalPlace, path: str, data: bytes) -> None:
+    def killed(place: LocalPlace, path: str, data: bytes, version: str | None) -> bool:
         if path.startswith("scores/"):
             raise KeyboardInterrupt
-        write(place, path, data)
+        return swap(place, path, data, version)
 
-    monkeypatch.setattr(LocalPlace, "write", killed)
+    monkeypatch.setattr(LocalPlace, "swap", killed)
     with pytest.raises(KeyboardInterrupt):
         PlanProgress(store, plan).commit(plan.shards[0])
     monkeypatch.undo()
@@ -77,7 +77,7 @@ def test_a_run_killed_between_texts_and_scores_leaves_no_texts_behind(
     # The plan goes on as if the commit had never begun; another one finds nothing but what is staged.
     assert PlanProgress(store, plan).can_continue()
     PlanProgress(store, plan).retire()
-    assert _names(tmp_path / "out", "texts") == _names(tmp_path / "out", "scores") == ["p-00000-part.parquet"]
+    assert _names(tmp_path / "out", "texts") == _names(tmp_path / "out", "scores") == ["p-00000.parquet"]
     assert plan_for(store, source, "q").rows == 0
 
 
