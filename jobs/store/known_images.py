@@ -89,10 +89,10 @@ class KnownRows:
         if position == len(digests) or digests[position] != digest:
             return None
         path = self.files[numbers[position]]
-        row = _rows(self.place, path, ("image_id", *self.columns)).get(sha256)
+        row = _rows(self.place, self.plan_id, path, ("image_id", *self.columns)).get(sha256)
         if row is None or not self.text_columns:
             return None if row is None else _renamed(row)
-        texts = _rows(self.place, texts_path(path), self.text_columns).get(sha256)
+        texts = _rows(self.place, self.plan_id, texts_path(path), self.text_columns).get(sha256)
         return None if texts is None else _renamed(row) | texts
 
 
@@ -102,18 +102,20 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)  # a process works on one plan at a time
 def _index(place: Place, plan_id: str) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
-    """The sorted digests and the indices of their files; empty if the planner wrote none."""
-    arrays: list[Any] = []
-    for name, dtype in (("digests", _DIGEST), ("files", "int32")):
-        path = known_path(plan_id, name)
-        try:
-            if local := place.local_path(path):  # mapped, so that the processes of a machine share the memory
-                arrays.append(np.load(local, mmap_mode="r"))
-            else:
-                arrays.append(np.load(io.BytesIO(place.read(path))))
-        except FileNotFoundError:
-            arrays.append(np.empty(0, dtype=dtype))
-    return arrays[0], arrays[1]
+    """The sorted digests and the indices of their files; empty if the planner wrote none, or they are damaged."""
+    try:
+        digests, numbers = (_array(place, known_path(plan_id, name)) for name in ("digests", "files"))
+    except (FileNotFoundError, EOFError, ValueError):
+        digests = numbers = np.empty(0)
+    if len(digests) != len(numbers):  # without them every image is scored
+        digests = numbers = np.empty(0)
+    return digests.astype(_DIGEST, copy=False), numbers.astype(np.int32, copy=False)
+
+
+def _array(place: Place, path: str) -> NDArray[Any]:
+    local = place.local_path(path)
+    # A local file is mapped, so that the processes of a machine share the memory.
+    return np.load(local, mmap_mode="r") if local else np.load(io.BytesIO(place.read(path)))
 
 
 class _FileRows:
@@ -129,7 +131,7 @@ class _FileRows:
 
 
 @lru_cache(maxsize=2)  # images of a moved folder come in the order of their old rows, so from one file at a time
-def _rows(place: Place, path: str, columns: tuple[str, ...]) -> _FileRows:
+def _rows(place: Place, plan_id: str, path: str, columns: tuple[str, ...]) -> _FileRows:  # noqa: ARG001 - of the key
     wanted = list(dict.fromkeys(("sha256", "status", *columns)))
     try:
         table = read_parquet(place, path, wanted)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from artimuse_actor.errors import StoreError, StoreMismatch, UsageError
 from artimuse_actor.protocol.protocols import Protocol
 from jobs.code_identity import CODE_VERSION
+from jobs.manifest.id_index import Hashes, IdIndex, hash_strings
 from jobs.plan.plan import Plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows, read_stored_rows
 from jobs.storage.parquet import read_parquet
@@ -273,19 +274,25 @@ class Store:
         files = files or self.table_files()
         return count_rows(self.place, files.scores_paths, files.described)
 
-    def doubled_id(self, files: TableFiles, stored: StoredRows | None = None) -> DoubledId | None:
+    def doubled_id(self, files: TableFiles) -> DoubledId | None:
         """An id that is in the table twice, which the commit protocol rules out; normally None."""
-        stored = stored or self.stored_rows(files)
-        if (double := stored.ids.first_double()) is None:
+        paths = files.scores_paths
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            ids = list(pool.map(self._id_hashes, paths))
+        if not ids or (double := IdIndex(np.concatenate(ids)).first_double()) is None:
             return None
-        first, second = (stored.files[stored.file_of_row[place]] for place in double)
-        start = int(np.searchsorted(stored.file_of_row, stored.file_of_row[double[0]]))
-        image_id = read_parquet(self.place, first, ["image_id"])["image_id"][double[0] - start].as_py()
-        return DoubledId(image_id, self.place.uri(first), self.place.uri(second))
+        starts = np.cumsum([0, *map(len, ids)])
+        first, second = (int(np.searchsorted(starts, place, side="right")) - 1 for place in double)
+        column = read_parquet(self.place, paths[first], ["image_id"])["image_id"]
+        image_id = column[double[0] - int(starts[first])].as_py()
+        return DoubledId(image_id, self.place.uri(paths[first]), self.place.uri(paths[second]))
 
-    def refuse_doubles(self, files: TableFiles, stored: StoredRows | None = None) -> None:
+    def _id_hashes(self, path: str) -> Hashes:
+        return hash_strings(read_parquet(self.place, path, ["image_id"])["image_id"])
+
+    def refuse_doubles(self, files: TableFiles) -> None:
         """Raise StoreError if an id is in the table twice."""
-        if double := self.doubled_id(files, stored):
+        if double := self.doubled_id(files):
             raise StoreError(f"{self.place.root}: {double}. Move one of these files away and run again.")
 
     def write_tables(self, path: str, scores: pa.Table, texts: pa.Table | None, made_by: str) -> None:

@@ -1,0 +1,204 @@
+"""Places of a store where any change of a file can go wrong: in memory as on S3, and a folder on a disk.
+
+Everything counts as a change that another process could see: a file is written, created, replaced or deleted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO
+
+from jobs.storage.local_place import LocalPlace
+from jobs.storage.place import Claim, Rooted, StoredFile, changes, says_where
+
+
+class Killed(BaseException):
+    """The process has died."""
+
+
+@dataclass
+class Faults:
+    """What goes wrong at which change, and who looks after each.
+
+    Attributes:
+        look: called after each change, as a reader that looks at just this moment.
+        at: number of the change, from 1, before which `fault` is done; None for never.
+        fault: `killed`; `failed`, as on a full disk; `unanswered`: it is done, but its answer is lost; or a function,
+            called as another process that works while this one is suspended right before its change.
+        changes: changes so far.
+    """
+
+    look: Callable[[], None] = lambda: None
+    at: int | None = None
+    fault: str | Callable[[], None] = "killed"
+    changes: int = 0
+    dead: bool = False
+
+    def arm(self, at: int | None, fault: str | Callable[[], None] = "killed") -> None:
+        """Count from the start, and let this go wrong; None for nothing."""
+        self.at, self.fault, self.changes, self.dead = at, fault, 0, False
+
+    @contextmanager
+    def change(self, path: str) -> Iterator[None]:
+        """One change of a file."""
+        if self.dead:
+            raise Killed
+        self.changes += 1
+        is_now = self.changes == self.at
+        if is_now and callable(self.fault):
+            self.at = None  # the other process has no faults
+            self.fault()
+        elif is_now and self.fault == "killed":
+            self.dead = True
+            raise Killed
+        elif is_now and self.fault == "failed":
+            raise OSError(28, "No space left on device", path)
+        yield
+        self.look()
+        if is_now and self.fault == "unanswered":
+            raise TimeoutError(f"{path}: no answer")
+
+
+@dataclass
+class Bucket:
+    """What is stored, and who has the lock."""
+
+    files: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    writes: int = 0
+    owner: Claim | None = None
+    faults: Faults = field(default_factory=Faults)
+
+    def put(self, path: str, data: bytes) -> None:
+        self.writes += 1
+        self.files[path] = data, self.writes
+
+
+BUCKETS: dict[str, Bucket] = {}
+"""Root → its files; places are compared and pickled by their roots alone."""
+
+
+@dataclass(frozen=True)
+class MemoryPlace(Rooted):
+    """A prefix of a bucket, as S3 behaves: a lock can be taken over while its owner still believes to have it."""
+
+    @property
+    def bucket(self) -> Bucket:
+        return BUCKETS.setdefault(self.root, Bucket())
+
+    def uri(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    @says_where
+    def read(self, path: str) -> bytes:
+        if path not in self.bucket.files:
+            raise FileNotFoundError(path)
+        return self.bucket.files[path][0]
+
+    @says_where
+    def open(self, path: str) -> IO[bytes]:
+        return io.BytesIO(self.read(path))
+
+    @changes
+    def write(self, path: str, data: bytes) -> None:
+        with self.bucket.faults.change(path):
+            self.bucket.put(path, data)
+
+    @changes
+    def create(self, path: str, data: bytes) -> bool:
+        return self._put_if(path, data, None)
+
+    def read_version(self, path: str) -> tuple[bytes, str] | None:
+        found = self.bucket.files.get(path)
+        return found and (found[0], str(found[1]))
+
+    @changes
+    def swap(self, path: str, data: bytes, version: str | None) -> bool:
+        return self._put_if(path, data, version) or self.bucket.files.get(path, (None,))[0] == data
+
+    def _put_if(self, path: str, data: bytes, version: str | None) -> bool:
+        with self.bucket.faults.change(path):
+            found = self.bucket.files.get(path)
+            if (str(found[1]) if found else None) != version:
+                return False
+            self.bucket.put(path, data)
+            return True
+
+    @says_where
+    def files(self, folder: str) -> list[StoredFile]:
+        prefix = f"{folder}/" if folder else ""
+        found = [item for item in self.bucket.files.items() if item[0].startswith(prefix)]
+        return [StoredFile(path, len(data), str(version)) for path, (data, version) in sorted(found)]
+
+    @changes
+    def delete(self, path: str) -> None:
+        with self.bucket.faults.change(path):
+            self.bucket.files.pop(path, None)
+
+    @changes
+    def delete_tree(self, folder: str) -> None:
+        for file in self.files(folder):
+            with self.bucket.faults.change(file.path):
+                self.bucket.files.pop(file.path, None)
+
+    def local_path(self, path: str) -> None:  # noqa: ARG002
+        return
+
+    @contextmanager
+    def hold(self, path: str, claim: Claim) -> Iterator[None]:  # noqa: ARG002
+        if self.bucket.owner:
+            self.bucket.owner.lose()
+        self.bucket.owner = claim
+        try:
+            yield
+        finally:
+            if self.bucket.owner is claim:
+                self.bucket.owner = None
+
+
+@dataclass(frozen=True)
+class FaultyDisk(LocalPlace):
+    """A folder, without waiting for the disk."""
+
+    @property
+    def faults(self) -> Faults:
+        return BUCKETS.setdefault(self.root, Bucket()).faults
+
+    @changes
+    def write(self, path: str, data: bytes) -> None:
+        with self.faults.change(path):
+            super().write(path, data)
+
+    @changes
+    def create(self, path: str, data: bytes) -> bool:
+        with self.faults.change(path):
+            return super().create(path, data)
+
+    @changes
+    def swap(self, path: str, data: bytes, version: str | None) -> bool:
+        found = self.read_version(path)
+        if (found and found[1]) != version:
+            return False
+        self.write(path, data)
+        return True
+
+    @changes
+    def delete(self, path: str) -> None:
+        if os.path.exists(self.uri(path)):
+            with self.faults.change(path):
+                super().delete(path)
+
+    @changes
+    def delete_tree(self, folder: str) -> None:
+        if os.path.exists(self.uri(folder)):
+            for file in self.files(folder):
+                self.delete(file.path)
+            super().delete_tree(folder)
+
+
+def open_faulty_place(root: str) -> MemoryPlace | FaultyDisk:
+    """The place of a root: `memory://…`, or a folder."""
+    return MemoryPlace(root) if root.startswith("memory://") else FaultyDisk(root)

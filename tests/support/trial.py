@@ -1,0 +1,341 @@
+"""A library of pictures and its store, for trials of what may be lost: whole runs in this process, without Ray.
+
+`score` itself runs, with its planning, loading, staging, committing, pruning and counting. Three things are replaced:
+files of pictures are in a dictionary, decoding and the model are functions of the bytes, and nothing starts Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+from support.faulty_places import BUCKETS, Bucket, Faults, open_faulty_place
+from support.stores import FINGERPRINT
+
+from artimuse_actor.checkpoint.names import CheckpointIdentity
+from artimuse_actor.errors import BrokenFile, ImageError
+from artimuse_actor.images.decode import DecodedImage
+from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions
+from artimuse_actor.protocol.protocols import ARTIMUSE
+from jobs.manifest.source import ListedManifest, _rows
+from jobs.plan.stored_rows import RetryErrors
+from jobs.score.commit import ShardCommitter
+from jobs.score.load import UnitLoader
+from jobs.score.run import Asked, score
+from jobs.score.settings import ScoreResult, ScoreSettings
+from jobs.score.stage import UnitStager
+from jobs.storage.parquet import parquet_from
+from jobs.storage.place import Place
+from jobs.store.maintenance import compact
+from jobs.store.run_record import RunRecord
+from jobs.store.text_request import WantedTexts
+from schemas.units import UNIT, scored_unit, staged_unit
+
+TEXTS = WantedTexts(["overall_gestalt"], max_new_tokens=20)
+COLUMN = "overall_gestalt"
+_WITH_THREADS = (
+    *("score.commit", "store.plan_progress", "store.store", "store.counts", "store.known_images", "store.maintenance"),
+    *("store.pruning", "plan.stored_rows"),
+)
+CORRUPT = b"corrupt"
+AWAY = b"away"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file.
+
+    Attributes:
+        data: its bytes; `CORRUPT` at their beginning cannot be decoded, and `AWAY` cannot be read just now.
+        version: size and mtime, as far as a plan cares.
+    """
+
+    data: bytes
+    version: str
+
+    @property
+    def outcome(self) -> str:
+        """The digest of the bytes, or the type of the error."""
+        if self.data.startswith(AWAY):
+            return "fetch_failed"
+        return "corrupt" if self.data.startswith(CORRUPT) else hashlib.sha256(self.data).hexdigest()
+
+
+def score_of(sha256: str) -> float:
+    """The model: digest → points."""
+    return int(sha256[:4], 16) % 1000 / 10
+
+
+def text_of(sha256: str) -> str:
+    """The model: digest → text."""
+    return f"about {sha256[:16]}"
+
+
+@dataclass
+class Library:
+    """Pictures by name, and what was ever loaded.
+
+    Attributes:
+        photos: name → file.
+        loaded: (name, planned version, outcome) of every picture that a run has read.
+    """
+
+    photos: dict[str, Photo] = field(default_factory=dict)
+    loaded: set[tuple[str, str, str]] = field(default_factory=set)
+    edits: int = 0
+
+    def put(self, name: str, data: bytes) -> None:
+        """Add or change a file."""
+        self.edits += 1
+        self.photos[name] = Photo(data, f"{len(data)}-{self.edits}")
+
+    def manifest(self, names: Iterable[str] | None = None) -> ListedManifest:
+        """The library as it is listed now, in one order."""
+        chosen = sorted(self.photos if names is None else names)
+        uris, versions = [f"/photos/{name}" for name in chosen], [self.photos[name].version for name in chosen]
+        return ListedManifest("/photos", _rows(chosen, uris, versions, [None] * len(chosen)), [])
+
+
+class Trial:
+    """Runs against one store."""
+
+    def __init__(self, root: str) -> None:
+        self.library = Library()
+        self.root, self.texts = root, False
+        self.reads = 0
+        self._files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+
+    @property
+    def place(self) -> Place:
+        return open_faulty_place(self.root)
+
+    @property
+    def faults(self) -> Faults:
+        return BUCKETS.setdefault(self.root, Bucket()).faults
+
+    def run(
+        self,
+        manifest: ListedManifest | None = None,
+        *,
+        prune: bool = False,
+        retry: RetryErrors = RetryErrors(),
+    ) -> ScoreResult:
+        """One `artimuse score`."""
+        self.faults.look = self.look
+        settings = ScoreSettings(
+            "/photos",
+            "ArtiMuse",
+            self.root,
+            unit_size=2,
+            shard_rows=4,
+            texts=TEXTS if self.texts else None,
+            retry=retry,
+            prune=prune,
+        )
+        with self._without_ray(manifest or self.library.manifest()):
+            return score(settings)
+
+    def compact(self, new: str) -> None:
+        """`artimuse compact`; later runs are of the new store."""
+        if new.startswith("/"):
+            Path(new).mkdir()
+        with self._without_ray(self.library.manifest()):
+            compact(self.root, new, shard_rows=4)
+        self.root = new
+
+    def look(self) -> dict[str, dict[str, Any]]:
+        """Read the tables as at this moment, and check each row; returns the rows of the scores table by id."""
+        self.reads += 1
+        scores, texts = self._rows("scores"), self._rows("texts")
+        counted = Counter(row["image_id"] for row in scores)
+        assert not [name for name, count in counted.items() if count > 1], f"doubled: {counted}"
+        for row in scores:
+            outcome = row["error_type"] or row["sha256"]
+            assert (row["image_id"], row["version"], outcome) in self.library.loaded, f"never loaded: {row}"
+            assert (row["status"] == "ok") == (row["score"] is not None)
+            if row["status"] == "ok":
+                assert abs(row["score"] - score_of(row["sha256"])) < 1e-3, f"another picture's score: {row}"
+        for row in texts:
+            if row["status"] == "ok":
+                assert row[COLUMN] == text_of(row["sha256"]), f"another picture's text: {row}"
+        return {row["image_id"]: row for row in scores}
+
+    def check_finished(
+        self, manifest: ListedManifest, before: dict[str, dict[str, Any]], *, prune: bool, strict: bool
+    ) -> None:
+        """After a run that says it is finished, the tables hold what the manifest asks for.
+
+        Args:
+            manifest: what was scored.
+            before: the rows before the run.
+            prune: whether other rows are gone.
+            strict: whether the run before it ended, so that this one committed no rows of that.
+        """
+        after = self.look()
+        listed = dict(zip(manifest.rows["image_id"].to_pylist(), manifest.rows["version"].to_pylist(), strict=True))
+        others = set() if prune else set(before) - set(listed)
+        if not strict and not prune:  # what the run before it has staged is committed, whatever the manifest is now
+            others |= set(after)
+        assert set(after) == set(listed) | others, f"lost or left: {set(after) ^ (set(listed) | others)}"
+        for name, version in listed.items():
+            row, old = after[name], before.get(name)
+            assert row["version"] == version
+            if strict and old and old["version"] == version and not old["retryable"]:
+                assert row == old, f"{name} was scored again"
+            photo = self.library.photos.get(name)
+            if photo and photo.version == version and photo.outcome != "fetch_failed":
+                assert (row["error_type"] or row["sha256"]) == photo.outcome
+        if self.texts:
+            described = {row["image_id"]: row for row in self._rows("texts")}
+            for name in listed:
+                photo, row, texts = self.library.photos.get(name), after[name], described.get(name)
+                if row["status"] == "ok" and photo and photo.outcome == row["sha256"]:
+                    assert texts, f"{name} has no texts"
+                    # An error that the run before it has staged is retried by the next.
+                    assert texts["sha256"] == row["sha256"] or (texts["retryable"] and not strict)
+
+    def _rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of a table, of files that a reader sees; each version of a file is parsed once."""
+        rows = []
+        for file in self.place.files(table):
+            key = self.root, file.path, file.version
+            if key not in self._files:
+                self._files[key] = self._parsed(file.path)
+            rows += self._files[key]
+        return rows
+
+    def _parsed(self, path: str) -> list[dict[str, Any]]:
+        try:
+            return list(parquet_from(self.place.read(path), path).to_pylist())
+        except BrokenFile:  # a reader cannot read it either, until it is mended
+            return []
+
+    @contextmanager
+    def _without_ray(self, manifest: ListedManifest) -> Iterator[None]:
+        library = self.library
+
+        def identify(settings: ScoreSettings, run: Any) -> Asked:
+            checkpoint = CheckpointIdentity("ArtiMuse", FINGERPRINT.checkpoint_digest, "ArtiMuse")
+            return Asked(settings, checkpoint, ARTIMUSE, FINGERPRINT)
+
+        replaced: dict[str, Any] = {
+            "jobs.score.run._identify": identify,
+            "jobs.score.run.open_manifest": lambda *_: manifest,
+            "jobs.score.run._score_units": partial(_score_units, library),
+            "jobs.store.store.open_place": open_faulty_place,
+            "jobs.store.maintenance.open_place": open_faulty_place,
+            **{f"jobs.{module}.ThreadPoolExecutor": _AtOnce for module in _WITH_THREADS},
+            "jobs.store.run_record._versions": dict,
+            "jobs.score.load.fetch_many": lambda sources, _: (library_bytes(library, source) for source in sources),
+            "jobs.score.load.decode_within_limits": lambda data, *_: decode(data),
+            "jobs.score.load.ChildDecoder": _Child,
+            "artimuse_actor.whole_file.sync": lambda _: None,
+            "jobs.storage.local_place.sync": lambda _: None,
+        }
+        with ExitStack() as stack:
+            for name, value in replaced.items():
+                stack.enter_context(patch(name, value))
+            yield
+
+
+def library_bytes(library: Library, uri: str | bytes | ImageError) -> bytes | ImageError:
+    """The bytes of a picture as they are now."""
+    assert isinstance(uri, str)
+    photo = library.photos.get(Path(uri).name)
+    if photo is None:
+        return ImageError("missing", "It is not there.")
+    if photo.data.startswith(AWAY):
+        return ImageError("fetch_failed", "It cannot be read just now.", retryable=True)
+    return photo.data
+
+
+def decode(data: bytes) -> DecodedImage:
+    """Pixels that begin with the digest of the bytes."""
+    if data.startswith(CORRUPT):
+        raise ImageError("corrupt", "It cannot be decoded.")
+    pixels = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    pixels.reshape(-1)[:32] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    return DecodedImage(pixels, 640, 480, "JPEG", "0" * 16)
+
+
+def answer(block: pa.Table, answers: pa.Schema) -> pa.Table:
+    """The model: a loaded unit → a scored one."""
+    rows = block.drop_columns(["pixels"]).to_pylist()
+    for row, pixels in zip(rows, block["pixels"], strict=True):
+        if pixels.is_valid:
+            sha256 = pixels.as_py()[:32].hex()
+            row["score"] = score_of(sha256)
+            if COLUMN in answers.names:
+                row |= {COLUMN: text_of(sha256), f"{COLUMN}_tokens": 3, f"{COLUMN}_finish_reason": "stop"}
+    return pa.Table.from_pylist(rows, schema=scored_unit(answers))
+
+
+def _score_units(
+    library: Library, asked: Asked, committer: ShardCommitter, record: RunRecord, run: Any
+) -> Counter[str]:
+    """`jobs.score.run._score_units`, with the steps one after the other in this process."""
+    store, plan, errors = committer.store, committer.plan, Counter[str]()
+    loader = UnitLoader(store.place, plan, DecodeOptions(), store.answers, store.known_rows(plan))
+    stager = UnitStager(store.place, plan, staged_unit(store.schema, store.texts), store.texts, run.id)
+    with committer:
+        for shard, unit in committer.units:
+            (block,) = loader(pa.Table.from_pylist([{"shard": shard, "unit": unit}], schema=UNIT))
+            library.loaded.update(
+                (row["image_id"], row["version"], row["error_type"] or row["sha256"]) for row in block.to_pylist()
+            )
+            (receipt,) = stager(answer(block, store.answers)).to_pylist()
+            errors.update(receipt["error_types"])
+            record.add(receipt)
+            committer.unit_staged(shard, unit)
+    return errors
+
+
+class _Child:
+    """A decoder that needs no process."""
+
+    decode = staticmethod(decode)
+
+    def __init__(self, _: DecodeOptions) -> None:
+        pass
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _AtOnce:
+    """An executor that does what it is given before it returns, so that the order of changes is always the same."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> _AtOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    map = staticmethod(map)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_: object) -> None:
+        pass
