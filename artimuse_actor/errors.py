@@ -16,6 +16,7 @@ ImageErrorType = Literal[
     "outside_root",
     "forbidden_host",
     "fetch_failed",
+    "changed",
     "empty",
     "too_large",
     "not_an_image",

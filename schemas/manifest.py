@@ -26,6 +26,7 @@ IMAGE_ROWS = pa.schema(
         pa.field("uri", pa.string(), metadata={"doc": "null if the image is embedded"}),
         pa.field("version", pa.string()),
         pa.field("source_file", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "parquet with the image"}),
+        pa.field("source_version", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "of that file, as listed"}),
         pa.field("source_row_group", pa.int32()),
         pa.field("source_row", pa.int32(), metadata={"doc": "row within the row group"}),
     ]

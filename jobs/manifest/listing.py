@@ -154,6 +154,13 @@ def list_s3(source: str) -> Listing:
     return Listing(files, by_pattern=pattern or single)
 
 
+def version_of(path: str) -> str | None:
+    """The version of a listed file as it is now; None if it cannot be told. Raises OSError."""
+    if path.startswith("s3://"):
+        return str(s3_filesystem().info(path).get("ETag", "")).strip('"') or None
+    return local_file(path, os.path.dirname(path)).version
+
+
 def _fixed_part(pattern: str) -> str:
     """The folder above the first component with a `*`, `?` or `[`."""
     parts = pattern.split("/")

@@ -136,6 +136,7 @@ class _ColumnReader:
                 absolute(uri, self.options.images),
                 version,
                 pc.if_else(here, self.path, pa.nulls(count, pa.string())).dictionary_encode(),
+                pc.if_else(here, pa.scalar(self.file.version, pa.string()), None).dictionary_encode(),
                 pc.if_else(here, pa.scalar(group, pa.int32()), none),
                 pc.if_else(here, numbers, none),
                 table[self.gt_score].cast(pa.float64()) if self.gt_score else pa.nulls(count, pa.float64()),

@@ -145,7 +145,7 @@ def _file_rows(files: list[ListedFile]) -> pa.Table:
 
 
 def _rows(ids: list[str], uris: list[str], versions: list[str | None], gt_scores: Iterable[float | None]) -> pa.Table:
-    empty = [pa.nulls(len(ids), ROWS.field(name).type) for name in ("source_file", "source_row_group", "source_row")]
+    empty = [pa.nulls(len(ids), field.type) for field in ROWS if field.name.startswith("source_")]
     strings = [pa.array(values, pa.string()) for values in (ids, uris, versions)]
     return pa.table([*strings, *empty, pa.array(gt_scores, pa.float64())], schema=ROWS)
 

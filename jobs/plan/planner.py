@@ -148,7 +148,7 @@ class _ShardWriter:
         shard = ShardPlan(len(self.shards), table.num_rows, units, replaces, texts_only)
         table = table.unify_dictionaries().combine_chunks()
         # Ids and uris are all different: dictionaries of them would take a third of the time, and more bytes.
-        data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file"])
+        data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file", "source_version"])
         self.write_rows(shard.index, data)
         self.shards.append(shard)
 

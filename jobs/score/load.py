@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
@@ -29,6 +29,7 @@ from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
+from jobs.manifest.listing import version_of
 from jobs.plan.plan import Plan
 from jobs.score.meters import Meters, node_name
 from jobs.storage.parquet import parquet_file
@@ -81,12 +82,20 @@ class UnitLoader:
         is_first = self.place.create(attempt, b"begun")
         here = _DecoderHere(self.options, child, self.fetching)
         decode = here.decode if is_first and can_limit_this_process() else child.decode
-        images, began = _Awaited(fetch_many(image_sources(rows), self.fetching)), perf_counter()
+        replaces = self.plan.shards[shard].replaces
+        changed = _rewritten_files(rows)
+        images, began = _Awaited(fetch_many(image_sources(rows, changed), self.fetching)), perf_counter()
         for index, data in enumerate(images):
-            about = self._load_image(data, decode, not rows[index]["texts_only"], into=pixels[index])
-            keys = {name: rows[index][name] for name in ("image_id", "version", "texts_only")}
-            keys["uri"] = without_secrets(rows[index]["uri"] or "") or None
+            row = rows[index]
+            stored = self.known.digest(replaces, row["image_id"]) if replaces and row["texts_only"] else None
+            about = self._load_image(data, decode, row["texts_only"], stored, into=pixels[index])
+            keys = {name: row[name] for name in ("image_id", "version", "texts_only")}
+            keys["uri"] = without_secrets(row["uri"] or "") or None
             loaded.append({"shard": shard, "unit": number, **keys, **about})
+        for index in _rows_of_files(rows, _rewritten_files(rows) - changed):
+            keys = {name: loaded[index][name] for name in ("shard", "unit", "image_id", "version", "uri")}
+            error = _error(_rewritten(rows[index]["source_file"]))
+            loaded[index] = keys | {"texts_only": rows[index]["texts_only"]} | error
         decode_s = perf_counter() - began - images.waited_s
         self.place.delete(attempt)
         spent = {"fetched_bytes": images.size_bytes, "fetch_s": images.waited_s, "decode_s": decode_s}
@@ -101,15 +110,21 @@ class UnitLoader:
         self,
         data: bytes | ImageError,
         decode: Callable[[bytes], DecodedImage],
-        may_copy: bool,
+        texts_only: bool,
+        stored: str | None,
         into: Pixels,
     ) -> dict[str, Any]:
-        """The columns of one row without its keys; pixels are written to `into`, and missing columns become null."""
+        """The columns of one row without its keys; pixels are written to `into`, and missing columns become null.
+
+        A picture that gets only texts, and is no longer the one of its score (whose digest is `stored`), is scored too.
+        """
         if isinstance(data, ImageError):
             return _error(data)
-        about = {"sha256": hashlib.sha256(data).hexdigest()}
-        if may_copy and (known := self.known.find(about["sha256"])):
-            return about | {"status": OK} | known
+        about: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest()}
+        is_other = texts_only and stored is not None and stored != about["sha256"]
+        texts_only = texts_only and not is_other
+        if not texts_only and (known := self.known.find(about["sha256"])):
+            return about | {"status": OK, "texts_only": False} | known
         try:
             image = decode(data)
         except ImageError as error:
@@ -117,6 +132,7 @@ class UnitLoader:
         into[:] = image.pixels
         return about | {
             "status": OK,
+            "texts_only": texts_only,
             "width": image.width,
             "height": image.height,
             "format": image.format,
@@ -190,14 +206,42 @@ def _error(error: ImageError) -> dict[str, Any]:
     }
 
 
-def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageError]:
-    """The source of each row's image: a uri, or the bytes themselves if they are embedded."""
+def _rewritten_files(rows: list[dict[str, Any]]) -> set[str]:
+    """Parquet files with images of these rows that are no longer the files that were planned."""
+    planned = {(row["source_file"], row["source_version"]) for row in rows if row["uri"] is None}
+    return {file for file, version in planned if version is not None and _version_now(file) != version}
+
+
+def _version_now(file: str) -> str | None:
+    try:
+        return version_of(file)
+    except OSError:  # reading it will say why
+        return None
+
+
+def _rows_of_files(rows: list[dict[str, Any]], files: set[str]) -> list[int]:
+    return [index for index, row in enumerate(rows) if row["uri"] is None and row["source_file"] in files]
+
+
+def _rewritten(file: str) -> ImageError:
+    return ImageError(
+        "changed", f"{file} was rewritten after it was listed, so its rows may be other images now. Run again.",
+        retryable=True,
+    )  # fmt: skip
+
+
+def image_sources(rows: list[dict[str, Any]], changed: Collection[str] = ()) -> Iterator[str | bytes | ImageError]:
+    """The source of each row's image: a uri, or the bytes if they are embedded in a file that is not in `changed`."""
     for row in rows:
         if row["uri"] is not None:
             yield row["uri"]
             continue
+        if row["source_file"] in changed and _version_now(row["source_file"]) is not None:
+            yield _rewritten(row["source_file"])
+            continue
         try:
-            image = _embedded_images(row["source_file"], row["source_row_group"])[row["source_row"]].as_py()
+            images = _embedded_images(row["source_file"], row["source_row_group"], row["source_version"])
+            image = images[row["source_row"]].as_py()
         except FileNotFoundError:
             yield ImageError("missing", f"The Parquet file of the image is gone: {row['source_file']}.")
             continue
@@ -209,7 +253,7 @@ def image_sources(rows: list[dict[str, Any]]) -> Iterator[str | bytes | ImageErr
 
 
 @lru_cache(maxsize=1)  # rows of a unit are in the order of the file, so they need one row group at a time
-def _embedded_images(path: str, row_group: int) -> pa.ChunkedArray:
+def _embedded_images(path: str, row_group: int, version: str | None) -> pa.ChunkedArray:  # noqa: ARG001 - of the key
     if path.startswith("s3://"):
         with s3_filesystem().open(path, "rb") as file:
             return parquet_file(file).read_row_group(row_group, columns=["image"])["image"]

@@ -95,6 +95,19 @@ class KnownRows:
         texts = _rows(self.place, self.plan_id, texts_path(path), self.text_columns).get(sha256)
         return None if texts is None else _renamed(row) | texts
 
+    def digest(self, path: str, image_id: str) -> str | None:
+        """The SHA-256 of the bytes that a row of a scores file was made of; None if the file does not say."""
+        return _digests(self.place, self.plan_id, path).get(image_id)
+
+
+@lru_cache(maxsize=1)  # rows of a unit are of one file
+def _digests(place: Place, plan_id: str, path: str) -> dict[str, str]:  # noqa: ARG001 - of the key
+    try:
+        rows = read_parquet(place, path, ["image_id", "sha256"])
+    except FileNotFoundError:
+        return {}
+    return dict(zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
     return {"copied_from" if name == "image_id" else name: value for name, value in row.items()}

@@ -231,7 +231,7 @@ class PlanProgress:
             raise StoreError(f"{self._place.uri(path)}: is not whole, or gone. Run again to score its unit.") from error
 
     def _write_shard(self, shard: ShardPlan, staged: pa.Table, *, part: bool = False) -> None:
-        """Write staged rows into the tables: first the texts, then the scores, which commit them."""
+        """Write staged rows into the tables: first the texts, then the scores, which commit them; see `committed`."""
         path = scores_path(self.plan, shard)
         texts_only, scores, texts = staged["texts_only"], None, None
         if self.plan.texts and self.store.texts:
@@ -239,10 +239,11 @@ class PlanProgress:
             made = staged.filter(pc.or_(texts_only, pc.equal(staged["status"], OK)))
             made = made.append_column("described_at", made["scored_at"]).select(schema.names)
             texts = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
-        if not shard.texts_only:
+        if not shard.texts_only or not pc.all(texts_only).as_py():  # a picture may have changed since it was scored
             made = staged.filter(pc.invert(texts_only)).select(self.store.schema.names)
             scores = self._merged(path, self.store.schema, made, replaced=made["image_id"])
-        self.store.replace_tables(scores, texts, f"{self.plan.plan_id}-part" if part else self.plan.plan_id)
+        made_by = f"{self.plan.plan_id}-part" if part else self.plan.plan_id
+        self.store.replace_tables(scores, texts, made_by, texts_last=shard.texts_only)
 
     def _merged(
         self, path: str, schema: pa.Schema, made: pa.Table, *, replaced: pa.ChunkedArray

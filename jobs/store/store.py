@@ -305,9 +305,16 @@ class Store:
         self.replace_tables((TableFile(self.place, path, None, None), scores), described, made_by)
 
     def replace_tables(
-        self, scores: tuple[TableFile, pa.Table] | None, texts: tuple[TableFile, pa.Table] | None, made_by: str
+        self,
+        scores: tuple[TableFile, pa.Table] | None,
+        texts: tuple[TableFile, pa.Table] | None,
+        made_by: str,
+        *,
+        texts_last: bool = False,
     ) -> None:
         """Write a texts file and then the scores file beside it, each with its new rows; None leaves a file as it is.
+
+        With `texts_last` the other way round: the last one says that both are written.
 
         Raises:
             StoreLocked: another run has written one of them since it was read.
@@ -317,13 +324,12 @@ class Store:
             PLAN_KEY: made_by,
             CODE_KEY: CODE_VERSION,
         }
-        if texts is not None and self.texts:
-            file, rows = texts
-            limit = {MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)}
-            file.replace(rows, {**rows.schema.metadata, **made, **limit}, row_group_rows=_TEXT_GROUP_ROWS)
-        if scores is not None:
-            file, rows = scores
-            file.replace(rows, {**rows.schema.metadata, **made})
+        limit = {MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)} if self.texts else {}
+        writes = [(texts, limit, _TEXT_GROUP_ROWS), (scores, {}, None)]
+        for changed, also, row_group_rows in reversed(writes) if texts_last else writes:
+            if changed is not None:
+                file, rows = changed
+                file.replace(rows, {**rows.schema.metadata, **made, **also}, row_group_rows)
 
 
 def _description(place: Place) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import resource
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.decoder_faults import faulty, make_fault_folder
 from support.golden import golden_images
-from support.stores import open_store, plan_for
+from support.stores import open_store, plan_for, stage_with, write_manifest
 
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images import child_decoder
@@ -22,6 +24,8 @@ from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from jobs.score.load import UnitLoader
 from jobs.store.layout import attempt_path
+from jobs.store.plan_progress import PlanProgress
+from jobs.store.text_request import WantedTexts
 from schemas.units import SPENT, UNIT, loaded_unit
 
 # In threads, since the time limits of tests would take the alarm, and the loader would not decode in this process.
@@ -175,3 +179,63 @@ def test_a_loader_that_does_not_have_the_alarm_decodes_in_a_child(tmp_path: Path
             signal.signal(signal.SIGALRM, before)
     errors = {row["image_id"]: row["error_type"] for row in block.to_pylist()}
     assert errors["fault.jpg"] == "decoder_crashed"
+
+
+def _embedded(path: Path, pictures: list[bytes]) -> None:
+    ids = [f"p{number}" for number in range(len(pictures))]
+    table = pa.table({"image_id": ids, "image": pictures, "version": ["1"] * len(ids)})
+    pq.write_table(table, path.with_suffix(".new"))
+    path.with_suffix(".new").rename(path)
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_embedded_images_whose_file_was_rewritten_get_no_score_of_another_row(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, first = tmp_path / "m.parquet", list(PICTURES.values())[:4]
+    _embedded(path, first)
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, str(path), "p", unit_rows=4)
+    loader = UnitLoader(store.place, plan, DecodeOptions(), store.answers, store.known_rows(plan))
+    assert [row["status"] for row in next(loader(FIRST_UNIT)).to_pylist()] == ["ok"] * 4
+    if moment == "before":
+        _embedded(path, first[::-1])
+    else:
+        decode = decode_image
+        monkeypatch.setattr(
+            "jobs.score.load.decode_within_limits", lambda *_: (_embedded(path, first[::-1]), decode(first[0]))[1]
+        )
+    for row in next(loader(FIRST_UNIT)).to_pylist():
+        assert (row["status"], row["error_type"], row["retryable"]) == ("error", "changed", True)
+        assert (row["sha256"], row["pixels"], row["copied_from"]) == (None, None, None)
+    monkeypatch.undo()
+    again = plan_for(store, str(path), "q", unit_rows=4)
+    loader = UnitLoader(store.place, again, DecodeOptions(), store.answers, store.known_rows(again))
+    digests = [row["sha256"] for row in next(loader(FIRST_UNIT)).to_pylist()]
+    assert digests == [hashlib.sha256(data).hexdigest() for data in first[::-1]]
+
+
+def test_a_picture_that_changed_before_it_gets_its_texts_gets_a_score_too(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("same.jpg", "other.jpg"):
+        (tmp_path / "photos" / name).write_bytes(golden_images()[0].read_bytes() + name.encode())
+    ids = [str(tmp_path / "photos" / name) for name in ("same.jpg", "other.jpg")]
+    source = write_manifest(tmp_path / "m.parquet", ids)  # whose versions say nothing of the files
+    scored = open_store(tmp_path / "out")
+    plan = plan_for(scored, source, "p")
+    stage_with(scored, plan, sha256=[hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ids])
+    PlanProgress(scored, plan).commit(plan.shards[0])
+    (tmp_path / "photos" / "other.jpg").write_bytes(golden_images()[1].read_bytes())
+
+    store = open_store(tmp_path / "out", WantedTexts(["overall_gestalt"]))
+    plan = plan_for(store, source, "q")
+    assert [shard.texts_only for shard in plan.shards] == [True]
+    loader = UnitLoader(store.place, plan, DecodeOptions(), store.answers, store.known_rows(plan))
+    rows = next(loader(FIRST_UNIT)).to_pylist()
+    assert [row["texts_only"] for row in rows] == [True, False]
+    stage_with(store, plan, texts_only=[True, False], sha256=[row["sha256"] for row in rows], score=7.0)
+    PlanProgress(store, plan).commit(plan.shards[0])
+    scores = {row["image_id"]: row for row in pq.read_table(tmp_path / "out" / "scores").to_pylist()}
+    assert [scores[name]["score"] for name in ids] == [50.0, 7.0]
+    for row in pq.read_table(tmp_path / "out" / "texts").to_pylist():
+        assert row["sha256"] == scores[row["image_id"]]["sha256"]

@@ -23,7 +23,7 @@ from artimuse_actor.errors import ArtiMuseError
 from jobs.manifest.source import ListedManifest
 
 SEQUENCES = 300
-STEPS = 6
+STEPS = 4
 NAMES = "abcdefgh"
 
 
@@ -63,6 +63,13 @@ class Sequence:
             photo = self.trial.library.photos[name]
             data = photo.data.removeprefix(AWAY) if photo.data.startswith(AWAY) else AWAY + photo.data
             self.trial.library.photos[name] = Photo(data, photo.version)
+
+    def swap(self, chance: random.Random) -> None:
+        """Other bytes under the same version, as in a manifest whose versions say nothing of the files."""
+        if name := self._some(chance):
+            photo = self.trial.library.photos[name]
+            self.trial.library.photos[name] = Photo(photo.data + b"!", photo.version)
+            self.trial.library.swapped.add((name, photo.version))
 
     def damage(self, chance: random.Random) -> None:
         """A file of the store is cut short, or gone."""
@@ -147,7 +154,16 @@ class Sequence:
         return other
 
 
-EDITS = (Sequence.add, Sequence.add, Sequence.touch, Sequence.move, Sequence.delete, Sequence.away, Sequence.damage)
+EDITS = (
+    Sequence.add,
+    Sequence.add,
+    Sequence.touch,
+    Sequence.move,
+    Sequence.delete,
+    Sequence.away,
+    Sequence.swap,
+    Sequence.damage,
+)
 COMMANDS = (
     *(Sequence.score, Sequence.score, Sequence.score_former, Sequence.score_some, Sequence.prune),
     *(Sequence.texts_later, Sequence.compact),
