@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.measure.machine import ROOT
-from jobs.score.ray_session import LOCAL_ENVIRONMENT
+from jobs.score.local_ray import LOCAL_ENVIRONMENT
 
 _PROGRAM: Final = """
 import json, sys
@@ -82,7 +82,9 @@ def emulated_cluster(
         head_cpus: of the head, 0 for one that takes no work.
         variables: of the environment of all nodes, further ones.
     """
-    environment = {**os.environ, **LOCAL_ENVIRONMENT, **(variables or {}), "RAY_USAGE_STATS_ENABLED": "0"}
+    open_to_jobs = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    environment = {**os.environ, **LOCAL_ENVIRONMENT, **open_to_jobs, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= variables or {}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     layout = [{"num_cpus": head_cpus, "object_store_memory": _HEAD_STORE}, [_node(*node) for node in nodes]]
     process = subprocess.Popen(

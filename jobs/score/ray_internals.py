@@ -21,6 +21,7 @@ def check() -> None:
         AssertionError: names the missing part.
     """
     import ray
+    from ray._private import ray_constants, services
     from ray.data import Dataset
     from ray.data._internal.execution.operators import map_operator
     from ray.exceptions import RayTaskError
@@ -29,8 +30,33 @@ def check() -> None:
     taken = signature(Dataset.map_batches_internal).parameters.keys()
     assert {"fn", "batch_size", "compute"} <= taken, "Dataset.map_batches_internal"
     assert '"_metrics_export_port"' in getsource(ray.init), "ray.init(_metrics_export_port=…)"
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "a Ray on loopback only"
+    assert "ENABLE_RAY_CLUSTER:" in getsource(services.get_node_ip_address), "a Ray on loopback only"
+    raylet: Any = ray._raylet
+    assert callable(raylet.Config.initialize), "ray._raylet.Config"
+    assert callable(raylet.AuthenticationTokenLoader.instance().reset_cache), "ray._raylet.AuthenticationTokenLoader"
     error = RayTaskError("step", "Traceback (most recent call last):\nValueError: x", ValueError("x"), ip="10.0.0.7")
     assert node_of(error.as_instanceof_cause()) == "10.0.0.7", "the address in the text of a RayTaskError"
+
+
+def read_environment() -> None:
+    """Let a Ray that was imported before act on the environment as it is now.
+
+    Its mode of authentication (`RayConfig`), its token and whether it stays on loopback are read on import
+    (_private/authentication_test_utils.py reads them again in this order; _private/ray_constants.py).
+    """
+    import ray
+    from ray._common.utils import env_bool
+    from ray._private import ray_constants
+
+    if ray.is_initialized():
+        return
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    ray_constants.ENABLE_RAY_CLUSTER = env_bool(
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
+    )
 
 
 def map_whole_blocks(rows: Dataset, step: Any, **options: Any) -> Dataset:

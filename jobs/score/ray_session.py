@@ -11,28 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any
 
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, UsageError, one_line, reason_of
 from jobs.score import ray_internals
 from jobs.score.actor_pool import ActorPool
 from jobs.score.actor_starts import StartLog
+from jobs.score.local_ray import local_environment, session_folder
 from jobs.score.signals import listen
 
 if TYPE_CHECKING:
     from ray.exceptions import RayError
 
-# Read by Ray when it is imported: no telemetry, and no token file for a cluster that only this process can reach.
+# Read by Ray when it is imported: no telemetry.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's C++ parts write their own warnings to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
 _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
-LOCAL_ENVIRONMENT: Final = {
-    "RAY_AUTH_MODE": "disabled",
-    # By default Ray ends idle processes beyond one per CPU after 1 s, and the next unit to stage waits for a new one.
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def ray_of_run(address: str | None, block_bytes: int, starts: StartLog) -> Itera
 
 @contextmanager
 def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
-    """Ray for one run: started here and stopped at the end, or joined at an address.
+    """Ray for one run: started here, for this run alone, and stopped at the end, or joined at an address.
 
     Args:
         address: address of a cluster, or None to start Ray here.
@@ -91,29 +87,40 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
     Raises:
         RunError: the cluster cannot be reached.
     """
-    if address is None:
-        for name, value in LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-    else:
-        _check_reachable(address)
-    metrics_port = _metrics_port() if address is None else None
+    with _own_ray() if address is None else _ray_at(address) as where, _started(where, block_bytes) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _own_ray() -> Iterator[dict[str, Any]]:
+    """The arguments of `ray.init` that start a Ray here."""
+    port = ray_internals.metrics_port(_metrics_port())
+    with local_environment(), session_folder() as folder:
+        yield {"address": "local", "include_dashboard": False, "_temp_dir": folder, **port}
+
+
+@contextmanager
+def _ray_at(address: str) -> Iterator[dict[str, Any]]:
+    """The arguments of `ray.init` that join a Ray."""
+    _check_reachable(address)
+    yield {"address": address}
+
+
+@contextmanager
+def _started(where: dict[str, Any], block_bytes: int) -> Iterator[Cluster]:
     import ray
     from ray.data import DataContext
 
+    ray_internals.read_environment()
     with tempfile.TemporaryFile() as said:
         try:
             with _stderr_kept_in(said):
-                ray.init(
-                    address=address or "local",
-                    include_dashboard=False if address is None else None,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **ray_internals.metrics_port(metrics_port),
-                )
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many kinds, RayError and OSError among them
             said.seek(0)
             details = " ".join([str(error), *said.read().decode(errors="replace").split()])
-            raise RunError(f"Ray at {address or 'this machine'} cannot be used: {details[:2000]}") from error
+            there = "this machine" if where["address"] == "local" else where["address"]
+            raise RunError(f"Ray at {there} cannot be used: {details[:2000]}") from error
     listen()  # Ray ends its driver by SIGTERM with an exit code of its own
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 from support.marks import note
 
-from jobs.score.ray_session import LOCAL_ENVIRONMENT
+from jobs.score.local_ray import LOCAL_ENVIRONMENT, secret_environment
 
-ENVIRONMENT: Final = {**LOCAL_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT: Final = {**LOCAL_ENVIRONMENT, **secret_environment(), "RAY_USAGE_STATS_ENABLED": "0"}
 """Environment of the head and of all that joins it."""
 
 _TRIES: Final = 3  # on a busy machine Ray may give its own start up
@@ -30,7 +30,7 @@ import ray
 
 head = ray.init(
     address="local", num_cpus=2, object_store_memory=300 * 1024**2, include_dashboard=False, log_to_driver=False,
-    _temp_dir=sys.argv[1], _node_ip_address="127.0.0.1",
+    _temp_dir=sys.argv[1],
 )
 print(head.address_info["gcs_address"], flush=True)
 sys.stdin.read()
