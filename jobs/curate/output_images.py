@@ -1,6 +1,7 @@
 """The images of chosen rows, fetched again and written beside the manifest or into tar files.
 
-An image is taken only if its bytes are those that were scored. One that is gone or has changed leaves its row out.
+An image is taken only if its bytes are those that were scored. One that is gone or has changed leaves its row out, and
+so does one of which the store has no SHA-256.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.images.options import FORMATS
 from jobs.curate.output_place import Workshop
 from jobs.curate.row_writers import json_rows
 
@@ -26,7 +28,8 @@ SHARD_IMAGES: Final = 10_000
 """Images of a tar file, as img2dataset has it."""
 
 _FOLDER_IMAGES: Final = 1_000
-_SUFFIXES: Final = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tiff"}
+# Of these formats only: a store from elsewhere may name any, and a path is made of it.
+_SUFFIXES: Final = {name: name.lower() for name in FORMATS} | {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2"}
 
 
 def fetch_scored(rows: pa.Table, embedded: pa.ChunkedArray | None, options: FetchOptions) -> Iterator[bytes | None]:
@@ -44,8 +47,7 @@ def fetch_scored(rows: pa.Table, embedded: pa.ChunkedArray | None, options: Fetc
         data = image.get("bytes") if isinstance(image, dict) else image
         sources.append(uri if uri is not None else nowhere if data is None else data)
     for data, sha256 in zip(fetch_many(sources, options), rows["sha256"].to_pylist(), strict=True):
-        same = isinstance(data, bytes) and (sha256 is None or hashlib.sha256(data).hexdigest() == sha256)
-        yield data if same and isinstance(data, bytes) else None
+        yield data if isinstance(data, bytes) and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 class CopiedImages:
@@ -108,4 +110,4 @@ class TarFiles:
 
 
 def _suffix(format_: str | None) -> str:
-    return _SUFFIXES.get(format_ or "", (format_ or "bin").lower())
+    return _SUFFIXES.get(format_ or "", "bin")

@@ -7,6 +7,7 @@ import math
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -14,6 +15,7 @@ from artimuse_actor.errors import UsageError
 
 SUFFIXES: Final = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 _GROUP_ROWS: Final = 65_536
+_FORMULA: Final = "^([=+\\-@\t\r\n＝＋－＠])"
 _GROUP_BYTES: Final = 64 * 1024 * 1024  # of embedded images, a row group would be gigabytes
 
 
@@ -91,22 +93,31 @@ class _JsonRows:
 
 
 class _CsvRows:
+    """CSV in which no cell is a formula to a spreadsheet: a text that begins like one gets an apostrophe before it."""
+
     def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._schema = pa.schema(
-            [
-                field.with_type(field.type.value_type).remove_metadata()
-                if pa.types.is_dictionary(field.type)
-                else field.remove_metadata()
-                for field in schema
-            ]
-        )
+        self._types = [_plain(field.type) for field in schema]
+        names = pc.replace_substring_regex(pa.array(schema.names), _FORMULA, r"'\1").to_pylist()
+        self._schema = pa.schema(zip(names, self._types, strict=True))
         self._writer = pa.csv.CSVWriter(path, self._schema)
 
     def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table.cast(self._schema))
+        columns = [column.cast(kind) for column, kind in zip(table.columns, self._types, strict=True)]
+        shown = [pc.replace_substring_regex(one, _FORMULA, r"'\1") if _is_text(one.type) else one for one in columns]
+        self._writer.write_table(pa.table(shown, schema=self._schema))
 
     def close(self, metadata: dict[bytes, bytes]) -> None:  # noqa: ARG002 - likewise
         self._writer.close()
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type that Arrow writes as CSV: values instead of dictionaries, and strings of the usual layout."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_string_view(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _refuse_column(field: pa.Field, kind: str) -> None:

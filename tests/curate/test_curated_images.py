@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ from artimuse_actor.errors import CurationError, UsageError
 from jobs.curate import output_images as copied_images
 from jobs.curate.curate import CurateSettings, Curation, curate
 from jobs.curate.filters import FilterOptions
-from jobs.curate.row_writers import json_rows
+from jobs.curate.row_writers import json_rows, open_row_file
 from jobs.manifest.source import open_manifest
 from jobs.storage.places import open_place
 from jobs.storage.s3_place import s3_filesystem
@@ -107,6 +108,32 @@ def test_an_image_that_is_gone_or_changed_is_left_out_and_counted(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("options", [{"copy": True}, {"kind": "webdataset"}], ids=str)
+@pytest.mark.parametrize("format_", ["../../../../outside", "/outside", "jpg/../x", "json", "", None, "JPEG\n"])
+def test_a_store_from_elsewhere_names_no_files(
+    tmp_path: Path, photos: Any, format_: str | None, options: dict[str, Any]
+) -> None:
+    write_store(tmp_path / "strange", [{**photos[0], "format": format_}])
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    _choose(tmp_path / "strange", tmp_path / "best", **options)
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert {path.parts[len(tmp_path.parts)] for path in new} == {"best", "strange"}  # the store's own note of it
+    if "copy" in options:
+        assert [path.name for path in (tmp_path / "best" / "images").rglob("*.*")] == ["00000000.bin"]
+    else:
+        with tarfile.open(tmp_path / "best" / "00000.tar") as tar:
+            assert tar.getnames() == ["000000000.bin", "000000000.json"]
+
+
+@pytest.mark.parametrize("options", [{"copy": True}, {"kind": "webdataset"}], ids=str)
+def test_an_image_without_a_digest_may_be_any_and_is_left_out(
+    tmp_path: Path, photos: Any, options: dict[str, Any]
+) -> None:
+    write_store(tmp_path / "strange", [photos[0], {**photos[1], "sha256": None}])
+    done = _choose(tmp_path / "strange", tmp_path / "best", **options)
+    assert (done.funnel.steps[-1].removed, done.funnel.left) == (1, 1)
+
+
 def _embedded(path: Path) -> tuple[str, list[dict[str, Any]]]:
     """A data set as `datasets` writes it, with its notes, and the rows of a store of it."""
     data = [(GOLDEN / "artimuse" / "images" / picture).read_bytes() for picture in PICTURES]
@@ -176,6 +203,23 @@ def test_json_has_short_numbers_and_no_nan() -> None:
         {"score": None, "list": None, "kind": "b", "at": None},
         {"score": None, "list": [], "kind": "a", "at": "1970-01-01 00:00:00Z"},
     ]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
+)
+def test_no_cell_of_a_csv_starts_a_formula(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1", "a=1", "a\n=1", None]
+    column = pa.array(texts, kind)
+    table = pa.table({"=1+1": column, "score": pa.array([-1.5] * len(texts), pa.float32())})
+    file = open_row_file("csv", str(tmp_path / "a.csv"), table.schema)
+    file.write(table)
+    file.close({})
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as lines:
+        head, *rows = csv.reader(lines)
+    assert head == ["'=1+1", "score"]
+    assert [row[0] for row in rows] == [f"'{text}" for text in texts[:8] if text] + ["a=1", "a\n=1", ""]
+    assert {row[1] for row in rows} == {"-1.5"}
 
 
 # On S3.
