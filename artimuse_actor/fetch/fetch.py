@@ -56,8 +56,8 @@ def fetch_many(
     """Read many image files, in order, some of them before they are asked for.
 
     Args:
-        uris: uris, or what is known already: bytes, or an error.
-        options: see `FetchOptions`; `held_bytes` bounds what is fetched and not yet used.
+        uris: uris, or what is known already: bytes, or an error. The next one is asked for only when there is room.
+        options: see `FetchOptions`; `held_bytes` bounds what is fetched, or given as bytes, and not yet used.
         ahead: how many are fetched at the same time, at most.
 
     Yields:
@@ -69,11 +69,13 @@ def fetch_many(
     loop = fsspec.asyn.get_loop()
     budget = ByteBudget(options.held_bytes)
     waiting: deque[Future[bytes | ImageError | RunError]] = deque()
+    given_bytes: deque[int] = deque()  # of each that waits, 0 for a uri
 
     def next_one() -> bytes | ImageError:
         loop.call_soon_threadsafe(budget.advance)
         result = waiting[0].result()
         waiting.popleft()
+        given_bytes.popleft()
         if isinstance(result, RunError):
             raise result
         return result
@@ -83,7 +85,9 @@ def fetch_many(
     try:
         for place, uri in enumerate(uris):
             waiting.append(asyncio.run_coroutine_threadsafe(fetcher.fetch(place, uri), loop))
-            if len(waiting) >= ahead:
+            given_bytes.append(len(uri) if isinstance(uri, bytes) else 0)
+            del uri
+            while waiting and (len(waiting) >= ahead or sum(given_bytes) > options.held_bytes):
                 yield next_one()
         while waiting:
             yield next_one()

@@ -30,7 +30,7 @@ from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.planner import rows_to_do
 from jobs.plan.stored_rows import RetryErrors, StoredRows
-from jobs.score.load import image_sources
+from jobs.score.load import image_source
 from schemas.manifest import IMAGE_ROWS
 
 if TYPE_CHECKING:
@@ -146,14 +146,15 @@ class LoadedSample:
 
 def load_sample(rows: pa.Table, fetching: FetchOptions, decoding: DecodeOptions) -> LoadedSample:
     """Fetch and decode rows with the columns of `IMAGE_ROWS`, as a job would."""
-    # Embedded images are read by row group: in the order of the file, each row group is read once.
-    listed = rows.sort_by([("source_file", "ascending"), ("source_row_group", "ascending")]).to_pylist()
+    # Embedded images are read in the order of the file, so each row group is read once.
+    order = ("source_file", "source_row_group", "source_row")
+    listed = rows.sort_by([(column, "ascending") for column in order]).to_pylist()
     sizes: list[int] = []
     cpu_s: list[float] = []
     pixels: list[Pixels] = []
     errors: Counter[str] = Counter()
     with ChildDecoder(decoding) as child:
-        for data in fetch_many(image_sources(listed), fetching):
+        for data in fetch_many(map(image_source, listed), fetching):
             if isinstance(data, ImageError):
                 errors[data.error_type] += 1
                 sizes.append(0)

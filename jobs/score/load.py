@@ -1,9 +1,9 @@
 """A unit's rows → a block of pixels: fetch, decode, resize, on CPU tasks.
 
 Every error of one image becomes an error row here, and the rest of its unit goes on. A picture that crashes its decoder
-kills the task, and Ray runs the unit again. A mark in the store then shows that the unit was begun before, so its
-pictures are decoded in a child process, which dies instead of the task. A child process costs a little time, so only
-such units use one.
+kills the task, and Ray runs the unit again. A note in the store then shows that the unit was begun before, so its
+pictures are decoded in a child process, which dies instead of the task (see `attempts`). A child process costs a little
+time, so only such units use one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ImageError, reason_of
-from artimuse_actor.fetch.fetch import fetch_many
+from artimuse_actor.fetch.fetch import FETCH_AHEAD, fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
@@ -31,10 +29,10 @@ from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CodeIdentity
 from jobs.manifest.listing import version_of
 from jobs.plan.plan import Plan
+from jobs.score.attempts import FATAL, Attempt
 from jobs.score.meters import Meters, node_name
-from jobs.storage.parquet import parquet_file
+from jobs.storage.embedded_images import embedded_image
 from jobs.storage.place import Place
-from jobs.storage.s3_place import s3_filesystem
 from jobs.store.known_images import KnownRows
 from jobs.store.layout import attempt_path
 from jobs.store.plan_progress import unit_rows_of
@@ -78,13 +76,13 @@ class UnitLoader:
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         loaded = []
-        attempt = attempt_path(self.plan.plan_id, shard, number)
-        is_first = self.place.create(attempt, b"begun")
+        attempt = Attempt.begin(self.place, attempt_path(self.plan.plan_id, shard, number))
         here = _DecoderHere(self.options, child, self.fetching)
-        decode = here.decode if is_first and can_limit_this_process() else child.decode
+        decode = here.decode if attempt.number == 1 and can_limit_this_process() else child.decode
         replaces = self.plan.shards[shard].replaces
         changed = _rewritten_files(rows)
-        images, began = _Awaited(fetch_many(image_sources(rows, changed), self.fetching)), perf_counter()
+        ahead = 1 if attempt.is_careful else FETCH_AHEAD
+        images, began = _Awaited(fetch_many(_sources(rows, attempt, changed), self.fetching, ahead)), perf_counter()
         for index, data in enumerate(images):
             row = rows[index]
             stored = self.known.digest(replaces, row["image_id"]) if replaces and row["texts_only"] else None
@@ -97,7 +95,7 @@ class UnitLoader:
             error = _error(_rewritten(rows[index]["source_file"]))
             loaded[index] = keys | {"texts_only": rows[index]["texts_only"]} | error
         decode_s = perf_counter() - began - images.waited_s
-        self.place.delete(attempt)
+        attempt.end()
         spent = {"fetched_bytes": images.size_bytes, "fetch_s": images.waited_s, "decode_s": decode_s}
         loaded[0]["spent"] = {"loader": node_name(), **spent}
         failed = Counter(row["error_type"] for row in loaded if row["status"] == ERROR)
@@ -230,31 +228,27 @@ def _rewritten(file: str) -> ImageError:
     )  # fmt: skip
 
 
-def image_sources(rows: list[dict[str, Any]], changed: Collection[str] = ()) -> Iterator[str | bytes | ImageError]:
-    """The source of each row's image: a uri, or the bytes if they are embedded in a file that is not in `changed`."""
-    for row in rows:
-        if row["uri"] is not None:
-            yield row["uri"]
-            continue
-        if row["source_file"] in changed and _version_now(row["source_file"]) is not None:
-            yield _rewritten(row["source_file"])
-            continue
-        try:
-            images = _embedded_images(row["source_file"], row["source_row_group"], row["source_version"])
-            image = images[row["source_row"]].as_py()
-        except FileNotFoundError:
-            yield ImageError("missing", f"The Parquet file of the image is gone: {row['source_file']}.")
-            continue
-        except (OSError, pa.ArrowException, IndexError) as error:
-            yield ImageError("fetch_failed", f"{row['source_file']}: {reason_of(error)}", retryable=True)
-            continue
-        data = image.get("bytes") if isinstance(image, dict) else image
-        yield data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")
+def _sources(
+    rows: list[dict[str, Any]], attempt: Attempt, changed: Collection[str]
+) -> Iterator[str | bytes | ImageError]:
+    for number, row in enumerate(rows):
+        attempt.reach(number)
+        yield FATAL if number in attempt.fatal else image_source(row, changed)
 
 
-@lru_cache(maxsize=1)  # rows of a unit are in the order of the file, so they need one row group at a time
-def _embedded_images(path: str, row_group: int, version: str | None) -> pa.ChunkedArray:  # noqa: ARG001 - of the key
-    if path.startswith("s3://"):
-        with s3_filesystem().open(path, "rb") as file:
-            return parquet_file(file).read_row_group(row_group, columns=["image"])["image"]
-    return pq.ParquetFile(path).read_row_group(row_group, columns=["image"])["image"]
+def image_source(row: dict[str, Any], changed: Collection[str] = ()) -> str | bytes | ImageError:
+    """The source of a row's image: a uri, or the bytes if they are embedded in a file that is not in `changed`."""
+    if row["uri"] is not None:
+        return str(row["uri"])
+    file = row["source_file"]
+    if file in changed and _version_now(file) is not None:
+        return _rewritten(file)
+    try:
+        data = embedded_image(file, row["source_version"], row["source_row_group"], row["source_row"])
+    except ImageError as error:
+        return error
+    except FileNotFoundError:
+        return ImageError("missing", f"The Parquet file of the image is gone: {file}.")
+    except (OSError, pa.ArrowException, LookupError) as error:
+        return ImageError("fetch_failed", f"{file}: {reason_of(error)}", retryable=True)
+    return data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")

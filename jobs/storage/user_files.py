@@ -17,7 +17,8 @@ from jobs.storage.parquet import parquet_file
 from jobs.storage.s3_place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
-_BATCH_BYTES: Final = 2 * 1024**3
+LIMIT_BYTES: Final = 2 * 1024**3
+"""Memory that a batch of a Parquet file from elsewhere may take."""
 _T = TypeVar("_T")
 
 
@@ -82,7 +83,7 @@ def open_parquet(path: str) -> Iterator[Any]:
             yield parquet
     except MemoryError as error:  # pa.ArrowMemoryError is one too
         raise ManifestError(
-            f"{path}: reading {BATCH_ROWS:,} of its rows takes more than {_BATCH_BYTES:,} bytes of memory. "
+            f"{path}: reading {BATCH_ROWS:,} of its rows takes more than {LIMIT_BYTES:,} bytes of memory. "
             "No image was read. Write it again with smaller values and row groups."
         ) from error
     except (pa.ArrowException, OSError) as error:
@@ -92,7 +93,7 @@ def open_parquet(path: str) -> Iterator[Any]:
 def limited(batches: Iterator[_T]) -> Iterator[_T]:
     """The same batches, read under a memory limit: a few bytes of a compressed file can expand to terabytes."""
     while True:
-        with memory_limit(_BATCH_BYTES):
+        with memory_limit(LIMIT_BYTES):
             batch = next(batches, None)
         if batch is None:
             return

@@ -22,6 +22,7 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images import child_decoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
+from jobs.score.attempts import Attempt
 from jobs.score.load import UnitLoader
 from jobs.store.layout import attempt_path
 from jobs.store.plan_progress import PlanProgress
@@ -115,6 +116,30 @@ def test_a_unit_that_was_begun_before_is_loaded_in_a_child_to_the_same_block(tmp
         second = next(loader(FIRST_UNIT))
     assert second.drop_columns(SPENT.name).equals(first.drop_columns(SPENT.name))
     assert started == [1]
+    assert not attempts(tmp_path)
+
+
+@pytest.mark.process
+def test_an_image_during_which_a_third_attempt_was_killed_is_an_error_row_of_the_fourth(tmp_path: Path) -> None:
+    loader = loader_of(tmp_path, PICTURES)
+    first = next(loader(FIRST_UNIT)).drop_columns(SPENT.name).to_pylist()
+    path = attempt_path(loader.plan.plan_id, 0, 0)
+    for number in (1, 2, 3):  # nobody ends them
+        attempt = Attempt.begin(loader.place, path)
+        assert (attempt.number, attempt.fatal) == (number, ())
+        for row in range(5):
+            attempt.reach(row)
+    for fatal in ((4,), (4, 6)):  # killed again two images later
+        attempt = Attempt.begin(loader.place, path)
+        assert attempt.fatal == fatal
+        attempt.reach(6)
+    block = next(loader(FIRST_UNIT)).drop_columns(SPENT.name).to_pylist()
+    for number, (row, expected) in enumerate(zip(block, first, strict=True)):
+        if number in (4, 6):
+            assert (row["error_type"], row["retryable"], row["pixels"]) == ("decoder_memory", True, None)
+            assert "The process that loaded it was killed" in row["error_message"]
+        else:
+            assert row == expected
     assert not attempts(tmp_path)
 
 
