@@ -21,6 +21,7 @@ from jobs.commands.plan import plan
 from jobs.commands.report import report
 from jobs.commands.score import score
 from jobs.commands.store import compact, status
+from jobs.words import show
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
 
@@ -107,7 +108,7 @@ def _fail(error: ArtiMuseError) -> int:
         raise error
     from artimuse_actor.uris import without_secrets
 
-    print(f"{type(error).__name__}: {without_secrets(str(error))}", file=sys.stderr)
+    show(f"{type(error).__name__}: {without_secrets(str(error))}", file=sys.stderr)
     return error.exit_code
 
 
@@ -123,8 +124,8 @@ def main() -> int:
     except ArtiMuseError as error:
         code = _fail(error)
     except typer.TyperException as error:
-        show: Any = getattr(error, "show", None)  # only usage errors have it
-        show() if show else print(f"Error: {error.format_message()}", file=sys.stderr)
+        show_usage: Any = getattr(error, "show", None)  # only usage errors have it
+        show_usage() if show_usage else print(f"Error: {error.format_message()}", file=sys.stderr)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED

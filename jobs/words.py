@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import IO
+
+
+def show(text: str = "", file: IO[str] | None = None) -> None:
+    """Print a line for people. Names in it may come from strangers, so control characters are escaped."""
+    print(printable(text), file=file, flush=True)
+
 
 def printable(text: str) -> str:
     """Any text with its control characters escaped, so that a terminal does not obey them."""
     return "".join(
         mark if mark.isprintable() or mark == "\n" else mark.encode("unicode_escape").decode() for mark in text
     )
+
+
+def one_line_name(name: str) -> str:
+    """A name of a file or column within a sentence: line breaks are escaped too, so that it cannot add lines."""
+    return printable(name).replace("\n", "\\n")
 
 
 def format_seconds(seconds: float) -> str:

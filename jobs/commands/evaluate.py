@@ -29,6 +29,7 @@ from jobs.commands.options import (
     TruthColumn,
     count_or_auto,
 )
+from jobs.words import show
 
 if TYPE_CHECKING:
     from jobs.evaluate.evaluation import Evaluation
@@ -202,13 +203,13 @@ def _show(evaluations: list[Evaluation], *, markdown: bool, as_json: bool) -> No
         shown = [text.evaluation_json(evaluation) for evaluation in evaluations]
         print(json.dumps(shown[0] if len(shown) == 1 else shown))
     elif markdown:
-        print(text.markdown(evaluations))
+        show(text.markdown(evaluations))
     else:
         for number, evaluation in enumerate(evaluations):
             print("\n" * bool(number), end="")
             text.show_evaluation(evaluation)
         if len(evaluations) > 1:
-            print("\n" + "\n".join(text.matrix(evaluations)))
+            show("\n" + "\n".join(text.matrix(evaluations)))
 
 
 def _check(evaluations: list[Evaluation], gates: list[Gate], require_complete: bool) -> None:
@@ -223,4 +224,4 @@ def _check(evaluations: list[Evaluation], gates: list[Gate], require_complete: b
 
 def _say(line: str, quiet: bool) -> None:
     if not quiet:
-        print(line)
+        show(line)

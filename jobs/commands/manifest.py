@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import IdColumn, Images, Limit, Source, UriColumn
+from jobs.words import show
 
 
 def manifest(
@@ -30,5 +31,5 @@ def manifest(
     opened = open_manifest(source, options)
     rows = write_manifest(opened, out)
     for note in opened.notes:
-        print(note, file=sys.stderr)
-    print(f"{out}: {rows:,} images. Next: artimuse score {shlex.quote(out)} --out scored")
+        show(note, file=sys.stderr)
+    show(f"{out}: {rows:,} images. Next: artimuse score {shlex.quote(out)} --out scored")

@@ -20,6 +20,7 @@ from jobs.commands.options import (
     Root,
     TruthColumn,
 )
+from jobs.words import show
 
 
 def report(
@@ -74,11 +75,11 @@ def report(
         print(json.dumps(vars(done)))
         return
     shown = f"{done.pictures:,} of them shown" if done.pictures else "none of them shown"
-    print(f"{out}: {done.size_bytes / 1e6:.1f} MB; {done.rows:,} images, {shown}.")
+    show(f"{out}: {done.size_bytes / 1e6:.1f} MB; {done.rows:,} images, {shown}.")
     if done.gone:
-        print(f"  {done.gone:,} could not be read again; the page says why.")
+        show(f"  {done.gone:,} could not be read again; the page says why.")
     if not out.startswith("s3://"):
-        print(f"Open it in a browser: {shlex.quote(out)}")
+        show(f"Open it in a browser: {shlex.quote(out)}")
 
 
 def _score_command(context: typer.Context) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import AsJson
+from jobs.words import show
 
 
 def status(
@@ -39,4 +40,4 @@ def compact(
     from jobs.store.maintenance import compact as run
 
     done = run(store, out)
-    print(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")
+    show(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")

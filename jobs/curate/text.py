@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from jobs.words import show
+
 if TYPE_CHECKING:
     from jobs.curate.curate import Curation
 
@@ -13,14 +15,14 @@ def show_curation(done: Curation) -> None:
     """The funnel, where the rows are, and the next command."""
     funnel, target = done.funnel, done.target
     width = max(len(name) for name in ("rows", *(step.name for step in funnel.steps)))
-    print(f"{'rows':{width}}  {'':>12}  {funnel.rows:>12,}")
+    show(f"{'rows':{width}}  {'':>12}  {funnel.rows:>12,}")
     for step in funnel.steps:
-        print(f"{step.name:{width}}  {-step.removed:>12,}  {step.left:>12,}")
+        show(f"{step.name:{width}}  {-step.removed:>12,}  {step.left:>12,}")
     for note in funnel.notes:
-        print(note)
-    print(f"{target.out}: {funnel.left:,} of {funnel.rows:,} rows; this table: {target.place.uri(target.funnel)}")
+        show(note)
+    show(f"{target.out}: {funnel.left:,} of {funnel.rows:,} rows; this table: {target.place.uri(target.funnel)}")
     if duplicates := done.record["output"]["duplicates"]:
-        print(f"  {duplicates:,} duplicates, and what they are like: {target.place.uri(target.groups)}")
+        show(f"  {duplicates:,} duplicates, and what they are like: {target.place.uri(target.groups)}")
     if target.kind == "parquet":
         path = target.place.uri(target.name) if target.folder else target.out
-        print(f"Next: artimuse score {shlex.quote(path)} --out rescored")
+        show(f"Next: artimuse score {shlex.quote(path)} --out rescored")

@@ -21,6 +21,7 @@ from jobs.manifest.manifest import ManifestOptions
 from jobs.score.actor_pool import ActorPool
 from jobs.storage.s3_place import s3_filesystem
 from jobs.store.store import Store
+from jobs.words import show
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import BatchSize
@@ -107,7 +108,7 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
                 actors_per_gpu=settings.actors_per_gpu,
                 address=settings.address,
             )
-            print(f"{name} with {checkpoint}", file=sys.stderr)
+            show(f"{name} with {checkpoint}", file=sys.stderr)
             arguments = {
                 "command": "benchmark",
                 "source": data_set.truth,

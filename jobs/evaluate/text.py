@@ -9,7 +9,7 @@ from typing import Any, Final
 from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
 from jobs.evaluate.metrics.estimate import Agreement, Estimate
-from jobs.words import printable
+from jobs.words import printable, show
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES
 
@@ -82,19 +82,19 @@ def headline(counts: JoinCounts) -> str:
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print an evaluation on the screen."""
     scores = _scores_line(evaluation.fingerprint, evaluation.question)
-    print(f"{evaluation.data_set}: {scores} against {evaluation.ground_truth}")
-    print(f"{headline(evaluation.counts)}; joined by {evaluation.counts.matched_by}")
+    show(f"{evaluation.data_set}: {scores} against {evaluation.ground_truth}")
+    show(f"{headline(evaluation.counts)}; joined by {evaluation.counts.matched_by}")
     if not evaluation.counts.is_complete:
         examples = ", ".join(printable(example) for example in evaluation.counts.examples)
-        print(f"  without a score: {examples}{', …' if len(evaluation.counts.examples) < _absent(evaluation) else ''}")
+        show(f"  without a score: {examples}{', …' if len(evaluation.counts.examples) < _absent(evaluation) else ''}")
     for note in evaluation.notes:
-        print(f"  {note}")
-    print()
+        show(f"  {note}")
+    show()
     for line in _table(metric_rows(evaluation)):
-        print(line)
-    print(method(evaluation.agreement))
+        show(line)
+    show(method(evaluation.agreement))
     if evaluation.groups:
-        print()
+        show()
         rows: list[tuple[str, ...]] = [(str(evaluation.group_by), "N", "SRCC", "PLCC", "KRCC")]
         rows += [
             (
@@ -105,7 +105,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
             for group in evaluation.groups
         ]
         for line in _table(rows):
-            print(line)
+            show(line)
     if evaluation.against:
         _show_comparison(evaluation, evaluation.against)
 
@@ -115,8 +115,8 @@ def _absent(evaluation: Evaluation) -> int:
 
 
 def _show_comparison(evaluation: Evaluation, against: Comparison) -> None:
-    print(f"\nagainst {against.out}: {against.fingerprint}")
-    print(headline(against.counts))
+    show(f"\nagainst {against.out}: {against.fingerprint}")
+    show(headline(against.counts))
     rows = [("", "this", "other", "difference", "95% interval", "p")]
     for name in ("srcc", "plcc", "krcc"):
         difference = getattr(against.difference, name)
@@ -131,12 +131,12 @@ def _show_comparison(evaluation: Evaluation, against: Comparison) -> None:
             )
         )
     for line in _table(rows):
-        print(line)
-    print(f"On the {against.difference.n:,} rows that both have scored; the same rows are drawn for both.")
+        show(line)
+    show(f"On the {against.difference.n:,} rows that both have scored; the same rows are drawn for both.")
     if against.disagreements:
-        print("furthest apart:")
+        show("furthest apart:")
         for row in against.disagreements:
-            print(f"  {printable(row.key)}: {row.score:.2f} and {row.other:.2f} (ground truth {row.truth:g})")
+            show(f"  {printable(row.key)}: {row.score:.2f} and {row.other:.2f} (ground truth {row.truth:g})")
 
 
 def metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:

@@ -31,6 +31,7 @@ from jobs.store.fingerprints import fingerprint_of
 from jobs.store.layout import STORE_FILE
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
+from jobs.words import show
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse, BatchSize
@@ -198,7 +199,7 @@ def _open_store(settings: OutlookSettings) -> Store | None:
     try:
         open_place(settings.out).read(STORE_FILE)
     except FileNotFoundError:
-        print(f"{settings.out} is no store yet, so everything counts.", file=sys.stderr)
+        show(f"{settings.out} is no store yet, so everything counts.", file=sys.stderr)
         return None
     if settings.checkpoint is None:
         return Store.open(settings.out)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from jobs.forecast.costs import Limit, Measured, Share, Whole, share
 from jobs.forecast.forecast import Outlook, Speed
-from jobs.words import format_seconds
+from jobs.words import format_seconds, show
 
 _LIMIT_NAMES: Final[dict[Limit, str]] = {
     "gpu": "the GPUs",
@@ -22,32 +22,33 @@ _MODEL_ON_CPU: Final = "the model, on this CPU"
 def show_outlook(outlook: Outlook) -> None:
     """Print one screen: measured and given numbers, the cost of the whole run, and the bottleneck."""
     for note in outlook.notes:
-        print(note)
+        show(note)
     settings, counted, loaded = outlook.settings, outlook.counted, outlook.loaded
     if loaded is None:
-        print(f"Nothing to do: all {counted.manifest_rows:,} images are in {settings.out} already.")
+        show(f"Nothing to do: all {counted.manifest_rows:,} images are in {settings.out} already.")
         return
-    print(_rows_line(outlook))
+    show(_rows_line(outlook))
     rows = max(work.work.rows for work in outlook.wholes.values())
-    print(f"Sample: {len(loaded.sizes):,} of them, drawn with --seed {settings.seed}.")
+    show(f"Sample: {len(loaded.sizes):,} of them, drawn with --seed {settings.seed}.")
     for kind, count in loaded.errors.most_common():
-        print(f"  {count:,} {kind}: {_share_of_all(share(count, len(loaded.sizes), rows), rows)}")
-    print(f"  read: {_spread([size / 1e6 for size in loaded.sizes])} MB an image")
-    print(f"  load: {_spread([seconds * 1e3 for seconds in loaded.cpu_s])} ms of one CPU core an image, measured here")
+        show(f"  {count:,} {kind}: {_share_of_all(share(count, len(loaded.sizes), rows), rows)}")
+    show(f"  read: {_spread([size / 1e6 for size in loaded.sizes])} MB an image")
+    show(f"  load: {_spread([seconds * 1e3 for seconds in loaded.cpu_s])} ms of one CPU core an image, measured here")
     for name, speed in outlook.speeds.items():
-        print(f"  {name}: {_speed(speed)}")
+        show(f"  {name}: {_speed(speed)}")
     if loaded.embedded_rows:
-        print(
-            "  Embedded images are read a row group at a time: with row groups larger than a unit, more than counted."
+        show(
+            "  Embedded images are read from the start of their row group: with row groups larger than a unit, more "
+            "than counted."
         )
-    print()
+    show()
     _print_table(outlook)
-    print()
+    show()
     for name, whole in outlook.wholes.items():
         heading = f"Bottleneck {name}" if len(outlook.wholes) > 1 else "Bottleneck"
-        print(f"{heading}: {bottleneck(whole, on_cpu=_on_cpu(outlook))}")
+        show(f"{heading}: {bottleneck(whole, on_cpu=_on_cpu(outlook))}")
     if _on_cpu(outlook):
-        print(
+        show(
             "A CPU's speed says nothing of a GPU's: measure on a GPU, or give --images-per-s. Model and loading share "
             "the cores here, which is not in these numbers."
         )
@@ -237,7 +238,7 @@ def _print_table(outlook: Outlook) -> None:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for label, *values in cells if len(names) > 1 else cells[1:]:
         shown = "   ".join(value.rjust(width) for value, width in zip(values, widths[1:], strict=True))
-        print(f"{label.ljust(widths[0])}   {shown}")
+        show(f"{label.ljust(widths[0])}   {shown}")
 
 
 def _cost_row(price: float, device: str) -> tuple[str, Callable[[Whole], str]]:

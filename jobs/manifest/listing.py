@@ -12,6 +12,7 @@ from urllib.parse import quote_from_bytes
 
 from artimuse_actor.errors import ManifestError
 from jobs.storage.s3_place import s3_filesystem
+from jobs.words import one_line_name
 
 IMAGE_SUFFIXES: Final = frozenset(
     f".{suffix}"
@@ -75,9 +76,9 @@ class Listing:
 
     def notes(self) -> list[str]:
         """Sentences for the user about files that were left out."""
-        notes = [f"Left out, not looked into: {folder}." for folder in self.unlisted]
+        notes = [f"Left out, not looked into: {one_line_name(folder)}." for folder in self.unlisted]
         if self.skipped and not self.by_pattern:
-            kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.skipped.most_common(8))
+            kinds = ", ".join(f"{count} {one_line_name(suffix)}" for suffix, count in self.skipped.most_common(8))
             notes.append(f"Left out, not being called like images: {kinds}.")
         return notes
 

@@ -17,6 +17,7 @@ from artimuse_actor.errors import UsageError
 from artimuse_actor.uris import without_secrets
 from jobs.plan.plan import ShardPlan
 from jobs.store.run_record import RunRecord
+from jobs.words import show
 
 LOG_FORMATS: Final = ("text", "json")
 
@@ -70,7 +71,7 @@ class Events:
         if self.is_json:
             self.write("note", message=without_secrets(message))
         else:
-            print(message, file=sys.stderr)
+            show(message, file=sys.stderr)
 
     def run_started(self, record: RunRecord, fields: Mapping[str, Any]) -> None:
         """Write that the plan is made and scoring begins."""

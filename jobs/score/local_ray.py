@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
+from jobs.words import show
+
 LOCAL_ENVIRONMENT: Final = {
     # Ray has this for macOS and Windows; with 0 it takes 127.0.0.1 as the node's address, and listens nowhere else.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -65,7 +67,7 @@ def session_folder() -> Iterator[str]:
         yield os.path.join(folder, "r")  # Ray lets everybody write to the one that it is given
     finally:
         if os.environ.get("ARTIMUSE_DEBUG"):
-            print(f"Ray's logs are in {folder} until the next run.", file=sys.stderr)
+            show(f"Ray's logs are in {folder} until the next run.", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
         if lock:

@@ -16,6 +16,7 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from jobs.store.text_request import WantedTexts
+from jobs.words import show
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileR
         batch_size=settings.batch_size,
     )
     if settings.protocol is None:
-        print(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
+        show(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
     decoded = (
         (file, _decode(data, settings.options))
         for file, data in zip(files, fetch_many(files, settings.fetch), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.words import printable
+from jobs.words import show
 
 if TYPE_CHECKING:
     from jobs.score.single_images import FileResult
@@ -15,13 +15,13 @@ def show_image(result: FileResult) -> None:
     """One line for an image: scores with their spread, or the error; then its texts."""
     if result.score is None:
         assert result.error is not None
-        print(f"{result.file}: {result.error.error_type}: {result.error.message}")
+        show(f"{result.file}: {result.error.error_type}: {result.error.message}")
         return
     stds = result.score.stds
     points = ", ".join(f"{name} {value:.2f} ± {stds[name]:.2f}" for name, value in result.score.scores.items())
-    print(f"{result.file}: {points}")
+    show(f"{result.file}: {points}")
     for title, text in result.texts.items():
-        print(f"  {title}: {printable(text)}", flush=True)
+        show(f"  {title}: {text}")
 
 
 def images_json(results: Sequence[FileResult]) -> Any:
@@ -55,6 +55,6 @@ def show_questions() -> None:
     from schemas.text_settings import text_column
 
     for protocol in PROTOCOLS.values():
-        print(f"{protocol.name}: scores {', '.join(protocol.score_questions)}; texts:")
+        show(f"{protocol.name}: scores {', '.join(protocol.score_questions)}; texts:")
         for title, question in protocol.text_questions.items():
-            print(f"  {title}  ({text_column(title)})\n    {question.strip()}")
+            show(f"  {title}  ({text_column(title)})\n    {question.strip()}")

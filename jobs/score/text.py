@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from jobs.store.text import _by_type, _texts_line
-from jobs.words import format_seconds
+from jobs.words import format_seconds, show
 
 if TYPE_CHECKING:
     from jobs.score.settings import ScoreResult, ScoreSettings
@@ -43,7 +43,7 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     """Print the rows written, the failures by type, and the next command."""
     record, counts = result.record, result.counts
     for note in result.notes:
-        print(note)
+        show(note)
     if result.was_finished:
         print(f"Nothing to do: all {record.manifest_rows:,} images are in {settings.out} already.")
     else:
