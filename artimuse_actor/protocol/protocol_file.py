@@ -13,7 +13,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any, Final
 
-from artimuse_actor.errors import UsageError
+from artimuse_actor.errors import UsageError, one_line
 from artimuse_actor.protocol.protocols import (
     ARTIMUSE,
     IMAGE_CONTEXT,
@@ -26,6 +26,9 @@ from artimuse_actor.protocol.protocols import (
 )
 from schemas.text_settings import RESERVED_COLUMNS, TextSettings
 
+MAX_BYTES: Final = 64 * 1024
+MAX_DOTS: Final = 100  # of a line: Python's parser takes time quadratic in the parts of a key
+MAX_NAME: Final = 100
 _MARKS: Final = (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END)
 _EXAMPLE: Final = (
     'It wants a name and a table [texts] with lines such as "Flaws" = "Which flaws does this image have?".'
@@ -49,29 +52,49 @@ def read_protocol(path: str) -> Protocol:
     """
     try:
         with open(path, "rb") as file:
-            raw = tomllib.load(file)
+            data = file.read(MAX_BYTES + 1)
+        _check_size(path, data)
+        raw = tomllib.loads(data.decode())
     except OSError as error:
         raise UsageError(f"--protocol {path}: cannot be read: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--protocol {path}: is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise UsageError(f"--protocol {path}: has brackets too deep inside each other. {_EXAMPLE}") from error
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and that of a number of thousands of digits
+        raise UsageError(f"--protocol {path}: is not TOML: {one_line(str(error))}.") from error
     unknown = sorted(raw.keys() - {"name", "base", "texts"})
     if unknown:
-        raise UsageError(f"--protocol {path}: has no meaning for {unknown[0]!r}. {_EXAMPLE}")
+        raise UsageError(f"--protocol {path}: has no meaning for {one_line(unknown[0])!r}. {_EXAMPLE}")
     base = get_protocol(_text(path, "base", raw.get("base", ARTIMUSE.name)))
-    name = _text(path, "name", raw.get("name"))
+    name = _name(path, "name", raw.get("name"))
     texts = raw.get("texts")
     if not isinstance(texts, dict) or not texts:
         raise UsageError(f"--protocol {path}: asks nothing. {_EXAMPLE}")
     # The published template has a line break between image and question.
-    questions = {title: f"\n{_question(path, title, question)}" for title, question in texts.items()}
+    questions = {_name(path, "a title", title): f"\n{_question(path, title, asked)}" for title, asked in texts.items()}
     _check_columns(path, base, tuple(questions))
     return Protocol(name, base.score_questions, questions, base.system_message, base.levels)
 
 
+def _check_size(path: str, data: bytes) -> None:
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"--protocol {path}: has more than {MAX_BYTES:,} bytes. {_EXAMPLE}")
+    if any(line.count(b".") > MAX_DOTS for line in data.splitlines()):
+        raise UsageError(f"--protocol {path}: has a line of more than {MAX_DOTS} dots. {_EXAMPLE}")
+
+
 def _text(path: str, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"--protocol {path}: {key} must be a text, not {value!r}. {_EXAMPLE}")
+        kind = "a blank one" if isinstance(value, str) else "nothing" if value is None else type(value).__name__
+        raise UsageError(f"--protocol {path}: {key} must be a text, not {kind}. {_EXAMPLE}")
     return value
+
+
+def _name(path: str, key: str, value: Any) -> str:
+    """A text that is shown and stored as a name: one printable line."""
+    name = _text(path, key, value)
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise UsageError(f"--protocol {path}: {key} must be one line of at most {MAX_NAME} printable characters.")
+    return name
 
 
 def _question(path: str, title: str, value: Any) -> str:

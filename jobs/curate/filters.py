@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError, one_line
-from jobs.curate.where import parse_condition
+from jobs.curate.where import MAX_CHARACTERS, parse_condition
 from schemas.scores import OK
 
 TEXT_MATCHES: Final = "text_matches"
@@ -107,10 +107,15 @@ def read_filters(options: FilterOptions, score_column: str, schema: pa.Schema) -
 
 
 def check_pattern(option: str, pattern: str) -> None:
-    """Raise UsageError if a regular expression is not one for RE2."""
+    """Raise UsageError if a regular expression is too long, or not one for RE2.
+
+    RE2 takes time linear in the text and 8 MB for a pattern, whatever that is; larger ones it refuses.
+    """
+    if len(pattern) > MAX_CHARACTERS:
+        raise UsageError(f"{option} takes at most {MAX_CHARACTERS:,} characters, not {len(pattern):,}.")
     try:
         pc.match_substring_regex(pa.array([""]), pattern)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeEncodeError) as error:  # the latter with a lone surrogate
         raise UsageError(
             f"{option} {pattern[:80]!r}: is no regular expression (RE2): {one_line(str(error))}."
         ) from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import difflib
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError, one_line
+from jobs.storage.user_files import is_unicode
 
 MAX_CHARACTERS: Final = 10_000
 MAX_NODES: Final = 2_000
@@ -77,7 +79,10 @@ class Condition:
 
     def holds(self, table: pa.Table) -> pa.ChunkedArray:
         """True for each row of a table that meets it: boolean, without nulls."""
-        return pc.fill_null(self.value(table), False)
+        value = self.value(table)
+        if isinstance(value, pa.Scalar):  # it names no column
+            value = pa.chunked_array([pa.repeat(value, len(table))])
+        return pc.fill_null(value, False)
 
 
 def parse_condition(text: str, schema: pa.Schema, option: str = "--where") -> Condition:
@@ -121,7 +126,9 @@ class _Reader:
         if len(self.text) > MAX_CHARACTERS:
             raise UsageError(f"{self.option} takes at most {MAX_CHARACTERS:,} characters, not {len(self.text):,}.")
         try:
-            tree = ast.parse(self.text.strip(), mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python's, such as about the escapes of a regular expression
+                tree = ast.parse(self.text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._wrong(
                 f"is no condition ({one_line(getattr(error, 'msg', '') or type(error).__name__)})"
@@ -131,8 +138,17 @@ class _Reader:
             nodes, depth = nodes + len(waiting), depth + 1
             if nodes > MAX_NODES or depth > MAX_DEPTH:
                 raise self._wrong(f"has more than {MAX_NODES:,} parts, or {MAX_DEPTH} inside each other")
+            self._check_constants(waiting)
             waiting = [child for node in waiting for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
         return tree
+
+    def _check_constants(self, nodes: list[ast.expr]) -> None:
+        """Refuse constants that Arrow does not hold, and whose digits Python would not even print."""
+        for value in (node.value for node in nodes if isinstance(node, ast.Constant)):
+            if isinstance(value, int) and value.bit_length() > 64:
+                raise self._wrong("has a number of more than 64 bits")
+            if isinstance(value, str) and not is_unicode(value):
+                raise self._wrong("has a lone surrogate, which no text holds")
 
     def types(self) -> str:
         return ", ".join(f"{name}: {self.schema.field(name).type}" for name in dict.fromkeys(self.columns))

@@ -47,7 +47,7 @@ def test_names_of_built_in_protocols_still_work(protocol: object) -> None:
         ('name = "x"\n[texts]', "asks nothing"),
         ('name = "x"\nquestions = 3\n' + QUESTION, "no meaning for 'questions'"),
         ('name = "x"\nbase = "clip"\n' + QUESTION, "no protocol 'clip'"),
-        ('name = "x"\n[texts]\n"A" = 3', "the question of 'A' must be a text, not 3"),
+        ('name = "x"\n[texts]\n"A" = 3', "the question of 'A' must be a text, not int"),
         ('name = "x"\n[texts]\n"A" = " "', "the question of 'A' must be a text"),
         ('name = "x"\n[texts]\n"A" = "a <img> b"', "contains <img>, which would break the prompt"),
         ('name = "x"\n[texts]\n"A" = "a<|im_end|>"', "contains <|im_end|>"),
@@ -57,7 +57,18 @@ def test_names_of_built_in_protocols_still_work(protocol: object) -> None:
         ('name = "x"\n[texts]\n"A" = "a"\n"A tokens" = "a"', "'A tokens' cannot name a column"),
         ('name = "x"\n[texts]\n"&!" = "a"', "'&!' cannot name a column"),
         ("name = ", "is not TOML"),
+        ("name = " + "9" * 5_000, "is not TOML"),
+        ("name = 0x" + "f" * 9_000, "name must be a text, not int"),
+        ("name = " + "[" * 9_000, "too deep inside each other"),
+        ("name = " + "{a = " * 9_000, "too deep inside each other"),
+        ("a." * 9_000 + "a = 1", "has a line of more than 100 dots"),
+        ("#" * 66_000, "has more than 65,536 bytes"),
+        ('name = "a\\u001b[2J"\n' + QUESTION, "name must be one line of at most 100 printable characters"),
+        ('name = "' + "a" * 101 + '"\n' + QUESTION, "name must be one line of at most 100 printable characters"),
+        ('name = "x"\n[texts]\n"A\\u001b[2J" = "B?"', "a title must be one line"),
+        ('"a\\u001b" = 1', "no meaning for 'a'"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_file_out_of_order_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
     path = _write(tmp_path, text)
