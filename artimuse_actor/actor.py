@@ -71,7 +71,7 @@ class ActorConfig:
         checkpoint: folder or name.
         checkpoint_digest: expected digest of its files.
         protocol: the questions asked.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         dtype: as `--dtype`.
         batch_size: as `--batch-size`.
         keep_distribution: whether the probabilities are kept.

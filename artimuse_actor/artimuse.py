@@ -24,10 +24,13 @@ from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.engine.describe import Describer, ImageDescription
 from artimuse_actor.engine.device import (
     check_memory,
+    memory_errors,
     probe_batch_size,
+    release_memory,
     resolve_attention,
     resolve_device,
     resolve_dtype,
+    set_arithmetic,
 )
 from artimuse_actor.engine.model import VisionLanguageModel, read_answers
 from artimuse_actor.engine.scoring import (
@@ -111,8 +114,8 @@ class ArtiMuse:
                 `owner/name[@revision]` on the hub; or one that is opened already.
             protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol.protocol_file`; guessed from
                 the checkpoint's name if not given.
-            device: `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
-            dtype: `auto` (bfloat16 on CUDA, float32 elsewhere), `float32`, `bfloat16` or `float16`.
+            device: `auto` (the first GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+            dtype: `auto` (see `resolve_dtype`), `float32`, `bfloat16` or `float16`.
             batch_size: images of one forward pass; `auto` derives it from the device's free memory.
 
         Raises:
@@ -127,15 +130,17 @@ class ArtiMuse:
         precision = resolve_dtype(dtype, place)
         tokenizer = load_tokenizer(found.folder)
         check_memory(found, place, precision)
+        set_arithmetic(place)
         try:
-            network = load_network(
-                found,
-                image_token_id=image_token_id(tokenizer),
-                device=place,
-                dtype=precision,
-                attention=resolve_attention(place, precision),
-            )
-            return cls(VisionLanguageModel(network), found, asked, batch_size)
+            with memory_errors(place):
+                network = load_network(
+                    found,
+                    image_token_id=image_token_id(tokenizer),
+                    device=place,
+                    dtype=precision,
+                    attention=resolve_attention(place, precision),
+                )
+                return cls(VisionLanguageModel(network), found, asked, batch_size)
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"{found.name} ({found.size_bytes / 1e9:.1f} GB) does not fit into the free memory of {place}. "
@@ -191,7 +196,8 @@ class ArtiMuse:
         while done < len(pixels):
             batch = torch.from_numpy(np.array(pixels[done : done + self.batch_size]))
             try:
-                parts.append(self._probabilities(batch))
+                with memory_errors(self.model.device):
+                    parts.append(self._probabilities(batch))
                 done += len(batch)
                 continue
             except torch.OutOfMemoryError as error:
@@ -202,7 +208,7 @@ class ArtiMuse:
                     ) from error
             # Outside the handler: the exception's frames hold the tensors that filled the memory.
             self.batch_size = max(1, min(self.batch_size, len(batch)) // 2)
-            torch.cuda.empty_cache()
+            release_memory(self.model.device)
         questions = len(self.protocol.score_questions)
         probabilities = torch.cat(parts) if parts else torch.empty(0, questions, LEVEL_COUNT)  # (N, Q, 101)
         return scores_of(probabilities)
@@ -306,16 +312,17 @@ class ArtiMuse:
         elif sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
         try:
-            engine = TextEngine(
-                self.model,
-                prompts,
-                level_ids=self._level_ids,
-                score_questions=len(scores),
-                stop_id=turn_end_id(self._tokenizer),
-                max_new_tokens=check_max_new_tokens(max_new_tokens),
-                sequences=sequences,
-                max_admission=self.batch_size,
-            )
+            with memory_errors(self.model.device):
+                engine = TextEngine(
+                    self.model,
+                    prompts,
+                    level_ids=self._level_ids,
+                    score_questions=len(scores),
+                    stop_id=turn_end_id(self._tokenizer),
+                    max_new_tokens=check_max_new_tokens(max_new_tokens),
+                    sequences=sequences,
+                    max_admission=self.batch_size,
+                )
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"Texts do not fit into the free memory of {self.model.device}. "

@@ -19,7 +19,7 @@ _MAX_DIMENSION: Final = 10_000_000
 
 Shape = tuple[int, ...]
 
-AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "cpu": "float32"}
+AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "mps": "float32", "cpu": "float32"}
 """The dtype that `--dtype auto` selects on each kind of device."""
 
 

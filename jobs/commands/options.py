@@ -81,8 +81,15 @@ Protocol = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Dtype = Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, float32 on the CPU), float32, bfloat16 or float16.")]
+Device = Annotated[
+    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda (NVIDIA, or AMD with ROCm) or mps (Apple).")
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="auto (bfloat16 on CUDA; float32 on cards before Ampere, MPS and the CPU), float32, bfloat16 or float16."
+    ),
+]
 Actors = Annotated[
     str | None,
     typer.Option(

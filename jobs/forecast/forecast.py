@@ -54,7 +54,7 @@ class OutlookSettings:
         decode: how images are decoded.
         fetch: how image files are fetched.
         protocol: its name or TOML file, or None to guess it from the checkpoint's name.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
         texts: which texts to generate, or None for those of the store, if it has any.
@@ -251,15 +251,12 @@ def _measured_speed(
         timed = time_texts(model, loaded.pixels, texts)
         each = f"{len(texts.titles)} texts and {timed.tokens:,.0f} tokens each"
         what = f"{timed.images:,} images, {each}, start and end included"
-    precision = str(model.model.dtype).removeprefix("torch.")
+    from artimuse_actor.engine.device import device_name, dtype_name
+
     on_cpu = model.model.device.type == "cpu"
-    return Speed(timed.image_s, "measured", f"on {_device_name(model)} ({precision}) with {what}", on_cpu)
-
-
-def _device_name(model: ArtiMuse) -> str:
-    import torch
-
-    return "the CPU" if model.model.device.type == "cpu" else torch.cuda.get_device_name(model.model.device)
+    processor = "the CPU" if on_cpu else device_name(model.model.device)
+    origin = f"on {processor} ({dtype_name(model.model.dtype)}) with {what}"
+    return Speed(timed.image_s, "measured", origin, on_cpu)
 
 
 def _machines(settings: OutlookSettings) -> Machines:

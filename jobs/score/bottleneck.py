@@ -164,7 +164,7 @@ class Pulse:
     """Follows the units of a run, to tell its limit at any time.
 
     Attributes:
-        device: device of the models, `cpu` or `cuda`.
+        device: device of the models: `cpu`, `cuda` or `mps`.
         cores: number of cores that load images.
     """
 
@@ -204,7 +204,7 @@ class Pulse:
 
 
 def _name(device: str) -> str:
-    return "GPU" if device == "cuda" else "model"
+    return "model" if device == "cpu" else "GPU"
 
 
 def _rate(bytes_per_s: float | None) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
 
+from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, UsageError, one_line, reason_of
 from jobs.score import ray_internals
 from jobs.score.actor_pool import ActorPool
@@ -28,6 +30,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's C++ parts write their own warnings to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
+_ACCELERATOR = "accelerator_type:"
+_APPLE = re.compile(r"M\d(-|$)|Apple")
+_BEFORE_AMPERE = re.compile(r"[KP]\d+$|M\d\d|V100|T\d|GeForce-(GTX|RTX-20)|GTX|TITAN|Quadro")
 _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
 
 
@@ -38,30 +43,50 @@ class Cluster:
     Attributes:
         gpus: number of its GPUs now.
         cpus: number of its CPU cores now.
+        accelerators: names of its GPUs, as Ray abbreviates them: `H200`, `GeForce-RTX-2080`, `M2-Max`.
     """
 
     gpus: int
     cpus: int
+    accelerators: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, resources: Mapping[str, float]) -> Cluster:
+        """The cluster with these of Ray's resources."""
+        names = (name.removeprefix(_ACCELERATOR) for name in resources if name.startswith(_ACCELERATOR))
+        return cls(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), frozenset(names))
 
     def device(self, asked: str, *, may_grow: bool = False) -> str:
-        """The device of all actors, `cpu` or `cuda`.
+        """The device of all actors: `cpu`, `cuda` or `mps`.
 
         Args:
-            asked: `auto`, `cpu` or `cuda`.
+            asked: one of these, or `auto`.
             may_grow: whether GPUs may be added later, as with an autoscaler.
 
         Raises:
             UsageError: the device is unknown, or not in the cluster.
         """
-        if asked not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"--device takes auto, cpu or cuda, not {asked!r}; Ray hands the GPUs out.")
-        if asked == "cuda" and not self.gpus and not may_grow:
-            raise UsageError("--device cuda: Ray sees no GPU. Try --device cpu, or check nvidia-smi.")
-        return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
+        if asked not in ("auto", *AUTO_DTYPES):
+            raise UsageError(f"--device takes auto, cpu, cuda or mps, not {asked!r}; Ray hands the GPUs out.")
+        has_mps = any(map(_APPLE.match, self.accelerators))
+        if asked == "cuda" and (not self.gpus or has_mps) and not may_grow:
+            raise UsageError("--device cuda: Ray sees no GPU for CUDA. Try --device cpu, or check nvidia-smi.")
+        if asked == "mps" and not has_mps:
+            raise UsageError("--device mps: Ray sees no GPU of Apple. Try --device cpu.")
+        gpu = "mps" if has_mps else "cuda"  # Ray gives the same resource for both, and never both in one cluster
+        return (gpu if self.gpus else "cpu") if asked == "auto" else asked
+
+    def auto_dtype(self, device: str) -> str:
+        """The precision of `--dtype auto` on all of the cluster, as `resolve_dtype` has it for one GPU.
+
+        Where Ray's name of a card does not tell that it is before Ampere, bfloat16 is emulated: slow, and not wrong.
+        """
+        is_old = device == "cuda" and any(map(_BEFORE_AMPERE.match, self.accelerators))
+        return "float32" if is_old else AUTO_DTYPES[device]
 
     def default_pool(self, device: str, actors_per_gpu: int) -> ActorPool:
         """`actors_per_gpu` models on each GPU; one model on the CPU."""
-        actors = max(1, self.gpus * actors_per_gpu) if device == "cuda" else 1
+        actors = 1 if device == "cpu" else max(1, self.gpus * actors_per_gpu)
         return ActorPool(actors, actors)
 
     def loading_cores(self, device: str, actors: int) -> int:
@@ -133,8 +158,7 @@ def _started(where: dict[str, Any], block_bytes: int) -> Iterator[Cluster]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        resources = ray.cluster_resources()
-        yield Cluster(gpus=int(resources.get("GPU", 0)), cpus=int(resources.get("CPU", 0)))
+        yield Cluster.of(ray.cluster_resources())
     finally:
         ray.shutdown()
 

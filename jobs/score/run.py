@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
-from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
 from artimuse_actor.protocol.protocol_file import open_protocol
@@ -199,7 +198,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
         checkpoint_digest=asked.checkpoint.digest,
         protocol=asked.protocol,
         device=device,
-        dtype=AUTO_DTYPES[device] if settings.dtype == "auto" else settings.dtype,
+        dtype=cluster.auto_dtype(device) if settings.dtype == "auto" else settings.dtype,
         batch_size=settings.batch_size,
         keep_distribution=store.keep_distribution,
         texts=store.texts,
@@ -214,7 +213,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
         loader=UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch, code=this_code()),
         actor=actor,
         pool=pool,
-        gpus_per_actor=1 / settings.actors_per_gpu if device == "cuda" else 0,
+        gpus_per_actor=0 if device == "cpu" else 1 / settings.actors_per_gpu,
         stager=UnitStager(
             store.place, plan, staged_unit(store.schema, store.texts), store.texts, starts.run_id, code=this_code()
         ),

@@ -36,7 +36,7 @@ class ScoreSettings:
         decode: how images are decoded.
         fetch: how image files are fetched.
         protocol: its name or TOML file, or None to guess it from the checkpoint's name.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
         shard_rows: rows of a shard, which is one file of each table.

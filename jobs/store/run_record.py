@@ -45,7 +45,7 @@ class RunRecord:
         busy_share: share of their time in which actors worked; None if no actor had a second unit.
         bound: the bottleneck of the run: `gpu` (the model, on whatever device), `cpu`, `network` or `steps`, see
             `jobs.score.bottleneck`; None if no actor had a second unit.
-        device: `cpu` or `cuda`; None if there was nothing to score.
+        device: `cpu`, `cuda` or `mps`; None if there was nothing to score.
         dtype: precision of the model; None if there was nothing to score.
         seconds: wall time by phase: `checkpoint` (to identify it), `plan`, and `score`, with the start of Ray and the
             loading of the models.
