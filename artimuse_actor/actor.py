@@ -42,8 +42,8 @@ class Starts(Protocol):
     def begin(self) -> None:
         """Loading begins."""
 
-    def end(self, fetch_s: float, load_s: float) -> None:
-        """The model is loaded; seconds spent fetching and checking its files, and seconds spent loading it."""
+    def end(self, fetch_s: float, load_s: float, about: Mapping[str, Any]) -> None:
+        """The model is loaded: seconds of fetching and checking its files, of loading it, and what it runs on."""
 
     def fail(self, error: ArtiMuseError) -> None:
         """The constructor ends with this error."""
@@ -145,7 +145,7 @@ class ArtiMuseActor:
             raise failure from error
         else:
             if config.starts:
-                config.starts.end(fetched_s - began_s, time.monotonic() - fetched_s)
+                config.starts.end(fetched_s - began_s, time.monotonic() - fetched_s, self._model.hardware)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A block of schema `loaded_unit` → one of schema `scored_unit`, row by row.

@@ -24,6 +24,9 @@ from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.engine.describe import Describer, ImageDescription
 from artimuse_actor.engine.device import (
     check_memory,
+    device_name,
+    driver_version,
+    dtype_name,
     memory_errors,
     probe_batch_size,
     release_memory,
@@ -96,6 +99,18 @@ class ArtiMuse:
         elif batch_size < 1:
             raise UsageError(f"--batch-size takes a whole number from 1 or `auto`, not {batch_size}.")
         self.batch_size = batch_size
+
+    @property
+    def hardware(self) -> dict[str, str | int | None]:
+        """Processor, GPU driver, precision, attention and batch size, for records."""
+        model = self.model
+        return {
+            "processor": device_name(model.device),
+            "driver": None if model.device.type == "cpu" else driver_version(),
+            "dtype": dtype_name(model.dtype),
+            "attention": resolve_attention(model.device, model.dtype),
+            "batch_size": self.batch_size,
+        }
 
     @classmethod
     def load(

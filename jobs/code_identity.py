@@ -64,6 +64,25 @@ def this_code() -> CodeIdentity:
     return CodeIdentity(files.hexdigest(), tuple((package, found) for package, found in versions if found))
 
 
+def this_commit() -> str | None:
+    """The commit of the git checkout that this code is in; None outside one.
+
+    Read from git's files, since a worker may have no git; `CodeIdentity.sources` tells whether a file was changed.
+    """
+    git = _folder_of("jobs").parent / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        loose, packed = git / name, git / "packed-refs"
+        if loose.exists():
+            return loose.read_text().strip()
+        return next(line.split()[0] for line in packed.read_text().splitlines() if line.endswith(f" {name}"))
+    except (OSError, StopIteration):
+        return None
+
+
 def package_version(package: str) -> str | None:
     """The version of an installed package, without importing it; None if there is none."""
     try:

@@ -37,7 +37,9 @@ IMAGE: Final = (
     SHA256,
     pa.field("phash", pa.string(), metadata={"doc": "64-bit perceptual hash, hexadecimal"}),
 )
-RUN_ID: Final = pa.field("run_id", pa.string(), nullable=False, metadata={"doc": "the run that made this row"})
+RUN_ID: Final = pa.field(
+    "run_id", pa.string(), nullable=False, metadata={"doc": "the run that made the score or texts, also of a copy"}
+)
 RUN: Final = (
     RUN_ID,
     pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),

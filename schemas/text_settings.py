@@ -11,7 +11,7 @@ RESERVED_COLUMNS: Final = frozenset(
     (
         *("image_id", "uri", "version", "status", "error_type", "error_message", "retryable"),
         *("width", "height", "format", "sha256", "phash", "run_id", "scored_at", "described_at"),
-        *("shard", "unit", "texts_only", "copied_from", "spent", "pixels"),
+        *("shard", "unit", "texts_only", "copied_from", "scored_by", "described_by", "spent", "pixels"),
     )
 )
 """Names that text questions cannot have: columns of every table, or of the blocks that become its rows."""

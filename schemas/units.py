@@ -35,6 +35,12 @@ SPENT: Final = pa.field(
 )
 
 
+COPIED_RUNS: Final = (
+    pa.field("scored_by", pa.string(), metadata={"doc": "run_id of a copied score; null if this run made the row"}),
+    pa.field("described_by", pa.string(), metadata={"doc": "run_id of copied texts; null if this run made the row"}),
+)
+
+
 def spent_column(spent: Mapping[str, Any], rows: int) -> pa.Array:
     """The column `SPENT` of a unit of so many rows."""
     return pa.array([spent, *[None] * (rows - 1)], SPENT.type)
@@ -49,7 +55,7 @@ def answer_fields(
 
 def scored_unit(answers: Iterable[pa.Field]) -> pa.Schema:
     """The block between scoring and staging."""
-    return pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *answers, *IMAGE, COPIED_FROM, SPENT])
+    return pa.schema([*UNIT, TEXTS_ONLY, *KEYS, *OUTCOME, *answers, *IMAGE, COPIED_FROM, *COPIED_RUNS, SPENT])
 
 
 def loaded_unit(answers: Iterable[pa.Field]) -> pa.Schema:
@@ -59,7 +65,7 @@ def loaded_unit(answers: Iterable[pa.Field]) -> pa.Schema:
 
 def staged_unit(scores: pa.Schema, texts: TextSettings | None) -> pa.Schema:
     """A file of staging: rows of the scores table, with their texts."""
-    return pa.schema([*scores, TEXTS_ONLY, *text_fields(texts)])
+    return pa.schema([*scores, TEXTS_ONLY, *text_fields(texts), *(COPIED_RUNS[1:] if texts else ())])
 
 
 RECEIPT: Final = pa.schema(

@@ -19,6 +19,7 @@ _MAX_DIMENSION: Final = 10_000_000
 
 Shape = tuple[int, ...]
 
+DTYPE_NAMES: Final = ("float32", "bfloat16", "float16")
 AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "mps": "float32", "cpu": "float32"}
 """The dtype that `--dtype auto` selects on each kind of device."""
 

@@ -16,10 +16,10 @@ from typing import Final
 import torch
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
-from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, NetworkConfig
+from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES, NetworkConfig
 from artimuse_actor.errors import RunError, UsageError
 
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 CPU_BATCH_SIZE: Final = 2  # one image's 470 tokens fill a CPU's matrix products; larger activations leave its caches
 MAX_AUTO_BATCH_SIZE: Final = 64  # 30,000 tokens in a pass; larger matrices are no faster
 _MEMORY_SHARE: Final = 0.8

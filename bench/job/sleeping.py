@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -24,6 +26,7 @@ class SleepingModel:
     """Sleeps where `ArtiMuse.score_pixels` would compute; at pace 0 it reads every pixel once instead."""
 
     batch_size = 1_000  # a pass for each unit
+    hardware: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         self._seconds_per_image = float(os.environ[PACE_VARIABLE])

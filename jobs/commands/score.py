@@ -62,6 +62,9 @@ def score(
     limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Add rows to a store whose rows have another precision.")
+    ] = False,
     actors: Actors = None,
     actors_per_gpu: ActorsPerGpu = 1,
     batch_size: BatchSize = "auto",
@@ -148,6 +151,7 @@ def score(
         protocol=protocol,
         device=device,
         dtype=dtype,
+        allow_mixed=allow_mixed,
         batch_size=count_or_auto("--batch-size", batch_size),
         unit_size=unit_size,
         actors=ActorPool.parse(actors) if actors else None,

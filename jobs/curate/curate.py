@@ -113,6 +113,8 @@ def curate(settings: CurateSettings) -> Curation:
     target.check_free()
 
     funnel = Funnel(settings.manifest or settings.store, sum(store_rows.chosen.sizes))
+    if mixture := store.fingerprint.mixture:
+        funnel.notes.append(f"The precisions of the scores in {settings.store} are {mixture}.")
     if settings.manifest is not None:
         candidates = _join_manifest(store_rows, settings, funnel)
     _apply(candidates, filters, funnel)

@@ -12,6 +12,7 @@ import json
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,10 +52,10 @@ class StartLog:
         mark = json.dumps({"node": socket.gethostname()}).encode()
         self.place.write(f"{self._folder()}/{len(marks)}.json", mark)
 
-    def end(self, fetch_s: float, load_s: float) -> None:
-        """Note that this actor's model is loaded, and the seconds to fetch its files and to load it."""
+    def end(self, fetch_s: float, load_s: float, about: Mapping[str, Any]) -> None:
+        """Note that this actor's model is loaded, the seconds of fetching and loading it, and what it runs on."""
         times = {"node": socket.gethostname(), "fetch_s": round(fetch_s, 3), "load_s": round(load_s, 3)}
-        self.place.write(f"{self._loads}/{secrets.token_hex(8)}.json", json.dumps(times).encode())
+        self.place.write(f"{self._loads}/{secrets.token_hex(8)}.json", json.dumps({**times, **about}).encode())
         self.place.delete_tree(self._folder())
 
     def fail(self, error: ArtiMuseError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
@@ -36,6 +36,7 @@ from jobs.store.fingerprints import fingerprint_of
 from jobs.store.lock import RunLock, run_lock
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress, unit_rows_of
+from jobs.store.precision import admit_precision, refuse_other_precision
 from jobs.store.pruning import keep_only
 from jobs.store.run_record import RunRecord
 from jobs.store.store import Store
@@ -77,6 +78,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
         place = _open_store(asked).place  # refuses another fingerprint before anything is written
         with run_lock(place, run.id) as lock:
             store = _open_store(asked, lock)
+            if settings.known_dtype and not settings.allow_mixed:
+                refuse_other_precision(store, settings.known_dtype)
             if store.texts and not settings.texts:
                 run.events.note(f"{settings.out} holds texts, so this run makes them too.")
             files, progress = _plan(store, manifest, settings, run)
@@ -90,7 +93,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
                     counts = store.counts()
             progress.discard_work()
     was_finished = committer.rows_to_commit == 0
-    return ScoreResult(record, counts, errors, manifest.notes, asked.protocol, store.texts, was_finished)
+    mixture = store.fingerprint.mixture
+    return ScoreResult(record, counts, errors, manifest.notes, asked.protocol, store.texts, was_finished, mixture)
 
 
 def _identify(settings: ScoreSettings, run: Run) -> Asked:
@@ -172,6 +176,8 @@ def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run
         with shown.shown(), machines as cluster:
             steps = _steps(asked, committer, cluster, starts)
             record.device, record.dtype = steps.actor.device, steps.actor.dtype
+            record.fingerprint = replace(asked.fingerprint, precision=record.dtype)
+            admit_precision(committer.store, record.dtype, allow_mixed=asked.settings.allow_mixed)
             pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)
             for receipt in receipts(pipeline.unit_blocks(committer.plan, committer.units), steps):
                 errors.update(receipt["error_types"])

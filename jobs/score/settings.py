@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES
 from artimuse_actor.errors import UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
@@ -43,6 +44,7 @@ class ScoreSettings:
         unit_size: rows of a unit, or None for a size that fits the job.
         actors: number of models that work at the same time; None for as many as fit the GPUs, and one on the CPU.
         actors_per_gpu: number of models that share a GPU.
+        allow_mixed: whether rows may be added in another precision than those of the store.
         keep_distribution: whether the probabilities of the levels are stored.
         texts: which texts to generate, or None for those of the store, if it has any.
         sequences: texts that a model generates at the same time, or `auto`.
@@ -67,6 +69,7 @@ class ScoreSettings:
     shard_rows: int = SHARD_ROWS
     actors: ActorPool | None = None
     actors_per_gpu: int = 1
+    allow_mixed: bool = False
     keep_distribution: bool = False
     texts: WantedTexts | None = None
     sequences: BatchSize = "auto"
@@ -80,6 +83,8 @@ class ScoreSettings:
         check_log_format(self.log_format)
         if self.local and (self.address is not None or self.actors is not None):
             raise UsageError("--local is one model in this process, so it goes with neither --address nor --actors.")
+        if self.dtype not in ("auto", *DTYPE_NAMES):
+            raise UsageError(f"--dtype takes auto, {', '.join(DTYPE_NAMES)}, not {self.dtype!r}.")
         if self.sequences != "auto" and self.sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
         for option, value, most in (
@@ -88,6 +93,13 @@ class ScoreSettings:
         ):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
+
+    @property
+    def known_dtype(self) -> str | None:
+        """The precision, if it can be known without looking at a GPU."""
+        if self.dtype != "auto":
+            return self.dtype
+        return AUTO_DTYPES[self.device] if self.device in ("cpu", "mps") else None
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class ScoreResult:
         protocol: the protocol of the scores.
         texts: which texts the store has, if any.
         was_finished: whether the store had every row before the run.
+        mixture: the precisions of the store's rows in words, if there are several.
     """
 
     record: RunRecord
@@ -111,3 +124,4 @@ class ScoreResult:
     protocol: Protocol
     texts: TextSettings | None
     was_finished: bool
+    mixture: str = ""

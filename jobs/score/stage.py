@@ -46,14 +46,12 @@ class UnitStager:
         if self.code:
             self.code.check_loading()
         shard, number = unit["shard"][0].as_py(), unit["unit"][0].as_py()
-        made = {"run_id": self.run_id, "scored_at": datetime.now(UTC)}
-        rows = pa.table(
-            [
-                pa.array([made[column.name]] * len(unit), column.type) if column.name in made else unit[column.name]
-                for column in self.schema
-            ],
-            schema=self.schema,
-        )
+        made = {
+            "run_id": pc.fill_null(unit["scored_by"], self.run_id),  # of a copied score the run that made it
+            "scored_at": pa.array([datetime.now(UTC)] * len(unit), self.schema.field("scored_at").type),
+        }
+        columns = [made[name] if name in made else unit[name] for name in self.schema.names]
+        rows = pa.table(columns, schema=self.schema)
         began = perf_counter()
         self.place.write(staged_path(self.plan.plan_id, shard, number), parquet_bytes(rows))
         spent = unit["spent"][0].as_py() | {"write_s": perf_counter() - began}

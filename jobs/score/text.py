@@ -30,6 +30,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
             "ok": result.counts.ok,
             "failed": result.counts.failed,
             "described": result.counts.described,
+            "precision": record.fingerprint.precision,
         },
         "errors": dict(result.counts.errors),
         "new_errors": dict(result.new_errors),
@@ -56,7 +57,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         print(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
     if record.pruned_rows:
         print(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
-    print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed.")
+    mixed = f" ({result.mixture})" if result.mixture else ""
+    print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
     if counts.failed:
         print(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")
     if result.texts:

@@ -82,18 +82,21 @@ class KnownRows:
     text_columns: tuple[str, ...]
 
     def find(self, sha256: str) -> dict[str, Any] | None:
-        """The columns to copy, and `copied_from`; None if the store has no row, or no longer one, with these bytes."""
+        """The columns to copy, `copied_from`, and the runs that made them; None if there is no such row any more."""
         digests, numbers = _index(self.place, self.plan_id)
         digest = np.array(bytes.fromhex(sha256)[:_DIGEST_BYTES], dtype=_DIGEST)
         position = int(np.searchsorted(digests, digest))
         if position == len(digests) or digests[position] != digest:
             return None
         path = self.files[numbers[position]]
-        row = _rows(self.place, self.plan_id, path, ("image_id", *self.columns)).get(sha256)
-        if row is None or not self.text_columns:
-            return None if row is None else _renamed(row)
-        texts = _rows(self.place, self.plan_id, texts_path(path), self.text_columns).get(sha256)
-        return None if texts is None else _renamed(row) | texts
+        row = _rows(self.place, self.plan_id, path, ("image_id", "run_id", *self.columns)).get(sha256)
+        if row is None:
+            return None
+        copied = {"copied_from": row.pop("image_id"), "scored_by": row.pop("run_id"), **row}
+        if not self.text_columns:
+            return copied
+        texts = _rows(self.place, self.plan_id, texts_path(path), ("run_id", *self.text_columns)).get(sha256)
+        return None if texts is None else {**copied, "described_by": texts.pop("run_id"), **texts}
 
     def digest(self, path: str, image_id: str) -> str | None:
         """The SHA-256 of the bytes that a row of a scores file was made of; None if the file does not say."""
@@ -107,10 +110,6 @@ def _digests(place: Place, plan_id: str, path: str) -> dict[str, str]:  # noqa: 
     except FileNotFoundError:
         return {}
     return dict(zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
-
-
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    return {"copied_from" if name == "image_id" else name: value for name, value in row.items()}
 
 
 @lru_cache(maxsize=1)  # a process works on one plan at a time

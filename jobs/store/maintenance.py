@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from jobs.storage.places import open_place
 from jobs.store.layout import RUNS, broken_path, compacted_path, texts_path, work_of
 from jobs.store.lock import run_lock
 from jobs.store.plan_file import current_plan
+from jobs.store.precision import stored_precisions
 from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
 from jobs.store.store import Store
@@ -104,7 +105,9 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
         StoreLocked: a run is writing to one of them.
     """
     old = Store.open(out)
-    store = Store(open_place(new), old.fingerprint, old.questions, old.keep_distribution, old.texts)
+    # The new store has no records of the runs that an old description leaves the precision to.
+    fingerprint = replace(old.fingerprint, precision="+".join(stored_precisions(old)) or None)
+    store = Store(open_place(new), fingerprint, old.questions, old.keep_distribution, old.texts)
     if store.is_declared():
         raise StoreError(f"{new}: is a store already. Name a new folder or prefix with --out.")
     run_id = new_run_id()

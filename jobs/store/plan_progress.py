@@ -221,7 +221,8 @@ class PlanProgress:
     def _staged_rows(self, shard: ShardPlan, units: list[int]) -> pa.Table:
         paths = [staged_path(self.plan.plan_id, shard.index, unit) for unit in units]
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            return pa.concat_tables(pool.map(self._read_staged, paths)).combine_chunks()
+            tables = list(pool.map(self._read_staged, paths))
+        return pa.concat_tables(tables, promote_options="default").combine_chunks()
 
     def _read_staged(self, path: str) -> pa.Table:
         try:
@@ -237,7 +238,11 @@ class PlanProgress:
         if self.plan.texts and self.store.texts:
             schema = texts_schema(self.store.texts)
             made = staged.filter(pc.or_(texts_only, pc.equal(staged["status"], OK)))
-            made = made.append_column("described_at", made["scored_at"]).select(schema.names)
+            made = made.append_column("described_at", made["scored_at"])
+            if "described_by" in made.column_names:  # else an older version staged it
+                runs = pc.coalesce(made["described_by"], made["run_id"])
+                made = made.set_column(made.schema.get_field_index("run_id"), "run_id", runs)
+            made = made.select(schema.names)
             texts = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
         if not shard.texts_only or not pc.all(texts_only).as_py():  # a picture may have changed since it was scored
             made = staged.filter(pc.invert(texts_only)).select(self.store.schema.names)

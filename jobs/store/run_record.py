@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
-from jobs.code_identity import CODE_VERSION, package_version, this_code
+from jobs.code_identity import CODE_VERSION, package_version, this_code, this_commit
 from jobs.storage.place import Place
 from jobs.store.layout import RUNS, is_run_path, run_path
 from schemas.fingerprint import Fingerprint
 
-_PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "safetensors", "tokenizers")
+_PACKAGES: Final = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy", "scipy", "safetensors", "tokenizers")
 
 
 def new_run_id() -> str:
@@ -49,9 +49,11 @@ class RunRecord:
         dtype: precision of the model; None if there was nothing to score.
         seconds: wall time by phase: `checkpoint` (to identify it), `plan`, and `score`, with the start of Ray and the
             loading of the models.
-        loads: for each model that was loaded: its `node`, the seconds to fetch and check its files (`fetch_s`), and the
-            seconds to load it from there (`load_s`).
+        loads: for each model that was loaded: its `node`, the seconds to fetch and check its files (`fetch_s`), the
+            seconds to load it from there (`load_s`), and what it runs on: `processor`, `driver` (of the GPU), `dtype`,
+            `attention` (the kernels) and `batch_size`.
         load_share: mean loading time as a share of the run's wall time, from 0 to 1; None if nothing was loaded.
+        commit: commit of the checkout that the code is in; None outside one.
         sources: digest of the code that all its processes ran.
         versions: versions of this program, Python and the packages that it uses.
     """
@@ -79,6 +81,7 @@ class RunRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     loads: list[dict[str, Any]] = field(default_factory=list)
     load_share: float | None = None
+    commit: str | None = field(default_factory=lambda: this_commit())
     sources: str = field(default_factory=lambda: this_code().sources)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 

@@ -14,7 +14,7 @@ from support.score_job import run_command
 
 from artimuse_actor.errors import RunError
 from jobs import code_identity
-from jobs.code_identity import CodeIdentity, this_code
+from jobs.code_identity import CodeIdentity, this_code, this_commit
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -118,3 +118,18 @@ def test_the_same_code_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_identity, "_source_files", None)
     code.check_scoring()
     code.check_loading()
+
+
+def test_the_commit_is_read_from_gits_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_identity, "_folder_of", lambda _: tmp_path / "jobs")
+    assert this_commit() is None
+    git = tmp_path / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert this_commit() is None
+    (git / "packed-refs").write_text("# pack-refs with: peeled\n" + f"{'1' * 40} refs/heads/main\n")
+    assert this_commit() == "1" * 40
+    (git / "refs" / "heads" / "main").write_text("2" * 40 + "\n")
+    assert this_commit() == "2" * 40
+    (git / "HEAD").write_text("3" * 40 + "\n")
+    assert this_commit() == "3" * 40

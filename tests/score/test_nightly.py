@@ -26,6 +26,12 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
     (locked / "behind.jpg").symlink_to(tmp_path / "later.jpg")
     run_score(photos, out)
     assert table_rows(out)["locked/behind.jpg"]["error_type"] == "missing"
+    (run,) = (json.loads(path.read_text()) for path in out.glob("_runs/*/run.json"))
+    assert json.loads((out / "_store.json").read_text())["fingerprint"] == run["fingerprint"]
+    assert run["fingerprint"]["precision"] == "float32"
+    (load,) = run["loads"]
+    assert (load["processor"], load["driver"], load["dtype"], load["attention"]) == ("CPU", None, "float32", "sdpa")
+    assert load["batch_size"] == 2
 
     # Pictures move, one is copied, one changes, one goes, and a disk is mounted again.
     (photos / "2026").mkdir()
@@ -41,6 +47,8 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
     assert len(rows) == 14
     assert rows["locked/behind.jpg"]["score"] == pytest.approx(SCORES["09_webp.webp"], abs=1e-3)
     assert rows["locked/behind.jpg"]["copied_from"] == "09_webp.webp"
+    assert rows["locked/behind.jpg"]["run_id"] == rows["09_webp.webp"]["run_id"]  # which made the score
+    assert rows["locked/behind.jpg"]["scored_at"] > rows["09_webp.webp"]["scored_at"]
 
     screen = run_score(photos, out, "--prune")
     assert "4 of them have the same bytes as others" in screen

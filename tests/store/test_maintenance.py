@@ -242,6 +242,7 @@ def test_a_row_with_the_same_bytes_is_found_with_its_score_and_texts(tmp_path: P
     assert found is not None
     assert (found["copied_from"], found["score"], found["width"]) == ("y", 50.0, 640)
     assert found["overall_gestalt"] == "overall_gestalt by p"
+    assert (found["scored_by"], found["described_by"]) == ("p", "p")
     assert known.find("0" * 64) is known.find("f" * 64) is None
     assert known.find(C) is None  # half of the digest is not enough
 

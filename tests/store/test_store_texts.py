@@ -51,6 +51,17 @@ def test_a_shard_has_scores_and_texts_in_files_of_one_name(tmp_path: Path) -> No
     assert store.counts().without_texts == 0
 
 
+def test_scores_and_texts_of_a_copy_name_the_runs_that_made_them(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out", TWO)
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["a", "copy"]), "p")
+    stage_with(store, plan, run_id=["p", "scores"], copied_from=[None, "old"], described_by=[None, "texts"])
+    PlanProgress(store, plan).commit(plan.shards[0])
+    for table, makers in (("scores", ["p", "scores"]), ("texts", ["p", "texts"])):
+        rows = pq.read_table(tmp_path / "out" / table)
+        assert (rows["image_id"].to_pylist(), rows["run_id"].to_pylist()) == (["a", "copy"], makers)
+        assert "described_by" not in rows.column_names
+
+
 def test_a_run_killed_between_texts_and_scores_leaves_no_texts_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
