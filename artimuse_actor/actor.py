@@ -255,8 +255,14 @@ def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> ArtiMuse:
     import torch
 
     from artimuse_actor.artimuse import ArtiMuse
+    from artimuse_actor.engine.device import resolve_device, resolve_dtype
+    from artimuse_actor.verify.self_check import refuse_wrong_device
 
-    if config.device == "cpu" and config.actors_per_node:
+    device = resolve_device(config.device)
+    if device.type != "cpu":
+        dtype = resolve_dtype(config.dtype, device)
+        refuse_wrong_device(device, dtype, texts=config.texts is not None)
+    elif config.actors_per_node:
         # Ray gives a worker one thread; the model may use all cores that loading leaves free.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.actors_per_node))
     return ArtiMuse.load(

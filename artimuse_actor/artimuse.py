@@ -27,14 +27,13 @@ from artimuse_actor.engine.device import (
     device_name,
     driver_version,
     dtype_name,
-    memory_errors,
     probe_batch_size,
-    release_memory,
     resolve_attention,
     resolve_device,
     resolve_dtype,
     set_arithmetic,
 )
+from artimuse_actor.engine.device_memory import memory_errors, release_memory
 from artimuse_actor.engine.model import VisionLanguageModel, read_answers
 from artimuse_actor.engine.scoring import (
     LEVEL_COUNT,
@@ -147,7 +146,7 @@ class ArtiMuse:
         check_memory(found, place, precision)
         set_arithmetic(place)
         try:
-            with memory_errors(place):
+            with memory_errors():
                 network = load_network(
                     found,
                     image_token_id=image_token_id(tokenizer),
@@ -211,7 +210,7 @@ class ArtiMuse:
         while done < len(pixels):
             batch = torch.from_numpy(np.array(pixels[done : done + self.batch_size]))
             try:
-                with memory_errors(self.model.device):
+                with memory_errors():
                     parts.append(self._probabilities(batch))
                 done += len(batch)
                 continue
@@ -327,7 +326,7 @@ class ArtiMuse:
         elif sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
         try:
-            with memory_errors(self.model.device):
+            with memory_errors():
                 engine = TextEngine(
                     self.model,
                     prompts,

@@ -9,7 +9,7 @@ from typing import Final
 
 COMMANDS: Final = (
     *("", "score", "plan", "manifest", "status", "evaluate", "benchmark", "curate", "report", "compact", "image"),
-    "demo",
+    *("verify", "demo"),
 )
 _HEAD: Final = """# The command line
 

@@ -22,7 +22,7 @@ OTHER_FOLDERS: Final = {
     "bench/tables": "Planning, evaluation, curation and the report, on millions of rows.",
     "cluster": "KubeRay, Slurm and AWS files and a Dockerfile; no Python.",
     "docs": "Pages; `cli.py` and `layout.py` write those that are generated.",
-    "tests": "Folders of the same nouns; `support/` has helpers, `golden/` tiny checkpoints, pictures and the "
+    "tests": "Folders of the same nouns; `support/` has helpers, `golden/` pictures and the "
     "published code's own answers.",
 }
 

@@ -21,6 +21,7 @@ from jobs.commands.plan import plan
 from jobs.commands.report import report
 from jobs.commands.score import score
 from jobs.commands.store import compact, status
+from jobs.commands.verify import verify
 from jobs.words import show
 
 # Heavy modules are imported where they are used: `artimuse --help` answers in a fraction of a second.
@@ -100,6 +101,7 @@ app.command(
 
 app.command(epilog=example("artimuse compact scored --out scored-2026"))(compact)
 app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
+app.command(epilog=example("artimuse verify", "artimuse verify --checkpoint ArtiMuse --device cuda --json"))(verify)
 app.command(epilog=example("artimuse demo --out artimuse-demo"))(demo)
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -70,10 +68,15 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def resolve_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """`flash_attention_2` if its package is installed and usable (CUDA, half precision), else `sdpa`."""
+def usable_attentions(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """Attention kernels, the best first: `flash_attention_2` with its package (CUDA, half precision), and `sdpa`."""
     usable = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and find_spec("flash_attn")
-    return "flash_attention_2" if usable else "sdpa"
+    return ("flash_attention_2", "sdpa") if usable else ("sdpa",)
+
+
+def resolve_attention(device: torch.device, dtype: torch.dtype) -> str:
+    """The best of `usable_attentions`."""
+    return usable_attentions(device, dtype)[0]
 
 
 def set_arithmetic(device: torch.device) -> None:
@@ -160,25 +163,6 @@ def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
             f"{checkpoint.name} takes {needed / 1e9:.0f} GB of memory as {dtype_name(dtype)}, and {free / 1e9:.0f} GB "
             f"are free. {advice}{half}."
         )
-
-
-@contextmanager
-def memory_errors(device: torch.device) -> Iterator[None]:
-    """Raise what a device says when its memory runs out as torch.OutOfMemoryError; on MPS it is a RuntimeError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if device.type == "mps" and "out of memory" in str(error):
-            raise torch.OutOfMemoryError(str(error)) from error
-        raise
-
-
-def release_memory(device: torch.device) -> None:
-    """Give memory that torch keeps for later back to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def _available_memory_bytes() -> int | None:

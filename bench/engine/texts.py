@@ -30,6 +30,7 @@ from artimuse_actor.engine.text_engine import AnsweredImage
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
+from artimuse_actor.verify.golden import golden_checkpoint
 from bench.engine.operations import PromptLengths, engine_text_operations, published_text_operations
 from bench.engine.published import PublishedLoop, PublishedTexts, differences
 from bench.engine.random_network import MEDIUM, RandomModel, random_model, random_pictures
@@ -159,7 +160,7 @@ def report_bfloat16(pixels: torch.Tensor, tokens: int, sequences: int) -> None:
     pictures = [
         decode_image(file.read_bytes(), DecodeOptions()).pixels for file in sorted((GOLDEN / "images").iterdir())
     ]
-    golden = ArtiMuse.load(GOLDEN / "checkpoint", protocol=ARTIMUSE.name, device="cpu", dtype="bfloat16")
+    golden = ArtiMuse.load(golden_checkpoint("artimuse"), protocol=ARTIMUSE.name, device="cpu", dtype="bfloat16")
     found = []
     for count in (1, sequences):
         engine = golden.describer(max_new_tokens=tokens, sequences=count).engine

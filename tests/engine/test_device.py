@@ -14,13 +14,13 @@ from artimuse_actor.engine import device as device_module
 from artimuse_actor.engine.device import (
     CPU_BATCH_SIZE,
     device_name,
-    memory_errors,
     probe_batch_size,
     resolve_attention,
     resolve_device,
     resolve_dtype,
     set_arithmetic,
 )
+from artimuse_actor.engine.device_memory import memory_errors, release_memory
 from artimuse_actor.errors import RunError, UsageError
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
@@ -132,12 +132,12 @@ def test_an_apple_machine_has_its_own_memory_limit(apple: SimpleNamespace, monke
 
 def test_out_of_memory_of_mps_is_out_of_memory(apple: SimpleNamespace) -> None:
     said = "MPS backend out of memory (MPS allocated: 17.98 GiB, other allocations: 56.13 MiB, max allowed: 18.13 GiB)."
-    with pytest.raises(torch.OutOfMemoryError, match="other allocations"), memory_errors(MPS):
+    with pytest.raises(torch.OutOfMemoryError, match="other allocations"), memory_errors():
         raise RuntimeError(said)
-    with pytest.raises(RuntimeError, match="a bug") as caught, memory_errors(MPS):
+    with pytest.raises(RuntimeError, match="a bug") as caught, memory_errors():
         raise RuntimeError("a bug")
     assert not isinstance(caught.value, torch.OutOfMemoryError)
-    device_module.release_memory(MPS)
+    release_memory(MPS)
     assert apple.emptied == 1
 
 

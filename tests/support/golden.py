@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.paths import GOLDEN
+from support.paths import GOLDEN, GOLDEN_SET
 
 PROTOCOL_NAMES = ("artimuse", "unipercept")
 
 
 def golden_checkpoint(protocol: str) -> Path:
     """Folder of a protocol's tiny checkpoint, in the published format."""
-    return GOLDEN / protocol / "checkpoint"
+    return GOLDEN_SET / protocol / "checkpoint"
 
 
 def golden_images() -> list[Path]:

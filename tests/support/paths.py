@@ -7,3 +7,4 @@ from typing import Final
 
 REPO: Final = Path(__file__).resolve().parents[2]
 GOLDEN: Final = REPO / "tests" / "golden"
+GOLDEN_SET: Final = REPO / "artimuse_actor" / "verify" / "golden_set"

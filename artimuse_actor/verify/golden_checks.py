@@ -1,0 +1,80 @@
+"""The golden set on a device: scores and texts beside the published code's, in one precision with one attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from artimuse_actor.engine.describe import to_text
+from artimuse_actor.engine.device import dtype_name
+from artimuse_actor.errors import RunError
+from artimuse_actor.protocol.prompts import load_tokenizer
+from artimuse_actor.protocol.protocols import PROTOCOLS
+from artimuse_actor.verify.finding import Finding, largest_difference, logits_of, relative_error
+from artimuse_actor.verify.golden import (
+    MAX_NEW_TOKENS,
+    changed_pictures,
+    golden_answers,
+    golden_checkpoint,
+    golden_model,
+    golden_pixels,
+)
+from artimuse_actor.verify.slow_forward import SlowForward
+from artimuse_actor.verify.texts import describe, regrets
+
+
+def pixel_finding() -> Finding:
+    """Check that the golden pictures decode to the pixels that the published code saw."""
+    return Finding("pixels of the golden pictures", "uint8", error=len(changed_pictures()) / len(golden_pixels()))
+
+
+def golden_findings(device: torch.device, dtype: torch.dtype, attention: str) -> Iterator[Finding]:
+    """Check the scores of both checkpoints, and the texts of the one that has texts about one picture."""
+    yield golden_scores("artimuse", device, dtype, attention)
+    yield golden_scores("unipercept", device, dtype, attention)
+    yield golden_texts(device, dtype, attention, images=1)
+
+
+def golden_scores(
+    protocol: str, device: torch.device, dtype: torch.dtype, attention: str, images: int | None = None
+) -> Finding:
+    """Compare the scores of the first so many golden pictures, or of all."""
+    check, precision = f"golden scores, {protocol}", dtype_name(dtype)
+    answers = golden_answers(protocol)
+    try:
+        found = golden_model(protocol, device, dtype, attention).score_pixels(golden_pixels()[:images])
+    except RunError:  # NaN
+        return Finding(check, precision, attention, points=math.nan, error=math.nan)
+    return Finding(
+        check,
+        precision,
+        attention,
+        points=largest_difference(found.score, answers.scores[:images]),
+        error=relative_error(logits_of(found.distribution), answers.logits[:images]),
+    )
+
+
+def golden_texts(device: torch.device, dtype: torch.dtype, attention: str, images: int | None = None) -> Finding:
+    """Compare the texts about the first so many golden pictures; the slow forward judges those that differ."""
+    checkpoint, protocol = golden_checkpoint("artimuse"), PROTOCOLS["artimuse"]
+    pixels, expected = golden_pixels()[:images], golden_answers("artimuse").texts[:images]
+    answers = describe(golden_model("artimuse", device, dtype, attention), pixels, max_new_tokens=MAX_NEW_TOKENS)
+    tokenizer = load_tokenizer(checkpoint.folder)
+    different = [
+        (image, question)
+        for image, texts in enumerate(answers)
+        for question, (title, text) in enumerate(zip(protocol.text_questions, texts, strict=True))
+        if to_text(tokenizer, text.token_ids) != expected[image][title]
+    ]
+    count = sum(map(len, answers))
+    slow = SlowForward(checkpoint, protocol, device, dtype) if different else None
+    return Finding(
+        "golden texts, artimuse",
+        dtype_name(dtype),
+        attention,
+        texts=count,
+        equal_texts=count - len(different),
+        regret=max(regrets(slow, pixels, answers, different)) if slow else 0.0,
+    )

@@ -1,0 +1,41 @@
+"""The cheap part of `artimuse verify`, at the start of each actor on a GPU: a second or two on the golden checkpoint.
+
+A kernel that is wrong for one card or one build gives plausible scores, and no error. So a device answers one golden
+picture before it may answer any other: its score, and its texts if texts are made, with the kernels that will be used.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import torch
+
+from artimuse_actor.engine.device import device_name, dtype_name, resolve_attention
+from artimuse_actor.errors import RunError
+from artimuse_actor.verify.golden_checks import golden_scores, golden_texts
+
+
+def refuse_wrong_device(device: torch.device, dtype: torch.dtype, *, texts: bool) -> None:
+    """Check one golden picture on a device.
+
+    Args:
+        device: where the model will be.
+        dtype: its precision.
+        texts: whether the model will generate texts.
+
+    Raises:
+        RunError: an answer is wrong; the message names the node, the device and what differs.
+    """
+    attention = resolve_attention(device, dtype)
+    findings = [golden_scores("artimuse", device, dtype, attention, images=1)]
+    if texts:
+        findings.append(golden_texts(device, dtype, attention, images=1))
+    for finding in findings:
+        if finding.is_wrong:
+            off = f"{finding.points:.2f} points off" if finding.points is not None else "other texts"
+            raise RunError(
+                f"Node {socket.gethostname()}: {device_name(device)} ({device}) answers wrong in {dtype_name(dtype)} "
+                f"with {attention}: {finding.check}, {off} beside the published code's. No row was scored there. "
+                f"`artimuse verify --device {device.type}` there shows what is right; leave the machine out, or choose "
+                "another --dtype or --device."
+            )

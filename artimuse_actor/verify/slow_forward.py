@@ -1,0 +1,91 @@
+"""The slow side: transformers' own forward over a whole prompt, attention as two plain products, nothing kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.engine.device import set_arithmetic
+from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
+from artimuse_actor.engine.weights import load_network
+from artimuse_actor.images.options import Pixels
+from artimuse_actor.protocol.prompts import image_token_id, level_ids, load_tokenizer, prompt_ids, turn_end_id
+from artimuse_actor.protocol.protocols import Protocol
+
+
+class SlowForward:
+    """A checkpoint's network, one image and one question at a time.
+
+    Attributes:
+        protocol: the questions that can be asked.
+        stop_id: the token that ends a text.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, protocol: Protocol, device: torch.device, dtype: torch.dtype) -> None:
+        """Load the network."""
+        self._tokenizer = tokenizer = load_tokenizer(checkpoint.folder)
+        self.protocol, self._device = protocol, device
+        self._image_id, self.stop_id = image_token_id(tokenizer), turn_end_id(tokenizer)
+        ids = level_ids(tokenizer, protocol, checkpoint.folder, checkpoint.config.language.vocab_size)
+        set_arithmetic(device)
+        self._network = load_network(checkpoint, image_token_id=self._image_id, device=device, dtype=dtype)
+        self._network.set_attn_implementation("eager")  # no kernel that the fast path uses
+        self._level_rows = self._network.lm_head.weight[ids]  # (101, C)
+
+    @torch.inference_mode()
+    def level_logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Logits of the levels: (N, 448, 448, 3) uint8 → (N, Q, 101)."""
+        questions = self.protocol.score_questions.values()
+        rows = self._level_rows.float()
+        found = []
+        for image in map(self._encode, pixels):
+            last = torch.stack([self._hidden(self._prompt(question, image))[-1] for question in questions])  # (Q, C)
+            found.append(last.float() @ rows.T)
+        logits: NDArray[np.float32] = torch.stack(found).cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def regret(self, pixels: Pixels, question: str, token_ids: Sequence[int]) -> float:
+        """By how much, at most, another token is likelier as the next one than that of a text, see `Finding.regret`.
+
+        Args:
+            pixels: (448, 448, 3) uint8.
+            question: a text question.
+            token_ids: of the text, with the token that ended it if one did.
+        """
+        prompt = self._prompt(question, self._encode(pixels))  # (1, T, C)
+        answer = torch.tensor([list(token_ids)], device=self._device)  # (1, K)
+        hidden = self._hidden(torch.cat([prompt, self._embed(answer[:, :-1])], dim=1))  # (T + K - 1, C)
+        logits = self._network.lm_head(hidden[prompt.shape[1] - 1 :]).float()  # (K, V)
+        chosen = logits.gather(1, answer.T).squeeze(1)  # (K,)
+        return float(((logits.amax(dim=1) - chosen) / logits.std(dim=1)).max())
+
+    def _encode(self, image: Pixels) -> torch.Tensor:
+        """(448, 448, 3) uint8 → (256, C)."""
+        mean, std = (torch.tensor(part, device=self._device) for part in (IMAGENET_MEAN, IMAGENET_STD))
+        values = (torch.tensor(image, device=self._device).float() / 255 - mean) / std
+        values = values.permute(2, 0, 1).unsqueeze(0).to(self._network.dtype)  # (1, 3, 448, 448)
+        tokens: torch.Tensor = self._network.model.get_image_features(pixel_values=values).pooler_output[0]
+        return tokens
+
+    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """(1, T) → (1, T, C)."""
+        embedded: torch.Tensor = self._network.get_input_embeddings()(token_ids)
+        return embedded
+
+    def _prompt(self, question: str, image: torch.Tensor) -> torch.Tensor:
+        """(1, T, C): the whole prompt, its image in place."""
+        ids = torch.tensor([prompt_ids(self._tokenizer, self.protocol, question)], device=self._device)
+        embedded = self._embed(ids)
+        embedded[ids == self._image_id] = image
+        return embedded
+
+    def _hidden(self, embedded: torch.Tensor) -> torch.Tensor:
+        """(1, T, C) embeddings → (T, C), the final hidden state at every position."""
+        output = self._network.model.language_model(inputs_embeds=embedded, use_cache=False)
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden

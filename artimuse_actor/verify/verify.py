@@ -1,0 +1,57 @@
+"""All checks of a device in turn: golden pictures in every precision and attention, then a user's own checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from artimuse_actor.checkpoint.names import open_checkpoint
+from artimuse_actor.engine.device import DTYPES, resolve_device, resolve_dtype, usable_attentions
+from artimuse_actor.errors import RunError, one_line
+from artimuse_actor.protocol.protocol_file import open_protocol
+from artimuse_actor.protocol.protocols import guess_protocol
+from artimuse_actor.verify.finding import Finding
+from artimuse_actor.verify.golden_checks import golden_findings, pixel_finding
+from artimuse_actor.verify.own_checks import own_findings
+from artimuse_actor.verify.speed import Speed
+
+
+def verify(
+    *, device: str = "auto", dtype: str | None = None, checkpoint: str | None = None, protocol: str | None = None
+) -> Iterator[Finding | Speed]:
+    """Check a device, and a checkpoint on it if one is named; each finding comes as soon as it is made.
+
+    Args:
+        device: as `--device`.
+        dtype: the one precision to check; None for all.
+        checkpoint: name or folder.
+        protocol: of the checkpoint; None to guess it from its name.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be fetched or read.
+        RunError: the device cannot compute in the precision that it would be used with.
+        UsageError: an argument is not valid here.
+    """
+    place = resolve_device(device)
+    chosen = resolve_dtype(dtype or "auto", place)
+    dtypes = (chosen,) if dtype else (chosen, *(other for other in DTYPES.values() if other != chosen))
+    opened = open_checkpoint(checkpoint) if checkpoint else None
+    asked = open_protocol(protocol) if protocol else guess_protocol(opened.source) if opened else None
+    yield pixel_finding()
+    for precision in dtypes:
+        for attention in usable_attentions(place, precision):
+            yield from _golden(place, precision, attention, is_needed=precision == chosen)
+    if opened and asked:
+        pair = (chosen, torch.bfloat16 if chosen == torch.float32 else torch.float32)
+        yield from own_findings(opened, asked, place, dtypes if dtype else pair)
+
+
+def _golden(device: torch.device, dtype: torch.dtype, attention: str, *, is_needed: bool) -> Iterator[Finding]:
+    try:
+        yield from golden_findings(device, dtype, attention)
+    except (RuntimeError, TypeError) as error:  # how torch says that a device lacks a precision or an operator
+        if is_needed:
+            raise RunError(f"{device} cannot compute in {dtype}: {one_line(str(error))}.") from error
+        name = str(dtype).removeprefix("torch.")
+        yield Finding("golden pictures, all checks", name, attention, skipped=one_line(str(error)))

@@ -1,0 +1,240 @@
+"""A right device passes, a wrong one is found out in every precision, and an actor on it does not start."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.golden import golden_checkpoint
+from support.score_job import run_artimuse
+from torch.nn import functional
+
+from artimuse_actor.actor import ActorConfig, ArtiMuseActor
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.engine import device as device_module
+from artimuse_actor.engine.kv_cache import PagedKVCache
+from artimuse_actor.errors import ArtiMuseError, RunError
+from artimuse_actor.protocol.protocols import ARTIMUSE
+from artimuse_actor.verify import golden_checks, own_checks, self_check, speed, verify
+from artimuse_actor.verify.finding import Finding, exit_code
+from artimuse_actor.verify.golden import golden_answers, golden_pixels
+from artimuse_actor.verify.own_checks import own_findings
+from artimuse_actor.verify.slow_forward import SlowForward
+from jobs.commands.verify import overall
+
+CPU = torch.device("cpu")
+HALF = (torch.bfloat16, torch.float16)
+sdpa = functional.scaled_dot_product_attention
+
+
+def aligned_to_the_upper_left(queries: torch.Tensor, keys: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+    """A mask for T new of P + T tokens, as ROCm's kernel once read it."""
+    if options.get("attn_mask") is not None:
+        new, all_tokens = queries.shape[2], keys.shape[2]
+        options["attn_mask"] = torch.full((new, all_tokens), -torch.inf, dtype=queries.dtype).triu(1)
+    return sdpa(queries, keys, *rest, **options)
+
+
+def without_a_mask(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, **options: Any) -> torch.Tensor:
+    return sdpa(queries, keys, values, enable_gqa=options.get("enable_gqa", False))
+
+
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pictures instead of all."""
+    pixels = golden_pixels()[:2]
+    for module in (own_checks, speed):
+        monkeypatch.setattr(module, "golden_pixels", lambda: pixels)
+    monkeypatch.setattr(own_checks, "_MAX_NEW_TOKENS", 6)
+    monkeypatch.setattr(speed, "_MATRIX_SIZES", {"cpu": 64})
+
+
+def test_the_command_finds_this_cpu_right_and_says_so_to_scripts() -> None:
+    told = json.loads(run_artimuse("verify", "--device", "cpu", "--dtype", "float32", "--json").stdout)
+    assert (told["processor"], told["device"], told["verdict"], told["speed"]) == ("CPU", "cpu", "ok", [])
+    assert told["torch"] == torch.__version__
+    assert [(check["check"], check["verdict"]) for check in told["checks"]] == [
+        ("pixels of the golden pictures", "ok"),
+        ("golden scores, artimuse", "ok"),
+        ("golden scores, unipercept", "ok"),
+        ("golden texts, artimuse", "ok"),
+    ]
+    assert all(check["points"] < 1e-3 for check in told["checks"][1:3])
+    assert told["checks"][3]["equal_texts"] == 8
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_rounding_is_a_drift_and_no_mistake(dtype: torch.dtype) -> None:
+    scores = golden_checks.golden_scores("unipercept", CPU, dtype, "sdpa", images=2)
+    texts = golden_checks.golden_texts(CPU, dtype, "sdpa", images=1)
+    assert scores.verdict.startswith("drift")
+    assert texts.equal_texts < 8
+    assert texts.verdict == f"drift {8 - texts.equal_texts} of 8 texts"
+    assert exit_code([scores, texts]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("attention", [aligned_to_the_upper_left, without_a_mask])
+def test_a_wrong_attention_is_found_out(attention: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
+    for protocol in ("artimuse", "unipercept"):
+        finding = golden_checks.golden_scores(protocol, CPU, dtype, "sdpa", images=1)
+        assert finding.verdict == "wrong"
+        assert exit_code([finding]) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_decode_steps_that_see_no_new_token_are_found_out(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PagedKVCache, "write", lambda *_: None)
+    assert golden_checks.golden_texts(CPU, dtype, "sdpa", images=1).verdict == "wrong"
+
+
+def test_the_command_ends_with_1_if_anything_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = [
+        Finding("golden scores, artimuse", "float32", "sdpa", points=12.3, error=0.7),
+        Finding("golden texts, artimuse", "bfloat16", "sdpa", skipped="bfloat16 is not implemented"),
+    ]
+    monkeypatch.setattr(verify, "verify", lambda **_: iter(findings))
+    screen = run_artimuse("verify", "--device", "cpu", code=1).stdout.splitlines()
+    assert screen[3].split() == ["golden", "scores,", "artimuse", "float32", "sdpa", "12.3000", "wrong"]
+    assert screen[4].endswith("skipped: bfloat16 is not implemented")
+    assert screen[-1] == "CPU: wrong: golden scores, artimuse (float32)."
+
+
+@pytest.mark.parametrize(
+    ("finding", "verdict"),
+    [
+        (Finding("a", "float32", points=0.009, error=1e-6), "ok"),
+        (Finding("a", "bfloat16", points=0.123, error=0.01), "drift 0.12 points"),
+        (Finding("a", "bfloat16", points=0.123, error=0.3), "wrong"),
+        (Finding("a", "float32", points=0.5, error=0.01), "wrong"),
+        (Finding("a", "float16", points=math.nan, error=math.nan), "wrong"),
+        (Finding("a", "float32", texts=8, equal_texts=8), "ok"),
+        (Finding("a", "bfloat16", texts=8, equal_texts=5, regret=0.4), "drift 3 of 8 texts"),
+        (Finding("a", "bfloat16", texts=8, equal_texts=5, regret=3.0), "wrong"),
+        (Finding("a", "uint8", error=0.2), "wrong"),
+        (Finding("a", "bfloat16", skipped="no room"), "skipped"),
+    ],
+)
+def test_a_verdict_says_what_rounding_cannot_explain(finding: Finding, verdict: str) -> None:
+    assert finding.verdict == verdict
+    assert json.loads(json.dumps(finding.to_json()))["verdict"] == verdict
+
+
+def test_the_last_line_is_about_the_users_weights_if_they_were_checked() -> None:
+    golden = Finding("golden scores, artimuse", "bfloat16", points=2.5, error=0.05)
+    own = Finding("fast scores beside the slow forward's", "bfloat16", points=0.25, error=0.01)
+    assert overall([golden]) == "ok; bfloat16 drifts by 2.50 points at most, with random weights"
+    assert overall([golden, own]) == "ok; bfloat16 drifts by 0.25 points at most"
+
+
+def test_a_checkpoint_is_compared_with_the_slow_forward_and_with_itself(few_pictures: None) -> None:
+    checkpoint = Checkpoint(golden_checkpoint("artimuse"))
+    speed_of_float32, *findings = own_findings(checkpoint, ARTIMUSE, CPU, (torch.float32,))
+    assert isinstance(speed_of_float32, speed.Speed)
+    assert speed_of_float32.flop_per_image > 1e8
+    assert 0 < speed_of_float32.peak_share < 1
+    assert [(one.check, one.verdict) for one in findings if isinstance(one, Finding)] == [
+        ("batch 1 beside batch 2", "ok"),
+        ("fast scores beside the slow forward's", "ok"),
+        ("fast texts beside the slow forward's choices", "ok"),
+        ("texts alone beside texts together", "ok"),
+    ]
+
+
+def test_what_does_not_fit_in_another_precision_is_skipped(few_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(golden_checkpoint("unipercept"))
+    monkeypatch.setattr(device_module, "_available_memory_bytes", lambda: 2_000_000)
+    found = list(own_findings(checkpoint, ARTIMUSE, CPU, (torch.bfloat16, torch.float32)))
+    assert isinstance(found[-1], Finding)
+    assert found[-1].verdict == "skipped"
+    assert "takes 0 GB of memory as float32" in found[-1].skipped
+    with pytest.raises(RunError, match="as float32"):
+        list(own_findings(checkpoint, ARTIMUSE, CPU, (torch.float32, torch.bfloat16)))
+
+
+def test_the_slow_forward_gives_the_published_logits() -> None:
+    slow = SlowForward(Checkpoint(golden_checkpoint("artimuse")), ARTIMUSE, CPU, torch.float32)
+    logits = slow.level_logits(golden_pixels()[:1])
+    expected = golden_answers("artimuse").logits[:1]
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+class Starts:
+    def __init__(self) -> None:
+        self.failures: list[ArtiMuseError] = []
+
+    def begin(self) -> None:
+        pass
+
+    def end(self, *_: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    def fail(self, error: ArtiMuseError) -> None:
+        self.failures.append(error)
+
+
+def _on_cpu(check: Any, *arguments: Any, **options: Any) -> Finding:
+    found: Finding = check(*(CPU if isinstance(one, torch.device) else one for one in arguments), **options)
+    return found
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU whose arithmetic is that of the CPU."""
+    monkeypatch.setattr(device_module, "resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(self_check, "device_name", lambda _: "NVIDIA T9")
+    for name in ("golden_scores", "golden_texts"):
+        monkeypatch.setattr(self_check, name, partial(_on_cpu, getattr(golden_checks, name)))
+
+
+def _config(starts: Starts) -> ActorConfig:
+    checkpoint = Checkpoint(golden_checkpoint("artimuse"))
+    return ActorConfig(
+        str(checkpoint.folder), checkpoint.digest, ARTIMUSE, "cuda", "bfloat16", "auto", False, starts=starts
+    )
+
+
+def test_an_actor_on_a_gpu_that_answers_wrong_does_not_start(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts()
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", aligned_to_the_upper_left)
+    message = r"NVIDIA T9 \(cuda\) answers wrong in bfloat16 with sdpa: golden scores, artimuse, \d+\.\d\d points off"
+    with pytest.raises(RunError, match=message):
+        ArtiMuseActor(_config(starts))
+    assert len(starts.failures) == 1
+    assert "No row was scored there." in starts.failures[0].message
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_right_gpu_passes_its_check(gpu: None, texts: bool) -> None:
+    self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=texts)
+
+
+def test_a_gpu_whose_texts_are_wrong_is_refused_where_texts_are_made(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PagedKVCache, "write", lambda *_: None)
+    self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=False)
+    with pytest.raises(RunError, match="golden texts, artimuse, other texts beside the published code's"):
+        self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=True)
+
+
+def test_a_precision_that_the_device_lacks_is_skipped_unless_it_is_the_one_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_half(protocol: str, device: torch.device, dtype: torch.dtype, *_: Any) -> Finding:
+        if dtype in HALF:
+            raise TypeError("BFloat16 is not supported on MPS")
+        return Finding(f"golden scores, {protocol}", "float32", points=0.0, error=0.0)
+
+    monkeypatch.setattr(golden_checks, "golden_scores", no_half)
+    monkeypatch.setattr(golden_checks, "golden_texts", lambda *_, **__: Finding("golden texts", "float32"))
+    found = [one for one in verify.verify(device="cpu") if isinstance(one, Finding)]
+    assert [one.verdict for one in found] == ["ok"] * 4 + ["skipped"] * 2
+    with pytest.raises(RunError, match=r"cpu cannot compute in torch\.bfloat16: BFloat16 is not supported on MPS"):
+        list(verify.verify(device="cpu", dtype="bfloat16"))
