@@ -28,13 +28,13 @@ from artimuse_actor.engine.device import (
     driver_version,
     dtype_name,
     probe_batch_size,
-    resolve_attention,
     resolve_device,
     resolve_dtype,
     set_arithmetic,
 )
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
-from artimuse_actor.engine.model import VisionLanguageModel, read_answers
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import (
     LEVEL_COUNT,
     ImageScore,
@@ -43,7 +43,8 @@ from artimuse_actor.engine.scoring import (
     level_probabilities,
     scores_of,
 )
-from artimuse_actor.engine.text_engine import TextEngine, probe_sequences
+from artimuse_actor.engine.text_budget import TextPrompts, text_budget
+from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch.fetch import fetch
@@ -56,6 +57,7 @@ from artimuse_actor.protocol.prompts import (
     level_ids,
     load_tokenizer,
     split_prompts,
+    split_tails,
     turn_end_id,
 )
 from artimuse_actor.protocol.protocol_file import open_protocol
@@ -86,14 +88,14 @@ class ArtiMuse:
         self.protocol = protocol
         self._tokenizer = tokenizer = load_tokenizer(checkpoint.folder)
         vocab_size = checkpoint.config.language.vocab_size
-        self._prompts = split_prompts(tokenizer, protocol, protocol.score_questions.values())
-        check_vocabulary(self._prompts, checkpoint.folder, vocab_size)
+        prompts = split_prompts(tokenizer, protocol, protocol.score_questions.values())
+        check_vocabulary(prompts, checkpoint.folder, vocab_size)
         ids = level_ids(tokenizer, protocol, checkpoint.folder, vocab_size)
         with torch.inference_mode():
             self._level_ids = torch.tensor(ids, device=model.device)
-            self._head_cache = model.extend(model.embed(self._prompts.head))
+            self._prompts = read_prompts(model, prompts)
         if batch_size == "auto":
-            tokens = IMAGE_TOKENS + len(self._prompts.shared) + max(map(len, self._prompts.tails))
+            tokens = IMAGE_TOKENS + len(prompts.shared) + max(map(len, prompts.tails))
             batch_size = probe_batch_size(checkpoint.config, tokens, model.device, model.dtype)
         elif batch_size < 1:
             raise UsageError(f"--batch-size takes a whole number from 1 or `auto`, not {batch_size}.")
@@ -107,7 +109,7 @@ class ArtiMuse:
             "processor": device_name(model.device),
             "driver": None if model.device.type == "cpu" else driver_version(),
             "dtype": dtype_name(model.dtype),
-            "attention": resolve_attention(model.device, model.dtype),
+            "attention": model.pages.__name__,
             "batch_size": self.batch_size,
         }
 
@@ -147,13 +149,7 @@ class ArtiMuse:
         set_arithmetic(place)
         try:
             with memory_errors():
-                network = load_network(
-                    found,
-                    image_token_id=image_token_id(tokenizer),
-                    device=place,
-                    dtype=precision,
-                    attention=resolve_attention(place, precision),
-                )
+                network = load_network(found, image_token_id=image_token_id(tokenizer), device=place, dtype=precision)
                 return cls(VisionLanguageModel(network), found, asked, batch_size)
         except torch.OutOfMemoryError as error:
             raise RunError(
@@ -319,12 +315,24 @@ class ArtiMuse:
         language = self.checkpoint.config.language
         prompts = split_prompts(self._tokenizer, self.protocol, [*scores.values(), *questions.values()])
         check_vocabulary(prompts, self.checkpoint.folder, language.vocab_size)
-        if sequences == "auto":
-            longest = max(map(len, prompts.tails[len(scores) :]))
-            prompt_tokens = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + longest
-            sequences = probe_sequences(self.checkpoint.config, prompt_tokens, self.model.device, self.model.dtype)
-        elif sequences < 1:
+        if sequences != "auto" and sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
+        shared, tails = split_tails(prompts.tails[len(scores) :])
+        lengths = TextPrompts(
+            prefix=len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + len(shared),
+            longest=max(map(len, tails)),
+            count=len(tails),
+            max_new_tokens=check_max_new_tokens(max_new_tokens),
+        )
+        budget = text_budget(
+            self.checkpoint.config,
+            lengths,
+            device=self.model.device,
+            dtype=self.model.dtype,
+            kind=self.model.pages,
+            batch_size=self.batch_size,
+            sequences=None if sequences == "auto" else sequences,
+        )
         try:
             with memory_errors():
                 engine = TextEngine(
@@ -333,9 +341,8 @@ class ArtiMuse:
                     level_ids=self._level_ids,
                     score_questions=len(scores),
                     stop_id=turn_end_id(self._tokenizer),
-                    max_new_tokens=check_max_new_tokens(max_new_tokens),
-                    sequences=sequences,
-                    max_admission=self.batch_size,
+                    max_new_tokens=max_new_tokens,
+                    budget=budget,
                 )
         except torch.OutOfMemoryError as error:
             raise RunError(
@@ -348,7 +355,7 @@ class ArtiMuse:
     def _probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 448, 448, 3) uint8 → (B, Q, 101) float32 on the CPU."""
         image = self.model.encode_images(pixels)
-        hidden = read_answers(self.model, self._head_cache, self._prompts, image)  # (B, Q, C)
+        hidden = read_answers(self.model, self._prompts, image)  # (B, Q, C)
         return level_probabilities(self.model.head_logits(hidden, self._level_ids)).cpu()
 
     def _score_batch(self, batch: Sequence[Pixels]) -> list[ImageScore]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -66,17 +65,6 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name of a precision, as `--dtype` takes it."""
     return str(dtype).removeprefix("torch.")
-
-
-def usable_attentions(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """Attention kernels, the best first: `flash_attention_2` with its package (CUDA, half precision), and `sdpa`."""
-    usable = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and find_spec("flash_attn")
-    return ("flash_attention_2", "sdpa") if usable else ("sdpa",)
-
-
-def resolve_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """The best of `usable_attentions`."""
-    return usable_attentions(device, dtype)[0]
 
 
 def set_arithmetic(device: torch.device) -> None:

@@ -1,4 +1,8 @@
-"""A device's memory: what it says when none is left, and the return of what torch keeps."""
+"""A device's memory: what it says when none is left, and how much of it texts may take.
+
+Sizes are counted from the network's shapes. What no count knows, the driver's share of a captured graph and the
+workspaces of its libraries, has a stated reserve.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,12 @@ from typing import Final
 
 import torch
 
-_OUT_OF_MEMORY: Final = re.compile(r"out of memory")  # also MPS, as a RuntimeError
+_OUT_OF_MEMORY: Final = re.compile(
+    r"out of memory"  # the driver, an AcceleratorError, a graph that cannot be instantiated, MPS
+    r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+    r"|CUBLAS_STATUS_NOT_INITIALIZED"  # cublasCreate, when its workspace does not fit
+    r"|cudaErrorMemoryAllocation|hipErrorOutOfMemory|can't allocate memory"
+)
 
 
 @contextmanager

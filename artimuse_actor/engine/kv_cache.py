@@ -18,6 +18,10 @@ _MIN_GROWTH_PAGES: Final = 32
 _CLEARED_AT_ONCE: Final = 64
 
 
+class OutOfPagesError(Exception):
+    """A cache has too few free pages and cannot grow; nothing was taken."""
+
+
 @dataclass(frozen=True)
 class KVCache:
     """A pair of (B, G, P, D) for each layer; B may be 1, shared by all prompts."""
@@ -37,14 +41,15 @@ class PagedKVCache:
     """Pages of S tokens that sequences take when they need one and give back when they end.
 
     So memory follows the tokens generated, not the longest possible text, and sequences about one image share the
-    pages of their common prefix.
+    pages of their common prefix. Either all pages are one allocation, whose addresses stay, or the cache grows.
 
     Attributes:
         page_tokens: S.
         pages: number of pages, free ones and the scratch page included.
+        grows: whether `allocate` enlarges it.
+        dtype: of keys and values.
         keys: (pages, S, G, D) for each layer; replaced by larger tensors when the cache grows.
         values: the same.
-        storage_changes: how often one of these tensors was replaced, for callers that keep their addresses.
     """
 
     def __init__(
@@ -56,15 +61,34 @@ class PagedKVCache:
         page_tokens: int,
         device: torch.device,
         dtype: torch.dtype,
+        pages: int | None = None,
+        frugal: bool = False,
     ) -> None:
-        """Start with only the scratch page."""
-        self.page_tokens = page_tokens
-        self.pages = 1
-        shape = (1, page_tokens, kv_heads, head_dim)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.storage_changes = 0
-        self._clean: list[int] = []
+        """Allocate all pages, or only the scratch page.
+
+        Args:
+            layers: of the network.
+            kv_heads: G.
+            head_dim: D.
+            page_tokens: S.
+            device: where.
+            dtype: of keys and values.
+            pages: how many, the scratch page included; None starts with that one and grows.
+            frugal: grow by what is needed, and no more.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for them.
+        """
+        self.page_tokens, self.dtype = page_tokens, dtype
+        self.grows = pages is None
+        self.pages = pages or 1
+        self._frugal = frugal
+        # One tensor for all layers, or one for each, so that at most one layer exists twice while the cache grows.
+        count, each = (2 * layers, 1) if self.grows else (1, 2 * layers)
+        shape = (each, self.pages, page_tokens, kv_heads, head_dim)
+        self._blocks = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(count)]
+        self._point_at_blocks()
+        self._clean = list(range(self.pages - 1, SCRATCH_PAGE, -1))
         self._used: list[int] = []
 
     @property
@@ -78,47 +102,42 @@ class PagedKVCache:
         Zeros, because 0 × NaN is NaN: a masked slot must not hold another image's NaN.
 
         Raises:
-            torch.OutOfMemoryError: the device has no room for them; nothing was taken.
+            OutOfPagesError: there are not so many, and no memory for more.
         """
         missing = count - self.free_pages
         if missing > 0:
-            try:
-                self.grow(max(missing, self.pages // 4, _MIN_GROWTH_PAGES))
-            except torch.OutOfMemoryError:
-                self.grow(missing)
+            self._extend(missing)
         if count > len(self._clean):
             self._clear(max(count - len(self._clean), _CLEARED_AT_ONCE))
         return [self._clean.pop() for _ in range(count)]
+
+    def allocate_most(self, count: int, each: int = 1) -> list[list[int]]:
+        """Take `each` pages for as many of `count` holders as there is room for."""
+        while count > 0:
+            try:
+                pages = self.allocate(count * each)
+            except OutOfPagesError:
+                count = count - 1 if self.grows else self.free_pages // each
+            else:
+                return [pages[start : start + each] for start in range(0, len(pages), each)]
+        return []
 
     def release(self, pages: Iterable[int]) -> None:
         """Give pages back."""
         self._used += pages
 
     @torch.inference_mode()
-    def _clear(self, count: int) -> None:
-        """Fill some of the used pages with zeros; many pages at once, since each layer takes a call of its own."""
-        pages, self._used = self._used[:count], self._used[count:]
-        numbers = torch.tensor(pages, device=self.keys[0].device)
-        for tensor in (*self.keys, *self.values):
-            tensor.index_fill_(0, numbers, 0)
-        self._clean += pages
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy pages onto others."""
+        device = self._blocks[0].device
+        to, of = torch.tensor([targets, sources]).to(device)  # one copy to the device
+        for block in self._blocks:
+            block[:, to] = block[:, of]
 
-    def grow(self, count: int) -> None:
-        """Add free pages.
-
-        Raises:
-            torch.OutOfMemoryError: the device has no room for them; the cache's content is unchanged.
-        """
-        pages = self.pages + count
-        for tensors in (self.keys, self.values):
-            # One tensor at a time, so that at most one layer exists twice.
-            for layer, tensor in enumerate(tensors):
-                if len(tensor) < pages:  # an earlier attempt that failed half way may have enlarged it
-                    tensors[layer] = tensor.new_zeros(pages, *tensor.shape[1:])
-                    tensors[layer][: len(tensor)] = tensor
-                    self.storage_changes += 1
-        self._clean += range(pages - 1, self.pages - 1, -1)
-        self.pages = pages
+    def slots(self, positions: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The page and the slot in it, (B,) int64 each, of (B,) positions in rows with (B, W) pages."""
+        pages = table.gather(1, (positions // self.page_tokens).unsqueeze(1)).squeeze(1)
+        return pages, positions % self.page_tokens
 
     def write(
         self, layer: int, pages: torch.Tensor, offsets: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -135,89 +154,60 @@ class PagedKVCache:
         self.keys[layer].index_put_((pages, offsets), keys)
         self.values[layer].index_put_((pages, offsets), values)
 
-    def write_prefix(self, prefix: KVCache, shared: torch.Tensor, own: torch.Tensor) -> None:
+    def write_prefix(self, prefix: KVCache, shared: torch.Tensor, stems: torch.Tensor) -> None:
         """Store the prefix that the sequences about each of B images share.
 
         Args:
             prefix: P tokens.
-            shared: (B, P // S) int64, pages of an image, for all its sequences.
-            own: (B, K) int64, the next page of each of its K sequences; each begins with the rest of the prefix.
+            shared: (B, P // S) int64, the whole pages of an image.
+            stems: (B,) int64, the page of each image with the rest of the prefix, for its sequences to copy.
         """
         whole = shared.shape[1] * self.page_tokens
         rest = prefix.length - whole
         for pool, block in self._pools_with(prefix):
             tokens = block.transpose(1, 2)  # (B, P, G, D)
             pool[shared] = tokens[:, :whole].unflatten(1, (shared.shape[1], self.page_tokens))
-            pool[own, :rest] = tokens[:, None, whole:].expand(-1, own.shape[1], -1, -1, -1)
+            pool[stems, :rest] = tokens[:, whole:]
+
+    def _extend(self, missing: int) -> None:
+        generous = max(missing, self.pages // 4, _MIN_GROWTH_PAGES)
+        for count in () if not self.grows else (missing,) if self._frugal else (generous, missing):
+            try:
+                return self.grow(count)
+            except torch.OutOfMemoryError:
+                continue
+        raise OutOfPagesError(f"{missing} more pages are needed than the {self.pages} there are")
+
+    @torch.inference_mode()
+    def _clear(self, count: int) -> None:
+        """Fill some of the used pages with zeros; many pages at once, since each tensor takes a call of its own."""
+        pages, self._used = self._used[:count], self._used[count:]
+        numbers = torch.tensor(pages).to(self._blocks[0].device)
+        for block in self._blocks:
+            block.index_fill_(1, numbers, 0)
+        self._clean += pages
+
+    def grow(self, count: int) -> None:
+        """Add free pages.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for them; the cache's content is unchanged.
+        """
+        pages = self.pages + count
+        for number, block in enumerate(self._blocks):
+            if block.shape[1] < pages:  # an earlier attempt that failed half way may have enlarged it
+                self._blocks[number] = block.new_zeros(1, pages, *block.shape[2:])
+                self._blocks[number][:, : block.shape[1]] = block
+                self._point_at_blocks()  # at once, so that the old tensor goes
+        self._clean += range(pages - 1, self.pages - 1, -1)
+        self.pages = pages
+
+    def _point_at_blocks(self) -> None:
+        tensors = [tensor for block in self._blocks for tensor in block]  # 2L times (pages, S, G, D)
+        layers = len(tensors) // 2
+        self.keys, self.values = tensors[:layers], tensors[layers:]
 
     def _pools_with(self, prefix: KVCache) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         for layer, (keys, values) in enumerate(prefix.layers):
             yield self.keys[layer], keys
             yield self.values[layer], values
-
-
-@dataclass(frozen=True)
-class PageGroup:
-    """Rows of one step whose attention is computed together.
-
-    Attributes:
-        rows: (M,) int64, indices among the step's rows, or None for all of them.
-        table: (M, W) int64, the pages of each in order, padded with any page.
-        mask: (M, 1, 1, W · S), 0 for the tokens of a row and -inf for the rest of its pages.
-    """
-
-    rows: torch.Tensor | None
-    table: torch.Tensor
-    mask: torch.Tensor
-
-
-@dataclass(frozen=True)
-class StepRows:
-    """Read and write positions of B rows in one decode step.
-
-    Attributes:
-        positions: (B,) int64, the position of the new token in its prompt and text, counted from 0.
-        pages: (B,) int64, the page it is written to.
-        offsets: (B,) int64, the slot in that page.
-        table: (B, W) int64, the pages of each row in order, padded with the scratch page.
-        groups: every row, in exactly one group.
-    """
-
-    positions: torch.Tensor
-    pages: torch.Tensor
-    offsets: torch.Tensor
-    table: torch.Tensor
-    groups: tuple[PageGroup, ...]
-
-    @classmethod
-    def of(
-        cls,
-        positions: torch.Tensor,
-        table: torch.Tensor,
-        cache: PagedKVCache,
-        groups: Sequence[tuple[Sequence[int], int]] = (),
-    ) -> StepRows:
-        """Derive the other attributes from the rows' positions and pages.
-
-        Args:
-            positions: as above.
-            table: as above.
-            cache: the cache that owns the pages.
-            groups: for each group its rows and the page count of the longest; if empty, all rows are one group.
-        """
-        pages = table.gather(1, (positions // cache.page_tokens).unsqueeze(1)).squeeze(1)
-        made = []
-        if len(groups) < 2:
-            made.append(PageGroup(None, table, _mask(positions, table, cache)))
-        else:
-            for numbers, width in groups:
-                rows = torch.tensor(numbers, device=table.device)
-                part = table[rows, :width]
-                made.append(PageGroup(rows, part, _mask(positions[rows], part, cache)))
-        return cls(positions, pages, positions % cache.page_tokens, table, tuple(made))
-
-
-def _mask(positions: torch.Tensor, table: torch.Tensor, cache: PagedKVCache) -> torch.Tensor:
-    tokens = torch.arange(table.shape[1] * cache.page_tokens, device=table.device)
-    mask = torch.zeros(len(positions), len(tokens), dtype=cache.keys[0].dtype, device=table.device)
-    return mask.masked_fill_(tokens > positions.unsqueeze(1), -torch.inf)[:, None, None, :]

@@ -11,28 +11,38 @@ of a head, C features of a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
 from transformers import InternVLForConditionalGeneration
 
-from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache, PageGroup, StepRows
-from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.engine.attention import DecodePages, Pages, RowGroups, attend, causal_mask
+from artimuse_actor.engine.choose_pages import choose_pages
+from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-PAGE_TOKENS: Final = 32
-FLASH_PAGE_TOKENS: Final = 256  # flash-attn's kernel takes multiples of it
 
 
 class VisionLanguageModel:
-    """InternVL's passes over loaded weights."""
+    """InternVL's passes over loaded weights.
 
-    def __init__(self, network: InternVLForConditionalGeneration) -> None:
-        """Wrap a network that is already on its device, in its dtype, in eval mode."""
+    Attributes:
+        network: transformers' modules.
+        pages: the attention of decode steps.
+        device: of all weights.
+        dtype: of all weights.
+    """
+
+    def __init__(self, network: InternVLForConditionalGeneration, pages: Pages | None = None) -> None:
+        """Wrap a network that is already on its device, in its dtype, in eval mode.
+
+        Args:
+            network: as `build_network` makes it.
+            pages: the attention of decode steps; the fastest that works on the device if not given.
+        """
         self.network = network
         self._vision = network.model.vision_tower
         self._projector = network.model.multi_modal_projector
@@ -41,10 +51,12 @@ class VisionLanguageModel:
         self._num_heads: int = config.num_attention_heads
         self._num_kv_heads: int = config.num_key_value_heads
         self._head_dim: int = config.hidden_size // config.num_attention_heads
-        self.flash = network.config._attn_implementation == "flash_attention_2"
         embedding = self._language.embed_tokens.weight
         self.device: torch.device = embedding.device
         self.dtype: torch.dtype = embedding.dtype
+        self.pages = pages or choose_pages(
+            self.device, self.dtype, heads=self._num_heads, kv_heads=self._num_kv_heads, head_dim=self._head_dim
+        )
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(IMAGENET_MEAN, device=self.device).reshape(shape)
         self._std = torch.tensor(IMAGENET_STD, device=self.device).reshape(shape)
@@ -59,7 +71,7 @@ class VisionLanguageModel:
             (B, 3, 448, 448) in the network's dtype: scaled to 0…1 and normalised with ImageNet's mean and deviation,
             in float32 up to the last cast.
         """
-        values = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+        values = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, 448, 448)
         return ((values - self._mean) / self._std).to(self.dtype)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -79,7 +91,7 @@ class VisionLanguageModel:
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """(1, T, C) embeddings of text tokens."""
-        ids = torch.tensor([list(token_ids)], dtype=torch.long, device=self.device)
+        ids = torch.tensor([list(token_ids)], dtype=torch.long, device=self.device)  # (1, T)
         embedded: torch.Tensor = self._language.embed_tokens(ids)
         return embedded
 
@@ -93,8 +105,16 @@ class VisionLanguageModel:
         Returns:
             The cache of P + T tokens.
         """
-        cache, _ = self._prefill(hidden, past, read_last=False)
-        return cache
+        mask, cos, sin = self._causal(past.length, hidden.shape[1])
+        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for layer, before in self._layers(past):
+            normed = self._norm(hidden, layer.input_layernorm)  # (B, T, C)
+            keys, values = self._keys_values(layer.self_attn, normed, before, cos, sin)
+            layers.append((keys, values))
+            if len(layers) < len(self._language.layers):  # of the last layer nothing else is read
+                queries = self._queries(layer.self_attn, normed, cos, sin)
+                hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
+        return KVCache(tuple(layers))
 
     def last_hidden(self, hidden: torch.Tensor, past: KVCache = EMPTY_CACHE) -> torch.Tensor:
         """The final hidden state at the last token, after the final norm.
@@ -106,8 +126,16 @@ class VisionLanguageModel:
         Returns:
             (B, C).
         """
-        _, last = self._prefill(hidden, past, read_last=True)
-        return self._norm(last, self._language.norm).squeeze(1)
+        mask, cos, sin = self._causal(past.length, hidden.shape[1])
+        *_, last_layer = self._language.layers
+        for layer, before in self._layers(past):
+            normed = self._norm(hidden, layer.input_layernorm)  # (B, T, C)
+            keys, values = self._keys_values(layer.self_attn, normed, before, cos, sin)
+            if layer is last_layer:  # only its last position is read
+                hidden, normed, cos, sin, mask = hidden[:, -1:], normed[:, -1:], cos[-1:], sin[-1:], None
+            queries = self._queries(layer.self_attn, normed, cos, sin)
+            hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
+        return self._norm(hidden, self._language.norm).squeeze(1)
 
     def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         """Logits of a few tokens only, in float32 whatever the network's dtype.
@@ -122,40 +150,58 @@ class VisionLanguageModel:
         rows: torch.Tensor = self.network.lm_head.weight[token_ids].float()  # (K, C)
         return last_hidden.float() @ rows.T
 
-    def new_pages(self) -> PagedKVCache:
-        """An empty cache for `decode_step`."""
+    def new_cache(self, pages: int | None = None, *, frugal: bool = False) -> PagedKVCache:
+        """A cache for `decode_step`: of so many pages, the scratch page included, or one that grows.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for it.
+        """
         return PagedKVCache(
             layers=len(self._language.layers),
             kv_heads=self._num_kv_heads,
             head_dim=self._head_dim,
-            page_tokens=FLASH_PAGE_TOKENS if self.flash else PAGE_TOKENS,
+            page_tokens=self.pages.page_tokens,
             device=self.device,
             dtype=self.dtype,
+            pages=pages,
+            frugal=frugal,
         )
 
-    def decode_step(self, token_ids: torch.Tensor, cache: PagedKVCache, rows: StepRows) -> torch.Tensor:
+    def read_step(self, packed: torch.Tensor, cache: PagedKVCache, groups: RowGroups = ()) -> torch.Tensor:
+        """Read one more token of each row, and choose the next.
+
+        Args:
+            packed: (B, 2 + W) int64, the token, position and pages of each row.
+            cache: keys and values of the tokens read before; those of the new tokens are added.
+            groups: see `DecodePages`.
+
+        Returns:
+            (B,) int64, the likeliest next token of each.
+        """
+        step = self.pages(cache, packed[:, 1], packed[:, 2:], groups)
+        return self.next_tokens(self.decode_step(packed[:, 0], step))
+
+    def decode_step(self, token_ids: torch.Tensor, step: DecodePages) -> torch.Tensor:
         """Read one more token of each row.
 
         Repeating a step changes nothing: it writes the same keys and values to the same slots.
 
         Args:
             token_ids: (B,) int64.
-            cache: keys and values of the tokens read before; those of the new tokens are added.
-            rows: the position and pages of each row.
+            step: the position and pages of each row.
 
         Returns:
             (B, C), the final hidden state, after the final norm.
         """
         hidden: torch.Tensor = self._language.embed_tokens(token_ids)  # (B, C)
-        cos, sin = (part.unsqueeze(1) for part in self._rotary(rows.positions))  # (B, 1, D)
+        cos, sin = (part.unsqueeze(1) for part in self._rotary(step.positions))  # (B, 1, D)
         for index, layer in enumerate(self._language.layers):
             attention = layer.self_attn
-            normed = self._norm(hidden, layer.input_layernorm)
+            normed = self._norm(hidden, layer.input_layernorm)  # (B, C)
             queries = _rotate(attention.q_proj(normed).unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
             keys = _rotate(attention.k_proj(normed).unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
-            values = attention.v_proj(normed).unflatten(1, (self._num_kv_heads, -1))
-            hidden = attention.o_proj(self._attend_pages(queries, keys, values, cache, index, rows)).add_(hidden)
-            hidden = self._feed_forward(hidden, layer)
+            values = attention.v_proj(normed).unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
+            hidden = self._after_attention(layer, hidden, step.attend(index, queries, keys, values))
         return self._norm(hidden, self._language.norm)
 
     def next_tokens(self, last_hidden: torch.Tensor) -> torch.Tensor:
@@ -166,108 +212,43 @@ class VisionLanguageModel:
         tokens: torch.Tensor = self.network.lm_head(last_hidden).argmax(dim=-1)
         return tokens
 
-    def _prefill(self, hidden: torch.Tensor, past: KVCache, *, read_last: bool) -> tuple[KVCache, torch.Tensor]:
-        tokens = hidden.shape[1]
-        cos, sin = self._rotary(torch.arange(past.length, past.length + tokens, device=self.device))
-        mask = self._causal_mask(past.length, tokens)
-        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        final = len(self._language.layers) - 1
-        for index, layer in enumerate(self._language.layers):
-            normed = self._norm(hidden, layer.input_layernorm)
-            keys = _rotate(self._heads(layer.self_attn.k_proj(normed), self._num_kv_heads), cos, sin)
-            values = self._heads(layer.self_attn.v_proj(normed), self._num_kv_heads)
-            if past.layers:
-                keys, values = _append(past.layers[index], keys, values)
-            if not read_last:
-                layers.append((keys, values))
-            if index == final:
-                if not read_last:
-                    break
-                # Only the last position of the last layer is read.
-                hidden, normed, cos, sin = hidden[:, -1:], normed[:, -1:], cos[-1:], sin[-1:]
-                mask = None
-            queries = _rotate(self._heads(layer.self_attn.q_proj(normed), self._num_heads), cos, sin)
-            # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
-            hidden = layer.self_attn.o_proj(self._attend(queries, keys, values, mask)).add_(hidden)
-            hidden = self._feed_forward(hidden, layer)
-        return KVCache(tuple(layers)), hidden
+    def _layers(self, past: KVCache) -> Iterator[tuple[Any, tuple[torch.Tensor, torch.Tensor] | None]]:
+        """Each layer with the keys and values that it read before."""
+        before = past.layers or (None,) * len(self._language.layers)
+        return zip(self._language.layers, before, strict=True)
 
-    def _feed_forward(self, hidden: torch.Tensor, layer: Any) -> torch.Tensor:
+    def _causal(self, past: int, new: int) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """The mask of a prefill, and its (T, D) cosines and sines."""
+        cos, sin = self._rotary(torch.arange(past, past + new, device=self.device))
+        return causal_mask(past, new, self.device, self.dtype), cos, sin
+
+    def _queries(self, attention: Any, normed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        return _rotate(self._heads(attention.q_proj(normed), self._num_heads), cos, sin)  # (B, H, T, D)
+
+    def _keys_values(
+        self,
+        attention: Any,
+        normed: torch.Tensor,
+        before: tuple[torch.Tensor, torch.Tensor] | None,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, G, P + T, D) keys and values, those read before in front."""
+        keys = _rotate(self._heads(attention.k_proj(normed), self._num_kv_heads), cos, sin)  # (B, G, T, D)
+        values = self._heads(attention.v_proj(normed), self._num_kv_heads)  # (B, G, T, D)
+        if before is None:
+            return keys, values
+        old_keys, old_values = (part.expand(len(keys), -1, -1, -1) for part in before)  # (B, G, P, D)
+        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+
+    def _after_attention(self, layer: Any, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The rest of a layer: (…, C) of what it was given and (…, H·D) of its attention → (…, C)."""
+        # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
+        hidden = layer.self_attn.o_proj(attended).add_(hidden)
         normed = self._norm(hidden, layer.post_attention_layernorm)
         gated = functional.silu(layer.mlp.gate_proj(normed), inplace=True).mul_(layer.mlp.up_proj(normed))
         fed: torch.Tensor = layer.mlp.down_proj(gated).add_(hidden)
         return fed
-
-    def _attend(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Causal attention of the last T of P + T positions: (B, H, T, D) over (B, G, P + T, D) → (B, T, H·D)."""
-        attended: torch.Tensor
-        if self.flash:
-            from flash_attn import flash_attn_func  # the `gpu` extra; its causal mask is aligned to the lower right
-
-            attended = flash_attn_func(*(part.transpose(1, 2) for part in (queries, keys, values)), causal=True)
-        else:
-            square = 1 < queries.shape[2] == keys.shape[2]
-            attended = functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask, is_causal=square, enable_gqa=True
-            ).transpose(1, 2)
-        return attended.flatten(2)
-
-    def _attend_pages(
-        self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        cache: PagedKVCache,
-        layer: int,
-        rows: StepRows,
-    ) -> torch.Tensor:
-        """Store the new (B, G, D) keys and values, then attend to all tokens of each row: (B, H, D) → (B, H·D)."""
-        if self.flash:
-            from flash_attn import flash_attn_with_kvcache
-
-            attended = flash_attn_with_kvcache(
-                queries.unsqueeze(1),
-                cache.keys[layer],
-                cache.values[layer],
-                keys.unsqueeze(1),
-                values.unsqueeze(1),
-                cache_seqlens=rows.positions.int(),
-                block_table=rows.table.int(),
-                causal=True,
-            )
-            return attended.flatten(1)  # type: ignore[no-any-return]
-        cache.write(layer, rows.pages, rows.offsets, keys, values)
-        # The H / G heads that share keys become the queries of one attention, so no key is repeated in memory.
-        grouped = queries.unflatten(1, (self._num_kv_heads, -1))  # (B, G, H/G, D)
-        if len(rows.groups) == 1:
-            return self._attend_group(grouped, cache, layer, rows.groups[0]).flatten(1)
-        attended = torch.empty_like(grouped)
-        for group in rows.groups:
-            attended[group.rows] = self._attend_group(grouped[group.rows], cache, layer, group)
-        return attended.flatten(1)
-
-    def _attend_group(self, queries: torch.Tensor, cache: PagedKVCache, layer: int, group: PageGroup) -> torch.Tensor:
-        """(M, G, H/G, D) over the pages of M rows → the same shape."""
-        rows, tokens = len(queries), group.mask.shape[-1]
-        keys, values = (
-            pool.index_select(0, group.table.flatten()).view(rows, tokens, *pool.shape[2:]).transpose(1, 2)
-            for pool in (cache.keys[layer], cache.values[layer])
-        )  # (M, G, W·S, D)
-        return functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=group.mask.expand(-1, -1, queries.shape[2], -1)
-        )
-
-    def _causal_mask(self, past: int, new: int) -> torch.Tensor | None:
-        """Attention mask for SDPA; None where its own `is_causal` says the same."""
-        if self.flash or past == 0 or new == 1:
-            return None
-        if self.device.type == "cuda" and self.dtype != torch.float32:
-            # A marker object, not a tensor: with it SDPA takes the flash kernel, grouped heads included.
-            return causal_lower_right(new, past + new)
-        mask = torch.full((new, past + new), -torch.inf, dtype=self.dtype, device=self.device)
-        return mask.triu(past + 1)
 
     def _heads(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
         batch, tokens, _ = projected.shape
@@ -282,28 +263,6 @@ class VisionLanguageModel:
 
     def _norm(self, hidden: torch.Tensor, norm: Any) -> torch.Tensor:
         return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def read_answers(model: VisionLanguageModel, head: KVCache, prompts: SplitPrompts, image: torch.Tensor) -> torch.Tensor:
-    """The final hidden state at the end of each prompt; the image and the shared tokens are read once.
-
-    Args:
-        model: the network.
-        head: the cache of `prompts.head`.
-        prompts: questions about each image.
-        image: (B, 256, C) image tokens.
-
-    Returns:
-        (B, Q, C), one for each of the Q tails.
-    """
-    batch = image.shape[0]
-    if len(prompts.tails) == 1:
-        rest = model.embed(prompts.shared + prompts.tails[0]).expand(batch, -1, -1)
-        return model.last_hidden(torch.cat([image, rest], dim=1), head).unsqueeze(1)
-    shared = model.embed(prompts.shared).expand(batch, -1, -1)
-    cache = model.extend(torch.cat([image, shared], dim=1), head)
-    tails = (model.embed(tail).expand(batch, -1, -1) for tail in prompts.tails)
-    return torch.stack([model.last_hidden(tail, cache) for tail in tails], dim=1)
 
 
 def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
@@ -321,13 +280,6 @@ def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
     side = round(count**0.5)
     blocks = patches.reshape(batch, side // 2, 2, side // 2, 2, features)
     return blocks.transpose(2, 3).reshape(batch, count // 4, 4 * features)
-
-
-def _append(
-    past: tuple[torch.Tensor, torch.Tensor], keys: torch.Tensor, values: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    old_keys, old_values = (part.expand(keys.shape[0], -1, -1, -1) for part in past)
-    return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -11,40 +11,25 @@ Not known here: where pixels come from, and what tokens mean.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
-from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.decode_steps import DecodeSteps
-from artimuse_actor.engine.kv_cache import KVCache
+from artimuse_actor.engine.device_memory import memory_errors, release_memory
+from artimuse_actor.engine.kv_cache import KVCache, OutOfPagesError
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.read_prompts import after_image, read_prompts
+from artimuse_actor.engine.schedule import FinishReason, GeneratedText, QueuedImage, Schedule, TextSequence
 from artimuse_actor.engine.scoring import level_probabilities
+from artimuse_actor.engine.text_budget import TextBudget
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
-
-FinishReason: TypeAlias = Literal["stop", "length"]
-
-CPU_SEQUENCES: Final = 16
-MAX_AUTO_SEQUENCES: Final = 512  # from about 200 rows a step is compute-bound
-EXPECTED_TEXT_TOKENS: Final = 128  # published answers average 94 words
-_MEMORY_SHARE: Final = 0.6  # of free memory; the rest is for prefill
-
-
-@dataclass(frozen=True)
-class GeneratedText:
-    """One answer.
-
-    Attributes:
-        token_ids: without the stop token.
-        finish_reason: `stop` if it ended by itself, `length` if it was cut at the limit.
-    """
-
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 
 
 @dataclass(frozen=True)
@@ -60,37 +45,6 @@ class AnsweredImage:
     key: Any
     probabilities: torch.Tensor | None
     texts: tuple[GeneratedText, ...]
-
-
-@dataclass
-class _Image:
-    key: Any
-    pixels: Pixels
-    scored: bool
-    probabilities: torch.Tensor | None = None
-    shared_pages: list[int] = field(default_factory=list)
-    texts: dict[int, GeneratedText] = field(default_factory=dict)
-
-
-@dataclass
-class _Sequence:
-    """A question about an image, being answered.
-
-    Attributes:
-        image: the image it is about.
-        question: index of the question.
-        prompt_tokens: number of `tokens` that belong to the question.
-        tokens: those after the common prefix: the question's own, then the text so far.
-        pages: of the cache, in order; the image's shared pages first.
-        read: number of tokens in the cache, the common prefix included.
-    """
-
-    image: _Image
-    question: int
-    prompt_tokens: int
-    tokens: list[int]
-    pages: list[int]
-    read: int
 
 
 class TextEngine:
@@ -113,8 +67,7 @@ class TextEngine:
         score_questions: int,
         stop_id: int,
         max_new_tokens: int,
-        sequences: int,
-        max_admission: int,
+        budget: TextBudget,
     ) -> None:
         """Prefill the head of the prompts.
 
@@ -125,35 +78,35 @@ class TextEngine:
             score_questions: number of prompts that are score questions.
             stop_id: the token that ends a text.
             max_new_tokens: limit of a text; at least 1.
-            sequences: most in flight at a time; at least 1.
-            max_admission: images of one prefill; at least 1.
+            budget: its limits; each is at least 1.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for the cache.
         """
         self._model = model
         self._level_ids, self._stop_id, self._max_new_tokens = level_ids, stop_id, max_new_tokens
-        self._shared = prompts.shared
-        self._score_tails = prompts.tails[:score_questions]
-        self._text_shared, self._text_tails = split_tails(prompts.tails[score_questions:])
-        self.sequences = sequences
+        text_shared, self._text_tails = split_tails(prompts.tails[score_questions:])
+        self.sequences = self._places = budget.sequences
         # Few images at a time: admitted images take memory until their turn comes.
-        self.max_admission = min(max_admission, max(1, sequences // (2 * len(self._text_tails))))
+        self.max_admission = min(budget.max_admission, max(1, budget.sequences // (2 * len(self._text_tails))))
         with torch.inference_mode():
-            self._head = model.extend(model.embed(prompts.head))
-        self._cache = model.new_pages()
-        self._steps = DecodeSteps(model, self._cache)
-        self._images: deque[_Image] = deque()
-        self._waiting: deque[_Sequence] = deque()
-        self._live: list[_Sequence] = []
-        self._prefix = 0
+            scores = SplitPrompts(prompts.head, prompts.shared, prompts.tails[:score_questions])
+            self._prompts = read_prompts(model, scores)
+            self._text_shared = model.embed(text_shared)  # (1, T, C)
+        self._prefix = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + len(text_shared)
+        self._schedule = Schedule(model.new_cache(budget.pages), self._prefix)
+        self._steps = DecodeSteps(model, self._schedule.cache)
+        self._one_at_a_time = False  # an image is read only when no other is in the cache
 
     @property
     def busy(self) -> bool:
         """True while an image is not answered yet."""
-        return bool(self._images or self._waiting or self._live)
+        return self._schedule.is_busy
 
     @property
     def wants_images(self) -> bool:
         """True while fewer images are queued than the next prefill can take."""
-        return len(self._images) < self.max_admission
+        return len(self._schedule.images) < self.max_admission
 
     def add(self, key: Any, pixels: Pixels, *, scored: bool = True) -> None:
         """Queue an image.
@@ -163,7 +116,10 @@ class TextEngine:
             pixels: (448, 448, 3) uint8, RGB; may be a view, since it is read later, at its prefill.
             scored: also ask the score questions.
         """
-        self._images.append(_Image(key, pixels, scored and bool(self._score_tails)))
+        image = QueuedImage(key, pixels, scored and bool(self._prompts.tails))
+        for question, tail in enumerate(self._text_tails):
+            image.sequences.append(TextSequence(image, question, len(tail), list(tail)))
+        self._schedule.images.append(image)
 
     @torch.inference_mode()
     def step(self) -> list[AnsweredImage]:
@@ -180,139 +136,147 @@ class TextEngine:
         """
         is_filled = False
         try:
-            self._fill()
-            is_filled = True
-            return self._decode()
-        except torch.OutOfMemoryError as error:
-            if self.sequences == self.max_admission == 1:
+            with memory_errors():
+                self._fill()
+                is_filled = True
+                return self._decode()
+        except (torch.OutOfMemoryError, OutOfPagesError) as error:
+            way_out = self._way_out(is_filled, halving=isinstance(error, torch.OutOfMemoryError))
+            if way_out is None:
                 raise RunError(
                     f"One text does not fit into the free memory of {self._model.device}. "
                     "Stop what else runs there, or choose another --device."
                 ) from error
         # Outside the handler: the exception's frames hold the tensors that filled the memory.
-        self._shrink(after_prefill=not is_filled)
+        way_out()
+        release_memory(self._model.device)
         return []
 
     def _fill(self) -> None:
         """Give free places to waiting sequences, in the order of the images."""
-        while len(self._live) < self.sequences:
-            if not self._waiting:
-                if not self._images:
-                    return
-                self._admit()
-            self._live.append(self._waiting.popleft())
+        schedule = self._schedule
+        while len(schedule.live) < self._places:
+            if not schedule.waiting and not self._admit():
+                return
+            if not schedule.start(self._places - len(schedule.live)):
+                if schedule.live:
+                    return  # until one of them ends
+                if not schedule.go_back():
+                    raise OutOfPagesError("a text cannot begin")
 
-    def _admit(self) -> None:
-        """Prefill the next images, score them, and queue their sequences."""
-        model = self._model
-        batch = [self._images[index] for index in range(min(self.max_admission, len(self._images)))]
-        image = model.encode_images(torch.stack([torch.tensor(entry.pixels) for entry in batch]))
-        shared = model.embed(self._shared).expand(len(batch), -1, -1)
-        prefix = model.extend(torch.cat([image, shared], dim=1), self._head)
-        probabilities = None
-        if any(entry.scored for entry in batch):
-            tails = (model.embed(tail).expand(len(batch), -1, -1) for tail in self._score_tails)
-            hidden = torch.stack([model.last_hidden(tail, prefix) for tail in tails], dim=1)  # (B, Q, C)
-            probabilities = level_probabilities(model.head_logits(hidden, self._level_ids)).cpu()
-        if self._text_shared:
-            prefix = model.extend(model.embed(self._text_shared).expand(len(batch), -1, -1), prefix)
-        self._prefix = prefix.length
-        shared_pages, own_pages = self._store(prefix)
+    def _admit(self) -> bool:
+        """Prefill the next images and score them; False if there is none, or no room before others have ended."""
+        schedule, model = self._schedule, self._model
+        count = min(self.max_admission, len(schedule.images))
+        if count == 0 or (self._one_at_a_time and schedule.holds_pages):
+            return False
+        if self._one_at_a_time and schedule.cache.pages > 1:
+            self._restart()
+        pages = schedule.allocate_prefixes(count)
+        if not pages:
+            if schedule.holds_pages:
+                return False
+            raise OutOfPagesError("the prompts about an image take more pages than there are")
+        try:
+            batch = [schedule.images[index] for index in range(len(pages))]
+            image = model.encode_images(torch.stack([torch.tensor(entry.pixels) for entry in batch]))  # (B, 256, C)
+            prefix = model.extend(after_image(image, self._prompts.shared), self._prompts.head)
+            probabilities = self._score(prefix, len(batch)) if any(entry.scored for entry in batch) else None
+            if self._text_shared.shape[1]:
+                prefix = model.extend(self._text_shared.expand(len(batch), -1, -1), prefix)
+            schedule.store_prefixes(prefix, pages)
+        except BaseException:
+            for held in pages:
+                schedule.cache.release(held)
+            raise
         for row, entry in enumerate(batch):
-            self._images.popleft()
             if probabilities is not None and entry.scored:
                 entry.probabilities = probabilities[row]
-            entry.shared_pages = shared_pages[row]
-            for question, tail in enumerate(self._text_tails):
-                held = [*entry.shared_pages, own_pages[row][question]]
-                self._waiting.append(_Sequence(entry, question, len(tail), list(tail), held, prefix.length))
+            entry.scored = False  # not again, should it be prefilled again
+        return True
 
-    def _store(self, prefix: KVCache) -> tuple[list[list[int]], list[list[int]]]:
-        """Write the prefix of B images into pages: shared ones for each image, and one for each of its sequences."""
-        cache, images, questions = self._cache, prefix.layers[0][0].shape[0], len(self._text_tails)
-        if cache.pages == 1 and self._model.device.type == "cuda":
-            # All at once, since graphs are captured again whenever the cache grows.
-            each = (prefix.length + EXPECTED_TEXT_TOKENS) // cache.page_tokens
-            cache.grow(self.sequences * each)
-        whole = prefix.length // cache.page_tokens
-        taken = cache.allocate(images * (whole + questions))
-        try:
-            pages = torch.tensor(taken).view(images, whole + questions)
-            cache.write_prefix(prefix, *pages.to(self._model.device).split([whole, questions], dim=1))
-        except torch.OutOfMemoryError:
-            cache.release(taken)
-            raise
-        return pages[:, :whole].tolist(), pages[:, whole:].tolist()
+    def _score(self, prefix: KVCache, count: int) -> torch.Tensor:
+        """(B, Q, 101) float32 on the CPU, the probabilities of the levels."""
+        tails = (tail.expand(count, -1, -1) for tail in self._prompts.tails)
+        hidden = torch.stack([self._model.last_hidden(tail, prefix) for tail in tails], dim=1)  # (B, Q, C)
+        return level_probabilities(self._model.head_logits(hidden, self._level_ids)).cpu()
 
     def _decode(self) -> list[AnsweredImage]:
-        live, cache, prefix = self._live, self._cache, self._prefix
-        if not live:
+        schedule = self._schedule
+        if not schedule.live:
             return []
-        full = [sequence for sequence in live if sequence.read == len(sequence.pages) * cache.page_tokens]
-        for sequence, page in zip(full, cache.allocate(len(full)), strict=True):
-            sequence.pages.append(page)
+        if schedule.take_pages():
+            self._places = len(schedule.live)
+        live = schedule.live
         next_ids = self._steps(
-            [sequence.tokens[sequence.read - prefix] for sequence in live],
+            [sequence.tokens[sequence.read - self._prefix] for sequence in live],
             [sequence.read for sequence in live],
             [sequence.pages for sequence in live],
         )
-        self._live, answered = [], []
+        schedule.live, answered = [], []
         for sequence, next_id in zip(live, next_ids, strict=True):
             sequence.read += 1
-            if sequence.read - prefix < len(sequence.tokens):  # still reading the question, or a preempted text again
-                self._live.append(sequence)
+            reason = self._take(sequence, next_id)
+            if reason is None:
+                schedule.live.append(sequence)
                 continue
-            if next_id != self._stop_id:
-                sequence.tokens.append(next_id)
-            if next_id == self._stop_id or len(sequence.tokens) - sequence.prompt_tokens == self._max_new_tokens:
-                answered += self._end(sequence, "stop" if next_id == self._stop_id else "length")
-            else:
-                self._live.append(sequence)
+            text = GeneratedText(tuple(sequence.tokens[sequence.prompt_tokens :]), reason)
+            if schedule.end(sequence, text):
+                answered.append(self._answered(sequence.image))
+        # What made sequences wait for pages passes: one more place for each image that needs none any more.
+        self._places = min(self.sequences, self._places + len(answered))
         return answered
 
-    def _end(self, sequence: _Sequence, reason: FinishReason) -> list[AnsweredImage]:
-        """Release its pages; returns its image if this was the image's last text."""
-        image, cache = sequence.image, self._cache
-        cache.release(sequence.pages[len(image.shared_pages) :])
-        image.texts[sequence.question] = GeneratedText(tuple(sequence.tokens[sequence.prompt_tokens :]), reason)
-        if len(image.texts) < len(self._text_tails):
-            return []
-        cache.release(image.shared_pages)
+    def _take(self, sequence: TextSequence, next_id: int) -> FinishReason | None:
+        """Append the next token, if it is one of the text; whether and how the text ends with it."""
+        if sequence.read - self._prefix < len(sequence.tokens):  # still reading the question, or a text again
+            return None
+        if next_id == self._stop_id:
+            return "stop"
+        sequence.tokens.append(next_id)
+        return "length" if len(sequence.tokens) - sequence.prompt_tokens == self._max_new_tokens else None
+
+    def _answered(self, image: QueuedImage) -> AnsweredImage:
         texts = tuple(image.texts[question] for question in range(len(self._text_tails)))
-        return [AnsweredImage(image.key, image.probabilities, texts)]
+        return AnsweredImage(image.key, image.probabilities, texts)
 
-    def _shrink(self, *, after_prefill: bool) -> None:
-        """Halve the limit that ran out of memory, and requeue sequences beyond the budget, the youngest first."""
-        if after_prefill and self.max_admission > 1:
-            self.max_admission //= 2
-        else:
-            self.sequences = max(1, min(self.sequences, len(self._live) or self.sequences) // 2)
-            self.max_admission = max(1, self.max_admission // 2)
-        while len(self._live) > self.sequences:
-            sequence = self._live.pop()
-            kept = len(sequence.image.shared_pages) + 1  # its first own page holds the end of the prefix
-            self._cache.release(sequence.pages[kept:])
-            del sequence.pages[kept:]
-            sequence.read = self._prefix
-            self._waiting.appendleft(sequence)
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _way_out(self, is_filled: bool, *, halving: bool = True) -> Callable[[], None] | None:
+        """How to go on with less memory, after a decode step or a prefill ran out of it; None if that is not possible.
 
+        A cache that grows may have taken what is missing. A fixed one leaves room, by `text_budget`; if that was too
+        little, it gives up a quarter. When it was pages that ran out (not `halving`), the youngest have given theirs.
+        """
+        cache = self._schedule.cache
+        if halving and not is_filled and self.max_admission > 1:
+            return self._halve_admission
+        if halving and is_filled and self.sequences > 1:
+            return self._halve_sequences
+        if not cache.grows:
+            smaller = cache.pages * 3 // 4
+            return partial(self._restart, smaller) if halving and smaller >= self._schedule.least_pages else None
+        if not self._one_at_a_time or (is_filled and cache.free_pages):
+            return partial(self._go_one_by_one, at_once=is_filled)
+        return None
 
-def probe_sequences(config: NetworkConfig, prompt_tokens: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Sequences in flight that should fit into the device's free memory.
+    def _halve_admission(self) -> None:
+        self.max_admission //= 2
 
-    Args:
-        config: the network's sizes.
-        prompt_tokens: of the longest text prompt, its image included.
-        device: where the weights already are.
-        dtype: of keys and values.
-    """
-    if device.type != "cuda":
-        return CPU_SEQUENCES
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    language = config.language
-    bytes_per_token = 2 * language.num_layers * language.num_kv_heads * language.head_dim * dtype.itemsize
-    # Rounded up as if no prefix were shared, which leaves room for waiting images.
-    bytes_per_sequence = bytes_per_token * (prompt_tokens + EXPECTED_TEXT_TOKENS)
-    return int(max(1, min(MAX_AUTO_SEQUENCES, _MEMORY_SHARE * free_bytes // bytes_per_sequence)))
+    def _halve_sequences(self) -> None:
+        self.sequences = self._places = max(1, min(self.sequences, len(self._schedule.live)) // 2)
+        self.max_admission = max(1, self.max_admission // 2)
+        self._schedule.preempt(len(self._schedule.live) - self.sequences)
+
+    def _go_one_by_one(self, *, at_once: bool) -> None:
+        """From now on, read an image only when no other is in the cache, which begins anew for each."""
+        self._one_at_a_time = True
+        if at_once:
+            self._restart()
+
+    def _restart(self, pages: int | None = None) -> None:
+        """Queue all images again, and go on with another cache: of so many pages, or one that grows."""
+        schedule = self._schedule
+        schedule.queue_all()
+        del schedule.cache, self._steps  # before another is allocated
+        release_memory(self._model.device)
+        schedule.cache = self._model.new_cache(pages, frugal=True)
+        self._steps = DecodeSteps(self._model, schedule.cache)

@@ -68,7 +68,6 @@ def build_network(
     image_token_id: int,
     device: torch.device,
     dtype: torch.dtype,
-    attention: str = "sdpa",
 ) -> InternVLForConditionalGeneration:
     """Transformers' modules for these sizes, with uninitialised weights (float32 rotary tables are set).
 
@@ -77,10 +76,9 @@ def build_network(
         image_token_id: id of `<IMG_CONTEXT>`.
         device: where the weights go.
         dtype: of the weights; the rotary tables stay float32 in any case.
-        attention: `sdpa`, `eager` or `flash_attention_2`.
     """
     with torch.device("meta"):
-        network = InternVLForConditionalGeneration(_transformers_config(config, image_token_id, attention))
+        network = InternVLForConditionalGeneration(_transformers_config(config, image_token_id))
     network.to(dtype=dtype)
     network.to_empty(device=device)
     # A cast or an empty allocation ruins the rotary frequencies, which no checkpoint stores: compute them again.
@@ -99,16 +97,13 @@ def load_network(
     image_token_id: int,
     device: torch.device,
     dtype: torch.dtype,
-    attention: str = "sdpa",
 ) -> InternVLForConditionalGeneration:
     """The checkpoint's network on a device.
 
     Raises:
         CheckpointError: a file's data cannot be read.
     """
-    network = build_network(
-        checkpoint.config, image_token_id=image_token_id, device=device, dtype=dtype, attention=attention
-    )
+    network = build_network(checkpoint.config, image_token_id=image_token_id, device=device, dtype=dtype)
     wanted = set(network.state_dict(keep_vars=True))
     parameters = dict(network.named_parameters(remove_duplicate=False))
     by_file: dict[Path, list[str]] = {}
@@ -136,7 +131,7 @@ def _read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, torch
         raise CheckpointError(f"{path}: cannot be read: {error}. Download it again.") from error
 
 
-def _transformers_config(config: NetworkConfig, image_token_id: int, attention: str) -> InternVLConfig:
+def _transformers_config(config: NetworkConfig, image_token_id: int) -> InternVLConfig:
     vision, language = config.vision, config.language
     return InternVLConfig(
         vision_config=InternVLVisionConfig(
@@ -167,5 +162,6 @@ def _transformers_config(config: NetworkConfig, image_token_id: int, attention: 
         image_seq_length=IMAGE_TOKENS,
         downsample_ratio=0.5,
         tie_word_embeddings=language.tie_word_embeddings,
-        attn_implementation=attention,
+        # Of the vision tower. Never flash-attn: without its package, transformers fetches kernels from a hub.
+        attn_implementation="sdpa",
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import set_arithmetic
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import load_network
@@ -77,13 +78,13 @@ def golden_checkpoint(protocol: str) -> Checkpoint:
     return Checkpoint(FOLDER / protocol / "checkpoint")
 
 
-def golden_model(protocol: str, device: torch.device, dtype: torch.dtype, attention: str) -> ArtiMuse:
-    """A tiny checkpoint on a device, with these attention kernels."""
+def golden_model(protocol: str, device: torch.device, dtype: torch.dtype, pages: Pages | None = None) -> ArtiMuse:
+    """A tiny checkpoint on a device, with this attention in decode steps; with the one it would choose if None."""
     checkpoint = golden_checkpoint(protocol)
     token_id = image_token_id(load_tokenizer(checkpoint.folder))
     set_arithmetic(device)
-    network = load_network(checkpoint, image_token_id=token_id, device=device, dtype=dtype, attention=attention)
-    return ArtiMuse(VisionLanguageModel(network), checkpoint, PROTOCOLS[protocol])
+    network = load_network(checkpoint, image_token_id=token_id, device=device, dtype=dtype)
+    return ArtiMuse(VisionLanguageModel(network, pages), checkpoint, PROTOCOLS[protocol])
 
 
 @cache

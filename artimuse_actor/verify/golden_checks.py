@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.describe import to_text
 from artimuse_actor.engine.device import dtype_name
 from artimuse_actor.errors import RunError
@@ -30,21 +31,23 @@ def pixel_finding() -> Finding:
     return Finding("pixels of the golden pictures", "uint8", error=len(changed_pictures()) / len(golden_pixels()))
 
 
-def golden_findings(device: torch.device, dtype: torch.dtype, attention: str) -> Iterator[Finding]:
+def golden_findings(device: torch.device, dtype: torch.dtype, pages: Pages) -> Iterator[Finding]:
     """Check the scores of both checkpoints, and the texts of the one that has texts about one picture."""
-    yield golden_scores("artimuse", device, dtype, attention)
-    yield golden_scores("unipercept", device, dtype, attention)
-    yield golden_texts(device, dtype, attention, images=1)
+    yield golden_scores("artimuse", device, dtype, pages)
+    yield golden_scores("unipercept", device, dtype, pages)
+    yield golden_texts(device, dtype, pages, images=1)
 
 
 def golden_scores(
-    protocol: str, device: torch.device, dtype: torch.dtype, attention: str, images: int | None = None
+    protocol: str, device: torch.device, dtype: torch.dtype, pages: Pages | None = None, images: int | None = None
 ) -> Finding:
     """Compare the scores of the first so many golden pictures, or of all."""
     check, precision = f"golden scores, {protocol}", dtype_name(dtype)
     answers = golden_answers(protocol)
+    model = golden_model(protocol, device, dtype, pages)
+    attention = model.model.pages.__name__
     try:
-        found = golden_model(protocol, device, dtype, attention).score_pixels(golden_pixels()[:images])
+        found = model.score_pixels(golden_pixels()[:images])
     except RunError:  # NaN
         return Finding(check, precision, attention, points=math.nan, error=math.nan)
     return Finding(
@@ -56,11 +59,14 @@ def golden_scores(
     )
 
 
-def golden_texts(device: torch.device, dtype: torch.dtype, attention: str, images: int | None = None) -> Finding:
+def golden_texts(
+    device: torch.device, dtype: torch.dtype, pages: Pages | None = None, images: int | None = None
+) -> Finding:
     """Compare the texts about the first so many golden pictures; the slow forward judges those that differ."""
     checkpoint, protocol = golden_checkpoint("artimuse"), PROTOCOLS["artimuse"]
     pixels, expected = golden_pixels()[:images], golden_answers("artimuse").texts[:images]
-    answers = describe(golden_model("artimuse", device, dtype, attention), pixels, max_new_tokens=MAX_NEW_TOKENS)
+    model = golden_model("artimuse", device, dtype, pages)
+    answers = describe(model, pixels, max_new_tokens=MAX_NEW_TOKENS)
     tokenizer = load_tokenizer(checkpoint.folder)
     different = [
         (image, question)
@@ -73,7 +79,7 @@ def golden_texts(device: torch.device, dtype: torch.dtype, attention: str, image
     return Finding(
         "golden texts, artimuse",
         dtype_name(dtype),
-        attention,
+        model.model.pages.__name__,
         texts=count,
         equal_texts=count - len(different),
         regret=max(regrets(slow, pixels, answers, different)) if slow else 0.0,

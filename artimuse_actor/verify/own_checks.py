@@ -14,7 +14,7 @@ import torch
 
 from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
-from artimuse_actor.engine.device import check_memory, dtype_name, resolve_attention
+from artimuse_actor.engine.device import check_memory, dtype_name
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
 from artimuse_actor.engine.scoring import Scores
 from artimuse_actor.errors import RunError, one_line
@@ -39,6 +39,7 @@ class _FastAnswers:
         texts: texts of some pictures together; none for a protocol without text questions.
         alone: texts of the first picture, one at a time.
         speed: measured with the same model.
+        attention: name of the attention of its decode steps.
     """
 
     together: Scores
@@ -46,6 +47,7 @@ class _FastAnswers:
     texts: Answers
     alone: Answers
     speed: Speed
+    attention: str
 
 
 def own_findings(
@@ -64,7 +66,7 @@ def own_findings(
     """
     first: tuple[torch.dtype, Scores] | None = None
     for dtype in dtypes:
-        precision, attention = dtype_name(dtype), resolve_attention(device, dtype)
+        precision = dtype_name(dtype)
         try:
             check_memory(checkpoint, device, dtype)
             with memory_errors():
@@ -76,7 +78,7 @@ def own_findings(
         except (RunError, torch.OutOfMemoryError) as error:
             if dtype == dtypes[0]:
                 raise
-            yield Finding(f"{checkpoint.name}, all checks", precision, attention, skipped=one_line(str(error)))
+            yield Finding(f"{checkpoint.name}, all checks", precision, skipped=one_line(str(error)))
             continue
         if first is None:
             first = dtype, fast.together
@@ -85,7 +87,7 @@ def own_findings(
         yield Finding(
             f"{precision} beside {dtype_name(first[0])}",
             dtype_name(coarser),
-            attention,
+            fast.attention,
             points=largest_difference(fast.together.score, first[1].score),
             error=relative_error(logits_of(fast.together.distribution), logits_of(first[1].distribution)),
         )
@@ -103,13 +105,14 @@ def _fast_answers(checkpoint: Checkpoint, protocol: Protocol, device: torch.devi
     model.batch_size = len(pixels)
     together = model.score_pixels(pixels)
     model.batch_size = 1
-    return _FastAnswers(together, model.score_pixels(pixels), texts, alone, speed)
+    attention = model.model.pages.__name__
+    return _FastAnswers(together, model.score_pixels(pixels), texts, alone, speed, attention)
 
 
 def _judged(
     checkpoint: Checkpoint, protocol: Protocol, device: torch.device, dtype: torch.dtype, fast: _FastAnswers
 ) -> Iterator[Finding]:
-    precision, attention, pixels = dtype_name(dtype), resolve_attention(device, dtype), golden_pixels()
+    precision, attention, pixels = dtype_name(dtype), fast.attention, golden_pixels()
     found = logits_of(fast.together.distribution)
     yield Finding(
         f"batch 1 beside batch {len(pixels)}",

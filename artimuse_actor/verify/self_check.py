@@ -10,7 +10,7 @@ import socket
 
 import torch
 
-from artimuse_actor.engine.device import device_name, dtype_name, resolve_attention
+from artimuse_actor.engine.device import device_name, dtype_name
 from artimuse_actor.errors import RunError
 from artimuse_actor.verify.golden_checks import golden_scores, golden_texts
 
@@ -26,16 +26,15 @@ def refuse_wrong_device(device: torch.device, dtype: torch.dtype, *, texts: bool
     Raises:
         RunError: an answer is wrong; the message names the node, the device and what differs.
     """
-    attention = resolve_attention(device, dtype)
-    findings = [golden_scores("artimuse", device, dtype, attention, images=1)]
+    findings = [golden_scores("artimuse", device, dtype, images=1)]
     if texts:
-        findings.append(golden_texts(device, dtype, attention, images=1))
+        findings.append(golden_texts(device, dtype, images=1))
     for finding in findings:
         if finding.is_wrong:
             off = f"{finding.points:.2f} points off" if finding.points is not None else "other texts"
             raise RunError(
                 f"Node {socket.gethostname()}: {device_name(device)} ({device}) answers wrong in {dtype_name(dtype)} "
-                f"with {attention}: {finding.check}, {off} beside the published code's. No row was scored there. "
-                f"`artimuse verify --device {device.type}` there shows what is right; leave the machine out, or choose "
-                "another --dtype or --device."
+                f"with {finding.attention}: {finding.check}, {off} beside the published code's. No row was scored "
+                f"there. `artimuse verify --device {device.type}` there shows what is right; leave the machine out, or "
+                "choose another --dtype or --device."
             )

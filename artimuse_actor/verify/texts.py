@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from artimuse_actor.artimuse import ArtiMuse, BatchSize
-from artimuse_actor.engine.text_engine import GeneratedText
+from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.verify.slow_forward import SlowForward
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from artimuse_actor.checkpoint.names import open_checkpoint
-from artimuse_actor.engine.device import DTYPES, resolve_device, resolve_dtype, usable_attentions
+from artimuse_actor.engine.attention import Pages
+from artimuse_actor.engine.choose_pages import candidate_pages
+from artimuse_actor.engine.device import DTYPES, resolve_device, resolve_dtype
 from artimuse_actor.errors import RunError, one_line
 from artimuse_actor.protocol.protocol_file import open_protocol
 from artimuse_actor.protocol.protocols import guess_protocol
@@ -40,18 +42,18 @@ def verify(
     asked = open_protocol(protocol) if protocol else guess_protocol(opened.source) if opened else None
     yield pixel_finding()
     for precision in dtypes:
-        for attention in usable_attentions(place, precision):
-            yield from _golden(place, precision, attention, is_needed=precision == chosen)
+        for pages in candidate_pages(place, precision):
+            yield from _golden(place, precision, pages, is_needed=precision == chosen)
     if opened and asked:
         pair = (chosen, torch.bfloat16 if chosen == torch.float32 else torch.float32)
         yield from own_findings(opened, asked, place, dtypes if dtype else pair)
 
 
-def _golden(device: torch.device, dtype: torch.dtype, attention: str, *, is_needed: bool) -> Iterator[Finding]:
+def _golden(device: torch.device, dtype: torch.dtype, pages: Pages, *, is_needed: bool) -> Iterator[Finding]:
     try:
-        yield from golden_findings(device, dtype, attention)
+        yield from golden_findings(device, dtype, pages)
     except (RuntimeError, TypeError) as error:  # how torch says that a device lacks a precision or an operator
         if is_needed:
             raise RunError(f"{device} cannot compute in {dtype}: {one_line(str(error))}.") from error
         name = str(dtype).removeprefix("torch.")
-        yield Finding("golden pictures, all checks", name, attention, skipped=one_line(str(error)))
+        yield Finding("golden pictures, all checks", name, pages.__name__, skipped=one_line(str(error)))

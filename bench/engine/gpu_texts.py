@@ -21,8 +21,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.engine.decode_steps import DecodeSteps
-from artimuse_actor.engine.kv_cache import PagedKVCache, StepRows
+from artimuse_actor.engine.decode_steps import DecodeSteps, pack
+from artimuse_actor.engine.kv_cache import PagedKVCache
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import RunError
 from bench.engine.operations import (
@@ -250,21 +250,21 @@ def measure_steps(plan: TextPlan, model: RandomModel) -> None:
 def step_of(model: RandomModel, sequences: int, position: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """One step of sequences that share pages as eight questions about an image do: as the engine does it, and plain."""
     language = VisionLanguageModel(model.network)
-    cache, device = language.new_pages(), language.device
-    whole = PromptLengths.of(model.text_prompts).text_shared // cache.page_tokens
-    own = position // cache.page_tokens + 1 - whole
+    size = language.pages.page_tokens
+    whole = PromptLengths.of(model.text_prompts).text_shared // size
+    own = position // size + 1 - whole
+    images = -(-sequences // QUESTIONS)
+    cache = language.new_cache(1 + images * whole + sequences * own)
     pages: list[list[int]] = []
     for number in range(sequences):
         shared = cache.allocate(whole) if number % QUESTIONS == 0 else pages[-1][:whole]
         pages.append([*shared, *cache.allocate(own)])
     tokens, positions = [1] * sequences, [position] * sequences
-    table = torch.tensor(pages, device=device)
+    packed = pack(tokens, positions, pages).to(language.device)
 
     @torch.inference_mode()
     def plain() -> None:
-        rows = StepRows.of(torch.tensor(positions, device=device), table, cache)
-        hidden = language.decode_step(torch.tensor(tokens, device=device), cache, rows)
-        language.next_tokens(hidden).tolist()
+        language.read_step(packed, cache).tolist()
 
     return partial(DecodeSteps(language, cache), tokens, positions, pages), plain
 

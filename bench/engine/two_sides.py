@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import InternVLForConditionalGeneration
 
+from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
-from artimuse_actor.engine.model import VisionLanguageModel, read_answers
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
+from artimuse_actor.engine.text_budget import TextPrompts, text_budget
 from artimuse_actor.engine.text_engine import AnsweredImage, TextEngine
 from artimuse_actor.protocol.prompts import SplitPrompts
+from bench.engine.operations import PromptLengths
 from bench.engine.random_network import RandomModel
 
 if TYPE_CHECKING:  # a bare GPU machine reads no files
@@ -33,10 +37,9 @@ class Engine:
             level_ids: (101,) int64, ids of the score tokens.
         """
         self._model = VisionLanguageModel(network)
-        self._prompts = prompts
         self._level_ids = level_ids
         with torch.inference_mode():
-            self._head_cache = self._model.extend(self._model.embed(prompts.head))
+            self._prompts = read_prompts(self._model, prompts)
 
     @torch.inference_mode()
     def score(self, pixels: torch.Tensor, batch_size: int) -> list[float]:
@@ -49,13 +52,15 @@ class Engine:
         scores: list[float] = []
         for batch in pixels.split(batch_size):
             image = self._model.encode_images(batch)
-            hidden = read_answers(self._model, self._head_cache, self._prompts, image)  # (B, 1, C)
+            hidden = read_answers(self._model, self._prompts, image)  # (B, 1, C)
             probabilities = level_probabilities(self._model.head_logits(hidden, self._level_ids)).cpu()
             scores += expected_level(probabilities)[:, 0].tolist()
         return scores
 
 
-def text_engine(model: RandomModel, stop_id: int, max_new_tokens: int, sequences: int) -> TextEngine:
+def text_engine(
+    model: RandomModel, stop_id: int, max_new_tokens: int, sequences: int, pages: Pages | None = None
+) -> TextEngine:
     """The product's text engine, prefilling as many images at a time as the product does.
 
     Args:
@@ -63,16 +68,27 @@ def text_engine(model: RandomModel, stop_id: int, max_new_tokens: int, sequences
         stop_id: the token that ends a text.
         max_new_tokens: of a text.
         sequences: how many are in flight.
+        pages: the attention of decode steps, if not the device's own.
     """
+    language = VisionLanguageModel(model.network, pages)
+    lengths = PromptLengths.of(model.text_prompts)
+    budget = text_budget(
+        model.config,
+        TextPrompts(lengths.text_shared, max(lengths.texts) - lengths.text_shared, len(lengths.texts), max_new_tokens),
+        device=language.device,
+        dtype=language.dtype,
+        kind=language.pages,
+        batch_size=CPU_BATCH_SIZE if language.device.type == "cpu" else MAX_AUTO_BATCH_SIZE,
+        sequences=sequences,
+    )
     return TextEngine(
-        VisionLanguageModel(model.network),
+        language,
         model.text_prompts,
         level_ids=model.level_ids,
         score_questions=1,
         stop_id=stop_id,
         max_new_tokens=max_new_tokens,
-        sequences=sequences,
-        max_admission=CPU_BATCH_SIZE if model.network.device.type == "cpu" else MAX_AUTO_BATCH_SIZE,
+        budget=budget,
     )
 
 

@@ -15,9 +15,10 @@ from support.golden import PROTOCOL_NAMES, golden_images
 from support.tiny_checkpoints import OTHER_NETWORKS, change_tensors, copy_checkpoint, write_random_checkpoint
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.engine.decode_steps import DecodeSteps, _Graphs, page_groups
-from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache, StepRows
-from artimuse_actor.engine.model import PAGE_TOKENS
+from artimuse_actor.engine.attention import PAGE_TOKENS, GatheredPages
+from artimuse_actor.engine.decode_steps import DecodeSteps, page_groups
+from artimuse_actor.engine.graphs import StepGraphs
+from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache
 from artimuse_actor.protocol.prompts import prompt_ids, split_prompts
 
 TEXT_PREFIXES = {1: 70, PAGE_TOKENS - 1: 5, PAGE_TOKENS: 40, PAGE_TOKENS + 1: 33, 150: 20, 650: 35}
@@ -66,7 +67,7 @@ def add_row(model: ArtiMuse, cache: PagedKVCache, embeddings: torch.Tensor, toke
     prefix = model.model.extend(embeddings)
     pages = cache.allocate(prefix.length // cache.page_tokens + 1)
     table = torch.tensor([pages])
-    cache.write_prefix(prefix, table[:, :-1], table[:, -1:])
+    cache.write_prefix(prefix, table[:, :-1], table[:, -1])
     whole = torch.cat([embeddings, embed_tokens(model, tokens)], dim=1)
     return Row(tokens, final_hidden(model, whole), prefix.length, pages)
 
@@ -102,10 +103,10 @@ class Steps:
         self._steps = DecodeSteps(self.model.model, self.cache)
         decode_step = self.model.model.decode_step
 
-        def watched(token_ids: torch.Tensor, cache: PagedKVCache, rows: StepRows) -> torch.Tensor:
-            hidden = decode_step(token_ids, cache, rows)
+        def watched(token_ids: torch.Tensor, step: GatheredPages) -> torch.Tensor:
+            hidden = decode_step(token_ids, step)
             self.hidden.append(hidden)
-            self.groups.append(len(rows.groups))
+            self.groups.append(len(step.groups))
             return hidden
 
         self.monkeypatch.setattr(self.model.model, "decode_step", watched)
@@ -125,7 +126,7 @@ class Steps:
 
 def assert_steps_equal_full_forward(model: ArtiMuse, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of very different lengths, at every position: each drops out where its tokens end."""
-    cache = model.model.new_pages()
+    cache = model.model.new_cache()
     rows = [text_row(model, cache, prefix, steps) for prefix, steps in TEXT_PREFIXES.items()]
     rows += [image_row(model, cache, picture, IMAGE_STEPS) for picture in (1, 2)]
     step, live, compared, clear = Steps(model, cache, monkeypatch), rows, 0, 0
@@ -169,7 +170,7 @@ def test_cached_decode_step_equals_full_forward_in_networks_of_other_sizes(
 def test_a_step_done_again_changes_nothing(models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch) -> None:
     # Before a CUDA graph is captured, its step is done once to warm up.
     model = models["artimuse"]
-    cache = model.model.new_pages()
+    cache = model.model.new_cache()
     rows = [text_row(model, cache, prefix, 3) for prefix in (PAGE_TOKENS - 1, PAGE_TOKENS, 200)]
     step = Steps(model, cache, monkeypatch)
     hidden, next_ids = step(rows)
@@ -188,7 +189,7 @@ def test_what_others_left_in_a_page_changes_nothing(
 ) -> None:
     model, found = models["artimuse"], []
     for left in (0.0, 1e3):
-        cache = model.model.new_pages()
+        cache = model.model.new_cache()
         cache.grow(100)
         for tensor in (*cache.keys, *cache.values):
             tensor.fill_(left)
@@ -235,12 +236,12 @@ def test_one_long_text_does_not_widen_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "pages", "width"),
-    [(1, 1, 8), (1, 8, 8), (512, 9, 16), (512, 64, 64), (1, 65, 0), (513, 1, 0)],
+    ("rows", "pages", "size"),
+    [(1, 1, (1, 8)), (3, 8, (4, 8)), (512, 9, (512, 16)), (500, 64, (512, 64)), (1, 65, None), (513, 1, None)],
     ids=["one page", "256 tokens", "and one", "2,048 tokens", "too long", "too many rows"],
 )
 def test_a_graph_is_as_wide_as_the_next_256_tokens_if_it_pays(
-    models: dict[str, ArtiMuse], rows: int, pages: int, width: int
+    models: dict[str, ArtiMuse], rows: int, pages: int, size: tuple[int, int] | None
 ) -> None:
     model = models["artimuse"].model
-    assert _Graphs(model, model.new_pages()).width_for(rows, pages) == width
+    assert StepGraphs(model, model.new_cache(2)).size_for(rows, pages) == size

@@ -11,11 +11,12 @@ from support.golden import golden_checkpoint
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine import device as device_module
+from artimuse_actor.engine.attention import GatheredPages
+from artimuse_actor.engine.choose_pages import candidate_pages
 from artimuse_actor.engine.device import (
     CPU_BATCH_SIZE,
     device_name,
     probe_batch_size,
-    resolve_attention,
     resolve_device,
     resolve_dtype,
     set_arithmetic,
@@ -75,7 +76,7 @@ def test_precision_and_attention_of_other_devices() -> None:
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_dtype("auto", CPU) == resolve_dtype("auto", MPS) == torch.float32
     assert resolve_dtype("float16", CPU) == torch.float16
-    assert resolve_attention(CPU, torch.bfloat16) == resolve_attention(CUDA, torch.float32) == "sdpa"
+    assert candidate_pages(CPU, torch.bfloat16) == candidate_pages(CUDA, torch.float32) == (GatheredPages,)
 
 
 def _older_switches() -> None:

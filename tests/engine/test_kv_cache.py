@@ -9,12 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artimuse_actor.engine.kv_cache import EMPTY_CACHE, SCRATCH_PAGE, KVCache, PagedKVCache, PageGroup, StepRows
+from artimuse_actor.engine.attention import GatheredPages, PageGroup
+from artimuse_actor.engine.kv_cache import EMPTY_CACHE, SCRATCH_PAGE, KVCache, OutOfPagesError, PagedKVCache
 
 LAYERS, HEADS, FEATURES, PAGE = 3, 2, 4, 8
 
 
-def new_cache(page_tokens: int = PAGE, dtype: torch.dtype = torch.float32) -> PagedKVCache:
+def new_cache(
+    page_tokens: int = PAGE, dtype: torch.dtype = torch.float32, pages: int | None = None, frugal: bool = False
+) -> PagedKVCache:
     return PagedKVCache(
         layers=LAYERS,
         kv_heads=HEADS,
@@ -22,6 +25,8 @@ def new_cache(page_tokens: int = PAGE, dtype: torch.dtype = torch.float32) -> Pa
         page_tokens=page_tokens,
         device=torch.device("cpu"),
         dtype=dtype,
+        pages=pages,
+        frugal=frugal,
     )
 
 
@@ -141,7 +146,7 @@ def test_growth_that_failed_half_way_takes_nothing_and_leaves_the_cache_usable(t
     held = cache.allocate(10)
     pages, free = cache.pages, free_pages(cache)
     before = fill(cache)
-    with memory_for(tensors), pytest.raises(torch.OutOfMemoryError):
+    with memory_for(tensors), pytest.raises(OutOfPagesError):
         cache.allocate(len(free) + 200)
     assert (cache.pages, free_pages(cache)) == (pages, free)
     for tensor, stored in zip((*cache.keys, *cache.values), before, strict=True):
@@ -180,19 +185,43 @@ def test_a_cache_with_room_for_what_is_needed_only_grows_by_that(monkeypatch: py
     before = cache.pages
     cache.allocate(2)
     assert cache.pages == before + 2
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(OutOfPagesError):
         cache.allocate(3)
 
 
-@pytest.mark.parametrize("tensors", range(2 * LAYERS))
-def test_whoever_keeps_addresses_learns_of_every_tensor_that_was_replaced(tensors: int) -> None:
-    cache = new_cache()
+def test_a_frugal_cache_grows_by_what_is_needed() -> None:
+    cache = new_cache(frugal=True)
+    for pages in (1, 7):
+        cache.allocate(pages)
+        assert cache.free_pages == 0
+    assert cache.pages == 9
+
+
+def test_a_fixed_cache_is_one_allocation_that_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Captured graphs keep its addresses.
+    cache = new_cache(pages=12)
+    assert (cache.pages, cache.free_pages, cache.grows) == (12, 11, False)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in (*cache.keys, *cache.values)}) == 1
     addresses = [tensor.data_ptr() for tensor in (*cache.keys, *cache.values)]
-    changes = cache.storage_changes
-    with memory_for(tensors), pytest.raises(torch.OutOfMemoryError):
-        cache.grow(50)
-    moved = sum(tensor.data_ptr() != old for tensor, old in zip((*cache.keys, *cache.values), addresses, strict=True))
-    assert moved == tensors == cache.storage_changes - changes
+    assert len(set(addresses)) == 2 * LAYERS
+    held = cache.allocate(11)
+    assert sorted(held) == list(range(1, 12))
+    with pytest.raises(OutOfPagesError):
+        cache.allocate(1)
+    cache.release(held[:3])
+    assert sorted(cache.allocate(3)) == sorted(held[:3])
+    assert addresses == [tensor.data_ptr() for tensor in (*cache.keys, *cache.values)]
+
+
+@pytest.mark.parametrize("pages", [None, 20])
+def test_a_copied_page_has_what_the_other_has_in_every_layer(pages: int | None) -> None:
+    cache = new_cache(pages=pages)
+    held = cache.allocate(6)
+    before = fill(cache)
+    cache.copy([held[0], held[0], held[3]], [held[1], held[2], held[5]])
+    for tensor, stored in zip((*cache.keys, *cache.values), before, strict=True):
+        assert torch.equal(tensor[[held[1], held[2], held[5]]], stored[[held[0], held[0], held[3]]])
+        assert torch.equal(tensor[[held[0], held[3], held[4]]], stored[[held[0], held[3], held[4]]])
 
 
 def test_while_it_grows_there_is_never_more_than_one_tensor_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,21 +251,18 @@ def test_one_token_a_row_goes_into_its_place_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE, 3 * PAGE + 5])
-@pytest.mark.parametrize(("images", "questions"), [(1, 1), (3, 2)])
-def test_a_prefix_is_shared_page_by_page_and_its_rest_opens_the_own_page_of_each(
-    tokens: int, images: int, questions: int
-) -> None:
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_prefix_is_stored_page_by_page_and_its_rest_in_the_stem(tokens: int, images: int) -> None:
     cache, prefix, whole = new_cache(), random_prefix(images, tokens), tokens // PAGE
-    pages = torch.tensor(cache.allocate(images * (whole + questions)))
+    pages = torch.tensor(cache.allocate(images * (whole + 1)))
     pages = pages[torch.randperm(len(pages), generator=torch.Generator().manual_seed(1))].view(images, -1)
     before = fill(cache)
-    cache.write_prefix(prefix, pages[:, :whole], pages[:, whole:])
+    cache.write_prefix(prefix, pages[:, :whole], pages[:, whole])
     for layer, blocks in enumerate(prefix.layers):
         for block, tensor in zip(blocks, (cache.keys[layer], cache.values[layer]), strict=True):
             for image in range(images):
-                for own in pages[image, whole:].tolist():
-                    read = torch.cat([tensor[page] for page in (*pages[image, :whole].tolist(), own)])
-                    assert torch.equal(read[:tokens], block[image].transpose(0, 1))
+                read = torch.cat([tensor[page] for page in pages[image].tolist()])
+                assert torch.equal(read[:tokens], block[image].transpose(0, 1))
     untouched = [page for page in range(cache.pages) if page not in pages.flatten().tolist()]
     for tensor, stored in zip((*cache.keys, *cache.values), before, strict=True):
         assert torch.equal(tensor[untouched], stored[untouched])
@@ -246,10 +272,10 @@ def test_rows_of_a_step_know_their_page_their_offset_and_what_they_may_see() -> 
     cache = new_cache()
     positions = torch.tensor([0, PAGE - 1, PAGE, 2 * PAGE + 3])
     table = torch.tensor([[4, 0, 0], [5, 0, 0], [6, 9, 0], [7, 8, 3]])
-    rows = StepRows.of(positions, table, cache)
-    assert rows.pages.tolist() == [4, 5, 9, 3]
-    assert rows.offsets.tolist() == [0, PAGE - 1, 0, 3]
-    (group,) = rows.groups
+    pages, offsets = cache.slots(positions, table)
+    assert pages.tolist() == [4, 5, 9, 3]
+    assert offsets.tolist() == [0, PAGE - 1, 0, 3]
+    (group,) = GatheredPages(cache, positions, table).groups
     assert group.rows is None
     assert_sees_everything_up_to_its_own_token(group, positions.tolist(), 3)
 
@@ -258,15 +284,13 @@ def test_groups_of_a_step_hold_their_rows_pages_only() -> None:
     cache = new_cache()
     positions = torch.tensor([1, 2 * PAGE + 3, 0])
     table = torch.tensor([[4, 0, 0], [7, 8, 3], [5, 0, 0]])
-    rows = StepRows.of(positions, table, cache, [([1], 3), ([2, 0], 1)])
-    long, short = rows.groups
+    long, short = GatheredPages(cache, positions, table, [([1], 3), ([2, 0], 1)]).groups
     assert long.rows is not None
     assert short.rows is not None
     assert (long.rows.tolist(), long.table.tolist()) == ([1], [[7, 8, 3]])
     assert (short.rows.tolist(), short.table.tolist()) == ([2, 0], [[5], [4]])
     assert_sees_everything_up_to_its_own_token(long, [2 * PAGE + 3], 3)
     assert_sees_everything_up_to_its_own_token(short, [0, 1], 1)
-    assert (rows.pages.tolist(), rows.offsets.tolist()) == ([4, 3, 5], [1, 3, 0])
 
 
 def assert_sees_everything_up_to_its_own_token(group: PageGroup, positions: list[int], width: int) -> None:
@@ -278,5 +302,5 @@ def assert_sees_everything_up_to_its_own_token(group: PageGroup, positions: list
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_masks_are_of_the_caches_dtype(dtype: torch.dtype) -> None:
     # SDPA refuses a float mask of another dtype than its queries.
-    rows = StepRows.of(torch.tensor([3]), torch.tensor([[1]]), new_cache(dtype=dtype))
-    assert rows.groups[0].mask.dtype == dtype
+    step = GatheredPages(new_cache(dtype=dtype), torch.tensor([3]), torch.tensor([[1]]))
+    assert step.groups[0].mask.dtype == dtype

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.engine.text_engine import GeneratedText
+from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import image_token_id, load_tokenizer, prompt_ids

@@ -82,9 +82,7 @@ def write_random_checkpoint(folder: Path, *, vision: Mapping[str, Any] = {}, lan
     copy_checkpoint(folder)
     change_config(folder, vision, language)
     config = NetworkConfig.from_file(folder / CONFIG_FILE)
-    network = build_network(
-        config, image_token_id=ANY_TOKEN, device=torch.device("cpu"), dtype=torch.float32, attention="eager"
-    )
+    network = build_network(config, image_token_id=ANY_TOKEN, device=torch.device("cpu"), dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         parameter.copy_(_random_values(name, parameter.shape, generator))

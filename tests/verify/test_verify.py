@@ -70,8 +70,8 @@ def test_the_command_finds_this_cpu_right_and_says_so_to_scripts() -> None:
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_rounding_is_a_drift_and_no_mistake(dtype: torch.dtype) -> None:
-    scores = golden_checks.golden_scores("unipercept", CPU, dtype, "sdpa", images=2)
-    texts = golden_checks.golden_texts(CPU, dtype, "sdpa", images=1)
+    scores = golden_checks.golden_scores("unipercept", CPU, dtype, images=2)
+    texts = golden_checks.golden_texts(CPU, dtype, images=1)
     assert scores.verdict.startswith("drift")
     assert texts.equal_texts < 8
     assert texts.verdict == f"drift {8 - texts.equal_texts} of 8 texts"
@@ -83,7 +83,7 @@ def test_rounding_is_a_drift_and_no_mistake(dtype: torch.dtype) -> None:
 def test_a_wrong_attention_is_found_out(attention: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
     for protocol in ("artimuse", "unipercept"):
-        finding = golden_checks.golden_scores(protocol, CPU, dtype, "sdpa", images=1)
+        finding = golden_checks.golden_scores(protocol, CPU, dtype, images=1)
         assert finding.verdict == "wrong"
         assert exit_code([finding]) == 1
 
@@ -91,7 +91,7 @@ def test_a_wrong_attention_is_found_out(attention: Any, dtype: torch.dtype, monk
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_decode_steps_that_see_no_new_token_are_found_out(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PagedKVCache, "write", lambda *_: None)
-    assert golden_checks.golden_texts(CPU, dtype, "sdpa", images=1).verdict == "wrong"
+    assert golden_checks.golden_texts(CPU, dtype, images=1).verdict == "wrong"
 
 
 def test_the_command_ends_with_1_if_anything_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,9 @@ def _config(starts: Starts) -> ActorConfig:
 def test_an_actor_on_a_gpu_that_answers_wrong_does_not_start(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = Starts()
     monkeypatch.setattr(functional, "scaled_dot_product_attention", aligned_to_the_upper_left)
-    message = r"NVIDIA T9 \(cuda\) answers wrong in bfloat16 with sdpa: golden scores, artimuse, \d+\.\d\d points off"
+    message = (
+        r"NVIDIA T9 \(cuda\) answers wrong in bfloat16 with GatheredPages: golden scores, artimuse, [\d.]+ points off"
+    )
     with pytest.raises(RunError, match=message):
         ArtiMuseActor(_config(starts))
     assert len(starts.failures) == 1

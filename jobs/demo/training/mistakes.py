@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from scipy import stats
 from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
 
-from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel, read_answers
+from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel
+from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, Pixels
@@ -81,10 +82,10 @@ def score_pixels(
     levels = torch.tensor([tokenizer.convert_tokens_to_ids(level) for level in mistake.levels])
     scores: list[float] = []
     with torch.inference_mode():
-        head = model.extend(model.embed(prompts.head))
+        asked = read_prompts(model, prompts)
         for start in range(0, len(pixels), BATCH_SIZE):
             batch = torch.stack([torch.tensor(image) for image in pixels[start : start + BATCH_SIZE]])
-            hidden = read_answers(model, head, prompts, model.encode_images(batch))[:, 0]  # (B, C)
+            hidden = read_answers(model, asked, model.encode_images(batch))[:, 0]  # (B, C)
             scores += expected_level(level_probabilities(model.head_logits(hidden, levels))).tolist()
     return scores
 

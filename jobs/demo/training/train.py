@@ -32,7 +32,8 @@ from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle, read_answers
+from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle
+from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_probabilities
 from artimuse_actor.engine.weights import build_network, load_network
 from artimuse_actor.images.decode import to_pixels
@@ -331,8 +332,7 @@ class Trainer:
         chosen = torch.from_numpy(self.random.integers(len(seen.tokens), size=count))
         wrong = seen.wrong[chosen] if prompts is self.right else torch.ones(count)
         points = torch.where(wrong > 0, 100 - seen.points[chosen], seen.points[chosen])
-        head = self.model.extend(self.model.embed(prompts.head))
-        hidden = read_answers(self.model, head, prompts, seen.tokens[chosen])[:, 0]  # (B, C)
+        hidden = read_answers(self.model, read_prompts(self.model, prompts), seen.tokens[chosen])[:, 0]  # (B, C)
         logits = self.model.head_logits(hidden, self.levels)  # (B, 101)
         near = (-((torch.arange(LEVEL_COUNT) - points[:, None]) / 5).square() / 2).softmax(dim=1)
         error = (expected_level(level_probabilities(logits)) - points) / 100

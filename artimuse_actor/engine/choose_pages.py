@@ -1,0 +1,102 @@
+"""The attention of decode steps that a device can run, tried out before it is used.
+
+That a package is installed says nothing of its build: each kernel has to agree with `GatheredPages` first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Final
+
+import torch
+
+from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, VarlenPages
+from artimuse_actor.engine.kv_cache import PagedKVCache
+
+_AGREEMENT: Final = 0.05  # of values with a deviation of 1, in half precision
+_log = logging.getLogger(__name__)
+
+
+def choose_pages(device: torch.device, dtype: torch.dtype, *, heads: int, kv_heads: int, head_dim: int) -> Pages:
+    """The fastest attention for decode steps that agrees with `GatheredPages` on this device.
+
+    Args:
+        device: where the network is.
+        dtype: its precision.
+        heads: H.
+        kv_heads: G.
+        head_dim: D.
+    """
+    *kernels, any_device = candidate_pages(device, dtype)
+    for pages in kernels:
+        if agrees(pages, device, dtype, heads=heads, kv_heads=kv_heads, head_dim=head_dim):
+            return pages
+    return any_device
+
+
+def candidate_pages(device: torch.device, dtype: torch.dtype) -> tuple[Pages, ...]:
+    """Attentions that a device may have, the fastest first, `GatheredPages` last; none is tried out."""
+    kernels: list[Pages | None] = []
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and not torch.version.hip:
+        kernels = [varlen_pages(), flash_attn_pages()]
+    return *filter(None, kernels), GatheredPages
+
+
+def varlen_pages() -> Pages | None:
+    """`VarlenPages` if this torch has the function, and it takes pages (2.13 and later)."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    takes = inspect.signature(varlen_attn).parameters
+    return VarlenPages.of(varlen_attn) if {"block_table", "seqused_k", "num_splits"} <= set(takes) else None
+
+
+def flash_attn_pages() -> Pages | None:
+    """`FlashAttnPages` if the package can be imported; a folder of that name, or a broken build, cannot."""
+    try:
+        from flash_attn import flash_attn_with_kvcache
+    except Exception as error:  # a build for another torch ends in an OSError, an ImportError or worse
+        if not isinstance(error, ModuleNotFoundError):
+            _log.warning("flash-attn is installed and cannot be imported: %s", error)
+        return None
+    return FlashAttnPages.of(flash_attn_with_kvcache)
+
+
+@torch.inference_mode()
+def agrees(pages: Pages, device: torch.device, dtype: torch.dtype, *, heads: int, kv_heads: int, head_dim: int) -> bool:
+    """True if a kernel gives what `GatheredPages` gives, for rows that end in the first, the second and a new page."""
+    size = pages.page_tokens
+    generator = torch.Generator(device).manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device, generator=generator).to(dtype)
+
+    positions = torch.tensor([5, 2 * size - 1, 2 * size], device=device)
+    table = torch.tensor([[1, 0, 0], [4, 2, 0], [3, 6, 5]], device=device)
+    new = random(3, heads, head_dim), random(3, kv_heads, head_dim), random(3, kv_heads, head_dim)
+    past = random(2, 7, size, kv_heads, head_dim)
+    found = []
+    try:
+        for kind in (pages, GatheredPages):
+            cache = PagedKVCache(
+                layers=1,
+                kv_heads=kv_heads,
+                head_dim=head_dim,
+                page_tokens=size,
+                device=device,
+                dtype=dtype,
+                pages=7,
+            )
+            cache.keys[0].copy_(past[0])
+            cache.values[0].copy_(past[1])
+            found.append(kind(cache, positions, table).attend(0, *new))  # (3, H·D)
+        largest = float((found[0] - found[1]).abs().max())
+    except Exception as error:  # whatever a kernel raises, the other one works
+        _log.warning("%s cannot be used on %s: %s", pages.__name__, device, error)
+        return False
+    if not largest <= _AGREEMENT:  # NaN is not
+        _log.warning("%s is not used on %s: its answers are %.2g off", pages.__name__, device, largest)
+        return False
+    return True

@@ -1,0 +1,237 @@
+"""Doubles of what only a GPU has, with the documented behaviour, for tests on a CPU.
+
+Attention kernels compute in plain torch and check what the C++ side checks. A captured graph keeps the operations of a
+step and repeats them on the same tensors: what is not in its inputs stays as it was, and a host that reads while it
+captures is refused, as CUDA refuses it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def check_pages(cache: torch.Tensor, table: torch.Tensor, rows: int, *others: torch.Tensor) -> None:
+    """The checks of flash-attn 2 on pages, a table of them, and (rows,) or (rows + 1,) int32 tensors."""
+    assert cache.dim() == 4, "pages are (pages, S, G, D)"
+    assert cache.shape[1] % 256 == 0, "Paged KV cache block size must be divisible by 256"
+    assert cache.shape[3] % 8 == 0, "head_size must be a multiple of 8"
+    assert table.dtype == torch.int32, "block_table must have dtype torch.int32"
+    assert table.shape[0] == rows, "block_table has a row for each sequence"
+    assert table.stride(-1) == 1, "block_table must have contiguous last dimension"
+    for tensor in others:
+        assert tensor.dtype == torch.int32, "lengths and offsets must have dtype int32"
+        assert tensor.is_contiguous(), "lengths and offsets must be contiguous"
+    assert len({tensor.device for tensor in (cache, table, *others)}) == 1, "tensors are on different devices"
+
+
+def check_varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor | None,
+    max_q: int,
+    max_k: int,
+    *,
+    enable_gqa: bool,
+    seqused_k: torch.Tensor,
+    block_table: torch.Tensor,
+    num_splits: int | None,
+) -> None:
+    """What `varlen_attn` and `mha_varlen_fwd` of torch 2.13 check, for decode steps over pages."""
+    assert cu_seq_k is not None, "cumulative_sequence_length_q and …_k must be both set or both not set"
+    rows = len(cu_seq_q) - 1
+    assert query.dim() == 3, "queries are (T, H, D)"
+    assert query.shape[0] == rows, "a decode step has one query for each row"
+    assert query.stride(-1) == 1, "Input tensor must have contiguous last dimension"
+    assert query.dtype == key.dtype == value.dtype, "query and key must have the same dtype"
+    assert query.device == key.device, "tensors are on different devices"
+    assert key.shape == value.shape, "keys and values differ in shape"
+    assert query.shape[1] == key.shape[2] or (enable_gqa and query.shape[1] % key.shape[2] == 0), "heads do not fit"
+    check_pages(key, block_table, rows, cu_seq_q, cu_seq_k, seqused_k)
+    assert len(cu_seq_k) == rows + 1, "cu_seqlens_k must have shape (batch_size + 1)"
+    assert len(seqused_k) == rows, "seqused_k must have shape (batch_size)"
+    assert max_q == 1, "a decode step has one query for each row"
+    assert max_k == block_table.shape[1] * key.shape[1], "max_k does not fit the table"
+    assert num_splits == 1, "split keys are wrong with pages"
+
+
+def varlen_double(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *offsets_and_lengths: Any, **options: Any
+) -> torch.Tensor:
+    """`torch.nn.attention.varlen.varlen_attn` over pages, row by row; tokens that are not used are never read."""
+    check_varlen(query, key, value, *offsets_and_lengths, **options)
+    lengths, table = options["seqused_k"].long(), options["block_table"].long()
+    return attend_pages(query, key, value, lengths, table)
+
+
+def kvcache_double(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    cache_seqlens: torch.Tensor,
+    block_table: torch.Tensor,
+    causal: bool,
+    num_splits: int,
+) -> torch.Tensor:
+    """`flash_attn.flash_attn_with_kvcache`, which first stores the new keys and values."""
+    assert q.shape[1] == k.shape[1] == 1
+    assert causal
+    assert num_splits == 1, "a row would depend on the others"
+    assert q.dtype == k.dtype == k_cache.dtype == v_cache.dtype
+    assert q.shape[2] % k.shape[2] == 0
+    check_pages(k_cache, block_table, len(q), cache_seqlens)
+    size, lengths, table = k_cache.shape[1], cache_seqlens.long(), block_table.long()
+    pages = table.gather(1, (lengths // size).unsqueeze(1)).squeeze(1)
+    k_cache.index_put_((pages, lengths % size), k[:, 0])
+    v_cache.index_put_((pages, lengths % size), v[:, 0])
+    return attend_pages(q[:, 0], k_cache, v_cache, lengths + 1, table).unsqueeze(1)
+
+
+def attend_pages(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, table: torch.Tensor
+) -> torch.Tensor:
+    """(B, H, D) over the first tokens of each row's pages, in float32; no operation depends on a value."""
+    groups = query.shape[1] // key.shape[2]
+    used = torch.arange(table.shape[1] * key.shape[1], device=table.device) < lengths.unsqueeze(1)  # (B, W·S)
+    keys, values = (pool[table].flatten(1, 2).float() for pool in (key, value))  # (B, W·S, G, D)
+    keys, values = (
+        torch.where(used[:, :, None, None], part, 0).repeat_interleave(groups, dim=2) for part in (keys, values)
+    )
+    scores = torch.einsum("bhd,bthd->bht", query.float(), keys) * query.shape[-1] ** -0.5
+    weights = scores.masked_fill(~used.unsqueeze(1), -torch.inf).softmax(-1)
+    return torch.einsum("bht,bthd->bhd", weights, values).to(query.dtype)
+
+
+class HostReadError(Exception):
+    """The host waits for the device while a graph is captured: cudaErrorStreamCaptureUnsupported."""
+
+
+HOST_READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "_unique2")
+
+
+class Recording(TorchDispatchMode):
+    """Operations with the tensors they read and made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.done: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.split("::")[1]
+        if name in HOST_READS:
+            raise HostReadError(name)
+        out = func(*args, **(kwargs or {}))
+        self.done.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        """Repeat all of it; results go where they were."""
+        for func, args, kwargs, out in self.done:
+            known = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
+            for old, new in zip(tensors_of(out), tensors_of(func(*args, **kwargs)), strict=True):
+                if old.untyped_storage().data_ptr() not in known:  # neither a view nor done in place
+                    old.copy_(new)
+
+
+def tensors_of(values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
+@dataclass
+class EmulatedCuda:
+    """`torch.cuda` with graphs, on a CPU that stands for one of its devices.
+
+    Attributes:
+        home: index of that device.
+        counts: `capture` and `replay`.
+        current: index of the current device.
+        failures: captures that are still to fail for want of memory.
+    """
+
+    home: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    current: int = 0
+    failures: int = 0
+
+    @contextmanager
+    def device(self, _: torch.device) -> Iterator[None]:
+        before, self.current = self.current, self.home
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextmanager
+    def graph(
+        self, graph: EmulatedGraph, *, pool: object, stream: EmulatedStream, capture_error_mode: str
+    ) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        assert pool is not None
+        self.counts["capture"] += 1
+        if self.failures:
+            self.failures -= 1
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        with Recording() as recording:
+            yield
+        # pytorch #87894: on another device than the current one, the graph comes out empty.
+        graph.recording = recording if stream.device == self.current else Recording()
+
+
+@dataclass
+class EmulatedGraph:
+    """`torch.cuda.CUDAGraph`."""
+
+    cuda: EmulatedCuda
+    recording: Recording | None = None
+
+    @torch.inference_mode()
+    def replay(self) -> None:
+        assert self.recording is not None
+        self.cuda.counts["replay"] += 1
+        self.recording.replay()
+
+
+@dataclass
+class EmulatedStream:
+    """`torch.cuda.Stream`, which waits for nothing."""
+
+    device: int
+
+    def wait_stream(self, stream: EmulatedStream) -> None:
+        assert stream.device == self.device
+
+
+def emulate_cuda(monkeypatch: pytest.MonkeyPatch, home: int = 0) -> EmulatedCuda:
+    """Put the emulation in place of `torch.cuda`'s graphs, streams and current device."""
+    cuda = EmulatedCuda(home)
+
+    @contextmanager
+    def stream(_: EmulatedStream) -> Iterator[None]:
+        yield
+
+    for name, double in {
+        "device": cuda.device,
+        "graph": cuda.graph,
+        "graph_pool_handle": object,
+        "CUDAGraph": lambda: EmulatedGraph(cuda),
+        "Stream": lambda _: EmulatedStream(home),
+        "current_stream": lambda _: EmulatedStream(home),
+        "stream": stream,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, double)
+    return cuda
