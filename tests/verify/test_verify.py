@@ -203,9 +203,7 @@ def _config(starts: Starts) -> ActorConfig:
 def test_an_actor_on_a_gpu_that_answers_wrong_does_not_start(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = Starts()
     monkeypatch.setattr(functional, "scaled_dot_product_attention", aligned_to_the_upper_left)
-    message = (
-        r"NVIDIA T9 \(cuda\) answers wrong in bfloat16 with GatheredPages: golden scores, artimuse, [\d.]+ points off"
-    )
+    message = r"NVIDIA T9 \(cuda\) answers wrong in bfloat16 with GatheredPages: golden scores, artimuse, .* points off"
     with pytest.raises(RunError, match=message):
         ArtiMuseActor(_config(starts))
     assert len(starts.failures) == 1
