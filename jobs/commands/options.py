@@ -31,6 +31,21 @@ def count_or_auto(option: str, text: str) -> Any:
     return int(text)
 
 
+def share(option: str, text: str) -> float:
+    """Read a percentage, such as `10%`, as a share from 0 to 1.
+
+    Raises:
+        UsageError: it is none; the message names the option.
+    """
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not text.endswith("%") or not 0 <= percent <= 100:
+        raise UsageError(f"{option} takes a percentage from 0% to 100%, not {text!r}.")
+    return percent / 100
+
+
 def wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None) -> Any:
     """The `WantedTexts` that --texts and its options ask for, or None.
 

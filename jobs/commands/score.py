@@ -41,6 +41,7 @@ from jobs.commands.options import (
     Texts,
     UriColumn,
     count_or_auto,
+    share,
     wanted_texts,
 )
 
@@ -89,6 +90,12 @@ def score(
         ),
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Drop the rows of images that SOURCE no longer has.")] = False,
+    prune_max: Annotated[
+        str, typer.Option(metavar="SHARE", help="Stop before anything is done if --prune would drop more of the rows.")
+    ] = "10%",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count what --prune would drop; nothing is written.")
+    ] = False,
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
@@ -161,6 +168,8 @@ def score(
         sequences=count_or_auto("--sequences", sequences),
         retry=_retry_errors(retry_errors),
         prune=prune,
+        prune_max=share("--prune-max", prune_max),
+        dry_run=dry_run,
         address=address,
         local=local,
         log_format=log_format,

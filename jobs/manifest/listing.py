@@ -6,11 +6,12 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote_from_bytes
 
 from artimuse_actor.errors import ManifestError
+from jobs.manifest.manifest import Coverage
 from jobs.storage.s3_place import s3_filesystem
 from jobs.words import one_line_name
 
@@ -55,14 +56,18 @@ class Listing:
     Attributes:
         named: all of them, sorted.
         by_pattern: whether the user gave a file name or a pattern rather than a folder.
+        root: the folder or prefix that was listed; None for a file name or a pattern.
         unlisted: folders that could not be listed.
+        empty: folders with nothing in them.
         skipped: suffix → number of files without an image suffix.
         pictures: the other files.
     """
 
     named: list[ListedFile]
     by_pattern: bool
+    root: str | None = None
     unlisted: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     pictures: list[ListedFile] = field(default_factory=list)
 
@@ -73,6 +78,12 @@ class Listing:
                 self.pictures.append(file)
             else:
                 self.skipped[suffix or "without a suffix"] += 1
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """See `Manifest`."""
+        unseen = [folder.removesuffix(" (a link)") for folder in (*self.unlisted, *self.empty)]
+        return None if self.root is None else Coverage(self.root.rstrip("/"), tuple(unseen))
 
     def notes(self) -> list[str]:
         """Sentences for the user about files that were left out."""
@@ -87,8 +98,8 @@ def list_local(source: str) -> Listing:
     """Files of a local folder, name or pattern. Raises ManifestError."""
     path = os.path.expanduser(source.removeprefix("file://"))
     if os.path.isdir(path):
-        unlisted: list[str] = []
-        return Listing(list(_walk(os.path.abspath(path), unlisted)), by_pattern=False, unlisted=unlisted)
+        listing = Listing([], by_pattern=False, root=os.path.abspath(path))
+        return replace(listing, named=list(_walk(listing)))
     if os.path.lexists(path):
         return Listing([local_file(os.path.abspath(path), os.path.dirname(os.path.abspath(path)))], by_pattern=True)
     if not glob.has_magic(path):
@@ -100,9 +111,12 @@ def list_local(source: str) -> Listing:
     return Listing([local_file(name, base) for name in names], by_pattern=True)
 
 
-def _walk(root: str, unlisted: list[str]) -> Iterator[ListedFile]:
-    """All files below a folder whose names do not begin with a dot; adds folders it cannot list to `unlisted`."""
+def _walk(listing: Listing) -> Iterator[ListedFile]:
+    """All files below its root whose names do not begin with a dot; notes folders that it cannot list, or are empty."""
+    root, unlisted = listing.root or "/", listing.unlisted
     for parent, folders, names in os.walk(root, onerror=lambda error: unlisted.append(str(error.filename))):
+        if not folders and not names:
+            listing.empty.append(parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         # A link to a folder could lead in a circle, or to pictures that are listed already.
         linked = [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
@@ -152,7 +166,8 @@ def list_s3(source: str) -> Listing:
         for key, info in sorted(found.items())
         if info["type"] == "file" and not key.endswith("/") and not os.path.basename(key).startswith(".")
     ]
-    return Listing(files, by_pattern=pattern or single)
+    by_pattern = pattern or single
+    return Listing(files, by_pattern=by_pattern, root=None if by_pattern else f"s3://{base}")
 
 
 def version_of(path: str) -> str | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
+from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,8 +37,36 @@ class ManifestBatch:
     own: pa.Table | None = None
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """The images that a source would name if they were there.
+
+    Attributes:
+        root: the folder or prefix that was listed, without a slash at its end; None if the source is all there is to
+            know of its images, as a manifest is.
+        unseen: folders below it that could not be looked into, or are empty like one whose disk is not mounted.
+    """
+
+    root: str | None
+    unseen: tuple[str, ...] = ()
+
+    def includes(self, image_id: str, uri: str | None) -> bool:
+        """Whether the listing would have an image of this id and uri, if it were there."""
+        if self.root is None or uri is None:
+            return self.root is None
+        below = f"{self.root}/{image_id}"
+        if uri != below and uri != f"file://{quote_from_bytes(os.fsencode(self.root))}/{image_id}":
+            return False
+        hidden = any(part.startswith(".") for part in image_id.split("/"))
+        return not hidden and not any(below.startswith(f"{folder}/") for folder in self.unseen)
+
+
 class Manifest(Protocol):
     """Rows that name images."""
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """The images that it would name if they were there; None if that cannot be known, as of a pattern."""
 
     @property
     def source(self) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from artimuse_actor.errors import ManifestError, one_line
 from artimuse_actor.uris import without_secrets
 from jobs.manifest.listing import ListedFile
-from jobs.manifest.manifest import ROWS, ManifestBatch, ManifestOptions, absolute
+from jobs.manifest.manifest import ROWS, Coverage, ManifestBatch, ManifestOptions, absolute
 from jobs.storage.user_files import BATCH_ROWS, limited, open_parquet
 
 MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: ten times the longest signed urls
@@ -31,6 +31,7 @@ class ParquetManifest:
     files: list[ListedFile]
     options: ManifestOptions
     notes: list[str] = field(default_factory=list)
+    coverage: Coverage | None = None
 
     def identity(self) -> str:
         """See `Manifest`: a digest of the files' names, sizes and times, and of the options; reads no row."""

@@ -7,6 +7,7 @@ columns. Only names of images are read here, never an image.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, UsageError
 from jobs.manifest.listing import ListedFile, list_local, list_s3, local_file
-from jobs.manifest.manifest import ROWS, Manifest, ManifestBatch, ManifestOptions, absolute_base
+from jobs.manifest.manifest import ROWS, Coverage, Manifest, ManifestBatch, ManifestOptions, absolute_base
 from jobs.manifest.parquet import ParquetManifest
 from jobs.storage.user_files import BATCH_ROWS, is_hidden, is_unicode, names_parquet, open_source, write_user_file
 from schemas.manifest import MANIFEST
@@ -48,7 +49,7 @@ def _open_manifest(source: str, options: ManifestOptions) -> Manifest:
     # A pattern or a single name is taken literally; from a folder, only files with an image suffix are taken.
     pictures = files.pictures if not files.by_pattern else [f for f in files.named if not names_parquet(f.path)]
     if parquet and not pictures:
-        return ParquetManifest(source, parquet, options)
+        return ParquetManifest(source, parquet, options, coverage=None if glob.has_magic(source) else Coverage(None))
     if parquet and files.by_pattern:
         raise ManifestError(f"{source}: matches Parquet files and others. Name one kind, such as {source}.parquet.")
     if not pictures:
@@ -56,7 +57,7 @@ def _open_manifest(source: str, options: ManifestOptions) -> Manifest:
         raise ManifestError(f"{source}: there is no image and no Parquet file in it (found: {found}).")
     if options.images:
         raise UsageError(f"--images goes with a test.json or a Parquet manifest; {source} is neither.")
-    return ListedManifest(source, _file_rows(pictures), files.notes())
+    return ListedManifest(source, _file_rows(pictures), files.notes(), files.coverage)
 
 
 def write_manifest(manifest: Manifest, out: str) -> int:
@@ -89,6 +90,7 @@ class ListedManifest:
     source: str
     rows: pa.Table
     notes: list[str]
+    coverage: Coverage | None = None
 
     def columns(self) -> pa.Schema:
         """See `Manifest`."""
@@ -115,6 +117,7 @@ class _Head:
 
     manifest: Manifest
     limit: int
+    coverage: Coverage | None = None
 
     @property
     def source(self) -> str:
@@ -177,7 +180,7 @@ def _read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
     doubled = len(entries) - len(rows)
     notes = [f"{doubled} of {len(entries)} entries name an image again; each image is scored once."] if doubled else []
     uris, versions, truths = zip(*rows.values(), strict=True) if rows else ((), (), ())
-    return ListedManifest(source, _rows(list(rows), list(uris), list(versions), truths), notes)
+    return ListedManifest(source, _rows(list(rows), list(uris), list(versions), truths), notes, Coverage(None))
 
 
 def _images_beside(source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from jobs.code_identity import this_code
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
 from jobs.plan.plan import plan_identity
-from jobs.plan.planner import manifest_ids
 from jobs.score import in_process, pipeline
 from jobs.score.actor_starts import StartLog
 from jobs.score.bottleneck import Pulse, UnitTimes
@@ -37,7 +37,7 @@ from jobs.store.lock import RunLock, run_lock
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress, unit_rows_of
 from jobs.store.precision import admit_precision, refuse_other_precision
-from jobs.store.pruning import keep_only
+from jobs.store.pruning import Pruner
 from jobs.store.run_record import RunRecord
 from jobs.store.store import Store
 from jobs.store.table_files import TableFiles
@@ -75,22 +75,25 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     with Run(settings.log_format) as run:
         asked = _identify(settings, run)
         manifest = open_manifest(settings.source, settings.manifest)
-        place = _open_store(asked).place  # refuses another fingerprint before anything is written
-        with run_lock(place, run.id) as lock:
+        store = _open_store(asked)  # refuses another fingerprint before anything is written
+        if settings.dry_run:
+            return _dry_run(asked, store, manifest, run)
+        with run_lock(store.place, run.id) as lock:
             store = _open_store(asked, lock)
             if settings.known_dtype and not settings.allow_mixed:
                 refuse_other_precision(store, settings.known_dtype)
             if store.texts and not settings.texts:
                 run.events.note(f"{settings.out} holds texts, so this run makes them too.")
             files, progress = _plan(store, manifest, settings, run)
+            pruner = _pruner(store, manifest, settings)
             committer = ShardCommitter(progress, files, lock, run.events.shard_committed)
             record = _record(asked, committer, arguments or {}, run)
             with run.recorded(record, store.place):
                 errors = _score_units(asked, committer, record, run)
                 counts = _reconcile(committer)
-                if settings.prune:  # last, so that moved pictures find the scores of their old places
-                    record.pruned_rows = keep_only(store, manifest_ids(manifest))
-                    counts = store.counts()
+                if pruner:  # last, so that moved pictures find the scores of their old places
+                    record.pruned_rows = pruner.drop()
+                    record.unpruned_rows, counts = pruner.count().unknown, store.counts()
             progress.discard_work()
     was_finished = committer.rows_to_commit == 0
     mixture = store.fingerprint.mixture
@@ -114,6 +117,38 @@ def _open_store(asked: Asked, lock: RunLock | None = None) -> Store:
     return Store.for_run(
         settings.out, asked.fingerprint, asked.protocol, settings.keep_distribution, settings.texts, fence
     )
+
+
+def _dry_run(asked: Asked, store: Store, manifest: Manifest, run: Run) -> ScoreResult:
+    """What a prune would drop, and nothing else."""
+    prunable, record = Pruner(store, manifest).count(), RunRecord(run.id, {}, asked.fingerprint)
+    return ScoreResult(
+        record,
+        store.counts(),
+        Counter(),
+        manifest.notes,
+        asked.protocol,
+        store.texts,
+        was_finished=True,
+        prunable=prunable,
+    )
+
+
+def _pruner(store: Store, manifest: Manifest, settings: ScoreSettings) -> Pruner | None:
+    """What drops rows at the end, if that is asked for. Raises RunError if it would drop too many."""
+    if not settings.prune:
+        return None
+    pruner = Pruner(store, manifest)
+    found = pruner.count()
+    if found.gone > settings.prune_max * found.rows:
+        share = found.gone / found.rows
+        raise RunError(
+            f"{settings.out}: --prune would drop {found.gone:,} of {found.rows:,} rows ({share:.0%}), more than "
+            f"--prune-max {settings.prune_max:.0%}, since {settings.source} has their images no longer. No image was "
+            f"scored and no row dropped. If they are to go, give --prune-max {math.ceil(share * 100)}%; else look "
+            "whether a disk is missing."
+        )
+    return pruner
 
 
 def _plan(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run) -> tuple[TableFiles, PlanProgress]:

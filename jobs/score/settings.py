@@ -17,6 +17,7 @@ from jobs.plan.stored_rows import RetryErrors
 from jobs.score.actor_pool import ActorPool
 from jobs.score.events import check_log_format
 from jobs.store.counts import Counts
+from jobs.store.pruning import PruneCounts
 from jobs.store.run_record import RunRecord
 from jobs.store.text_request import WantedTexts
 from schemas.text_settings import TextSettings
@@ -49,7 +50,9 @@ class ScoreSettings:
         texts: which texts to generate, or None for those of the store, if it has any.
         sequences: texts that a model generates at the same time, or `auto`.
         retry: which failed rows are retried; by default those that are marked as retryable.
-        prune: whether rows that the manifest no longer has are dropped.
+        prune: whether rows whose images the source no longer has are dropped.
+        prune_max: the most rows that are dropped, as a share of the table's rows.
+        dry_run: whether nothing is done but to count what would be dropped.
         address: address of a Ray cluster, or None to start Ray here if the run needs it.
         local: whether the run does without Ray; None to decide by its size.
         log_format: `text` for a line of progress, `json` for events.
@@ -75,12 +78,16 @@ class ScoreSettings:
     sequences: BatchSize = "auto"
     retry: RetryErrors = field(default_factory=RetryErrors)
     prune: bool = False
+    prune_max: float = 0.1
+    dry_run: bool = False
     address: str | None = None
     local: bool | None = None
     log_format: str = "text"
 
     def __post_init__(self) -> None:
         check_log_format(self.log_format)
+        if self.dry_run and not self.prune:
+            raise UsageError("--dry-run is about what --prune would drop. Add --prune.")
         if self.local and (self.address is not None or self.actors is not None):
             raise UsageError("--local is one model in this process, so it goes with neither --address nor --actors.")
         if self.dtype not in ("auto", *DTYPE_NAMES):
@@ -115,6 +122,7 @@ class ScoreResult:
         texts: which texts the store has, if any.
         was_finished: whether the store had every row before the run.
         mixture: the precisions of the store's rows in words, if there are several.
+        prunable: what a prune would drop, if that was all that was asked.
     """
 
     record: RunRecord
@@ -125,3 +133,4 @@ class ScoreResult:
     texts: TextSettings | None
     was_finished: bool
     mixture: str = ""
+    prunable: PruneCounts | None = None

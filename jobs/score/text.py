@@ -24,6 +24,8 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
             "described": record.described_rows,
             "copied": record.copied_rows,
             "pruned": record.pruned_rows,
+            "unpruned": record.unpruned_rows,
+            **({"prunable": result.prunable.gone} if result.prunable else {}),
         },
         "store": {
             "rows": result.counts.rows,
@@ -45,6 +47,10 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     record, counts = result.record, result.counts
     for note in result.notes:
         show(note)
+    if found := result.prunable:
+        print(f"--prune would drop {found.gone:,} of {found.rows:,} rows, since {settings.source} no longer has them.")
+        print(_unpruned(found.unknown))
+        return
     if result.was_finished:
         print(f"Nothing to do: all {record.manifest_rows:,} images are in {settings.out} already.")
     else:
@@ -57,6 +63,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         print(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
     if record.pruned_rows:
         print(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
+    if record.unpruned_rows:
+        print(_unpruned(record.unpruned_rows))
     mixed = f" ({result.mixture})" if result.mixture else ""
     print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
     if counts.failed:
@@ -64,3 +72,7 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     if result.texts:
         print(f"{settings.out}/texts: {_texts_line(counts)}.")
     print(f"Next: artimuse status {shlex.quote(settings.out)}")
+
+
+def _unpruned(rows: int) -> str:
+    return f"  {rows:,} other rows that it does not name stay: they are of another source, or where it could not look."

@@ -127,7 +127,8 @@ def _index(place: Place, plan_id: str) -> tuple[NDArray[np.bytes_], NDArray[np.i
 def _array(place: Place, path: str) -> NDArray[Any]:
     local = place.local_path(path)
     # A local file is mapped, so that the processes of a machine share the memory.
-    return np.load(local, mmap_mode="r") if local else np.load(io.BytesIO(place.read(path)))
+    array: NDArray[Any] = np.load(local, mmap_mode="r") if local else np.load(io.BytesIO(place.read(path)))
+    return array
 
 
 class _FileRows:

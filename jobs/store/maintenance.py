@@ -15,7 +15,7 @@ from jobs.storage.local_place import TEMPORARY
 from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place
 from jobs.storage.places import open_place
-from jobs.store.layout import RUNS, broken_path, compacted_path, texts_path, work_of
+from jobs.store.layout import RUNS, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.lock import run_lock
 from jobs.store.plan_file import current_plan
 from jobs.store.precision import stored_precisions
@@ -128,6 +128,9 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
         counts = store.counts()
         if counts != old.counts(old_files):
             raise StoreError(f"{new}: does not hold the same rows as {out}, and was not declared. Run again.")
+        for file in old.place.files(RUNS):
+            if is_run_path(file.path):  # each row names its run
+                store.place.write(file.path, old.place.read(file.path))
         store.declare()
     return Compaction(counts.rows, len(old_files.scores), made)
 

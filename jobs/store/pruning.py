@@ -1,18 +1,30 @@
-"""Pruning: rows whose images the source no longer has are dropped from the tables, file by file."""
+"""Pruning: rows whose images the source no longer has are dropped from the tables, file by file.
+
+Only what the source can be known not to have is dropped: below a folder or prefix that was listed whole, or of runs of
+the same manifest. A folder that could not be read, or is empty like one whose disk is not mounted, keeps its rows.
+"""
 
 from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from jobs.manifest.id_index import IdIndex, hash_strings
+from artimuse_actor.errors import UsageError
+from artimuse_actor.uris import without_secrets
+from jobs.manifest.id_index import hash_strings
+from jobs.manifest.manifest import Manifest
+from jobs.plan.planner import manifest_ids
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import READ_THREADS, Place
 from jobs.store.layout import texts_path
 from jobs.store.plan_file import end_plan, unfinished_pruning
+from jobs.store.run_record import read_runs
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile
 from schemas.scores import FENCE_KEY
@@ -34,38 +46,86 @@ def fence_pruning(place: Place) -> None:
         end_plan(place)
 
 
-def keep_only(store: Store, ids: IdIndex) -> int:
-    """Drop the rows of all other ids, file by file; the caller must have the store's lock.
+@dataclass(frozen=True)
+class PruneCounts:
+    """Rows of the scores table that a source no longer names.
 
-    A file without rows left stays, empty: readers that have just listed it can read it. Texts are dropped first, so
-    that no texts are left without a score. The current plan counts rows that will be gone, so it ends before that.
-
-    Returns:
-        The number of rows dropped from the scores table.
+    Attributes:
+        gone: those whose images are known to be gone, which a prune drops.
+        unknown: the others: the source never named them, or could not look where they were.
+        rows: all rows of the table.
     """
-    place, dropped = store.place, 0
-    files = store.table_files()
 
-    def others(path: str) -> bool:
-        return bool((ids.find(hash_strings(read_parquet(place, path, ["image_id"])["image_id"])) < 0).any())
+    gone: int
+    unknown: int
+    rows: int
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        paths = [
-            path for path, some in zip(files.scores_paths, pool.map(others, files.scores_paths), strict=True) if some
-        ]
-    if not paths:
-        return 0
-    end_plan(place, pruning=paths)
-    for path in paths:
-        scores = TableFile.read(place, path)
-        if scores.rows is None:
-            continue
-        kept = scores.rows.filter(pa.array(ids.find(hash_strings(scores.rows["image_id"])) >= 0))
-        texts = TableFile.read(place, texts_path(path))
-        if texts.rows is not None:
-            mine = pc.is_in(texts.rows["image_id"], kept["image_id"].combine_chunks())
-            texts.replace(texts.rows.filter(mine), texts.rows.schema.metadata)
-        scores.replace(kept, scores.rows.schema.metadata)
-        dropped += len(scores.rows) - len(kept)
-    end_plan(place)
-    return dropped
+
+class Pruner:
+    """Drops the rows of images that a source is known to have no longer; the caller must have the store's lock."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        """Read the ids of the manifest, and which runs were of this source.
+
+        Raises:
+            UsageError: what is gone cannot be known of this source.
+            ManifestError: it has no rows.
+        """
+        if manifest.coverage is None:
+            raise UsageError(
+                f"--prune: what {manifest.source} does not name may still be there. Name a folder, a prefix or a "
+                "manifest, without a pattern and without --limit."
+            )
+        self._store, self._coverage, self._ids = store, manifest.coverage, manifest_ids(manifest)
+        source = without_secrets(manifest.source)
+        self._runs = {run["run_id"] for run in read_runs(store.place) if run["arguments"].get("source") == source}
+
+    def count(self) -> PruneCounts:
+        """Count the rows that a prune would drop, and those that it would leave although they are not named."""
+        paths = self._store.table_files().scores_paths
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            found = list(pool.map(self._count, paths))
+        return PruneCounts(*(sum(numbers) for numbers in zip((0, 0, 0), *found, strict=True)))
+
+    def drop(self) -> int:
+        """Drop rows, file by file; returns their number.
+
+        A file without rows left stays, empty: readers that have just listed it can read it. Texts are dropped first, so
+        that no texts are left without a score. The current plan counts rows that will be gone, so it ends before that.
+        """
+        place, dropped = self._store.place, 0
+        paths = self._store.table_files().scores_paths
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            paths = [path for path, found in zip(paths, pool.map(self._count, paths), strict=True) if found[0]]
+        if not paths:
+            return 0
+        end_plan(place, pruning=paths)
+        for path in paths:
+            scores = TableFile.read(place, path)
+            if scores.rows is None:
+                continue
+            kept = scores.rows.filter(pc.invert(self._gone(scores.rows)[0]))
+            texts = TableFile.read(place, texts_path(path))
+            if texts.rows is not None:
+                mine = pc.is_in(texts.rows["image_id"], kept["image_id"].combine_chunks())
+                texts.replace(texts.rows.filter(mine), texts.rows.schema.metadata)
+            scores.replace(kept, scores.rows.schema.metadata)
+            dropped += len(scores.rows) - len(kept)
+        end_plan(place)
+        return dropped
+
+    def _count(self, path: str) -> tuple[int, int, int]:
+        rows = read_parquet(self._store.place, path, ["image_id", "uri", "run_id"])
+        gone, unnamed = self._gone(rows)
+        dropped = pc.sum(gone).as_py() or 0
+        return dropped, int(unnamed.sum()) - dropped, len(rows)
+
+    def _gone(self, rows: pa.Table) -> tuple[pa.BooleanArray, NDArray[np.bool_]]:
+        """Rows whose images are gone, and all that the source does not name."""
+        unnamed = self._ids.find(hash_strings(rows["image_id"])) < 0
+        gone = np.zeros(len(rows), dtype=np.bool_)
+        for index in np.flatnonzero(unnamed):
+            image_id, uri, run_id = (rows[name][int(index)].as_py() for name in ("image_id", "uri", "run_id"))
+            of_source = self._coverage.root is not None or run_id in self._runs
+            gone[index] = of_source and self._coverage.includes(image_id, uri)
+        return pa.array(gone), unnamed

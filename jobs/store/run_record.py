@@ -40,7 +40,8 @@ class RunRecord:
         failed_rows: error rows that it made, in either table.
         text_tokens: tokens that it generated.
         copied_rows: scored rows whose score was copied from a row with the same bytes.
-        pruned_rows: rows that it dropped, since the manifest no longer has them.
+        pruned_rows: rows that it dropped, since the source no longer has their images.
+        unpruned_rows: rows that the source does not name and that it left: their images may still be there.
         images_per_s: speed after the first unit.
         busy_share: share of their time in which actors worked; None if no actor had a second unit.
         bound: the bottleneck of the run: `gpu` (the model, on whatever device), `cpu`, `network` or `steps`, see
@@ -73,6 +74,7 @@ class RunRecord:
     text_tokens: int = 0
     copied_rows: int = 0
     pruned_rows: int = 0
+    unpruned_rows: int = 0
     images_per_s: float | None = None
     busy_share: float | None = None
     bound: str | None = None

@@ -29,7 +29,8 @@ def show_status(status: StoreStatus) -> None:
         speed = f", {run['images_per_s']:,.1f} images/s" if run.get("images_per_s") else ""
         seconds = format_seconds(sum(run["seconds"].values()))
         state = run["state"] if run["state"] != "running" else "running, or died"
-        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}")
+        pruned = f", {run['pruned_rows']:,} dropped" if run.get("pruned_rows") else ""
+        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}{pruned}")
 
 
 def _loaded(run: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from support.stores import open_store, plan_for, stage_with, write_manifest
 
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images import child_decoder
-from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.decode import DecodedImage, decode_image
 from artimuse_actor.images.options import DecodeOptions
 from jobs.score.attempts import Attempt
 from jobs.score.load import UnitLoader
@@ -226,10 +226,12 @@ def test_embedded_images_whose_file_was_rewritten_get_no_score_of_another_row(
     if moment == "before":
         _embedded(path, first[::-1])
     else:
-        decode = decode_image
-        monkeypatch.setattr(
-            "jobs.score.load.decode_within_limits", lambda *_: (_embedded(path, first[::-1]), decode(first[0]))[1]
-        )
+
+        def decode_meanwhile(data: bytes, *_: Any) -> DecodedImage:
+            _embedded(path, first[::-1])
+            return decode_image(data)
+
+        monkeypatch.setattr("jobs.score.load.decode_within_limits", decode_meanwhile)
     for row in next(loader(FIRST_UNIT)).to_pylist():
         assert (row["status"], row["error_type"], row["retryable"]) == ("error", "changed", True)
         assert (row["sha256"], row["pixels"], row["copied_from"]) == (None, None, None)

@@ -26,6 +26,15 @@ def _photos(trial: Trial, *names: str) -> None:
         trial.library.put(name, name.encode())
 
 
+def _new(trial: Trial) -> None:
+    _photos(trial, *"abcdef")
+
+
+def _new_with_texts(trial: Trial) -> None:
+    trial.texts = True
+    _new(trial)
+
+
 def _scored(trial: Trial) -> None:
     _photos(trial, *"abcdef")
     trial.library.put("c", b"a")  # the same bytes as another
@@ -96,8 +105,8 @@ def _damaged(trial: Trial) -> None:
 
 
 SCENARIOS: dict[str, tuple[Run, bool]] = {
-    "score": (lambda trial: _photos(trial, *"abcdef"), False),
-    "score with texts": (lambda trial: (setattr(trial, "texts", True), _photos(trial, *"abcdef")), False),
+    "score": (_new, False),
+    "score with texts": (_new_with_texts, False),
     "replace": (_replacing, False),
     "retry": (_away, False),
     "texts later": (_texts_later, False),

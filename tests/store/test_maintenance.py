@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.stores import complete, open_store, plan_for, stage, stage_with, write_manifest
 
-from artimuse_actor.errors import ManifestError, StoreError, StoreLocked
-from jobs.manifest.source import open_manifest
+from artimuse_actor.errors import StoreError, StoreLocked
 from jobs.plan.plan import Plan, plan_identity
-from jobs.plan.planner import manifest_ids
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.local_place import LocalPlace
 from jobs.store.known_images import KnownRows
@@ -23,8 +21,6 @@ from jobs.store.lock import run_lock
 from jobs.store.maintenance import compact, heal
 from jobs.store.plan_file import current_plan
 from jobs.store.plan_progress import PlanProgress
-from jobs.store.pruning import keep_only
-from jobs.store.status import store_status
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
 
@@ -191,30 +187,6 @@ def test_a_plan_file_cut_short_costs_no_committed_row(tmp_path: Path) -> None:
     assert current_plan(store.place) is None
     complete(store, plan_for(store, source, "q"))
     assert _ids(tmp_path / "out") == list("abcd")
-
-
-# What is pruned.
-
-
-def test_rows_that_left_the_manifest_stay_unless_they_are_pruned(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "out", TEXTS)
-    complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", list("abcdef")), "p", shard_rows=2))
-    source = write_manifest(tmp_path / "m.parquet", list("bef"))
-    assert plan_for(store, source, "q").rows == 0
-    assert _ids(tmp_path / "out") == list("abcdef")
-    assert keep_only(store, manifest_ids(open_manifest(source))) == 3
-    assert _ids(tmp_path / "out") == _ids(tmp_path / "out", "texts") == list("bef")
-    # A file that has no rows left stays: a reader that has just listed it can read it.
-    assert [len(pq.read_table(path)) for path in sorted((tmp_path / "out" / "scores").iterdir())] == [1, 0, 2]
-    assert pq.read_schema(tmp_path / "out" / "scores" / "p-00000.parquet").metadata[b"artimuse.plan"] == b"p"
-    assert keep_only(store, manifest_ids(open_manifest(source))) == 0
-    assert store_status(str(tmp_path / "out")).remaining == 0
-
-
-def test_nothing_is_pruned_by_a_manifest_without_rows(tmp_path: Path) -> None:
-    pq.write_table(pq.read_table(write_manifest(tmp_path / "m.parquet", ["a"])).slice(1), tmp_path / "m.parquet")
-    with pytest.raises(ManifestError, match="has no rows"):
-        manifest_ids(open_manifest(str(tmp_path / "m.parquet")))
 
 
 # What is copied.

@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `support`, if this is started by hand
@@ -139,7 +140,7 @@ class Sequence:
         self.trial.look()
         return chance.random() < 0.5
 
-    def _other_run(self, chance: random.Random) -> object:
+    def _other_run(self, chance: random.Random) -> str | Callable[[], None]:
         """Another run takes the lock over while this one is suspended, which is possible on S3 alone."""
         if not self.trial.root.startswith("memory://"):
             return "killed"

@@ -32,7 +32,7 @@ class Faults:
         changes: changes so far.
     """
 
-    look: Callable[[], None] = lambda: None
+    look: Callable[[], object] = lambda: None
     at: int | None = None
     fault: str | Callable[[], None] = "killed"
     changes: int = 0

@@ -27,6 +27,7 @@ from artimuse_actor.errors import BrokenFile, ImageError
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
+from jobs.manifest.manifest import Coverage
 from jobs.manifest.source import ListedManifest, _rows
 from jobs.plan.stored_rows import RetryErrors
 from jobs.score.commit import ShardCommitter
@@ -105,7 +106,8 @@ class Library:
         """The library as it is listed now, in one order."""
         chosen = sorted(self.photos if names is None else names)
         uris, versions = [f"/photos/{name}" for name in chosen], [self.photos[name].version for name in chosen]
-        return ListedManifest("/photos", _rows(chosen, uris, versions, [None] * len(chosen)), [])
+        rows = _rows(list(chosen), list(uris), list(versions), [None] * len(chosen))
+        return ListedManifest("/photos", rows, [], Coverage("/photos"))
 
 
 class Trial:
@@ -143,6 +145,7 @@ class Trial:
             texts=TEXTS if self.texts else None,
             retry=retry,
             prune=prune,
+            prune_max=1.0,
         )
         with self._without_ray(manifest or self.library.manifest()):
             return score(settings)
