@@ -121,17 +121,9 @@ def _open_store(asked: Asked, lock: RunLock | None = None) -> Store:
 
 def _dry_run(asked: Asked, store: Store, manifest: Manifest, run: Run) -> ScoreResult:
     """What a prune would drop, and nothing else."""
-    prunable, record = Pruner(store, manifest).count(), RunRecord(run.id, {}, asked.fingerprint)
-    return ScoreResult(
-        record,
-        store.counts(),
-        Counter(),
-        manifest.notes,
-        asked.protocol,
-        store.texts,
-        was_finished=True,
-        prunable=prunable,
-    )
+    found, record = Pruner(store, manifest).count(), RunRecord(run.id, {}, asked.fingerprint)
+    about = manifest.notes, asked.protocol, store.texts
+    return ScoreResult(record, store.counts(), Counter(), *about, was_finished=True, prunable=found)
 
 
 def _pruner(store: Store, manifest: Manifest, settings: ScoreSettings) -> Pruner | None:

@@ -244,7 +244,7 @@ class Trial:
             "jobs.store.maintenance.open_place": open_faulty_place,
             **{f"jobs.{module}.ThreadPoolExecutor": _AtOnce for module in _WITH_THREADS},
             "jobs.store.run_record._versions": dict,
-            "jobs.score.load.fetch_many": lambda sources, _: (library_bytes(library, source) for source in sources),
+            "jobs.score.load.fetch_many": lambda sources, *_: (library_bytes(library, source) for source in sources),
             "jobs.score.load.decode_within_limits": lambda data, *_: decode(data),
             "jobs.score.load.ChildDecoder": _Child,
             "artimuse_actor.whole_file.sync": lambda _: None,
