@@ -115,7 +115,10 @@ def _fail(error: ArtiMuseError) -> int:
 
 
 def main() -> int:
-    """Run the command and return its exit code: 0 done, 1 stopped, 2 wrong usage, 130 interrupted, 143 terminated."""
+    """Run the command and return its exit code: 0 done, 1 stopped, 2 wrong usage, 130 interrupted, 143 terminated.
+
+    `score` returns 3 if it ended, but too many images could not be read.
+    """
     from jobs.score.signals import was_terminated
 
     for stream in (sys.stdout, sys.stderr):

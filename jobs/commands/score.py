@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -48,6 +49,7 @@ from jobs.commands.options import (
 if TYPE_CHECKING:
     from jobs.plan.stored_rows import RetryErrors
 
+FAILED_TOO_MANY: Final = 3
 _ALL_ERRORS: Final = "all"
 
 
@@ -96,6 +98,14 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count what --prune would drop; nothing is written.")
     ] = False,
+    max_failed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Leave with exit code 3 if more of the run's images could not be read. [default: if none could]",
+            show_default=False,
+        ),
+    ] = None,
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
@@ -170,6 +180,7 @@ def score(
         prune=prune,
         prune_max=share("--prune-max", prune_max),
         dry_run=dry_run,
+        max_failed=share("--max-failed", max_failed) if max_failed else None,
         address=address,
         local=local,
         log_format=log_format,
@@ -179,6 +190,9 @@ def score(
         print(json.dumps(score_json(result)))
     else:
         show_score(result, settings)
+    if result.failed_too_many(settings.max_failed):
+        print("More images could not be read than allowed, see --max-failed.", file=sys.stderr)
+        raise typer.Exit(FAILED_TOO_MANY)
 
 
 def _retry_errors(types: str | None) -> RetryErrors:

@@ -76,6 +76,10 @@ class Manifest(Protocol):
     def notes(self) -> list[str]:
         """Sentences for the user about rows that were left out or doubled."""
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether a version of a row says that its image was there when the manifest was opened."""
+
     def columns(self) -> pa.Schema:
         """All its columns, whether or not a plan uses them. Raises ManifestError."""
 

@@ -32,6 +32,7 @@ class ParquetManifest:
     options: ManifestOptions
     notes: list[str] = field(default_factory=list)
     coverage: Coverage | None = None
+    is_listed = False
 
     def identity(self) -> str:
         """See `Manifest`: a digest of the files' names, sizes and times, and of the options; reads no row."""

@@ -91,6 +91,7 @@ class ListedManifest:
     rows: pa.Table
     notes: list[str]
     coverage: Coverage | None = None
+    is_listed = True
 
     def columns(self) -> pa.Schema:
         """See `Manifest`."""
@@ -126,6 +127,10 @@ class _Head:
     @property
     def notes(self) -> list[str]:
         return self.manifest.notes
+
+    @property
+    def is_listed(self) -> bool:
+        return self.manifest.is_listed
 
     def identity(self) -> str:
         return f"{self.manifest.identity()}[:{self.limit}]"

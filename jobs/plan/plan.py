@@ -61,6 +61,7 @@ class Plan:
         shards: the rows to score, shard by shard.
         store_texts: texts files before the plan; if one vanishes, the plan is void.
         fingerprint: digest of the fingerprint of its scores; None in plans of older versions.
+        listed: whether the source was listed: an image with a version was there when the plan was made.
     """
 
     plan_id: str
@@ -76,6 +77,7 @@ class Plan:
     shards: tuple[ShardPlan, ...]
     store_texts: tuple[str, ...] = ()
     fingerprint: str | None = None
+    listed: bool = False
 
     @property
     def rows(self) -> int:

@@ -92,6 +92,7 @@ def make_plan(
         unit_rows=writer.unit_rows,
         texts=texts,
         shards=tuple(writer.shards),
+        listed=manifest.is_listed,
     )
 
 

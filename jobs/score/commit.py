@@ -1,17 +1,25 @@
-"""The commit of each shard when its last unit is staged, in threads beside the scoring."""
+"""The commit of each shard when its last unit is staged, in threads beside the scoring.
+
+A shard may take hours, so every few minutes what is staged of the unfinished ones is committed as a part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
 from jobs.plan.plan import ShardPlan
+from jobs.store.layout import staged_path
 from jobs.store.lock import RunLock
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.table_files import TableFiles
 
+PART_EVERY_S: Final = 180.0
 _COMMIT_THREADS: Final = 2
 
 
@@ -50,6 +58,10 @@ class ShardCommitter:
         self.rows_to_score = sum(self.plan.rows_of_unit(self.plan.shards[shard], unit) for shard, unit in self.units)
         self._pool = ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit")
         self._commits: list[Future[None]] = []
+        self._parts: dict[int, frozenset[int]] = {}
+        self._last_parts_s = time.monotonic()
+        self._whole: set[int] = set()
+        self._writing: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
     def __enter__(self) -> Self:
         for shard in self._pending:
@@ -72,18 +84,41 @@ class ShardCommitter:
         """
         self._staged[shard].add(unit)
         self._commit_if_whole(shard)
+        if time.monotonic() - self._last_parts_s >= PART_EVERY_S:
+            self._commit_parts()
         self._raise_failures()
+
+    def unstage(self, units: Iterable[tuple[int, int]]) -> None:
+        """Delete staged units that were not noted by `unit_staged`: they are to be scored again."""
+        for shard, unit in units:
+            self.store.place.delete(staged_path(self.plan.plan_id, shard, unit))
 
     def _commit_if_whole(self, shard: int) -> None:
         planned = self._pending[shard]
         if len(self._staged[shard]) == planned.units:
             self._commits.append(self._pool.submit(self._commit, planned))
 
+    def _commit_parts(self) -> None:
+        """Commit what is newly staged of the unfinished shards."""
+        for shard in self._pending.values():
+            units = frozenset(self._staged[shard.index])
+            if units and len(units) < shard.units and units != self._parts.get(shard.index):
+                self._parts[shard.index] = units
+                self._commits.append(self._pool.submit(self._commit_part, shard, units))
+        self._last_parts_s = time.monotonic()
+
     def _commit(self, shard: ShardPlan) -> None:
-        self._lock.check()
-        self.progress.commit(shard)
+        with self._writing[shard.index]:
+            self._lock.check()
+            self.progress.commit(shard)
+            self._whole.add(shard.index)
         if self._on_commit:
             self._on_commit(shard)
+
+    def _commit_part(self, shard: ShardPlan, units: frozenset[int]) -> None:
+        with self._writing[shard.index]:
+            if shard.index not in self._whole:
+                self.progress.commit_part(shard, units)
 
     def _raise_failures(self) -> None:
         for commit in self._commits:

@@ -91,7 +91,7 @@ class Events:
             failed=dict(Counter(receipt["error_types"])),
             fetched_bytes=spent["fetched_bytes"],
             seconds={step: _rounded(spent[f"{step}_s"]) for step in ("fetch", "decode", "wait", "model", "write")},
-            nodes={"load": spent["loader"], "score": spent["actor"].rpartition(":")[0]},
+            nodes={"load": spent["loader"], "score": (spent["actor"] or "").rpartition(":")[0]},
             **progress,
         )
 

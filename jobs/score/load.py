@@ -70,15 +70,24 @@ class UnitLoader:
             self.code.check_loading()
         with ChildDecoder(self.options) as child:
             for unit in units.to_pylist():
-                yield self._load_unit(unit["shard"], unit["unit"], child)
+                block = self._load_unit(unit["shard"], unit["unit"], child)
+                assert block is not None
+                yield block
 
-    def _load_unit(self, shard: int, number: int, child: ChildDecoder) -> pa.Table:
+    def load_without_model(self, shard: int, number: int, child: ChildDecoder) -> pa.Table | None:
+        """The block of a unit, decoded in a child, if none of its images needs a model; None if one does."""
+        return self._load_unit(shard, number, child, without_model=True)
+
+    def _load_unit(
+        self, shard: int, number: int, child: ChildDecoder, *, without_model: bool = False
+    ) -> pa.Table | None:
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         loaded = []
         attempt = Attempt.begin(self.place, attempt_path(self.plan.plan_id, shard, number))
         here = _DecoderHere(self.options, child, self.fetching)
-        decode = here.decode if attempt.number == 1 and can_limit_this_process() else child.decode
+        in_child = without_model or attempt.number > 1 or not can_limit_this_process()
+        decode = child.decode if in_child else here.decode
         replaces = self.plan.shards[shard].replaces
         changed = _rewritten_files(rows)
         ahead = 1 if attempt.is_careful else FETCH_AHEAD
@@ -86,7 +95,12 @@ class UnitLoader:
         for index, data in enumerate(images):
             row = rows[index]
             stored = self.known.digest(replaces, row["image_id"]) if replaces and row["texts_only"] else None
+            if isinstance(data, ImageError) and self.plan.listed and row["version"] is not None:
+                data = _of_listed(data)
             about = self._load_image(data, decode, row["texts_only"], stored, into=pixels[index])
+            if without_model and about["status"] == OK and "copied_from" not in about:
+                attempt.end()
+                return None
             keys = {name: row[name] for name in ("image_id", "version", "texts_only")}
             keys["uri"] = without_secrets(row["uri"] or "") or None
             loaded.append({"shard": shard, "unit": number, **keys, **about})
@@ -202,6 +216,13 @@ def _error(error: ImageError) -> dict[str, Any]:
         "error_message": without_secrets(error.message),
         "retryable": error.retryable,
     }
+
+
+def _of_listed(error: ImageError) -> ImageError:
+    """The error of an image that was listed with its size a moment ago: if it is not there now, it may be later."""
+    if error.error_type not in ("missing", "forbidden"):
+        return error
+    return ImageError(error.error_type, error.message, retryable=True)
 
 
 def _rewritten_files(rows: list[dict[str, Any]]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -18,29 +17,27 @@ from artimuse_actor.uris import s3_bucket, without_secrets
 from jobs.code_identity import this_code
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
-from jobs.plan.plan import plan_identity
-from jobs.score import in_process, pipeline
+from jobs.score import in_process, pipeline, without_model
 from jobs.score.actor_starts import StartLog
-from jobs.score.bottleneck import Pulse, UnitTimes
+from jobs.score.breaker import Breaker
 from jobs.score.commit import ShardCommitter
 from jobs.score.load import UnitLoader
 from jobs.score.meters import Meters
-from jobs.score.progress import Progress
 from jobs.score.ray_session import Cluster, ray_of_run
+from jobs.score.receipts import Receipts
 from jobs.score.run_context import Run
+from jobs.score.run_plan import checked_pruner, plan_run
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
 from jobs.storage.s3_place import bucket_exists
 from jobs.store.counts import Counts
 from jobs.store.fingerprints import fingerprint_of
 from jobs.store.lock import RunLock, run_lock
-from jobs.store.maintenance import heal
-from jobs.store.plan_progress import PlanProgress, unit_rows_of
+from jobs.store.plan_progress import unit_rows_of
 from jobs.store.precision import admit_precision, refuse_other_precision
 from jobs.store.pruning import Pruner
 from jobs.store.run_record import RunRecord
 from jobs.store.store import Store
-from jobs.store.table_files import TableFiles
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
 
@@ -84,12 +81,12 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
                 refuse_other_precision(store, settings.known_dtype)
             if store.texts and not settings.texts:
                 run.events.note(f"{settings.out} holds texts, so this run makes them too.")
-            files, progress = _plan(store, manifest, settings, run)
-            pruner = _pruner(store, manifest, settings)
+            files, progress = plan_run(store, manifest, settings, run)
+            pruner = checked_pruner(store, manifest, settings)
             committer = ShardCommitter(progress, files, lock, run.events.shard_committed)
             record = _record(asked, committer, arguments or {}, run)
             with run.recorded(record, store.place):
-                errors = _score_units(asked, committer, record, run)
+                errors = _score_units(asked, manifest, committer, record, run)
                 counts = _reconcile(committer)
                 if pruner:  # last, so that moved pictures find the scores of their old places
                     record.pruned_rows = pruner.drop()
@@ -126,52 +123,6 @@ def _dry_run(asked: Asked, store: Store, manifest: Manifest, run: Run) -> ScoreR
     return ScoreResult(record, store.counts(), Counter(), *about, was_finished=True, prunable=found)
 
 
-def _pruner(store: Store, manifest: Manifest, settings: ScoreSettings) -> Pruner | None:
-    """What drops rows at the end, if that is asked for. Raises RunError if it would drop too many."""
-    if not settings.prune:
-        return None
-    pruner = Pruner(store, manifest)
-    found = pruner.count()
-    if found.gone > settings.prune_max * found.rows:
-        share = found.gone / found.rows
-        raise RunError(
-            f"{settings.out}: --prune would drop {found.gone:,} of {found.rows:,} rows ({share:.0%}), more than "
-            f"--prune-max {settings.prune_max:.0%}, since {settings.source} has their images no longer. No image was "
-            f"scored and no row dropped. If they are to go, give --prune-max {math.ceil(share * 100)}%; else look "
-            "whether a disk is missing."
-        )
-    return pruner
-
-
-def _plan(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run) -> tuple[TableFiles, PlanProgress]:
-    """The last run's plan if it still fits manifest and store, else a new one; with the files of the tables."""
-    files, notes = heal(store)
-    for note in notes:
-        run.events.note(note)
-    progress = _continued(store, manifest, files, settings)
-    if progress is None:
-        if old := PlanProgress.current(store):
-            old.retire(files)
-            files = store.table_files()
-        sizes = settings.unit_size, settings.shard_rows
-        progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry)
-    store.declare()
-    run.end_phase("plan")
-    return files, progress
-
-
-def _continued(store: Store, manifest: Manifest, files: TableFiles, settings: ScoreSettings) -> PlanProgress | None:
-    """The last run's plan, if this run is to go on with it."""
-    progress, retry = PlanProgress.current(store), settings.retry
-    if progress is None or progress.plan.identity != plan_identity(manifest, retry) or not progress.can_continue(files):
-        return None
-    plan = progress.plan
-    if len(progress.committed(files)) < len(plan.shards):
-        return progress
-    # A plan that is done but does not count the table's rows would stop every run at its end.
-    return None if files.rows != plan.store_rows + plan.new_rows or store.wants_retry(files, retry) else progress
-
-
 def _record(asked: Asked, committer: ShardCommitter, arguments: Mapping[str, Any], run: Run) -> RunRecord:
     """The record of the run at its start, and its first event."""
     plan, settings = committer.plan, asked.settings
@@ -183,45 +134,57 @@ def _record(asked: Asked, committer: ShardCommitter, arguments: Mapping[str, Any
     return record
 
 
-def _score_units(asked: Asked, committer: ShardCommitter, record: RunRecord, run: Run) -> Counter[str]:
-    """Run the pipeline over all units that are not staged, and commit all shards; returns error type → rows."""
-    errors: Counter[str] = Counter()
+def _score_units(
+    asked: Asked, manifest: Manifest, committer: ShardCommitter, record: RunRecord, run: Run
+) -> Counter[str]:
+    """Run the steps over all units that are not staged, and commit all shards; returns error type → rows."""
     with committer:
         if not committer.units:
-            return errors
+            return Counter()
         _refuse_missing_buckets(asked.settings, committer)
-        pulse = Pulse()
-        staged_rows = committer.rows_to_commit - committer.rows_to_score
-        shown = Progress(committer.rows_to_commit, staged_rows, pulse, run.events)
-        # The pixels of a unit; with its columns a unit is a little larger. Ray ends a block as soon as it is larger
-        # than this target, and splits one only above one and a half times the target.
-        block_bytes = committer.plan.unit_rows * PIXEL_BYTES
-        starts = StartLog(committer.store.place, run.id)
-        is_local = in_process.fits_here(asked.settings, committer.rows_to_score)
-        receipts = in_process.receipts if is_local else pipeline.receipts
-        machines = in_process.in_process() if is_local else ray_of_run(asked.settings.address, block_bytes, starts)
-        with shown.shown(), machines as cluster:
-            steps = _steps(asked, committer, cluster, starts)
-            record.device, record.dtype = steps.actor.device, steps.actor.dtype
-            record.fingerprint = replace(asked.fingerprint, precision=record.dtype)
-            admit_precision(committer.store, record.dtype, allow_mixed=asked.settings.allow_mixed)
-            pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)
-            for receipt in receipts(pipeline.unit_blocks(committer.plan, committer.units), steps):
-                errors.update(receipt["error_types"])
-                pulse.add(UnitTimes.of(receipt["spent"]))
-                shown.add(receipt["rows"], len(receipt["error_types"]))
-                record.add(receipt)
-                record.images_per_s = shown.images_per_s
-                record.busy_share, record.bound = pulse.overall().for_record()
-                run.events.unit_staged(receipt, shown.fields())
-                committer.unit_staged(receipt["shard"], receipt["unit"])
-    return errors
+        root = manifest.coverage.root if manifest.coverage else None
+        done = Receipts(committer, record, run.events, Breaker(root, committer.unstage))
+        with done.shown.shown():
+            if committer.plan.store_files:  # otherwise there are no images to copy from
+                done.take(without_model.receipts(committer.units, *_steps_without_model(asked, committer, run.id)))
+            if units := [unit for unit in committer.units if unit not in done.units]:
+                _score_with_model(asked, committer, units, done, run)
+        done.end()
+    return done.errors
+
+
+def _score_with_model(
+    asked: Asked, committer: ShardCommitter, units: list[tuple[int, int]], done: Receipts, run: Run
+) -> None:
+    """Run the steps over these units, in this process or with Ray."""
+    plan, record, pulse = committer.plan, done.record, done.pulse
+    # The pixels of a unit; with its columns a unit is a little larger. Ray ends a block as soon as it is larger
+    # than this target, and splits one only above one and a half times the target.
+    block_bytes = plan.unit_rows * PIXEL_BYTES
+    starts = StartLog(committer.store.place, run.id)
+    is_local = in_process.fits_here(asked.settings, committer.rows_to_score)
+    receipts = in_process.receipts if is_local else pipeline.receipts
+    machines = in_process.in_process() if is_local else ray_of_run(asked.settings.address, block_bytes, starts)
+    with machines as cluster:
+        steps = _steps(asked, committer, cluster, starts)
+        record.device, record.dtype = steps.actor.device, steps.actor.dtype
+        record.fingerprint = replace(asked.fingerprint, precision=record.dtype)
+        admit_precision(committer.store, record.dtype, allow_mixed=asked.settings.allow_mixed)
+        pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)
+        done.take(receipts(pipeline.unit_blocks(plan, units), steps))
+
+
+def _steps_without_model(asked: Asked, committer: ShardCommitter, run_id: str) -> tuple[UnitLoader, UnitStager]:
+    settings, store, plan, code = asked.settings, committer.store, committer.plan, this_code()
+    known, schema = store.known_rows(plan), staged_unit(store.schema, store.texts)
+    loader = UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch, code=code)
+    return loader, UnitStager(store.place, plan, schema, store.texts, run_id, code=code)
 
 
 def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: StartLog) -> pipeline.Steps:
     from artimuse_actor.actor import ActorConfig  # imports torch, which a run with nothing to do does not need
 
-    settings, store, plan = asked.settings, committer.store, committer.plan
+    settings, store = asked.settings, committer.store
     device = cluster.device(settings.device, may_grow=settings.actors is not None)
     pool = settings.actors or cluster.default_pool(device, settings.actors_per_gpu)
     folder = os.path.expanduser(settings.checkpoint)
@@ -241,16 +204,9 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
         meters=Meters(),
         code=this_code(),
     )
-    known = store.known_rows(plan)
-    return pipeline.Steps(
-        loader=UnitLoader(store.place, plan, settings.decode, store.answers, known, settings.fetch, code=this_code()),
-        actor=actor,
-        pool=pool,
-        gpus_per_actor=0 if device == "cpu" else 1 / settings.actors_per_gpu,
-        stager=UnitStager(
-            store.place, plan, staged_unit(store.schema, store.texts), store.texts, starts.run_id, code=this_code()
-        ),
-    )
+    loader, stager = _steps_without_model(asked, committer, starts.run_id)
+    gpus = 0 if device == "cpu" else 1 / settings.actors_per_gpu
+    return pipeline.Steps(loader, actor, pool, gpus_per_actor=gpus, stager=stager)
 
 
 def _refuse_missing_buckets(settings: ScoreSettings, committer: ShardCommitter) -> None:

@@ -15,6 +15,7 @@ from jobs.manifest.manifest import ManifestOptions
 from jobs.plan.plan import MAX_UNIT_ROWS, SHARD_ROWS
 from jobs.plan.stored_rows import RetryErrors
 from jobs.score.actor_pool import ActorPool
+from jobs.score.breaker import FETCH_ERRORS
 from jobs.score.events import check_log_format
 from jobs.store.counts import Counts
 from jobs.store.pruning import PruneCounts
@@ -53,6 +54,7 @@ class ScoreSettings:
         prune: whether rows whose images the source no longer has are dropped.
         prune_max: the most rows that are dropped, as a share of the table's rows.
         dry_run: whether nothing is done but to count what would be dropped.
+        max_failed: the largest share of the run's images that may fail to be read without an exit code that says so.
         address: address of a Ray cluster, or None to start Ray here if the run needs it.
         local: whether the run does without Ray; None to decide by its size.
         log_format: `text` for a line of progress, `json` for events.
@@ -80,6 +82,7 @@ class ScoreSettings:
     prune: bool = False
     prune_max: float = 0.1
     dry_run: bool = False
+    max_failed: float | None = None
     address: str | None = None
     local: bool | None = None
     log_format: str = "text"
@@ -134,3 +137,9 @@ class ScoreResult:
     was_finished: bool
     mixture: str = ""
     prunable: PruneCounts | None = None
+
+    def failed_too_many(self, most: float | None) -> bool:
+        """Whether more of this run's images could not be read than this share; without one, whether none could."""
+        tried = max(self.record.scored_rows, self.record.described_rows, self.new_errors.total())
+        unread = sum(count for kind, count in self.new_errors.items() if kind in FETCH_ERRORS)
+        return unread > 0 and (unread >= tried if most is None else unread > most * tried)

@@ -9,6 +9,7 @@ without scores come from a run that was killed between the two; the next run del
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Self
@@ -191,7 +192,7 @@ class PlanProgress:
             )
         self._write_shard(shard, table)
 
-    def commit_part(self, shard: ShardPlan, units: set[int]) -> None:
+    def commit_part(self, shard: ShardPlan, units: Collection[int]) -> None:
         """Write the rows of these units of a shard into the tables; a later commit of the shard replaces them."""
         self._write_shard(shard, self._staged_rows(shard, sorted(units)), part=True)
 

@@ -31,7 +31,7 @@ def _new(trial: Trial) -> None:
 
 
 def _new_with_texts(trial: Trial) -> None:
-    trial.texts = True
+    trial.texts, trial.parts = True, True
     _new(trial)
 
 

@@ -116,6 +116,7 @@ class Sequence:
         if not manifest.rows.num_rows:
             return
         self.former.append(manifest)
+        self.trial.parts = chance.random() < 0.5
         fault = chance.choice(["none", "none", "killed", "failed", "unanswered", "suspended"])
         if fault != "none" and not self._faulty(chance, fault, manifest, prune=prune):
             return

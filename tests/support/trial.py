@@ -115,7 +115,7 @@ class Trial:
 
     def __init__(self, root: str) -> None:
         self.library = Library()
-        self.root, self.texts = root, False
+        self.root, self.texts, self.parts = root, False, False
         self.reads = 0
         self._files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
 
@@ -244,6 +244,7 @@ class Trial:
             "jobs.store.maintenance.open_place": open_faulty_place,
             **{f"jobs.{module}.ThreadPoolExecutor": _AtOnce for module in _WITH_THREADS},
             "jobs.store.run_record._versions": dict,
+            "jobs.score.commit.PART_EVERY_S": 0.0 if self.parts else 1e9,
             "jobs.score.load.fetch_many": lambda sources, *_: (library_bytes(library, source) for source in sources),
             "jobs.score.load.decode_within_limits": lambda data, *_: decode(data),
             "jobs.score.load.ChildDecoder": _Child,
@@ -289,7 +290,7 @@ def answer(block: pa.Table, answers: pa.Schema) -> pa.Table:
 
 
 def _score_units(
-    library: Library, asked: Asked, committer: ShardCommitter, record: RunRecord, run: Any
+    library: Library, asked: Asked, manifest: ListedManifest, committer: ShardCommitter, record: RunRecord, run: Any
 ) -> Counter[str]:
     """`jobs.score.run._score_units`, with the steps one after the other in this process."""
     store, plan, errors = committer.store, committer.plan, Counter[str]()
