@@ -1,18 +1,41 @@
-"""Parts of a uri: its scheme, an object's bucket, a file's local path; and its form for display."""
+"""Parts of a uri: its scheme, an object's bucket, a file's local path; and its form without secrets, to be shown."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from urllib.parse import unquote_to_bytes
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
-# Signature parameters of S3, Google, Azure, CloudFront and OSS, and common names of secrets.
-_SIGNATURE = re.compile(
-    r"(?i)([?&](?:x-(?:amz|goog|oss)-[\w-]+|(?:aws|oss)?access_?key_?id|googleaccessid|key-pair-id|policy|expires|"
-    r"(?:security-?|access_?|auth_?)?token|sign(?:ature)?|sig|api_?key|auth|secret|password|passwd)=)[^&\s#'\"]+"
+_REMOTE = re.compile(r"(?<![A-Za-z0-9+.-])(?!file:)([A-Za-z][A-Za-z0-9+.-]*)://", re.IGNORECASE)
+_PARTS = re.compile(r"([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+_HOST_AND_PORT = re.compile(r"[^:]*(:\d*)?|\[.*\](:\d*)?", re.DOTALL)
+_QUERY_PART = re.compile(r"([?&;])([^&;=]*)(=?)([^&;]*)", re.DOTALL)
+_PATH_PART = re.compile(r"([;/])([^;/=]*)(=)([^;/]*)", re.DOTALL)
+
+# Names are compared in lower case and without `-` and `_`.
+_HARMLESS_NAME = re.compile(
+    r"auto|crop|dpr|ext|file(name)?|fit|fmt?|format|h|height|(image|photo)?(id)?|img|index|lang|name|page|q|quality|rect|"
+    r"size|sv|type|v|ver|version(id)?|w|width"
 )
+_HARMLESS_VALUE = re.compile(r"[\w.,:/+-]{0,40}")
+_HARMLESS_WORD = re.compile(r"[A-Za-z._-]{0,16}")
+# Signatures of S3, Google, Azure, CloudFront, Akamai and OSS, and common names of secrets.
+_SIGNATURE = re.compile(
+    r"x(amz|goog|oss)\w*|(aws|oss)?accesskey(id)?|googleaccessid|keypairid|policy|expires|exp|hdn(ts|ea|tl)|hmac|jwt|"
+    r"(security|access|auth|id|refresh|session)?token|sign(ature)?|sig|(api|app|client)(key|secret)|secret|"
+    r"auth(orization)?|pass(word|wd)?|pwd|credentials?|j?session(id)?"
+)
+_AZURE: Final = frozenset(["se", "st", "sp", "sr", "spr", "ske", "skt", "sks", "skv", "skoid", "sktid"])  # beside `sig`
+_MASK: Final = "…"
+_DEPTH: Final = 4  # of uris within paths of others, as archives have them
+
+_Hides = Callable[[str, str], bool]
+"""Whether the value of a name, as it is compared, is left out."""
 
 
 def uri_scheme(uri: str) -> str:
@@ -26,11 +49,79 @@ def s3_bucket(uri: str) -> str | None:
     return uri.split("/", 3)[2] if uri_scheme(uri) == "s3" else None
 
 
-def without_secrets(text: str) -> str:
-    """A uri, or a text with uris, without passwords and signatures; the rest of a query stays: it names the file."""
-    if "://" not in text:
-        return text
-    return _SIGNATURE.sub(r"\1…", _PASSWORD.sub("…@", text))
+def shown_uri(uri: str) -> str:
+    """A uri for tables and people: without user and password, and without values of its query that may be secret.
+
+    Of an s3:// uri a `?` belongs to the name, so only values that are called like a signature are left out. A local
+    path stays as it is.
+    """
+    return _without(uri, _may_be_secret)
+
+
+def uri_as_id(uri: str) -> str:
+    """A uri as the id of its image: without secrets, the same however it is signed.
+
+    Where it shows less than what names the image, a digest of that follows.
+    """
+    shown, named = shown_uri(uri), _without(uri, _is_signature)
+    return shown if shown == named else f"{shown}#{hashlib.sha256(named.encode(errors='replace')).hexdigest()[:16]}"
+
+
+def without_secrets(text: str, uri: str | None = None) -> str:
+    """A text in which each uri is as `shown_uri` has it; `uri` is one that it may contain, blanks and all."""
+    if uri is not None and (shown := shown_uri(uri)) != uri:
+        text = text.replace(uri, shown).replace(" ".join(uri.split()), shown)
+    return re.sub(r"\S+", lambda word: shown_uri(word[0]), text) if "://" in text else text
+
+
+def _without(uri: str, hides: _Hides, depth: int = _DEPTH) -> str:
+    found = _REMOTE.search(uri)
+    if not found:
+        return uri
+    scheme, rest = found[1].lower(), uri[found.end() :]
+    if not depth:
+        return uri[: found.end()] + (_MASK if hides("", rest) else rest)
+    match = _PARTS.fullmatch(rest)
+    assert match is not None
+    host, path, query, fragment = (part or "" for part in match.groups())
+    if "@" in host:
+        host = f"{_MASK}@{host.rpartition('@')[2]}"
+    elif scheme != "s3" and not _HOST_AND_PORT.fullmatch(host):
+        # No port, but a password: it has a slash, or in a text a blank.
+        _, at, after = rest.rpartition("@")
+        masked = f"{_MASK}@{_without(f'{scheme}://{after}', hides, depth - 1)[len(scheme) + 3 :]}"
+        return uri[: found.end()] + (masked if at else f"{host.partition(':')[0]}:{_MASK}")
+    hides = _is_signature if scheme == "s3" else hides
+    path = _PATH_PART.sub(lambda part: _masked(part, _is_signature), path)
+    is_azure = bool(re.search("[?&]sig=", query, re.IGNORECASE))
+    query = _QUERY_PART.sub(lambda part: _masked(part, hides, is_azure=is_azure), query)
+    fragment = f"#{_MASK}" if len(fragment) > 1 and hides("", fragment) else fragment
+    return uri[: found.end()] + host + _without(path, hides, depth - 1) + query + fragment
+
+
+def _masked(part: re.Match[str], hides: _Hides, *, is_azure: bool = False) -> str:
+    """A part `name=value`, or a word, of a query or a path."""
+    before, name, equals, value = part.groups()
+    if not equals:
+        return before + (_MASK if name and hides("", name) else name)
+    plain = _plain(name)
+    is_hidden = value and (hides(plain, value) or (is_azure and plain in _AZURE))
+    return f"{before}{name}={_MASK if is_hidden else value}"
+
+
+@lru_cache(maxsize=256)  # the names of a manifest are few
+def _plain(name: str) -> str:
+    return re.sub("[-_]", "", unquote_plus(name)).lower()
+
+
+def _may_be_secret(name: str, value: str) -> bool:
+    if not name:
+        return not _HARMLESS_WORD.fullmatch(value)
+    return not _HARMLESS_NAME.fullmatch(name) or not _HARMLESS_VALUE.fullmatch(value)
+
+
+def _is_signature(name: str, _: str) -> bool:
+    return bool(_SIGNATURE.fullmatch(name))
 
 
 def local_path(uri: str) -> str:

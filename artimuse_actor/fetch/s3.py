@@ -83,12 +83,14 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapp
     """One attempt to read an object, or the part of it that is `asked` for by `Range` and `IfMatch`.
 
     Raises:
-        ImageError: `missing`, `forbidden`, `too_large` or `fetch_failed`.
+        ImageError: `missing`, `forbidden`, `too_large`, `unsupported_uri` or `fetch_failed`.
         RunError: no object can be read with these credentials.
         TryAgain: the failure may be transient.
     """
     s3 = _filesystem(options)
     bucket, key, _ = s3.split_path("s3" + uri[2:])
+    if "@" in bucket:
+        raise ImageError("unsupported_uri", "An s3:// uri has no user and password: the environment says who reads it.")
     await _connect(s3)
     try:
         answer = await s3._call_s3("get_object", Bucket=bucket, Key=key, **(asked or {}))

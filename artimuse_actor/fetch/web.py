@@ -14,6 +14,7 @@ from artimuse_actor.fetch.byte_budget import Reserve, read_body
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.public_hosts import NotPublic, public_socket
 from artimuse_actor.fetch.retry import TryAgain, try_again_later
+from artimuse_actor.uris import shown_uri
 
 MAX_REDIRECTS: Final = 10
 
@@ -39,7 +40,7 @@ async def read_web(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
     try:
         url = web.encode_url(uri)
     except ValueError as error:
-        raise ImageError("unsupported_uri", f"This is no address on the web: {one_line(str(error))}.") from error
+        raise _no_address() from error
     try:
         session = await web.set_session()
         async with session.get(
@@ -70,17 +71,22 @@ def _session(settings: dict[str, Any], **ours: Any) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(**(settings | ours), cookie_jar=aiohttp.DummyCookieJar())
 
 
+def _no_address() -> ImageError:
+    # Without what the library says: that quotes parts of a wrong address, such as a password that it takes for a port.
+    return ImageError("unsupported_uri", "This is no address on the web.")
+
+
 def _translated(error: aiohttp.ClientError | OSError) -> ImageError | TryAgain:
     detail = one_line(str(error))
     match error:
         case aiohttp.NonHttpUrlRedirectClientError():
             return ImageError(
-                "unsupported_uri", f"The server sends on to {detail}, and only http and https are followed."
+                "unsupported_uri", f"The server sends on to {shown_uri(detail)}, and only http and https are followed."
             )
         case aiohttp.TooManyRedirects():
             return ImageError("fetch_failed", f"The server sent on more than {MAX_REDIRECTS} times.", retryable=True)
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return ImageError("unsupported_uri", f"This is no address on the web: {detail}.")
+            return _no_address()
         case aiohttp.ClientResponseError(status=status, message=message, headers=headers):
             return _refused(status, one_line(f"{status} {message}"), headers.get("Retry-After") if headers else None)
         case aiohttp.ClientConnectorCertificateError():

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import ManifestError, one_line
-from artimuse_actor.uris import without_secrets
+from artimuse_actor.uris import uri_as_id
 from jobs.manifest.listing import ListedFile
 from jobs.manifest.manifest import ROWS, Coverage, ManifestBatch, ManifestOptions, absolute
 from jobs.storage.user_files import BATCH_ROWS, limited, open_parquet
 
 MAX_TEXT_BYTES: Final = 32 * 1024  # of an id, uri or version: ten times the longest signed urls
 IMAGE_BATCH_ROWS: Final = 128  # with embedded images, since these may be read too, megabytes each
+_MAY_HAVE_SECRETS: Final = "(?s)://(.*[@?#;=]|[^/]*:)"
 _BYTES_A_ROW: Final = 64  # two hashes, stored twice and sorted
 
 
@@ -122,9 +123,9 @@ class _ColumnReader:
             self._no_null(image_id, self.id, first_row)
         elif uri.null_count:
             rows = [f"{self.file.image_id}#{row}" for row in range(first_row, first_row + count)]
-            image_id = pc.coalesce(_without_secrets(uri), pa.array(rows, pa.string()))
+            image_id = pc.coalesce(_as_ids(uri), pa.array(rows, pa.string()))
         else:
-            image_id = _without_secrets(uri)
+            image_id = _as_ids(uri)
         here = pc.is_null(uri)
         version = self._strings(table, self.version, first_row) if self.version else pa.nulls(count, pa.string())
         if not self.version:
@@ -215,11 +216,11 @@ def _is_utf8(raw: bytes | None) -> bool:
         return False
 
 
-def _without_secrets(uris: pa.Array) -> pa.Array:
-    """Uris as ids, without signatures: a picture whose url gets a new signature every night keeps its id."""
-    if not pc.any(pc.match_substring_regex(uris, "://.*[@?]")).as_py():
+def _as_ids(uris: pa.Array) -> pa.Array:
+    """Uris as ids, see `uri_as_id`."""
+    if not pc.any(pc.match_substring_regex(uris, _MAY_HAVE_SECRETS)).as_py():
         return uris
-    return pa.array([None if uri is None else without_secrets(uri) for uri in uris.to_pylist()], pa.string())
+    return pa.array([None if uri is None else uri_as_id(uri) for uri in uris.to_pylist()], pa.string())
 
 
 def _is_string(kind: pa.DataType) -> bool:

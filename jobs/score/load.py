@@ -25,7 +25,7 @@ from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_within_limits
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
-from artimuse_actor.uris import without_secrets
+from artimuse_actor.uris import shown_uri, without_secrets
 from jobs.code_identity import CodeIdentity
 from jobs.manifest.listing import version_of
 from jobs.plan.plan import Plan
@@ -102,7 +102,9 @@ class UnitLoader:
                 attempt.end()
                 return None
             keys = {name: row[name] for name in ("image_id", "version", "texts_only")}
-            keys["uri"] = without_secrets(row["uri"] or "") or None
+            keys["uri"] = shown_uri(row["uri"]) if row["uri"] else None
+            if about["status"] == ERROR:
+                about["error_message"] = without_secrets(about["error_message"], row["uri"])
             loaded.append({"shard": shard, "unit": number, **keys, **about})
         for index in _rows_of_files(rows, _rewritten_files(rows) - changed):
             keys = {name: loaded[index][name] for name in ("shard", "unit", "image_id", "version", "uri")}
@@ -213,7 +215,7 @@ def _error(error: ImageError) -> dict[str, Any]:
     return {
         "status": ERROR,
         "error_type": error.error_type,
-        "error_message": without_secrets(error.message),
+        "error_message": error.message,
         "retryable": error.retryable,
     }
 

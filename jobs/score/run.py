@@ -13,7 +13,7 @@ from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
 from artimuse_actor.protocol.protocol_file import open_protocol
 from artimuse_actor.protocol.protocols import Protocol, guess_protocol
-from artimuse_actor.uris import s3_bucket, without_secrets
+from artimuse_actor.uris import s3_bucket, shown_uri, without_secrets
 from jobs.code_identity import this_code
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
@@ -216,7 +216,7 @@ def _refuse_missing_buckets(settings: ScoreSettings, committer: ShardCommitter) 
     error rows and the run goes on.
     """
     rows = unit_rows_of(committer.store.place, committer.plan, *committer.units[0])
-    buckets = sorted({bucket for uri in rows["uri"].to_pylist() if uri and (bucket := s3_bucket(uri))})
+    buckets = sorted({bucket for uri in rows["uri"].to_pylist() if uri and (bucket := s3_bucket(shown_uri(uri)))})
     if settings.fetch.root is not None:  # images are read from this bucket only
         buckets = [bucket for bucket in buckets if bucket == s3_bucket(settings.fetch.root)]
     if buckets and not any(map(bucket_exists, buckets)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from artimuse_actor.uris import shown_uri, without_secrets
 from jobs.words import show
 
 if TYPE_CHECKING:
@@ -13,13 +14,15 @@ if TYPE_CHECKING:
 
 def show_image(result: FileResult) -> None:
     """One line for an image: scores with their spread, or the error; then its texts."""
+    file = shown_uri(result.file)
     if result.score is None:
         assert result.error is not None
-        show(f"{result.file}: {result.error.error_type}: {result.error.message}")
+        message = without_secrets(result.error.message, result.file)
+        show(f"{file}: {result.error.error_type}: {message}")
         return
     stds = result.score.stds
     points = ", ".join(f"{name} {value:.2f} ± {stds[name]:.2f}" for name, value in result.score.scores.items())
-    show(f"{result.file}: {points}")
+    show(f"{file}: {points}")
     for title, text in result.texts.items():
         show(f"  {title}: {text}")
 
