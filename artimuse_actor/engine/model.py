@@ -12,6 +12,7 @@ of a head, C features of a token.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -20,10 +21,35 @@ from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.engine.attention import DecodePages, Pages, RowGroups, attend, causal_mask
 from artimuse_actor.engine.choose_pages import choose_pages
+from artimuse_actor.engine.joined_linear import JoinedLinear, padded_rows
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
+from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of the language model, and its weights as they are multiplied.
+
+    Attributes:
+        module: transformers' own.
+        qkv: queries, keys and values.
+        keys_values: of the last layer these alone, where no other position is read.
+        gate_up: the two halves of the feed-forward part.
+    """
+
+    module: Any
+    qkv: JoinedLinear
+    keys_values: JoinedLinear
+    gate_up: JoinedLinear
+
+    @classmethod
+    def of(cls, module: Any) -> _Layer:
+        attention, mlp = module.self_attn, module.mlp
+        qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+        return cls(module, JoinedLinear(qkv), JoinedLinear(qkv[1:]), JoinedLinear([mlp.gate_proj, mlp.up_proj]))
 
 
 class VisionLanguageModel:
@@ -51,6 +77,8 @@ class VisionLanguageModel:
         self._num_heads: int = config.num_attention_heads
         self._num_kv_heads: int = config.num_key_value_heads
         self._head_dim: int = config.hidden_size // config.num_attention_heads
+        self._layers = [_Layer.of(layer) for layer in self._language.layers]
+        self._head = padded_rows(network.lm_head.weight)  # (V, C) and some rows of zeros
         embedding = self._language.embed_tokens.weight
         self.device: torch.device = embedding.device
         self.dtype: torch.dtype = embedding.dtype
@@ -106,15 +134,17 @@ class VisionLanguageModel:
             The cache of P + T tokens.
         """
         mask, cos, sin = self._causal(past.length, hidden.shape[1])
-        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for layer, before in self._layers(past):
-            normed = self._norm(hidden, layer.input_layernorm)  # (B, T, C)
-            keys, values = self._keys_values(layer.self_attn, normed, before, cos, sin)
-            layers.append((keys, values))
-            if len(layers) < len(self._language.layers):  # of the last layer nothing else is read
-                queries = self._queries(layer.self_attn, normed, cos, sin)
-                hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
-        return KVCache(tuple(layers))
+        cached: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for layer, before in self._with_past(past):
+            normed = self._norm(hidden, layer.module.input_layernorm)  # (B, T, C)
+            if len(cached) == len(self._layers) - 1:  # of the last layer nothing else is read
+                cached.append(self._append(before, layer.keys_values(normed), cos, sin))
+                break
+            queries, *new = layer.qkv(normed)
+            cached.append(self._append(before, new, cos, sin))
+            queries = _rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
+            hidden = self._after_attention(layer, hidden, attend(queries, *cached[-1], mask))
+        return KVCache(tuple(cached))
 
     def last_hidden(self, hidden: torch.Tensor, past: KVCache = EMPTY_CACHE) -> torch.Tensor:
         """The final hidden state at the last token, after the final norm.
@@ -127,13 +157,16 @@ class VisionLanguageModel:
             (B, C).
         """
         mask, cos, sin = self._causal(past.length, hidden.shape[1])
-        *_, last_layer = self._language.layers
-        for layer, before in self._layers(past):
-            normed = self._norm(hidden, layer.input_layernorm)  # (B, T, C)
-            keys, values = self._keys_values(layer.self_attn, normed, before, cos, sin)
-            if layer is last_layer:  # only its last position is read
-                hidden, normed, cos, sin, mask = hidden[:, -1:], normed[:, -1:], cos[-1:], sin[-1:], None
-            queries = self._queries(layer.self_attn, normed, cos, sin)
+        for layer, before in self._with_past(past):
+            normed = self._norm(hidden, layer.module.input_layernorm)  # (B, T, C)
+            if layer is self._layers[-1]:  # only its last position is read
+                keys, values = self._append(before, layer.keys_values(normed), cos, sin)
+                queries = layer.module.self_attn.q_proj(normed[:, -1:])  # (B, 1, H·D)
+                hidden, cos, sin, mask = hidden[:, -1:], cos[-1:], sin[-1:], None
+            else:
+                queries, *new = layer.qkv(normed)  # (B, T, H·D)
+                keys, values = self._append(before, new, cos, sin)
+            queries = _rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
             hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
         return self._norm(hidden, self._language.norm).squeeze(1)
 
@@ -195,12 +228,11 @@ class VisionLanguageModel:
         """
         hidden: torch.Tensor = self._language.embed_tokens(token_ids)  # (B, C)
         cos, sin = (part.unsqueeze(1) for part in self._rotary(step.positions))  # (B, 1, D)
-        for index, layer in enumerate(self._language.layers):
-            attention = layer.self_attn
-            normed = self._norm(hidden, layer.input_layernorm)  # (B, C)
-            queries = _rotate(attention.q_proj(normed).unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
-            keys = _rotate(attention.k_proj(normed).unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
-            values = attention.v_proj(normed).unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
+        for index, layer in enumerate(self._layers):
+            queries, keys, values = layer.qkv(self._norm(hidden, layer.module.input_layernorm))
+            queries = _rotate(queries.unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
+            keys = _rotate(keys.unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
+            values = values.unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
             hidden = self._after_attention(layer, hidden, step.attend(index, queries, keys, values))
         return self._norm(hidden, self._language.norm)
 
@@ -209,45 +241,39 @@ class VisionLanguageModel:
 
         In half precision the logits are rounded before they are compared, as in the published code.
         """
-        tokens: torch.Tensor = self.network.lm_head(last_hidden).argmax(dim=-1)
-        return tokens
+        logits = functional.linear(last_hidden, self._head)  # (B, V and some)
+        return logits[:, : len(self.network.lm_head.weight)].argmax(dim=-1)
 
-    def _layers(self, past: KVCache) -> Iterator[tuple[Any, tuple[torch.Tensor, torch.Tensor] | None]]:
+    def _with_past(self, past: KVCache) -> Iterator[tuple[_Layer, tuple[torch.Tensor, torch.Tensor] | None]]:
         """Each layer with the keys and values that it read before."""
-        before = past.layers or (None,) * len(self._language.layers)
-        return zip(self._language.layers, before, strict=True)
+        return zip(self._layers, past.layers or (None,) * len(self._layers), strict=True)
 
     def _causal(self, past: int, new: int) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """The mask of a prefill, and its (T, D) cosines and sines."""
         cos, sin = self._rotary(torch.arange(past, past + new, device=self.device))
         return causal_mask(past, new, self.device, self.dtype), cos, sin
 
-    def _queries(self, attention: Any, normed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        return _rotate(self._heads(attention.q_proj(normed), self._num_heads), cos, sin)  # (B, H, T, D)
-
-    def _keys_values(
+    def _append(
         self,
-        attention: Any,
-        normed: torch.Tensor,
         before: tuple[torch.Tensor, torch.Tensor] | None,
+        new: Sequence[torch.Tensor],
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, G, P + T, D) keys and values, those read before in front."""
-        keys = _rotate(self._heads(attention.k_proj(normed), self._num_kv_heads), cos, sin)  # (B, G, T, D)
-        values = self._heads(attention.v_proj(normed), self._num_kv_heads)  # (B, G, T, D)
+        """(B, T, G·D) new keys and values → (B, G, P + T, D), those read before in front."""
+        keys, values = (self._heads(part, self._num_kv_heads) for part in new)  # (B, G, T, D)
+        keys = _rotate(keys, cos, sin)
         if before is None:
             return keys, values
         old_keys, old_values = (part.expand(len(keys), -1, -1, -1) for part in before)  # (B, G, P, D)
         return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
 
-    def _after_attention(self, layer: Any, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    def _after_attention(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The rest of a layer: (…, C) of what it was given and (…, H·D) of its attention → (…, C)."""
         # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
-        hidden = layer.self_attn.o_proj(attended).add_(hidden)
-        normed = self._norm(hidden, layer.post_attention_layernorm)
-        gated = functional.silu(layer.mlp.gate_proj(normed), inplace=True).mul_(layer.mlp.up_proj(normed))
-        fed: torch.Tensor = layer.mlp.down_proj(gated).add_(hidden)
+        hidden = layer.module.self_attn.o_proj(attended).add_(hidden)
+        gate, up = layer.gate_up(self._norm(hidden, layer.module.post_attention_layernorm))
+        fed: torch.Tensor = layer.module.mlp.down_proj(functional.silu(gate, inplace=True).mul_(up)).add_(hidden)
         return fed
 
     def _heads(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
@@ -263,23 +289,6 @@ class VisionLanguageModel:
 
     def _norm(self, hidden: torch.Tensor, norm: Any) -> torch.Tensor:
         return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
-    """Merge each 2×2 block of patches into one token of four times the features.
-
-    Args:
-        patches: (B, S², V) in row order.
-
-    Returns:
-        (B, (S/2)², 4V); the features of a block come in the order upper left, upper right, lower left, lower right.
-
-    Source: InternVL, `pixel_shuffle` with ps_version "v2" and scale 0.5.
-    """
-    batch, count, features = patches.shape
-    side = round(count**0.5)
-    blocks = patches.reshape(batch, side // 2, 2, side // 2, 2, features)
-    return blocks.transpose(2, 3).reshape(batch, count // 4, 4 * features)
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,12 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine.joined_linear import join_weights, pad_rows
 from artimuse_actor.errors import CheckpointError
 from artimuse_actor.protocol.protocols import IMAGE_TOKENS
+
+HEAD_ROWS: Final = 128
+"""The head's rows are padded to a multiple: products with a vocabulary of 151,674 take a slow kernel."""
 
 _VISION = "model.vision_tower"
 _RENAMES: Final[tuple[tuple[str, str], ...]] = (
@@ -85,10 +89,20 @@ def build_network(
     language = network.model.language_model
     with torch.device(device):
         language.rotary_emb = type(language.rotary_emb)(config=language.config)
-    if config.language.tie_word_embeddings:  # an empty allocation unties the head and leaves it uninitialised
-        network.lm_head.weight = language.embed_tokens.weight
+    _join(network)
     network.requires_grad_(False)
     return network.eval()
+
+
+def _join(network: InternVLForConditionalGeneration) -> None:
+    """Put weights together that the passes multiply at once; see `joined_linear`."""
+    for layer in network.model.language_model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        join_weights([attention.q_proj, attention.k_proj, attention.v_proj])
+        join_weights([mlp.gate_proj, mlp.up_proj])
+    pad_rows(network.lm_head, HEAD_ROWS)
+    if network.config.tie_word_embeddings:  # an empty allocation unties them and leaves the head uninitialised
+        network.model.language_model.embed_tokens.weight = network.lm_head.weight
 
 
 def load_network(

@@ -21,7 +21,8 @@ from support.tiny_checkpoints import (
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE
-from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels

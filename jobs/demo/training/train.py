@@ -32,7 +32,8 @@ from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.engine.model import VisionLanguageModel, pixel_shuffle
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_probabilities
 from artimuse_actor.engine.weights import build_network, load_network
