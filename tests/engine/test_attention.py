@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.cuda_doubles import check_varlen, kvcache_double, varlen_double
+from support.cuda_doubles import kvcache_double, varlen_double
 from support.golden import golden_checkpoint
 from support.tiny_checkpoints import ANY_TOKEN
 from torch.nn.attention.bias import CausalBias
@@ -24,6 +24,7 @@ from artimuse_actor.engine.attention import (
 )
 from artimuse_actor.engine.choose_pages import agrees, choose_pages, flash_attn_pages, varlen_pages
 from artimuse_actor.engine.weights import build_network
+from bench.engine.kernel_checks import check_varlen
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZES = {"heads": 4, "kv_heads": 2, "head_dim": 24}

@@ -18,53 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-HALF = (torch.bfloat16, torch.float16)
-
-
-def check_pages(cache: torch.Tensor, table: torch.Tensor, rows: int, *others: torch.Tensor) -> None:
-    """The checks of flash-attn 2 on pages, a table of them, and (rows,) or (rows + 1,) int32 tensors."""
-    assert cache.dim() == 4, "pages are (pages, S, G, D)"
-    assert cache.shape[1] % 256 == 0, "Paged KV cache block size must be divisible by 256"
-    assert cache.shape[3] % 8 == 0, "head_size must be a multiple of 8"
-    assert table.dtype == torch.int32, "block_table must have dtype torch.int32"
-    assert table.shape[0] == rows, "block_table has a row for each sequence"
-    assert table.stride(-1) == 1, "block_table must have contiguous last dimension"
-    for tensor in others:
-        assert tensor.dtype == torch.int32, "lengths and offsets must have dtype int32"
-        assert tensor.is_contiguous(), "lengths and offsets must be contiguous"
-    assert len({tensor.device for tensor in (cache, table, *others)}) == 1, "tensors are on different devices"
-
-
-def check_varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor | None,
-    max_q: int,
-    max_k: int,
-    *,
-    enable_gqa: bool,
-    seqused_k: torch.Tensor,
-    block_table: torch.Tensor,
-    num_splits: int | None,
-) -> None:
-    """What `varlen_attn` and `mha_varlen_fwd` of torch 2.13 check, for decode steps over pages."""
-    assert cu_seq_k is not None, "cumulative_sequence_length_q and …_k must be both set or both not set"
-    rows = len(cu_seq_q) - 1
-    assert query.dim() == 3, "queries are (T, H, D)"
-    assert query.shape[0] == rows, "a decode step has one query for each row"
-    assert query.stride(-1) == 1, "Input tensor must have contiguous last dimension"
-    assert query.dtype == key.dtype == value.dtype, "query and key must have the same dtype"
-    assert query.device == key.device, "tensors are on different devices"
-    assert key.shape == value.shape, "keys and values differ in shape"
-    assert query.shape[1] == key.shape[2] or (enable_gqa and query.shape[1] % key.shape[2] == 0), "heads do not fit"
-    check_pages(key, block_table, rows, cu_seq_q, cu_seq_k, seqused_k)
-    assert len(cu_seq_k) == rows + 1, "cu_seqlens_k must have shape (batch_size + 1)"
-    assert len(seqused_k) == rows, "seqused_k must have shape (batch_size)"
-    assert max_q == 1, "a decode step has one query for each row"
-    assert max_k == block_table.shape[1] * key.shape[1], "max_k does not fit the table"
-    assert num_splits == 1, "split keys are wrong with pages"
+from bench.engine.kernel_checks import check_kvcache, check_varlen
 
 
 def varlen_double(
@@ -89,12 +43,8 @@ def kvcache_double(
     num_splits: int,
 ) -> torch.Tensor:
     """`flash_attn.flash_attn_with_kvcache`, which first stores the new keys and values."""
-    assert q.shape[1] == k.shape[1] == 1
-    assert causal
-    assert num_splits == 1, "a row would depend on the others"
-    assert q.dtype == k.dtype == k_cache.dtype == v_cache.dtype
-    assert q.shape[2] % k.shape[2] == 0
-    check_pages(k_cache, block_table, len(q), cache_seqlens)
+    options = {"cache_seqlens": cache_seqlens, "block_table": block_table}
+    check_kvcache(q, k_cache, v_cache, k, v, **options, causal=causal, num_splits=num_splits)
     size, lengths, table = k_cache.shape[1], cache_seqlens.long(), block_table.long()
     pages = table.gather(1, (lengths // size).unsqueeze(1)).squeeze(1)
     k_cache.index_put_((pages, lengths % size), k[:, 0])
@@ -142,9 +92,9 @@ class Recording(TorchDispatchMode):
     def replay(self) -> None:
         """Repeat all of it; results go where they were."""
         for func, args, kwargs, out in self.done:
-            known = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
+            known = {tensor.untyped_storage()._cdata for tensor in tensors_of((args, kwargs))}
             for old, new in zip(tensors_of(out), tensors_of(func(*args, **kwargs)), strict=True):
-                if old.untyped_storage().data_ptr() not in known:  # neither a view nor done in place
+                if old.untyped_storage()._cdata not in known:  # neither a view nor done in place
                     old.copy_(new)
 
 

@@ -1,0 +1,342 @@
+"""The engine's passes on fake tensors of device "cuda", with any build of torch: nothing is computed, all is checked.
+
+What shapes, dtypes, devices and operations say can be found without a GPU: a tensor on the wrong device, a dtype that
+does not match, an argument that a kernel would refuse, a copy or a read-back within a step that is captured. And they
+can be counted: kernels, bytes, floating-point operations, waits of the host, and the peak of live tensors.
+
+A build without CUDA cannot dispatch four things, which are replaced here: SDPA by the kernels that torch's own rules
+choose from sm_80 on (cuDNN is switched off at load), indexing by its operations, rms_norm by one kernel, and paged
+attention by its checks.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest.mock import patch
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine import attention as attention_module
+from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, VarlenPages
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.weights import build_network
+from bench.engine.kernel_checks import check_kvcache, check_varlen
+
+CUDA: Final = torch.device("cuda:0")
+_HALF: Final = (torch.bfloat16, torch.float16)
+# fmt: off
+_VIEWS: Final = frozenset({
+    "device", "view", "_unsafe_view", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "split", "permute",
+    "select", "detach", "alias", "as_strided", "unbind", "split_with_sizes", "empty", "empty_strided", "_reshape_alias",
+    "lift_fresh", "new_empty", "empty_like", "unflatten", "unfold", "chunk",
+})
+_WAITS: Final = frozenset({
+    "_local_scalar_dense", "nonzero", "masked_select", "unique", "item", "is_nonzero", "_unique2",
+})
+# fmt: on
+_LOOK_UPS: Final = frozenset({"embedding", "index", "index_select", "gather"})
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one pass does on the device.
+
+    Attributes:
+        flops: in products and attention.
+        kernels: launches, by operation.
+        bytes: read and written, by operation.
+        waits: operations by which the host waits for the device.
+        copies: tensors copied to the device.
+        peak_bytes: of tensors alive at once, weights and inputs aside.
+    """
+
+    flops: int
+    kernels: Counter[str]
+    bytes: Counter[str]
+    waits: tuple[str, ...]
+    copies: int
+    peak_bytes: int
+
+    @property
+    def launches(self) -> int:
+        """All kernels."""
+        return sum(self.kernels.values())
+
+
+@contextmanager
+def fake_cuda() -> Iterator[None]:
+    """New tensors of device `cuda` are fake, and the operations that this build lacks are checked doubles."""
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(_Indexing())
+        stack.enter_context(patch.object(functional, "scaled_dot_product_attention", _sdpa))
+        stack.enter_context(patch.object(functional, "rms_norm", _rms_norm))
+        stack.enter_context(patch.object(attention_module, "causal_lower_right", _LowerRight))
+        yield
+
+
+def fake_model(config: NetworkConfig, pages: Pages, dtype: torch.dtype = torch.bfloat16) -> VisionLanguageModel:
+    """A network of these sizes on the fake device; call it within `fake_cuda`."""
+    with unset_fake_temporarily():  # modules cannot change their device or dtype under it
+        network = build_network(config, image_token_id=0, device=torch.device("meta"), dtype=dtype)
+    storages: dict[int, torch.Tensor] = {}
+    for module in network.modules():
+        for name, tensor in module._parameters.items():
+            if tensor is not None:
+                module._parameters[name] = torch.nn.Parameter(_fake(tensor, storages), requires_grad=False)
+        for name, tensor in module._buffers.items():
+            if tensor is not None:
+                module._buffers[name] = _fake(tensor, storages)
+    return VisionLanguageModel(network, pages)
+
+
+def _fake(tensor: torch.Tensor, storages: dict[int, torch.Tensor]) -> torch.Tensor:
+    """A fake tensor like this one; those that share their memory still do."""
+    storage = tensor.untyped_storage()
+    if storage._cdata not in storages:
+        count = storage.nbytes() // tensor.element_size()
+        storages[storage._cdata] = torch.empty(count, dtype=tensor.dtype, device=CUDA)
+    return storages[storage._cdata].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def count(work: Callable[[], object]) -> Counts:
+    """What a pass does; call it within `fake_cuda`."""
+    recorder = _Recorder()
+    # Not in inference mode, in which composite operations arrive whole.
+    with FlopCounterMode(display=False) as flops, recorder, torch.no_grad():
+        work()
+    total = int(flops.get_total_flops()) + recorder.paged_flops
+    return Counts(total, recorder.kernels, recorder.bytes, tuple(recorder.waits), recorder.copies, recorder.peak_bytes)
+
+
+class _LowerRight:
+    """Stands for torch's CausalBias, which cannot be made of fake tensors."""
+
+    def __init__(self, new: int, total: int) -> None:
+        assert new <= total, "a lower right causal mask would give NaN"
+        self.new, self.total = new, total
+
+
+def _sdpa(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | _LowerRight | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    assert query.device == key.device == value.device, "devices differ"
+    assert query.dtype == key.dtype == value.dtype, f"dtypes differ: {query.dtype}, {key.dtype}, {value.dtype}"
+    assert query.dim() == 4, "four dimensions"
+    assert key.shape == value.shape, "keys and values differ in shape"
+    assert query.stride(-1) == key.stride(-1) == value.stride(-1) == 1, "no fused kernel for this layout"
+    grouped = query.shape[1] != key.shape[1]
+    assert not grouped or (enable_gqa and query.shape[1] % key.shape[1] == 0), "heads differ without enable_gqa"
+    half = query.dtype in _HALF
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    if isinstance(attn_mask, _LowerRight):
+        assert not is_causal, "two masks"
+        assert (attn_mask.new, attn_mask.total) == (query.shape[2], key.shape[2]), "the mask is of another shape"
+        assert half, "in float32 the marker would become a matrix of scores"
+        out: torch.Tensor = flash(query, key, value, 0.0, True)[0]
+        return out
+    if attn_mask is None and half:
+        assert not is_causal or query.shape[2] == key.shape[2], "is_causal is aligned to the upper left"
+        out = flash(query, key, value, 0.0, is_causal)[0]
+        return out
+    if attn_mask is not None:
+        assert attn_mask.device == query.device, "the mask is on another device"
+        assert attn_mask.dtype in (torch.bool, query.dtype), f"mask is {attn_mask.dtype}, queries are {query.dtype}"
+        attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    assert not (grouped and half), "this call ends in the math kernel, which stores all scores"
+    if grouped:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(repeats, 1) for part in (key, value))
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    out = efficient(query, key, value, attn_mask, False, 0.0, is_causal)[0]
+    return out
+
+
+@torch.library.custom_op("artimuse_fake::rms_norm", mutates_args=())
+def _fused_rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    raise AssertionError("only fake tensors")
+
+
+@_fused_rms_norm.register_fake
+def _(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return torch.empty_like(hidden, memory_format=torch.contiguous_format)
+
+
+def _rms_norm(hidden: torch.Tensor, shape: Any, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    assert tuple(shape) == (hidden.shape[-1],), "the norm is over another dimension"
+    assert hidden.dtype == weight.dtype, "torch's fused kernel wants one dtype"
+    assert hidden.device == weight.device, "devices differ"
+    found: torch.Tensor = _fused_rms_norm(hidden, weight, eps)
+    return found
+
+
+@torch.library.custom_op("artimuse_fake::attend_pages", mutates_args=())
+def _attend_pages(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("only fake tensors")
+
+
+@_attend_pages.register_fake
+def _(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(query)
+
+
+def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *offsets: Any, **options: Any) -> torch.Tensor:
+    check_varlen(query, key, value, *offsets, **options)
+    attended: torch.Tensor = _attend_pages(query, key, value, options["block_table"])
+    return attended
+
+
+def _kvcache(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, *new: Any, **options: Any) -> torch.Tensor:
+    check_kvcache(q, k_cache, v_cache, *new, **options)
+    attended: torch.Tensor = _attend_pages(q, k_cache, v_cache, options["block_table"])
+    return attended
+
+
+FAKE_PAGES: Final[dict[str, Pages]] = {
+    "torch's kernel": VarlenPages.of(_varlen),
+    "flash-attn": FlashAttnPages.of(_kvcache),
+    "gathered": GatheredPages,
+}
+"""Every attention of a decode step, its kernel a double that checks its arguments."""
+
+
+class _Indexing(TorchFunctionMode):
+    """`tensor[…]` and `copy_` by their operations: torch's own C++ asks for CUDA's device guard."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__getitem__ and args[0].is_cuda:
+            place, indices = _place(*args)
+            return place if indices is None else torch.ops.aten.index(place, indices)
+        if func is torch.Tensor.__setitem__ and args[0].is_cuda:
+            place, indices = _place(*args[:2])
+            if indices is None:
+                return torch.ops.aten.copy_(place, args[2])
+            return torch.ops.aten.index_put_(place, indices, args[2])
+        if func is torch.Tensor.copy_:
+            return torch.ops.aten.copy_(*args)
+        return func(*args, **(kwargs or {}))
+
+
+def _place(tensor: torch.Tensor, index: Any) -> tuple[torch.Tensor, list[torch.Tensor | None] | None]:
+    """The view that slices and numbers select, and the tensors that index it."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    dots = [at for at, part in enumerate(parts) if part is Ellipsis]
+    if dots:
+        taken = sum(part is not None and part is not Ellipsis for part in parts)
+        parts[dots[0] : dots[0] + 1] = [slice(None)] * (tensor.dim() - taken)
+    dim, indices = 0, dict[int, torch.Tensor]()
+    for part in parts:
+        if part is None:
+            tensor = tensor.unsqueeze(dim)
+        elif isinstance(part, int):
+            tensor = tensor.select(dim, part)
+            continue
+        elif isinstance(part, slice):
+            if part != slice(None):
+                tensor = torch.ops.aten.slice(tensor, dim, part.start, part.stop, part.step or 1)
+        else:
+            indices[dim] = part
+        dim += 1
+    return tensor, [indices.get(at) for at in range(max(indices) + 1)] if indices else None
+
+
+class _Recorder(TorchDispatchMode):
+    """Counts operations on the device: what is no view is one kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernels: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.waits: list[str] = []
+        self.copies = self.peak_bytes = self.paged_flops = self._live_bytes = 0
+        self._storages: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func._schema.name.split("::")[1]
+        inputs, outputs = _tensors((args, kwargs)), _tensors(out)
+        devices = {tensor.device.type for tensor in (*inputs, *outputs)}
+        if "cuda" not in devices:
+            return out
+        numbers = [tensor for tensor in inputs if tensor.dim() == 0]
+        assert {t.device.type for t in (*inputs, *outputs) if not any(t is n for n in numbers)} <= {"cuda"} or name in (
+            "_to_copy",
+            "copy_",
+        ), f"{name} mixes devices"
+        is_copy = name in ("_to_copy", "copy_") and len(devices) > 1
+        masked = name.startswith("index") and any(
+            part.dtype in (torch.bool, torch.uint8) for part in _tensors(args[1:2])
+        )
+        if name in _WAITS or masked or (is_copy and outputs[0].device.type == "cpu"):
+            self.waits.append(name)
+        self.copies += is_copy and outputs[0].device.type == "cuda"
+        known = {tensor.untyped_storage()._cdata for tensor in inputs}
+        for tensor in outputs:
+            if tensor.untyped_storage()._cdata not in known:  # neither a view nor done in place
+                self._track(tensor)
+        if name == "attend_pages":
+            self.paged_flops += 4 * inputs[0].numel() * inputs[3].shape[1] * inputs[1].shape[1]
+        if name not in _VIEWS:
+            self.kernels[name] += 1
+            self.bytes[name] += _traffic(name, inputs, outputs)
+        return out
+
+    def _track(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        seen = self._storages.get(storage._cdata)
+        if not tensor.is_cuda or (seen is not None and seen() is not None):
+            return
+        size = -(-storage.nbytes() // 512) * 512  # as torch's allocator rounds
+        self._storages[storage._cdata] = weakref.ref(storage)
+        weakref.finalize(storage, self._free, size)
+        self._live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+
+    def _free(self, size: int) -> None:
+        self._live_bytes -= size
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
+def _traffic(name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> int:
+    if name in _LOOK_UPS:  # of the table only what is taken
+        return 2 * sum(map(_size, outputs))
+    if name == "attend_pages":  # all pages of the table, of keys and of values
+        query, keys, _, table = inputs
+        return 2 * _size(query) + 2 * table.numel() * _size(keys) // len(keys)
+    if name.startswith(("index_put", "_index_put")):
+        return 2 * _size(inputs[-1])
+    if name.startswith(("fill_", "zero", "arange", "full", "ones", "index_fill")):
+        return sum(map(_size, outputs))
+    if name.endswith("_"):  # in place: the output is the first input
+        return sum(map(_size, inputs)) + (_size(inputs[0]) if name != "copy_" else 0)
+    return sum(map(_size, inputs)) + sum(map(_size, outputs))
+
+
+def _size(tensor: torch.Tensor) -> int:
+    """Bytes that a kernel touches; a dimension that is expanded counts once."""
+    size = tensor.element_size()
+    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        size *= length if stride else 1
+    return size
