@@ -129,6 +129,10 @@ IdColumn = Annotated[
 UriColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of a Parquet manifest with paths or uris. [default: uri]")
 ]
+IdPrefix = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Put before every id, to keep two libraries apart.", show_default=False),
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Take only the first N rows.", show_default=False)]
 Decode = Annotated[
     str,

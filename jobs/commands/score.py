@@ -29,6 +29,7 @@ from jobs.commands.options import (
     Dtype,
     ExifRotate,
     IdColumn,
+    IdPrefix,
     Images,
     Limit,
     MaxBytes,
@@ -62,6 +63,7 @@ def score(
     images: Images = None,
     id_column: IdColumn = None,
     uri_column: UriColumn = None,
+    id_prefix: IdPrefix = None,
     limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -95,6 +97,10 @@ def score(
     prune_max: Annotated[
         str, typer.Option(metavar="SHARE", help="Stop before anything is done if --prune would drop more of the rows.")
     ] = "10%",
+    moved: Annotated[
+        bool,
+        typer.Option("--moved", help="SOURCE is where the images of OUT are now: rows of equal ids get its uris."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count what --prune would drop; nothing is written.")
     ] = False,
@@ -154,7 +160,9 @@ def score(
         source=source,
         checkpoint=checkpoint,
         out=out,
-        manifest=ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit),
+        manifest=ManifestOptions(
+            images=images, id_column=id_column, uri_column=uri_column, limit=limit, id_prefix=id_prefix
+        ),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]
             allow_truncated,
@@ -179,6 +187,7 @@ def score(
         retry=_retry_errors(retry_errors),
         prune=prune,
         prune_max=share("--prune-max", prune_max),
+        moved=moved,
         dry_run=dry_run,
         max_failed=share("--max-failed", max_failed) if max_failed else None,
         address=address,

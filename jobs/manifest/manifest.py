@@ -45,19 +45,23 @@ class Coverage:
         root: the folder or prefix that was listed, without a slash at its end; None if the source is all there is to
             know of its images, as a manifest is.
         unseen: folders below it that could not be looked into, or are empty like one whose disk is not mounted.
+        id_prefix: what its ids begin with.
     """
 
     root: str | None
     unseen: tuple[str, ...] = ()
+    id_prefix: str = ""
 
     def includes(self, image_id: str, uri: str | None) -> bool:
         """Whether the listing would have an image of this id and uri, if it were there."""
         if self.root is None or uri is None:
             return self.root is None
-        below = f"{self.root}/{image_id}"
-        if uri != below and uri != f"file://{quote_from_bytes(os.fsencode(self.root))}/{image_id}":
+        name = image_id.removeprefix(self.id_prefix)
+        below = f"{self.root}/{name}"
+        is_ours = image_id.startswith(self.id_prefix)
+        if not is_ours or uri not in (below, f"file://{quote_from_bytes(os.fsencode(self.root))}/{name}"):
             return False
-        hidden = any(part.startswith(".") for part in image_id.split("/"))
+        hidden = any(part.startswith(".") for part in name.split("/"))
         return not hidden and not any(below.startswith(f"{folder}/") for folder in self.unseen)
 
 
@@ -80,6 +84,10 @@ class Manifest(Protocol):
     def is_listed(self) -> bool:
         """Whether a version of a row says that its image was there when the manifest was opened."""
 
+    @property
+    def id_prefix(self) -> str:
+        """What all its ids begin with."""
+
     def columns(self) -> pa.Schema:
         """All its columns, whether or not a plan uses them. Raises ManifestError."""
 
@@ -99,12 +107,14 @@ class ManifestOptions:
         id_column: the column of a Parquet manifest with the id; by default `image_id`, else the uri.
         uri_column: the column with the uri; by default `uri`.
         limit: read only the first rows, that many.
+        id_prefix: put before every id.
     """
 
     images: str | None = None
     id_column: str | None = None
     uri_column: str | None = None
     limit: int | None = None
+    id_prefix: str | None = None
 
 
 def absolute(uri: pa.Array, base: str | None) -> pa.Array:

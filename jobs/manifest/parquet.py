@@ -34,6 +34,7 @@ class ParquetManifest:
     notes: list[str] = field(default_factory=list)
     coverage: Coverage | None = None
     is_listed = False
+    id_prefix = ""
 
     def identity(self) -> str:
         """See `Manifest`: a digest of the files' names, sizes and times, and of the options; reads no row."""

@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import ManifestError, UsageError
@@ -38,6 +39,8 @@ def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> 
     if options.limit is not None and options.limit < 1:
         raise UsageError("--limit takes a whole number from 1.")
     manifest = _open_manifest(source, options)
+    if options.id_prefix:
+        manifest = _Prefixed(manifest, options.id_prefix)
     return manifest if options.limit is None else _Head(manifest, options.limit)
 
 
@@ -92,6 +95,7 @@ class ListedManifest:
     notes: list[str]
     coverage: Coverage | None = None
     is_listed = True
+    id_prefix = ""
 
     def columns(self) -> pa.Schema:
         """See `Manifest`."""
@@ -113,6 +117,42 @@ class ListedManifest:
 
 
 @dataclass
+class _Prefixed:
+    """Another manifest with a prefix before each id."""
+
+    manifest: Manifest
+    id_prefix: str
+
+    @property
+    def source(self) -> str:
+        return self.manifest.source
+
+    @property
+    def notes(self) -> list[str]:
+        return self.manifest.notes
+
+    @property
+    def coverage(self) -> Coverage | None:
+        found = self.manifest.coverage
+        return found and replace(found, id_prefix=self.id_prefix)
+
+    @property
+    def is_listed(self) -> bool:
+        return self.manifest.is_listed
+
+    def identity(self) -> str:
+        return f"{self.manifest.identity()} ids={self.id_prefix!r}"
+
+    def columns(self) -> pa.Schema:
+        return self.manifest.columns()
+
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
+        for batch in self.manifest.batches(own, keys=keys):
+            ids = pc.binary_join_element_wise(self.id_prefix, batch.rows["image_id"], "")
+            yield replace(batch, rows=batch.rows.set_column(0, ROWS.field("image_id"), ids))
+
+
+@dataclass
 class _Head:
     """The first rows of another manifest."""
 
@@ -131,6 +171,10 @@ class _Head:
     @property
     def is_listed(self) -> bool:
         return self.manifest.is_listed
+
+    @property
+    def id_prefix(self) -> str:
+        return self.manifest.id_prefix
 
     def identity(self) -> str:
         return f"{self.manifest.identity()}[:{self.limit}]"

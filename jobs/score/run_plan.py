@@ -6,12 +6,13 @@ import math
 
 from artimuse_actor.errors import RunError
 from jobs.manifest.manifest import Manifest
-from jobs.plan.plan import plan_identity
+from jobs.plan.plan import Plan, plan_identity
 from jobs.score.run_context import Run
 from jobs.score.settings import ScoreSettings
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.pruning import Pruner
+from jobs.store.roots import refuse_other_library, take_over_uris
 from jobs.store.store import Store
 from jobs.store.table_files import TableFiles
 
@@ -38,13 +39,20 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
     files, notes = heal(store)
     for note in notes:
         run.events.note(note)
+    if settings.moved:
+        take_over_uris(store, manifest)
     progress = _continued(store, manifest, files, settings)
     if progress is None:
         if old := PlanProgress.current(store):
             old.retire(files)
             files = store.table_files()
         sizes = settings.unit_size, settings.shard_rows
-        progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry)
+
+        def check(plan: Plan) -> None:
+            if not settings.moved:
+                refuse_other_library(store, plan, manifest)
+
+        progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry, check=check)
     store.declare()
     run.end_phase("plan")
     return files, progress

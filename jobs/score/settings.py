@@ -53,6 +53,7 @@ class ScoreSettings:
         retry: which failed rows are retried; by default those that are marked as retryable.
         prune: whether rows whose images the source no longer has are dropped.
         prune_max: the most rows that are dropped, as a share of the table's rows.
+        moved: whether rows of the same ids are those of the source's images, wherever they were before.
         dry_run: whether nothing is done but to count what would be dropped.
         max_failed: the largest share of the run's images that may fail to be read without an exit code that says so.
         address: address of a Ray cluster, or None to start Ray here if the run needs it.
@@ -81,6 +82,7 @@ class ScoreSettings:
     retry: RetryErrors = field(default_factory=RetryErrors)
     prune: bool = False
     prune_max: float = 0.1
+    moved: bool = False
     dry_run: bool = False
     max_failed: float | None = None
     address: str | None = None

@@ -9,7 +9,7 @@ without scores come from a run that was killed between the two; the next run del
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Self
@@ -76,8 +76,9 @@ class PlanProgress:
         *,
         files: TableFiles | None = None,
         retry: RetryErrors = RetryErrors(),
+        check: Callable[[Plan], None] = lambda _: None,
     ) -> Self:
-        """Plan the rows of a manifest that the store lacks, and make that the current plan.
+        """Plan the rows of a manifest that the store lacks, and make that the current plan, unless `check` raises.
 
         Raises:
             ManifestError: the manifest has no rows, or an id twice; nothing of the plan is left.
@@ -99,6 +100,7 @@ class PlanProgress:
                 retry=retry,
             )
             plan = replace(plan, fingerprint=store.fingerprint.digest, store_texts=tuple(files.described))
+            check(plan)
             if plan.store_files and any(not shard.texts_only for shard in plan.shards):
                 store.write_known_images(plan, files)
         except BaseException:

@@ -162,7 +162,7 @@ def test_a_sample_depends_on_the_seed_and_not_on_the_batches(tmp_path: Path) -> 
 
     def drawn(seed: int, step: int) -> list[str]:
         class Parts:
-            source, notes, coverage, is_listed = "parts", list[str](), None, False
+            source, notes, coverage, is_listed, id_prefix = "parts", list[str](), None, False, ""
 
             def columns(self) -> Any:
                 return open_manifest(str(tmp_path / "m.parquet")).columns()

@@ -1,0 +1,103 @@
+"""Two libraries whose images have the same names: their rows would overwrite each other, night after night.
+
+The id of an image of a folder or prefix is its path below it, so its row says where its library was: the uri without
+the id. A row is not replaced by an image of the same id from elsewhere, unless the library has moved there: then most of
+its images are there in the same version.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artimuse_actor.errors import StoreMismatch
+from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.manifest.manifest import Manifest
+from jobs.plan.plan import Plan
+from jobs.storage.parquet import read_parquet
+from jobs.store.layout import rows_path
+from jobs.store.store import Store
+from jobs.store.table_files import TableFile
+
+
+def refuse_other_library(store: Store, plan: Plan, manifest: Manifest) -> None:
+    """Refuse a plan that would replace rows of one library by images of another.
+
+    Raises:
+        StoreMismatch: it would; the message names both libraries and one image.
+    """
+    if not manifest.is_listed:  # elsewhere ids are the user's own
+        return
+    found: Counter[tuple[str, str]] = Counter()
+    example: dict[tuple[str, str], str] = {}
+    for image_id, before, now in _replaced(store, plan):
+        old, new = _root_of(before, image_id, manifest.id_prefix), _root_of(now, image_id, manifest.id_prefix)
+        if old is not None and new is not None and old != new:
+            found[old, new] += 1
+            example[old, new] = image_id
+    for (old, new), count in found.items():
+        if _same_versions(store, manifest, old) < count:
+            name = new.rstrip("/").rpartition("/")[2] or "second"
+            raise StoreMismatch(
+                f"{store.place.root} has images of {old}, and {count:,} other images of {new} have the same ids, such "
+                f"as {example[old, new]!r}. Nothing was written. Add --id-prefix {name}/ to keep both, choose another "
+                f"--out, or say --moved if these are the images of {old}."
+            )
+
+
+def take_over_uris(store: Store, manifest: Manifest) -> None:
+    """Give rows the uris of the images of the same id in a manifest: the library has moved there."""
+    for path in store.table_files().scores_paths:
+        file = TableFile.read(store.place, path)
+        if file.rows is None:
+            continue
+        index = IdIndex(hash_strings(file.rows["image_id"]))
+        uris = np.array(file.rows["uri"].to_pylist(), dtype=object)
+        for batch in manifest.batches():
+            places = index.find(hash_strings(batch.rows["image_id"]))
+            here = np.flatnonzero(places >= 0)
+            uris[places[here]] = batch.rows["uri"].take(pa.array(here)).to_pylist()
+        new = pa.chunked_array([pa.array(uris, pa.string())])
+        if not new.equals(file.rows["uri"]):
+            column = file.rows.schema.get_field_index("uri")
+            file.replace(file.rows.set_column(column, file.rows.schema.field(column), new), file.rows.schema.metadata)
+
+
+def _replaced(store: Store, plan: Plan) -> Iterator[tuple[str, str | None, str | None]]:
+    """Id, uri before and uri now of each row that a plan replaces since it has another version."""
+    for shard in plan.shards:
+        if shard.replaces and not shard.texts_only:
+            rows = read_parquet(store.place, rows_path(plan.plan_id, shard.index), ["image_id", "uri", "version"])
+            stored = read_parquet(store.place, shard.replaces, ["image_id", "uri", "version"])
+            stored = stored.filter(pc.is_in(stored["image_id"], rows["image_id"].combine_chunks()))
+            before = {row["image_id"]: row for row in stored.to_pylist()}
+            for row in rows.to_pylist():
+                old = before.get(row["image_id"])
+                if old and old["version"] != row["version"]:
+                    yield row["image_id"], old["uri"], row["uri"]
+
+
+def _root_of(uri: str | None, image_id: str, prefix: str) -> str | None:
+    """The folder or prefix that an image was listed below; None if its id is none of a listing."""
+    below = f"/{image_id.removeprefix(prefix)}"
+    return uri.removesuffix(below) if uri is not None and uri.endswith(below) else None
+
+
+def _same_versions(store: Store, manifest: Manifest, root: str) -> int:
+    """Number of rows of a library that are in the manifest with the same version."""
+    ids, versions = [], []
+    for batch in manifest.batches():
+        ids.append(hash_strings(batch.rows["image_id"]))
+        versions.append(hash_strings(batch.rows["version"]))
+    index, versions_now, same = IdIndex(np.concatenate(ids)), np.concatenate(versions), 0
+    for path in store.table_files().scores_paths:
+        rows = read_parquet(store.place, path, ["image_id", "uri", "version"])
+        rows = rows.filter(pc.starts_with(rows["uri"], f"{root}/"))
+        places = index.find(hash_strings(rows["image_id"]))
+        equal = (hash_strings(rows["version"]) == versions_now[places]).all(axis=1)
+        same += int((equal & (places >= 0)).sum())
+    return same
