@@ -1,8 +1,8 @@
 """Two libraries whose images have the same names: their rows would overwrite each other, night after night.
 
 The id of an image of a folder or prefix is its path below it, so its row says where its library was: the uri without
-the id. A row is not replaced by an image of the same id from elsewhere, unless the library has moved there: then most of
-its images are there in the same version.
+the id. A row is not replaced by an image of the same id from elsewhere, unless the library has moved there: then most
+of its images are there in the same version.
 """
 
 from __future__ import annotations

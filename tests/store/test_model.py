@@ -101,6 +101,7 @@ class Sequence:
         self._score(chance, self.trial.library.manifest(names))
 
     def prune(self, chance: random.Random) -> None:
+        self.delete(chance)
         self._score(chance, self.trial.library.manifest(), prune=True)
 
     def texts_later(self, chance: random.Random) -> None:
@@ -131,7 +132,8 @@ class Sequence:
     def _faulty(self, chance: random.Random, fault: str, manifest: ListedManifest, *, prune: bool) -> bool:
         """One run with a fault; returns whether the same command is given again."""
         faults = self.trial.faults
-        faults.arm(chance.randrange(1, 45), self._other_run(chance) if fault == "suspended" else fault)
+        at = chance.randrange(1, chance.choice([12, 20, 40]))  # small runs have few changes
+        faults.arm(at, self._other_run(chance) if fault == "suspended" else fault)
         try:
             self.trial.run(manifest, prune=prune)
         except (ArtiMuseError, Killed):
@@ -167,7 +169,7 @@ EDITS = (
     Sequence.damage,
 )
 COMMANDS = (
-    *(Sequence.score, Sequence.score, Sequence.score_former, Sequence.score_some, Sequence.prune),
+    *(Sequence.score, Sequence.score, Sequence.score_former, Sequence.score_some, Sequence.prune, Sequence.prune),
     *(Sequence.texts_later, Sequence.compact),
 )
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from jobs.storage.local_place import LocalPlace
-from jobs.storage.place import Claim, Rooted, StoredFile, changes, says_where
+from jobs.storage.place import Claim, Place, Rooted, StoredFile, changes, says_where
+from jobs.storage.s3_place import S3Place
 
 
 class Killed(BaseException):
@@ -199,6 +200,8 @@ class FaultyDisk(LocalPlace):
             super().delete_tree(folder)
 
 
-def open_faulty_place(root: str) -> MemoryPlace | FaultyDisk:
-    """The place of a root: `memory://…`, or a folder."""
+def open_faulty_place(root: str) -> Place:
+    """The place of a root: `memory://…`, a folder, or a real bucket, where nothing goes wrong by itself."""
+    if root.startswith("s3://"):
+        return S3Place(root)
     return MemoryPlace(root) if root.startswith("memory://") else FaultyDisk(root)
