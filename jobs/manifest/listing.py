@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ UNREADABLE_SUFFIXES: Final = frozenset(
         *("cr2", "cr3", "nef", "arw", "dng", "orf", "raf", "rw2"),
     )
 )
+
+_STORE_FILE: Final = "_store.json"  # as in `jobs.store.layout`, which knows this module
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Listing:
     @property
     def coverage(self) -> Coverage | None:
         """See `Manifest`."""
-        unseen = [folder.removesuffix(" (a link)") for folder in (*self.unlisted, *self.empty)]
+        unseen = [re.sub(r" \(a (link|store)\)$", "", folder) for folder in (*self.unlisted, *self.empty)]
         return None if self.root is None else Coverage(self.root.rstrip("/"), tuple(unseen))
 
     def notes(self) -> list[str]:
@@ -117,6 +120,10 @@ def _walk(listing: Listing) -> Iterator[ListedFile]:
     for parent, folders, names in os.walk(root, onerror=lambda error: unlisted.append(str(error.filename))):
         if not folders and not names:
             listing.empty.append(parent)
+        if _STORE_FILE in names and parent != root:  # its tables are no manifests
+            unlisted.append(f"{parent} (a store)")
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         # A link to a folder could lead in a circle, or to pictures that are listed already.
         linked = [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
@@ -158,13 +165,17 @@ def list_s3(source: str) -> Listing:
     if not found:
         raise ManifestError(f"{source}: there is no such object or prefix, or nothing in it.")
     single = list(found) == [base]
+    stores = tuple(key.removesuffix(_STORE_FILE) for key in found if key.endswith(f"/{_STORE_FILE}"))
     root = os.path.dirname(base) if single else base
     files = [
         ListedFile(
             f"s3://{key}", key.removeprefix(f"{root}/"), info["size"], str(info.get("ETag", "")).strip('"') or None
         )
         for key, info in sorted(found.items())
-        if info["type"] == "file" and not key.endswith("/") and not os.path.basename(key).startswith(".")
+        if info["type"] == "file"
+        and not key.endswith("/")
+        and not os.path.basename(key).startswith(".")
+        and not key.startswith(stores)
     ]
     by_pattern = pattern or single
     return Listing(files, by_pattern=by_pattern, root=None if by_pattern else f"s3://{base}")

@@ -31,6 +31,7 @@ from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
 from jobs.storage.s3_place import bucket_exists
 from jobs.store.counts import Counts
+from jobs.store.doubles import refuse_doubles
 from jobs.store.fingerprints import fingerprint_of
 from jobs.store.lock import RunLock, run_lock
 from jobs.store.plan_progress import unit_rows_of
@@ -237,7 +238,7 @@ def _reconcile(committer: ShardCommitter) -> Counts:
     missing = len(plan.shards) - len(committer.progress.committed(files))
     counts, expected = store.counts(files), plan.store_rows + plan.new_rows
     if committer.rows_to_commit or counts.rows > expected:
-        store.refuse_doubles(files)
+        refuse_doubles(store, files)
     if missing or counts.rows != expected:
         raise RunError(
             f"The table holds {counts.rows:,} rows, {expected:,} were planned, and {missing} shards are not committed. "

@@ -26,6 +26,7 @@ from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows
 from jobs.storage.parquet import is_whole, parquet_file, read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place, StoredFile
+from jobs.store.doubles import refuse_doubles
 from jobs.store.layout import (
     rows_path,
     scores_path,
@@ -87,7 +88,7 @@ class PlanProgress:
         files, version = files or store.table_files(), plan_version(store.place)
         stored = store.stored_rows(files, retry)
         if stored.ids.first_double():
-            store.refuse_doubles(files)
+            refuse_doubles(store, files)
         try:
             plan = make_plan(
                 manifest,

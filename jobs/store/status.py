@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.store.counts import Counts
+from jobs.store.doubles import DoubledId, doubled_id
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.run_record import read_runs
-from jobs.store.store import DoubledId, Store
+from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 
@@ -107,6 +108,6 @@ def store_status(out: str) -> StoreStatus:
         planned=planned,
         counts=counts,
         staged_rows=staged,
-        doubled=store.doubled_id(files),
+        doubled=doubled_id(store, files),
         runs=read_runs(store.place),
     )

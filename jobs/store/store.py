@@ -9,18 +9,16 @@ import difflib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import StoreError, StoreMismatch, UsageError
 from artimuse_actor.protocol.protocols import Protocol
 from jobs.code_identity import CODE_VERSION
-from jobs.manifest.id_index import Hashes, IdIndex, hash_strings
 from jobs.plan.plan import Plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows, read_stored_rows
 from jobs.storage.parquet import read_parquet
@@ -39,25 +37,6 @@ from schemas.units import answer_fields
 
 _FORMAT: Final = 1
 _TEXT_GROUP_ROWS: Final = 4_096  # so that reading the texts of a few images does not read those of all
-
-
-@dataclass(frozen=True)
-class DoubledId:
-    """An id that is in the table twice.
-
-    Attributes:
-        image_id: the id.
-        first: one scores file with it.
-        second: another one, or the same.
-    """
-
-    image_id: str
-    first: str
-    second: str
-
-    def __str__(self) -> str:
-        where = f"{self.first} and in {self.second}" if self.second != self.first else f"twice in {self.first}"
-        return f"id {self.image_id!r} is in {where}"
 
 
 class Store:
@@ -273,27 +252,6 @@ class Store:
         """Rows of the tables by outcome; without `files` they are listed now."""
         files = files or self.table_files()
         return count_rows(self.place, files.scores_paths, files.described)
-
-    def doubled_id(self, files: TableFiles) -> DoubledId | None:
-        """An id that is in the table twice, which the commit protocol rules out; normally None."""
-        paths = files.scores_paths
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            ids = list(pool.map(self._id_hashes, paths))
-        if not ids or (double := IdIndex(np.concatenate(ids)).first_double()) is None:
-            return None
-        starts = np.cumsum([0, *map(len, ids)])
-        first, second = (int(np.searchsorted(starts, place, side="right")) - 1 for place in double)
-        column = read_parquet(self.place, paths[first], ["image_id"])["image_id"]
-        image_id = column[double[0] - int(starts[first])].as_py()
-        return DoubledId(image_id, self.place.uri(paths[first]), self.place.uri(paths[second]))
-
-    def _id_hashes(self, path: str) -> Hashes:
-        return hash_strings(read_parquet(self.place, path, ["image_id"])["image_id"])
-
-    def refuse_doubles(self, files: TableFiles) -> None:
-        """Raise StoreError if an id is in the table twice."""
-        if double := self.doubled_id(files):
-            raise StoreError(f"{self.place.root}: {double}. Move one of these files away and run again.")
 
     def write_tables(self, path: str, scores: pa.Table, texts: pa.Table | None, made_by: str) -> None:
         """Write a new scores file, and before it the texts file beside it if there are texts.

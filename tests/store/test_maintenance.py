@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from support.stores import complete, open_store, plan_for, stage, stage_with, write_manifest
+from support.stores import FINGERPRINT, complete, open_store, plan_for, stage, stage_with, write_manifest
 
 from artimuse_actor.errors import StoreError, StoreLocked
+from jobs.manifest.source import open_manifest
 from jobs.plan.plan import Plan, plan_identity
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.local_place import LocalPlace
@@ -21,6 +25,7 @@ from jobs.store.lock import run_lock
 from jobs.store.maintenance import compact, heal
 from jobs.store.plan_file import current_plan
 from jobs.store.plan_progress import PlanProgress
+from jobs.store.status import store_status
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
 
@@ -328,3 +333,55 @@ def test_a_store_without_rows_compacts_to_one_without(tmp_path: Path) -> None:
     open_store(tmp_path / "out")
     assert compact(str(tmp_path / "out"), str(tmp_path / "new")).files_after == 0
     assert Store.open(str(tmp_path / "new")).counts().rows == 0
+
+
+# What was put there by hand.
+
+
+def test_an_id_that_is_in_the_table_twice_stops_the_next_plan_and_names_both_files(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    source = write_manifest(tmp_path / "m.parquet", list("abcd"))
+    complete(store, plan_for(store, source, "p", shard_rows=2))
+    scores = tmp_path / "out" / "scores"
+    shutil.copy(scores / "p-00001.parquet", scores / "copy.parquet")
+    both = rf"id 'c' is in {scores}/copy\.parquet and in {scores}/p-00001\.parquet"
+    with pytest.raises(StoreError, match=rf"{both}\. Move one of these files away and run again"):
+        plan_for(store, source, "q")
+    assert f"id 'c' is in {scores}/copy.parquet" in store_status(str(tmp_path / "out")).verdict
+    (scores / "copy.parquet").unlink()
+    assert plan_for(store, source, "q").rows == 0
+
+
+def test_a_plan_of_another_checkpoint_and_units_of_another_version_are_not_taken_up(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("ab")), "p")
+    stage(store, plan, plan.shards[0], [0])
+    assert PlanProgress.current(store) is not None
+    (tmp_path / "out" / "_store.json").unlink()  # with it the store forgets whose scores are staged
+    other = open_store(tmp_path / "out", fingerprint=replace(FINGERPRINT, checkpoint_digest="d" * 64))
+    assert PlanProgress.current(other) is None
+    path = tmp_path / "out" / staged_path("p", 0, 0)
+    pq.write_table(pq.read_table(path).drop_columns(["score_std"]), path)
+    PlanProgress(store, plan).delete_broken_staging()
+    assert not path.exists()
+
+
+def test_the_work_of_abandoned_plans_is_deleted_by_the_next_run(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("ab")), "p")
+    stage(store, plan, plan.shards[0], [0])
+    plan_for(store, write_manifest(tmp_path / "m.parquet", list("abc")), "q")
+    heal(store)
+    assert [path.parent.parent.name for path in (tmp_path / "out" / "_runs").rglob("*.parquet")] == ["q"]
+
+
+def test_a_store_below_its_own_pictures_or_manifest_is_left_out_of_them(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in "ab":
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(name.encode())
+    pq.write_table(pa.table({"image_id": ["a"], "uri": ["a.jpg"]}), tmp_path / "m.parquet")
+    for number, source in enumerate((str(tmp_path / "photos"), str(tmp_path))):
+        store = open_store(Path(source) / "out")
+        rows = sum(batch.rows.num_rows for batch in open_manifest(source).batches())
+        complete(store, plan_for(store, source, f"p{number}"))
+        assert sum(batch.rows.num_rows for batch in open_manifest(source).batches()) == rows

@@ -46,7 +46,7 @@ TEXTS = WantedTexts(["overall_gestalt"], max_new_tokens=20)
 COLUMN = "overall_gestalt"
 _WITH_THREADS = (
     *("score.commit", "store.plan_progress", "store.store", "store.counts", "store.known_images", "store.maintenance"),
-    *("store.pruning", "plan.stored_rows"),
+    *("store.pruning", "store.doubles", "plan.stored_rows"),
 )
 CORRUPT = b"corrupt"
 AWAY = b"away"
