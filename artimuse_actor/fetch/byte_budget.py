@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from artimuse_actor.errors import file_too_large
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.retry import TryAgain
 
 CHUNK_BYTES: Final = 1 << 20
 
@@ -70,19 +72,22 @@ class ByteBudget:
 
 
 async def read_body(
-    read: Callable[[int], Awaitable[bytes]], length: int | None, max_bytes: int, reserve: Reserve
+    read: Callable[[int], Awaitable[bytes]], length: int | None, options: FetchOptions, reserve: Reserve
 ) -> bytes:
-    """The body of an answer, in chunks, up to a limit.
+    """The body of an answer, in chunks, up to a limit of size, and not below one of speed.
 
     Args:
         read: the next bytes, at most so many; none at the end. Notices itself when the body is cut short.
         length: what the answer says of it, in bytes, if it does.
-        max_bytes: above this size nothing is returned.
+        options: see `FetchOptions`.
         reserve: see `Reserve`.
 
     Raises:
         ImageError: `too_large`.
+        TryAgain: it drips.
     """
+    max_bytes, clock = options.max_bytes, asyncio.get_running_loop().time
+    began_s = clock()
     if length is not None and length > max_bytes:
         raise file_too_large(length, max_bytes)
     reserved = length or 0
@@ -95,5 +100,8 @@ async def read_body(
         if len(data) > reserved:  # doubled, so that a body of unknown length is dropped a few times at most
             reserved = 2 * len(data)
             reserve(reserved)
+        spent_s = clock() - began_s
+        if spent_s > options.read_timeout_s and len(data) < spent_s * options.min_bytes_per_s:
+            raise TryAgain(f"The server sends {len(data) / spent_s:.0f} bytes/s", is_slow=True)
     reserve(len(data))
     return bytes(data)

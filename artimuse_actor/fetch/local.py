@@ -36,16 +36,16 @@ def read_local(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
             _check_regular(status)
             if status.st_size > options.max_bytes:
                 raise file_too_large(status.st_size, options.max_bytes)
+            if not status.st_size:  # in /proc that means nothing: such a file may be endless, or wait for ever
+                return b""
             reserve(status.st_size)
             data = file.read(status.st_size + 1)
-            if len(data) > status.st_size:  # it grows, or its file system does not know how large it is
-                data += file.read(options.max_bytes + 1 - len(data))
     except ValueError as error:  # a NUL in the name
         raise ImageError("missing", f"No file can have this name: {error}.") from error
     except OSError as error:
         raise _translated(error) from error
-    if len(data) > options.max_bytes:
-        raise file_too_large(len(data), options.max_bytes)
+    if len(data) > status.st_size:
+        raise TryAgain("The file grows while it is read")
     return data
 
 

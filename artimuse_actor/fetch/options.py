@@ -22,6 +22,7 @@ class FetchOptions:
         longest_wait_s: the longest wait before any attempt, also if the server asks for more.
         connect_timeout_s: for a connection to be made.
         read_timeout_s: for the next bytes to arrive.
+        min_bytes_per_s: of a body that takes longer than `read_timeout_s`; a slower one is given up.
         total_timeout_s: for all attempts at one file and the waits between them.
         held_bytes: most bytes of files fetched and not used yet; the file that is used next may be larger.
     """
@@ -34,6 +35,7 @@ class FetchOptions:
     longest_wait_s: float = 60.0
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
+    min_bytes_per_s: float = 4096.0
     total_timeout_s: float = 600.0
     held_bytes: int = 256 * 1024 * 1024
 

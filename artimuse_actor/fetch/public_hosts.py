@@ -15,6 +15,8 @@ from typing import Final
 from aiohttp import AddrInfoType
 
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+# Addresses that count as public and are answered by the cloud around a machine: Azure's and Oracle's metadata.
+_OF_CLOUDS: Final = (ipaddress.IPv4Network("168.63.129.16/32"), ipaddress.IPv4Network("192.0.0.0/24"))
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -26,7 +28,7 @@ def is_public(address: str) -> bool:
     """True if a numeric IPv4 or IPv6 address is on the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
-        return ip.is_global and not ip.is_multicast
+        return ip.is_global and not ip.is_multicast and not any(ip in network for network in _OF_CLOUDS)
     # Three ways to write an IPv4 address as an IPv6 one, which leads to the former.
     inner = ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None)
     if inner is not None:

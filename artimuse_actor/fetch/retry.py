@@ -23,6 +23,7 @@ from artimuse_actor.fetch.options import FetchOptions
 _T = TypeVar("_T")
 _THROTTLED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _TRANSIENT: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_PATIENCE: Final = 8  # files in a row for which a server may be too slow
 
 
 class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and by nobody else)
@@ -31,11 +32,13 @@ class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and
     Attributes:
         throttled: whether the server asked for fewer requests.
         after_s: seconds the server asked to wait.
+        is_slow: whether it took a timeout to find out.
     """
 
-    def __init__(self, reason: str, *, throttled: bool = False, after_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, throttled: bool = False, after_s: float = 0.0, is_slow: bool = False) -> None:
         """Say what went wrong, without a full stop."""
         super().__init__(reason)
+        self.is_slow = is_slow
         self.throttled = throttled
         self.after_s = after_s
 
@@ -49,12 +52,14 @@ class Gate:
     Attributes:
         width: requests at a time, from 1.
         served: number of successful requests so far.
+        given_up: files in a row that were given up since the server was too slow for all attempts.
     """
 
     def __init__(self) -> None:
         """No limit yet."""
         self.width = math.inf
         self.served = 0
+        self.given_up = 0
         self._active = 0
         self._narrowed_at_s = -math.inf
         self._left = asyncio.Event()
@@ -69,9 +74,15 @@ class Gate:
         self._active -= 1
         self._left.set()
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether the server has earned more than one attempt at a file."""
+        return self.given_up < _PATIENCE
+
     def widen(self) -> None:
         """Count a successful request."""
         self.served += 1
+        self.given_up = 0
         self.width += 1 / self.width
 
     def narrow(self, started_s: float, now_s: float) -> None:
@@ -94,7 +105,8 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
     """Attempt something until it succeeds, fails for good, or reaches the limit of attempts or time.
 
     Waits are exponential with full jitter. An attempt that is throttled while others succeed does not count as one,
-    but its time does: the server works, and asks only for a slower pace.
+    but its time does: the server works, and asks only for a slower pace. A server that was too slow for many files in a
+    row gets one attempt at each further one, as long as one read may take, so that it cannot hold a unit for hours.
 
     Args:
         attempt: one attempt; raises `TryAgain` if another may go better.
@@ -109,16 +121,18 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
     while True:
         served = gate.served
         async with gate:
+            limit_s = options.total_timeout_s if gate.is_patient or tried else options.read_timeout_s
+            attempts = options.attempts if gate.is_patient else 1
             started_s = clock()
             try:
-                async with asyncio.timeout(options.total_timeout_s - spent_s):
+                async with asyncio.timeout(limit_s - spent_s):
                     result = await attempt()
             except TryAgain as error:
                 failure = error
                 if failure.throttled:
                     gate.narrow(started_s, clock())
             except TimeoutError:
-                failure = TryAgain(f"{options.total_timeout_s:g} s were not enough")
+                failure = TryAgain(f"{limit_s:g} s were not enough", is_slow=True)
             else:
                 gate.widen()
                 return result
@@ -127,7 +141,8 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
         counted += not (failure.throttled and gate.served > served)
         longest_s = min(options.first_wait_s * 2.0 ** min(tried - 1, 60), options.longest_wait_s)
         wait_s = max(random.uniform(0, longest_s), min(failure.after_s, options.longest_wait_s))
-        if counted >= options.attempts or spent_s + wait_s >= options.total_timeout_s:
+        if counted >= attempts or spent_s + wait_s >= limit_s:
+            gate.given_up += failure.is_slow
             times = "once" if tried == 1 else f"{tried} times"
             raise ImageError(
                 "fetch_failed", f"{failure}; tried {times} in {spent_s:.0f} s.", retryable=True

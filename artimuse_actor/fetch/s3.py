@@ -17,6 +17,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
     ClientError,
     ConnectionError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     FlexibleChecksumError,
     HTTPClientError,
@@ -24,6 +25,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ReadTimeoutError,
     SSLError,
     SSOError,
     TokenRetrievalError,
@@ -62,6 +64,7 @@ _BROKEN_CONNECTIONS: Final = (
     aiohttp.ClientError,
     TimeoutError,
 )
+_TIMEOUTS: Final = (TimeoutError, ReadTimeoutError, ConnectTimeoutError)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapp
     try:
         answer = await s3._call_s3("get_object", Bucket=bucket, Key=key, **(asked or {}))
         async with answer["Body"] as body:
-            return await read_body(body.read, answer.get("ContentLength"), options.max_bytes, reserve)
+            return await read_body(body.read, answer.get("ContentLength"), options, reserve)
     except (BotoCoreError, ResponseParserError, ClientError, aiohttp.ClientError, OSError) as error:
         if s3_error_code(error) == "SignatureDoesNotMatch" and await _signs_plain_keys(s3, bucket):
             raise ImageError(
@@ -175,7 +178,7 @@ def _translated(error: Exception, bucket: str) -> ImageError | RunError | TryAga
     if isinstance(error, ParamValidationError):
         return ImageError("missing", f"No object can have this name: {reason_of(error)}.")
     if isinstance(error, _BROKEN_CONNECTIONS) and not isinstance(error, SSLError):
-        return TryAgain(reason_of(error))
+        return TryAgain(reason_of(error), is_slow=isinstance(error, _TIMEOUTS))
     return ImageError("fetch_failed", f"{reason_of(error)}.", retryable=True)
 
 

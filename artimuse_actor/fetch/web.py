@@ -53,7 +53,7 @@ async def read_web(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
         ) as answer:
             answer.raise_for_status()
             length = None if "Content-Encoding" in answer.headers else answer.content_length
-            return await read_body(answer.content.read, length, options.max_bytes, reserve)
+            return await read_body(answer.content.read, length, options, reserve)
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         raise _translated(error) from error
 
@@ -98,7 +98,7 @@ def _translated(error: aiohttp.ClientError | OSError) -> ImageError | TryAgain:
                 "forbidden_host",
                 f"{error.host} is not on the public internet. --allow-private-hosts lets images be fetched from there.",
             )
-    return TryAgain(reason_of(error))
+    return TryAgain(reason_of(error), is_slow=isinstance(error, TimeoutError))
 
 
 def _refused(status: int, said: str, retry_after: str | None) -> ImageError | TryAgain:

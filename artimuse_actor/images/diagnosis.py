@@ -1,7 +1,11 @@
-"""Why Pillow could not decode a file: the type and the sentence of its error row."""
+"""Why Pillow could not decode a file: the type and the sentence of its error row.
+
+No sentence quotes the file: a manifest may name any file that this user can read, and others read the table.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -22,6 +26,7 @@ _FOREIGN_MAGIC: Final = (
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG or other XML"),
 )
+_QUOTED_BYTES: Final = re.compile(r"""b(['"]).*?\1""")
 _MAX_BOXES: Final = 1_000  # a file of nothing but empty boxes would be walked through for seconds
 
 
@@ -34,7 +39,7 @@ def opening_failed(data: bytes, error: Exception, options: DecodeOptions) -> Ima
         return ImageError(
             "unsupported_format", f"The file is {name}, which is not read here. Convert it to JPEG or PNG."
         )
-    return ImageError("not_an_image", f"The file starts with {data[:16]!r}, which no image format does.")
+    return ImageError("not_an_image", "The file starts like no image format.")
 
 
 def decoding_failed(
@@ -130,4 +135,4 @@ def _pillow_accepts() -> dict[str, Any]:
 def _message(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # Pillow names the object it read from, address and all
         return "its header makes no sense, or is of a kind that Pillow does not read"
-    return message_of(error)
+    return _QUOTED_BYTES.sub("…", message_of(error))

@@ -189,12 +189,12 @@ def test_one_image_that_does_not_fit_stops_the_run_with_a_sentence(
 def test_an_unreadable_picture_is_named(models: dict[str, ArtiMuse], tmp_path: Path) -> None:
     text = tmp_path / "holiday.jpg"
     text.write_text("Dear diary")
-    with pytest.raises(ImageError, match=r"holiday\.jpg: The file starts with") as caught:
+    with pytest.raises(ImageError, match=r"holiday\.jpg: The file starts like no image") as caught:
         models["artimuse"].score([golden_images()[0], text])
     assert caught.value.error_type == "not_an_image"
     with pytest.raises(ImageError, match=r"nowhere\.jpg: There is no such file"):
         models["artimuse"].score(tmp_path / "nowhere.jpg")
-    with pytest.raises(ImageError, match="10 bytes: The file starts with"):
+    with pytest.raises(ImageError, match="10 bytes: The file starts like no image"):
         models["artimuse"].score(b"Dear diary")
 
 

@@ -208,6 +208,27 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
     assert error_type_of(str(path)) == "too_large"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/pagemap"), reason="Linux has it")
+@pytest.mark.parametrize("path", ["/proc/self/pagemap", "/proc/self/environ", "/proc/kmsg"])
+def test_files_whose_size_nobody_knows_are_not_read(path: str) -> None:
+    assert fetch(path, OPTIONS) == b""
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"half")
+    fstat = os.fstat
+
+    def and_grow(descriptor: int) -> os.stat_result:
+        monkeypatch.setattr(os, "fstat", fstat)
+        status = fstat(descriptor)
+        path.write_bytes(b"half and half")
+        return status
+
+    monkeypatch.setattr(os, "fstat", and_grow)
+    assert fetch(str(path), OPTIONS) == b"half and half"
+
+
 def test_a_file_without_bytes_is_read_as_such(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     assert fetch(str(tmp_path / "empty.jpg"), OPTIONS) == b""

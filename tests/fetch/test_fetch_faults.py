@@ -6,11 +6,12 @@ import asyncio
 import os
 import pickle
 import random
+import re
 import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -232,8 +233,45 @@ def test_a_server_that_is_gone_is_worth_another_run(origin: Origin, monkeypatch:
 def test_a_server_that_never_ends_is_given_up_in_time(origin: Origin) -> None:
     origin.fail(trickle)
     started = time.monotonic()
-    assert "0.7 s were not enough" in error_of(origin.uri(), replace(OPTIONS, total_timeout_s=0.7)).message
+    assert "0.7 s were not enough" in error_of(origin.uri(), replace(OPTIONS, total_timeout_s=0.7, min_bytes_per_s=0)).message
     assert time.monotonic() - started < 5
+
+
+def test_a_server_that_drips_is_given_up_long_before(origin: Origin) -> None:
+    origin.fail(*[trickle] * 2)
+    error = error_of(origin.uri(), replace(OPTIONS, attempts=2, min_bytes_per_s=1000))
+    assert re.fullmatch(r"The server sends \d+ bytes/s; tried 2 times in \d s\.", error.message)
+    assert (error.error_type, error.retryable) == ("fetch_failed", True)
+
+
+def test_a_server_that_is_slow_for_many_files_gets_one_attempt_at_each_further_one_until_it_serves() -> None:
+    gate, tried = Gate(), 0
+
+    async def slow() -> bytes:
+        nonlocal tried
+        tried += 1
+        raise TryAgain("It drips", is_slow=True)
+
+    async def refused() -> bytes:
+        nonlocal tried
+        tried += 1
+        raise TryAgain("500")
+
+    async def served() -> bytes:
+        return b"at last"
+
+    def attempts_at(attempt: Callable[[], Awaitable[bytes]]) -> int:
+        nonlocal tried
+        tried = 0
+        with pytest.raises(ImageError, match="tried"):
+            asyncio.run(retrying(attempt, gate, replace(OPTIONS, longest_wait_s=0.001)))
+        return tried
+
+    assert [attempts_at(refused) for _ in range(10)] == [4] * 10  # it costs no time
+    assert [attempts_at(slow) for _ in range(10)] == [4] * 8 + [1] * 2
+    assert attempts_at(refused) == 1
+    assert asyncio.run(retrying(served, gate, OPTIONS)) == b"at last"
+    assert attempts_at(slow) == 4
 
 
 @pytest.mark.parametrize(("status", "error_type"), [(404, "missing"), (403, "forbidden"), (400, "fetch_failed")])
@@ -509,6 +547,7 @@ def test_options_travel_to_tasks_with_the_root_they_were_made_with(tmp_path: Pat
         *((address, True) for address in ("64:ff9b::808:808", "2002:808:808::1")),
         *((address, False) for address in ("127.0.0.1", "127.9.9.9", "0.0.0.0", "10.0.0.1", "172.16.0.1")),
         *((address, False) for address in ("192.168.1.1", "169.254.169.254", "100.64.0.1", "198.18.0.1")),
+        *((address, False) for address in ("168.63.129.16", "192.0.0.192", "::ffff:168.63.129.16", "100.100.100.200")),
         *((address, False) for address in ("224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255")),
         *((address, False) for address in ("::", "::1", "fe80::1", "fe80::1%lo", "fc00::1", "fd00:ec2::254")),
         *((address, False) for address in ("fec0::1", "ff02::1", "ff0e::1", "2001:db8::1", "2001::1", "5f00::1")),

@@ -300,7 +300,13 @@ def test_a_machine_without_memory_is_not_called_a_broken_picture(monkeypatch: py
 def test_text_and_noise_are_no_image(data: bytes) -> None:
     error = error_of(data)
     assert error.error_type == "not_an_image"
-    assert repr(data[:16]) in error.message
+    assert error.message == "The file starts like no image format."
+
+
+def test_no_message_quotes_the_file() -> None:
+    error = error_of(b"P6\n12 se5ec4e7ret\n255\n" + bytes(100))
+    assert error.error_type == "corrupt"
+    assert "5ec4e7" not in error.message
 
 
 @pytest.mark.parametrize(
