@@ -108,10 +108,32 @@ def list_local(source: str) -> Listing:
     if not glob.has_magic(path):
         raise ManifestError(f"{source}: there is no such file or folder.")
     base = os.path.abspath(_fixed_part(path))
-    names = sorted(os.path.abspath(name) for name in glob.iglob(path, recursive=True) if not os.path.isdir(name))
+    skipped: set[str] = set()
+    names = {os.path.abspath(name) for name in _matching(path, skipped) if not os.path.isdir(name)}
     if not names:
         raise ManifestError(f"{source}: no file matches this pattern.")
-    return Listing([local_file(name, base) for name in names], by_pattern=True)
+    return Listing([local_file(name, base) for name in sorted(names)], by_pattern=True, unlisted=sorted(skipped))
+
+
+def _matching(pattern: str, skipped: set[str]) -> Iterator[str]:
+    """The paths that match; `**` goes through no link to a folder, unlike that of `glob`, which follows circles.
+
+    Adds links that it passed by to `skipped`.
+    """
+    before, recursive, after = f"/{pattern}/".partition("/**/")
+    if not recursive:
+        yield from glob.iglob(pattern)
+        return
+    above = before.removeprefix("/") or ("/" if pattern.startswith("/") else ".")
+    for top in glob.iglob(above):
+        for parent, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links = (path for name in folders if os.path.islink(path := os.path.join(parent, name)))
+            skipped.update(f"{path} (a link)" for path in links)
+            if rest := after.strip("/"):
+                yield from _matching(os.path.join(glob.escape(parent), rest), skipped)
+            else:
+                yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
 
 
 def _walk(listing: Listing) -> Iterator[ListedFile]:

@@ -233,7 +233,10 @@ def test_a_server_that_is_gone_is_worth_another_run(origin: Origin, monkeypatch:
 def test_a_server_that_never_ends_is_given_up_in_time(origin: Origin) -> None:
     origin.fail(trickle)
     started = time.monotonic()
-    assert "0.7 s were not enough" in error_of(origin.uri(), replace(OPTIONS, total_timeout_s=0.7, min_bytes_per_s=0)).message
+    assert (
+        "0.7 s were not enough"
+        in error_of(origin.uri(), replace(OPTIONS, total_timeout_s=0.7, min_bytes_per_s=0)).message
+    )
     assert time.monotonic() - started < 5
 
 

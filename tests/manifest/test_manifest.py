@@ -212,6 +212,36 @@ def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, monkeypatc
     assert open_manifest(str(tmp_path)).notes == [f"Left out, not looked into: {tmp_path}/secret."]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.jpg", ["1.jpg", "a/2.jpg", "a/b/3.jpg"]),
+        ("a/**/*.jpg", ["2.jpg", "b/3.jpg"]),
+        ("**/b/*.jpg", ["a/b/3.jpg"]),
+        ("**/**/*.jpg", ["1.jpg", "a/2.jpg", "a/b/3.jpg"]),
+        ("*/**", ["a/2.jpg", "a/b/3.jpg", "linked/2.jpg", "linked/b/3.jpg"]),
+        ("**", ["1.jpg", "a/2.jpg", "a/b/3.jpg"]),
+        ("linked/*.jpg", ["2.jpg"]),  # named, so it is followed
+        ("*/*.jpg", ["a/2.jpg", "linked/2.jpg"]),
+        ("linked/**/3.jpg", ["b/3.jpg"]),
+        ("../photos/a/*.jpg", ["2.jpg"]),
+    ],
+)
+def test_a_pattern_does_not_follow_links_in_circles(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    for name in ("1.jpg", "a/2.jpg", "a/b/3.jpg", ".hidden/4.jpg", "a/.5.jpg"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    (tmp_path / "photos" / "a" / "b" / "circle").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "linked").symlink_to("a")
+    manifest = open_manifest(f"{tmp_path}/photos/{pattern}")
+    (batch,) = manifest.batches()
+    assert batch.rows["image_id"].to_pylist() == names
+    skipped = [note for note in manifest.notes if note.endswith("circle (a link).")]
+    assert bool(skipped) == ("**" in pattern)
+    assert len(skipped) == len(set(skipped))
+
+
 def test_embedded_images_are_as_old_as_their_file_and_keep_their_folders_apart(tmp_path: Path) -> None:
     for part in ("a", "b"):
         (tmp_path / part).mkdir()
