@@ -94,8 +94,9 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
                     record.unpruned_rows, counts = pruner.count().unknown, store.counts()
             progress.discard_work()
     was_finished = committer.rows_to_commit == 0
-    mixture = store.fingerprint.mixture
-    return ScoreResult(record, counts, errors, manifest.notes, asked.protocol, store.texts, was_finished, mixture)
+    return ScoreResult(
+        record, store.fingerprint, counts, errors, manifest.notes, asked.protocol, store.texts, was_finished
+    )
 
 
 def _identify(settings: ScoreSettings, run: Run) -> Asked:
@@ -121,7 +122,7 @@ def _dry_run(asked: Asked, store: Store, manifest: Manifest, run: Run) -> ScoreR
     """What a prune would drop, and nothing else."""
     found, record = Pruner(store, manifest).count(), RunRecord(run.id, {}, asked.fingerprint)
     about = manifest.notes, asked.protocol, store.texts
-    return ScoreResult(record, store.counts(), Counter(), *about, was_finished=True, prunable=found)
+    return ScoreResult(record, store.fingerprint, store.counts(), Counter(), *about, was_finished=True, prunable=found)
 
 
 def _record(asked: Asked, committer: ShardCommitter, arguments: Mapping[str, Any], run: Run) -> RunRecord:

@@ -21,6 +21,7 @@ from jobs.store.counts import Counts
 from jobs.store.pruning import PruneCounts
 from jobs.store.run_record import RunRecord
 from jobs.store.text_request import WantedTexts
+from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 
 if TYPE_CHECKING:
@@ -120,24 +121,24 @@ class ScoreResult:
 
     Attributes:
         record: content of its `run.json`.
+        fingerprint: of the whole store.
         counts: rows of the whole store.
         new_errors: error type → rows that this run made.
         notes: sentences about files and rows of the source that were left out.
         protocol: the protocol of the scores.
         texts: which texts the store has, if any.
         was_finished: whether the store had every row before the run.
-        mixture: the precisions of the store's rows in words, if there are several.
         prunable: what a prune would drop, if that was all that was asked.
     """
 
     record: RunRecord
+    fingerprint: Fingerprint
     counts: Counts
     new_errors: Counter[str]
     notes: list[str]
     protocol: Protocol
     texts: TextSettings | None
     was_finished: bool
-    mixture: str = ""
     prunable: PruneCounts | None = None
 
     def failed_too_many(self, most: float | None) -> bool:

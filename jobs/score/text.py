@@ -32,7 +32,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
             "ok": result.counts.ok,
             "failed": result.counts.failed,
             "described": result.counts.described,
-            "precision": record.fingerprint.precision,
+            "precisions": result.fingerprint.precisions,
         },
         "errors": dict(result.counts.errors),
         "new_errors": dict(result.new_errors),
@@ -65,7 +65,7 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         print(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
     if record.unpruned_rows:
         print(_unpruned(record.unpruned_rows))
-    mixed = f" ({result.mixture})" if result.mixture else ""
+    mixed = f" ({result.fingerprint.mixture})" if result.fingerprint.mixture else ""
     print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
     if counts.failed:
         print(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")

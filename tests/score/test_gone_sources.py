@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.photo_library import make_photos
 from support.score_job import golden_options, run_artimuse, run_score, table_rows
-from support.stores import write_manifest
+from support.stores import FINGERPRINT, write_manifest
 
 from artimuse_actor.errors import RunError
 from jobs.score import run as run_module
@@ -111,7 +111,7 @@ def test_too_many_failures_are_of_images_that_could_not_be_read(
     most: float | None, errors: dict[str, int], is_too_many: bool
 ) -> None:
     record: Any = type("Record", (), {"scored_rows": 10, "described_rows": 0})
-    result = ScoreResult(record, Counts(), Counter(errors), [], None, None, was_finished=False)  # type: ignore[arg-type]
+    result = ScoreResult(record, FINGERPRINT, Counts(), Counter(errors), [], None, None, was_finished=False)  # type: ignore[arg-type]
     assert result.failed_too_many(most) is is_too_many
 
 
