@@ -155,10 +155,10 @@ class TextEngine:
     def _fill(self) -> None:
         """Give free places to waiting sequences, in the order of the images."""
         schedule = self._schedule
-        while len(schedule.live) < self._places:
+        while (free := min(self.sequences, self._places) - len(schedule.live)) > 0:
             if not schedule.waiting and not self._admit():
                 return
-            if not schedule.start(self._places - len(schedule.live)):
+            if not schedule.start(free):
                 if schedule.live:
                     return  # until one of them ends
                 if not schedule.go_back():
@@ -224,7 +224,7 @@ class TextEngine:
             if schedule.end(sequence, text):
                 answered.append(self._answered(sequence.image))
         # What made sequences wait for pages passes: one more place for each image that needs none any more.
-        self._places = min(self.sequences, self._places + len(answered))
+        self._places += len(answered)
         return answered
 
     def _take(self, sequence: TextSequence, next_id: int) -> FinishReason | None:

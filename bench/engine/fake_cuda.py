@@ -4,9 +4,7 @@ What shapes, dtypes, devices and operations say can be found without a GPU: a te
 does not match, an argument that a kernel would refuse, a copy or a read-back within a step that is captured. And they
 can be counted: kernels, bytes, floating-point operations, waits of the host, and the peak of live tensors.
 
-A build without CUDA cannot dispatch four things, which are replaced here: SDPA by the kernels that torch's own rules
-choose from sm_80 on (cuDNN is switched off at load), indexing by its operations, rms_norm by one kernel, and paged
-attention by its checks.
+What a build without CUDA cannot dispatch has doubles in `bench.engine.fake_kernels`.
 """
 
 from __future__ import annotations
@@ -22,20 +20,18 @@ from unittest.mock import patch
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine import attention as attention_module
-from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, VarlenPages
+from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import build_network
-from bench.engine.kernel_checks import check_kvcache, check_varlen
+from bench.engine.fake_kernels import PAGED_ATTENTION, Indexing, LowerRight, rms_norm, sdpa
 
 CUDA: Final = torch.device("cuda:0")
-_HALF: Final = (torch.bfloat16, torch.float16)
 # fmt: off
 _VIEWS: Final = frozenset({
     "device", "view", "_unsafe_view", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "split", "permute",
@@ -54,7 +50,7 @@ class Counts:
     """What one pass does on the device.
 
     Attributes:
-        flops: in products and attention.
+        flops: by operation, in products and attention.
         kernels: launches, by operation.
         bytes: read and written, by operation.
         waits: operations by which the host waits for the device.
@@ -62,7 +58,7 @@ class Counts:
         peak_bytes: of tensors alive at once, weights and inputs aside.
     """
 
-    flops: int
+    flops: Counter[str]
     kernels: Counter[str]
     bytes: Counter[str]
     waits: tuple[str, ...]
@@ -80,10 +76,10 @@ def fake_cuda() -> Iterator[None]:
     """New tensors of device `cuda` are fake, and the operations that this build lacks are checked doubles."""
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(_Indexing())
-        stack.enter_context(patch.object(functional, "scaled_dot_product_attention", _sdpa))
-        stack.enter_context(patch.object(functional, "rms_norm", _rms_norm))
-        stack.enter_context(patch.object(attention_module, "causal_lower_right", _LowerRight))
+        stack.enter_context(Indexing())
+        stack.enter_context(patch.object(functional, "scaled_dot_product_attention", sdpa))
+        stack.enter_context(patch.object(functional, "rms_norm", rms_norm))
+        stack.enter_context(patch.object(attention_module, "causal_lower_right", LowerRight))
         yield
 
 
@@ -117,146 +113,12 @@ def count(work: Callable[[], object]) -> Counts:
     # Not in inference mode, in which composite operations arrive whole.
     with FlopCounterMode(display=False) as flops, recorder, torch.no_grad():
         work()
-    total = int(flops.get_total_flops()) + recorder.paged_flops
-    return Counts(total, recorder.kernels, recorder.bytes, tuple(recorder.waits), recorder.copies, recorder.peak_bytes)
-
-
-class _LowerRight:
-    """Stands for torch's CausalBias, which cannot be made of fake tensors."""
-
-    def __init__(self, new: int, total: int) -> None:
-        assert new <= total, "a lower right causal mask would give NaN"
-        self.new, self.total = new, total
-
-
-def _sdpa(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | _LowerRight | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    assert query.device == key.device == value.device, "devices differ"
-    assert query.dtype == key.dtype == value.dtype, f"dtypes differ: {query.dtype}, {key.dtype}, {value.dtype}"
-    assert query.dim() == 4, "four dimensions"
-    assert key.shape == value.shape, "keys and values differ in shape"
-    assert query.stride(-1) == key.stride(-1) == value.stride(-1) == 1, "no fused kernel for this layout"
-    grouped = query.shape[1] != key.shape[1]
-    assert not grouped or (enable_gqa and query.shape[1] % key.shape[1] == 0), "heads differ without enable_gqa"
-    half = query.dtype in _HALF
-    flash = torch.ops.aten._scaled_dot_product_flash_attention
-    if isinstance(attn_mask, _LowerRight):
-        assert not is_causal, "two masks"
-        assert (attn_mask.new, attn_mask.total) == (query.shape[2], key.shape[2]), "the mask is of another shape"
-        assert half, "in float32 the marker would become a matrix of scores"
-        out: torch.Tensor = flash(query, key, value, 0.0, True)[0]
-        return out
-    if attn_mask is None and half:
-        assert not is_causal or query.shape[2] == key.shape[2], "is_causal is aligned to the upper left"
-        out = flash(query, key, value, 0.0, is_causal)[0]
-        return out
-    if attn_mask is not None:
-        assert attn_mask.device == query.device, "the mask is on another device"
-        assert attn_mask.dtype in (torch.bool, query.dtype), f"mask is {attn_mask.dtype}, queries are {query.dtype}"
-        attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    assert not (grouped and half), "this call ends in the math kernel, which stores all scores"
-    if grouped:
-        repeats = query.shape[1] // key.shape[1]
-        key, value = (part.repeat_interleave(repeats, 1) for part in (key, value))
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-    out = efficient(query, key, value, attn_mask, False, 0.0, is_causal)[0]
-    return out
-
-
-@torch.library.custom_op("artimuse_fake::rms_norm", mutates_args=())
-def _fused_rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    raise AssertionError("only fake tensors")
-
-
-@_fused_rms_norm.register_fake
-def _(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    return torch.empty_like(hidden, memory_format=torch.contiguous_format)
-
-
-def _rms_norm(hidden: torch.Tensor, shape: Any, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    assert tuple(shape) == (hidden.shape[-1],), "the norm is over another dimension"
-    assert hidden.dtype == weight.dtype, "torch's fused kernel wants one dtype"
-    assert hidden.device == weight.device, "devices differ"
-    found: torch.Tensor = _fused_rms_norm(hidden, weight, eps)
-    return found
-
-
-@torch.library.custom_op("artimuse_fake::attend_pages", mutates_args=())
-def _attend_pages(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    raise AssertionError("only fake tensors")
-
-
-@_attend_pages.register_fake
-def _(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(query)
-
-
-def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *offsets: Any, **options: Any) -> torch.Tensor:
-    check_varlen(query, key, value, *offsets, **options)
-    attended: torch.Tensor = _attend_pages(query, key, value, options["block_table"])
-    return attended
-
-
-def _kvcache(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, *new: Any, **options: Any) -> torch.Tensor:
-    check_kvcache(q, k_cache, v_cache, *new, **options)
-    attended: torch.Tensor = _attend_pages(q, k_cache, v_cache, options["block_table"])
-    return attended
-
-
-FAKE_PAGES: Final[dict[str, Pages]] = {
-    "torch's kernel": VarlenPages.of(_varlen),
-    "flash-attn": FlashAttnPages.of(_kvcache),
-    "gathered": GatheredPages,
-}
-"""Every attention of a decode step, its kernel a double that checks its arguments."""
-
-
-class _Indexing(TorchFunctionMode):
-    """`tensor[…]` and `copy_` by their operations: torch's own C++ asks for CUDA's device guard."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.__getitem__ and args[0].is_cuda:
-            place, indices = _place(*args)
-            return place if indices is None else torch.ops.aten.index(place, indices)
-        if func is torch.Tensor.__setitem__ and args[0].is_cuda:
-            place, indices = _place(*args[:2])
-            if indices is None:
-                return torch.ops.aten.copy_(place, args[2])
-            return torch.ops.aten.index_put_(place, indices, args[2])
-        if func is torch.Tensor.copy_:
-            return torch.ops.aten.copy_(*args)
-        return func(*args, **(kwargs or {}))
-
-
-def _place(tensor: torch.Tensor, index: Any) -> tuple[torch.Tensor, list[torch.Tensor | None] | None]:
-    """The view that slices and numbers select, and the tensors that index it."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    dots = [at for at, part in enumerate(parts) if part is Ellipsis]
-    if dots:
-        taken = sum(part is not None and part is not Ellipsis for part in parts)
-        parts[dots[0] : dots[0] + 1] = [slice(None)] * (tensor.dim() - taken)
-    dim, indices = 0, dict[int, torch.Tensor]()
-    for part in parts:
-        if part is None:
-            tensor = tensor.unsqueeze(dim)
-        elif isinstance(part, int):
-            tensor = tensor.select(dim, part)
-            continue
-        elif isinstance(part, slice):
-            if part != slice(None):
-                tensor = torch.ops.aten.slice(tensor, dim, part.start, part.stop, part.step or 1)
-        else:
-            indices[dim] = part
-        dim += 1
-    return tensor, [indices.get(at) for at in range(max(indices) + 1)] if indices else None
+    by_operation: Counter[str] = Counter({PAGED_ATTENTION: recorder.paged_flops} if recorder.paged_flops else {})
+    for operation, number in flops.get_flop_counts().get("Global", {}).items():
+        by_operation[str(operation).split(".")[-1]] += int(number)
+    return Counts(
+        by_operation, recorder.kernels, recorder.bytes, tuple(recorder.waits), recorder.copies, recorder.peak_bytes
+    )
 
 
 class _Recorder(TorchDispatchMode):
@@ -293,7 +155,7 @@ class _Recorder(TorchDispatchMode):
         for tensor in outputs:
             if tensor.untyped_storage()._cdata not in known:  # neither a view nor done in place
                 self._track(tensor)
-        if name == "attend_pages":
+        if name == PAGED_ATTENTION:
             self.paged_flops += 4 * inputs[0].numel() * inputs[3].shape[1] * inputs[1].shape[1]
         if name not in _VIEWS:
             self.kernels[name] += 1
@@ -322,7 +184,7 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 def _traffic(name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> int:
     if name in _LOOK_UPS:  # of the table only what is taken
         return 2 * sum(map(_size, outputs))
-    if name == "attend_pages":  # all pages of the table, of keys and of values
+    if name == PAGED_ATTENTION:  # all pages of the table, of keys and of values
         query, keys, _, table = inputs
         return 2 * _size(query) + 2 * table.numel() * _size(keys) // len(keys)
     if name.startswith(("index_put", "_index_put")):

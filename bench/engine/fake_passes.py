@@ -13,6 +13,7 @@ from artimuse_actor.engine.scoring import LEVEL_COUNT, level_probabilities
 from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
 from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 from bench.engine.fake_cuda import CUDA, Counts, count
+from bench.engine.fake_kernels import PAGED_ATTENTION
 from bench.engine.random_network import HEAD_TOKENS, TAIL_TOKENS, TEXT_SHARED_TOKENS, TEXT_TAIL_TOKENS
 
 PREFIX_TOKENS: Final = HEAD_TOKENS + IMAGE_TOKENS + TEXT_SHARED_TOKENS
@@ -36,17 +37,20 @@ def score_batch(model: VisionLanguageModel, images: int) -> Counts:
 
 
 def admission(model: VisionLanguageModel, images: int) -> Counts:
-    """The prefill of so many images for texts, their scores aside, into pages."""
+    """The prefill of so many images for texts, with their scores, into pages."""
     text_shared, _ = split_tails(_TEXT_TAILS)
     prompts = read_prompts(model, SplitPrompts((1,) * HEAD_TOKENS, (1,), (_SCORE_TAIL[1:],)))
     shared = model.embed(text_shared)
     whole = PREFIX_TOKENS // model.pages.page_tokens
     cache = model.new_cache(images * (whole + 1) + 1)
+    level_ids = torch.zeros(LEVEL_COUNT, dtype=torch.int64, device=CUDA)
     pixels = torch.empty(images, 448, 448, 3, dtype=torch.uint8)
     table = torch.zeros(images, whole + 1, dtype=torch.int64)
 
     def work() -> None:
         prefix = model.extend(after_image(model.encode_images(pixels), prompts.shared), prompts.head)
+        hidden = model.last_hidden(prompts.tails[0].expand(images, -1, -1), prefix)  # (B, C)
+        level_probabilities(model.head_logits(hidden, level_ids)).cpu()
         prefix = model.extend(shared.expand(images, -1, -1), prefix)
         assert prefix.length == PREFIX_TOKENS
         pages = table.to(CUDA)
@@ -57,7 +61,12 @@ def admission(model: VisionLanguageModel, images: int) -> Counts:
 
 def decode_step(model: VisionLanguageModel, rows: int, tokens: int) -> Counts:
     """One step of so many rows that have read so many tokens, as it is captured."""
-    return count(captured_step(model, rows, tokens))
+    counts = count(captured_step(model, rows, tokens))
+    # A kernel reads of the last page only what is used.
+    span = -(-(tokens + 1) // model.pages.page_tokens) * model.pages.page_tokens
+    for numbers in (counts.bytes, counts.flops):
+        numbers[PAGED_ATTENTION] = numbers[PAGED_ATTENTION] * (tokens + 1) // span
+    return counts
 
 
 def captured_step(model: VisionLanguageModel, rows: int, tokens: int) -> Callable[[], None]:

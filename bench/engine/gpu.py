@@ -2,10 +2,12 @@
 
     python bench/engine/gpu.py [--small] [--device cuda]
 
-Needs torch and transformers alone: the weights are random and made on the device, and so are prompt and pictures. In
-turn: the matrix peak the device reaches, parity of the fast path with the slow one, and images/s of both; then parity
-and speed with eight texts an image (`bench/engine/gpu_texts.py`). Without a GPU, or with --small, the same code runs on
-a small network in under a minute, which measures nothing but itself.
+Needs torch (2.11 or later) and transformers alone, no Ray: the weights are random and made on the device, and so are
+prompt and pictures. First the matrix peak that the device reaches, the attention that it can run, and parity of the
+fast path with the slow one, for scores and texts; then one table of images/s, tokens/s, their share of the bound and
+memory, the ten busiest kernels of a score batch and of a decode step, and the counts of `bench/engine/operations.py`
+with what was measured beside what was predicted. Without a GPU, or with --small, the same code runs on a small network
+in under a minute, which measures nothing but itself.
 
 Fails if a score is not finite, or if in float32 the two paths differ by more than 1e-3 points or in a text, where they
 must agree. In bfloat16 they round differently; what that does to scores and texts is printed, and belongs to these
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine.model import VisionLanguageModel
+from bench.engine.gpu_table import Row, busiest, print_rows
 from bench.engine.gpu_texts import FULL_TEXTS, SMALL_TEXTS, run_texts
 from bench.engine.operations import engine_operations, published_operations
 from bench.engine.published import PublishedLoop, differences
@@ -49,9 +53,7 @@ from bench.measure.machine import commit
 from bench.measure.timing import alternate, peak_memory, release
 
 FLOAT32_TOLERANCE: Final = 1e-3  # points
-GOAL_IMAGES_PER_S: Final = 70
-GOAL_RATIO: Final = 4
-LOOP: Final = "published loop"
+LOOP: Final = "scores, published loop"
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,46 @@ def main(arguments: list[str] | None = None) -> int:
     model = random_model(plan.network, device=device, dtype=torch.bfloat16, seed=options.seed)
     agreed = check_parity(plan, model) and agreed
     if device.type == "cuda":
-        print(f"attention: {attention_kernels(model)}", flush=True)
-    measure(plan, model, peak)
-    print(flush=True)
+        pages = VisionLanguageModel(model.network).pages
+        print(f"attention of a prefill: {attention_kernels(model)}; of a decode step: {pages.__name__}", flush=True)
+    rows = measure(plan, model, peak)
+    score_s = plan.batch_sizes[-1] / rows[-1].images_per_s if rows[-1].images_per_s else None
+    kernels = score_kernels(model, plan.batch_sizes[-1])
     del model
     release(device)
     networks = plan.float32_network, plan.network
-    agreed = run_texts(texts, *networks, device=device, seed=options.seed, peak=peak) and agreed
+    text_agreed, text_rows, step_s = run_texts(texts, *networks, device=device, seed=options.seed, peak=peak)
+    print(
+        f"\nmedians of {plan.rounds} rounds in turn ({texts.rounds} of texts), with the published manner; the bound is"
+    )
+    print("that of the operations that cannot be spared, at the matrix peak\n")
+    print_rows([*rows, *text_rows])
+    print(f"\na score batch of {plan.batch_sizes[-1]}, its busiest kernels:")
+    print("\n".join(f"    {part}" for part in kernels))
+    if not small:
+        print_counts(score_s, step_s)
     print(f"\n{perf_counter() - started:.0f} s in all")
-    return 0 if agreed else 1
+    return 0 if agreed and text_agreed else 1
+
+
+def score_kernels(model: RandomModel, batch_size: int) -> list[str]:
+    """The busiest kernels of one score batch, one line each."""
+    engine, pixels = Engine(model.network, model.prompts, model.level_ids), random_pictures(batch_size)
+    return busiest(lambda: engine.score(pixels, batch_size), model.level_ids.device)
+
+
+def print_counts(score_s: float | None, step_s: Mapping[int, float]) -> None:
+    """Print the table of `bench/engine/operations.py` with what was measured."""
+    try:
+        from bench.engine.counted_table import ROWS, SCORES, print_table, step_name
+        from bench.engine.fake_kernels import FAKE_PAGES
+
+        measured = {step_name(kind, rows): seconds for kind in FAKE_PAGES for rows, seconds in step_s.items()}
+        measured |= {SCORES: score_s} if score_s else {}
+        print(f"\nsteps as measured are those of the attention in use; {ROWS} rows\n")
+        print_table(measured)
+    except Exception as error:  # another torch may lack what the counts need; the measurements stand
+        print(f"not counted with torch {torch.__version__}: {error}")
 
 
 def check_parity(plan: Plan, model: RandomModel) -> bool:
@@ -152,8 +185,8 @@ def attention_kernels(model: RandomModel) -> str:
     return "SDPA's flash kernel takes every call"
 
 
-def measure(plan: Plan, model: RandomModel, peak: float) -> None:
-    """Time both paths and print the table.
+def measure(plan: Plan, model: RandomModel, peak: float) -> list[Row]:
+    """Time both paths: rows of the table, the published loop's first.
 
     Args:
         plan: batch sizes, images and rounds.
@@ -165,41 +198,32 @@ def measure(plan: Plan, model: RandomModel, peak: float) -> None:
     loop = PublishedLoop(model.network, model.prompts, model.level_ids)
     engine = Engine(model.network, model.prompts, model.level_ids)
     loop_images = pixels[: max(1, plan.images // 4)]  # a quarter is as steady: each image is a pass of its own
-    contestants: dict[str, Callable[[], object]] = {}
-    counted: dict[str, int] = {}
-    images: dict[str, int] = {}
-    memory: dict[str, str] = {}
-
-    def enter(name: str, work: Callable[[], object], count: int, operations: int) -> None:
+    entered: dict[str, Callable[[], object]] = {LOOP: partial(loop.score, loop_images)}
+    entered |= {f"scores, B = {size}": partial(engine.score, pixels, size) for size in plan.batch_sizes}
+    contestants, memory = dict[str, Callable[[], object]](), dict[str, str]()
+    for name, work in entered.items():
         try:
             memory[name] = peak_memory(work, device)  # the warm-up
+            contestants[name] = work
         except torch.OutOfMemoryError:
-            print(f"{name}: does not fit into the device's memory", flush=True)
-            return
-        finally:
-            release(device)
-        contestants[name], images[name], counted[name] = work, count, operations
-
-    operations = published_operations(model.config, loop.prompt_tokens)
-    enter(LOOP, partial(loop.score, loop_images), len(loop_images), operations)
-    operations = engine_operations(model.config, HEAD_TOKENS, loop.prompt_tokens)
-    for size in plan.batch_sizes:
-        enter(f"engine, B = {size}", partial(engine.score, pixels, size), len(pixels), operations)
-    seconds = alternate(contestants, plan.rounds, device)
-
-    rates = {name: images[name] / median(times) for name, times in seconds.items()}  # images/s
-    scale, prefix = (1e12, "T") if counted[LOOP] > 1e11 else (1e9, "G")
-    print(f"\n{plan.rounds} rounds in turn, medians; {plan.images} images a round, {len(loop_images)} for the loop\n")
-    print(f"|                | images/s | of the loop | {prefix}FLOP/image | of the peak | memory, GiB |")
-    print("| -------------- | -------- | ----------- | ----------- | ----------- | ----------- |")
-    for name, rate in rates.items():
-        print(
-            f"| {name:14} | {rate:8.2f} | {rate / rates[LOOP]:10.2f}x | {counted[name] / scale:11.2f} "
-            f"| {rate * counted[name] / peak:11.1%} | {memory[name]:>11} |"
+            pass
+        release(device)
+    seconds = {name: median(times) for name, times in alternate(contestants, plan.rounds, device).items()}
+    published = len(loop_images) / seconds[LOOP]
+    bounds = {name: peak / engine_operations(model.config, HEAD_TOKENS, loop.prompt_tokens) for name in entered}
+    bounds[LOOP] = peak / published_operations(model.config, loop.prompt_tokens)
+    return [
+        Row(
+            name,
+            images_per_s=len(loop_images if name == LOOP else pixels) / seconds[name],
+            published_per_s=published,
+            bound_per_s=bounds[name],
+            memory=memory[name],
         )
-    best = max(rates.values())
-    print(f"\nbest {best:.1f} images/s, {best / rates[LOOP]:.2f} times the loop ", end="")
-    print(f"(goal on an H200: {GOAL_IMAGES_PER_S} images/s and {GOAL_RATIO} times)")
+        if name in seconds
+        else Row(name)
+        for name in entered
+    ]
 
 
 def matrix_rate(size: int, device: torch.device, products: int = 20) -> float:

@@ -18,27 +18,20 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.decode_steps import DecodeSteps, pack
 from artimuse_actor.engine.kv_cache import PagedKVCache
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import RunError
-from bench.engine.operations import (
-    PromptLengths,
-    engine_text_operations,
-    published_text_operations,
-    shared_text_operations,
-)
+from bench.engine.gpu_table import Row, busiest
+from bench.engine.operations import PromptLengths, shared_text_operations
 from bench.engine.published import PublishedLoop, PublishedTexts
 from bench.engine.random_network import TEXT_TAIL_TOKENS, RandomModel, random_model, random_pictures
 from bench.engine.text_parity import NEVER, TIE, difference, largest_gap
 from bench.engine.two_sides import answer_all, text_engine, texts_of
-from bench.measure.timing import alternate, peak_memory, release, wait
+from bench.measure.timing import alternate, peak_memory, release
 
-GOAL_IMAGES_PER_S: Final = 12  # with eight texts of 100 tokens
-GOAL_RATIO: Final = 100
 QUESTIONS: Final = len(TEXT_TAIL_TOKENS)
 
 
@@ -81,8 +74,8 @@ def run_texts(
     device: torch.device,
     seed: int,
     peak: float,
-) -> bool:
-    """Compare and measure, and print what was found; whether texts agree where they must.
+) -> tuple[bool, list[Row], dict[int, float]]:
+    """Compare and measure: whether texts agree where they must, rows of the table, and seconds of a step by its rows.
 
     Args:
         plan: how much.
@@ -98,16 +91,16 @@ def run_texts(
     release(device)
     model = random_model(network, device=device, dtype=torch.bfloat16, seed=seed)
     report_noise(plan, model)
-    measure_texts(plan, model, peak)
-    measure_steps(plan, model)
-    return agreed
+    rows = measure_texts(plan, model, peak)
+    return agreed, rows, measure_steps(plan, model)
 
 
 def check_texts(plan: TextPlan, model: RandomModel) -> bool:
     """Compare the engine's texts with the published method's, ties aside, and print the comparison; True if equal."""
     pixels = random_pictures(plan.parity_images)
     few, many = plan.parity_sequences
-    engine = text_engine(model, model.stop_id, plan.parity_tokens, few)
+    engine = text_engine(model, model.stop_id, plan.parity_tokens, many)
+    engine.sequences = few
     with counted_steps() as counts:
         answer_all(engine, pixels[:1])
         engine.sequences = many
@@ -143,54 +136,30 @@ def report_noise(plan: TextPlan, model: RandomModel) -> None:
     print(f"  beside the published manner: {difference(published, together)}", flush=True)
 
 
-def measure_texts(plan: TextPlan, model: RandomModel, peak: float) -> None:
-    """Time both ways and print the table.
+def measure_texts(plan: TextPlan, model: RandomModel, peak: float) -> list[Row]:
+    """Rows of the table, one for each length of text and number of sequences; the last of texts that end by themselves.
 
     Args:
         plan: lengths and sequences.
         model: on its device.
         peak: operations a second that the device was seen to reach.
     """
-    print(f"\nan image: its score and {QUESTIONS} texts; {plan.rounds} rounds in turn, medians, images/s; ", end="")
-    print(f"as published: one score and one text were timed, and {QUESTIONS} times that text taken\n")
-    print(
-        "|                       | tokens | images/s | tokens/s | as published | ratio | of the bound | memory, GiB |"
-    )
-    print(
-        "| --------------------- | -----: | -------: | -------: | -----------: | ----: | -----------: | ----------: |"
-    )
-    best = (0.0, 0.0)
-    for tokens in plan.tokens:
-        for sequences in plan.sequences:
-            found = measure_row(plan, model, peak, tokens, sequences, NEVER)
-            best = max(best, found) if tokens == plan.tokens[0] else best
-    measure_row(plan, model, peak, plan.tokens[-1], plan.sequences[1], model.stop_id)
-    print(
-        f"\nbest {best[0]:.3g} images/s at {plan.tokens[0]} tokens, {best[1]:.0f} times the published manner ", end=""
-    )
-    print(f"(goal on an H200 at 100 tokens: {GOAL_IMAGES_PER_S} images/s and {GOAL_RATIO} times)")
-    lengths = PromptLengths.of(model.text_prompts)
-    for tokens in plan.tokens:
-        shared, ours, published = (
-            count(model.config, lengths, tokens)
-            for count in (shared_text_operations, engine_text_operations, published_text_operations)
-        )
-        scale, prefix = (1e12, "T") if published > 1e12 else (1e9, "G")
-        print(f"{tokens} tokens: bound {peak / shared:.3g} images/s, from {shared / scale:.1f} {prefix}FLOP ", end="")
-        print(f"with one shared prefix; engine {ours / scale:.1f}, published manner {published / scale:.1f}")
+    rows = [
+        measure_row(plan, model, peak, tokens, sequences, NEVER)
+        for tokens in plan.tokens
+        for sequences in plan.sequences
+    ]
+    return [*rows, measure_row(plan, model, peak, plan.tokens[-1], plan.sequences[1], model.stop_id)]
 
 
-def measure_row(
-    plan: TextPlan, model: RandomModel, peak: float, tokens: int, sequences: int, stop_id: int
-) -> tuple[float, float]:
-    """One row of the table; images/s and their ratio to the published manner's."""
+def measure_row(plan: TextPlan, model: RandomModel, peak: float, tokens: int, sequences: int, stop_id: int) -> Row:
+    """One row; as published, one score and one text are timed, and eight times that text taken."""
     device = model.network.device
     release(device)
     pixels = random_pictures(max(plan.images, 2 * sequences // QUESTIONS))
     loop = PublishedLoop(model.network, model.prompts, model.level_ids)
     slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
-    name = f"engine, {sequences} in flight"
-    span = str(tokens) if stop_id == NEVER else f"≤ {tokens}"
+    name = f"texts of {tokens if stop_id == NEVER else f'≤ {tokens}'}, {sequences} in flight"
     texts: list[int] = []
 
     def answer() -> None:
@@ -207,23 +176,23 @@ def measure_row(
         contestants["score"]()
         seconds = {what: median(times) for what, times in alternate(contestants, plan.rounds, device).items()}
     except (RunError, torch.OutOfMemoryError):
-        print(f"| {name:21} | {span:>6} | does not fit into the device's memory", flush=True)
-        return 0.0, 0.0
-    images_per_s = len(pixels) / seconds["engine"]
-    published = 1 / (seconds["score"] + QUESTIONS * seconds["text"])
+        return Row(name)
     bound = peak / shared_text_operations(model.config, PromptLengths.of(model.text_prompts), round(fmean(texts)))
-    print(
-        f"| {name:21} | {span:>6} | {images_per_s:8.2f} | {sum(texts) / seconds['engine']:8.0f} | {published:12.3f} "
-        f"| {images_per_s / published:5.3g} | {images_per_s / bound:12.1%} | {memory:>11} |",
-        flush=True,
-    )
     if engine.sequences < sequences:
-        print(f"  the memory ran out: {engine.sequences} in flight at the end")
-    return images_per_s, images_per_s / published
+        name += f" ({engine.sequences} at the end: the memory ran out)"
+    return Row(
+        name,
+        images_per_s=len(pixels) / seconds["engine"],
+        tokens_per_s=sum(texts) / seconds["engine"],
+        published_per_s=1 / (seconds["score"] + QUESTIONS * seconds["text"]),
+        bound_per_s=bound,
+        memory=memory,
+    )
 
 
-def measure_steps(plan: TextPlan, model: RandomModel) -> None:
-    """Print how long one decode step takes, as the engine does it and launched kernel by kernel, and what fills it."""
+def measure_steps(plan: TextPlan, model: RandomModel) -> dict[int, float]:
+    """Seconds of a decode step by its rows, as it runs; prints them, kernel by kernel too, and the busiest kernels."""
+    taken: dict[int, float] = {}
     device = model.network.device
     position = PromptLengths.of(model.text_prompts).text_shared + plan.tokens[0] // 2
     print(f"\none decode step at token {position}", flush=True)
@@ -242,9 +211,11 @@ def measure_steps(plan: TextPlan, model: RandomModel) -> None:
             print(f"  {sequences} in flight: does not fit into the device's memory", flush=True)
             continue
         times = ", ".join(f"{what} {1e3 * median(found):.1f} ms" for what, found in seconds.items())
+        taken[sequences] = median(seconds["as it runs"])
         print(f"  {sequences} in flight: {times}", flush=True)
         for part in parts:
             print(f"    {part}")
+    return taken
 
 
 def step_of(model: RandomModel, sequences: int, position: int) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -267,21 +238,6 @@ def step_of(model: RandomModel, sequences: int, position: int) -> tuple[Callable
         language.read_step(packed, cache).tolist()
 
     return partial(DecodeSteps(language, cache), tokens, positions, pages), plain
-
-
-def busiest(work: Callable[[], object], device: torch.device, count: int = 8) -> list[str]:
-    """The kernels, or operators of a CPU, that take most of the time, one line each."""
-    on_gpu = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
-        work()
-        wait(device)
-    times = {
-        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.count)
-        for event in found.key_averages()
-    }
-    total = sum(time for time, _ in times.values())
-    largest = sorted(times.items(), key=lambda entry: -entry[1][0])[:count]
-    return [f"{time / total:5.1%} in {calls:4} calls of {name[:80]}" for name, (time, calls) in largest]
 
 
 @contextmanager

@@ -1,5 +1,10 @@
 """Counted floating-point operations of scores and texts: two for each multiplication and its addition in a product.
 
+    python bench/engine/operations.py
+
+prints what a score batch, an admission and a decode step of the full network do (counted on fake tensors, no GPU is
+needed) and the time that follows on an H100 and an H200, with the rates that this rests on.
+
 Of attention, the causal half is counted; norms, activations and rotations are not. With the sizes of the 8B network
 this gives, for one score, 8.00 TFLOP for the published loop and 6.69 for the engine; for a score and eight texts of
 100 tokens 61.7 TFLOP as published, 20.7 with one image encoding and one shared prefix, and 19.4 for the engine.
@@ -7,7 +12,12 @@ this gives, for one score, 8.00 TFLOP for the published loop and 6.69 for the en
 
 from __future__ import annotations
 
+import argparse
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.engine.scoring import LEVEL_COUNT
@@ -134,3 +144,17 @@ def _attention(language: LanguageConfig, start: int, stop: int) -> int:
     """Two products over all pairs of a position from start to stop - 1 and one that it sees."""
     pairs = (stop * (stop + 1) - start * (start + 1)) // 2
     return 2 * pairs * language.hidden_size
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
+    from bench.engine.counted_table import print_table  # it needs torch's fake tensors, which the counts above do not
+
+    print_table()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

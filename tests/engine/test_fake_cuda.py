@@ -5,6 +5,7 @@ No number is computed; that the passes are right is shown by other tests, that a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -17,9 +18,11 @@ from artimuse_actor.engine.attention import GatheredPages, Pages, VarlenPages
 from artimuse_actor.engine.choose_pages import varlen_pages
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.model import VisionLanguageModel
-from bench.engine.fake_cuda import CUDA, FAKE_PAGES, fake_cuda, fake_model
+from bench.engine.fake_cuda import CUDA, Counts, fake_cuda, fake_model
+from bench.engine.fake_kernels import FAKE_PAGES, PAGED_ATTENTION
 from bench.engine.fake_passes import admission, captured_step, decode_step, score_batch
 from bench.engine.operations import engine_operations
+from bench.engine.predicted import H100, moved_bytes, predicted_s
 from bench.engine.random_network import FULL, HEAD_TOKENS, TAIL_TOKENS, with_layers
 
 PROMPT_TOKENS = HEAD_TOKENS + 256 + TAIL_TOKENS
@@ -56,12 +59,12 @@ def test_a_score_batch_copies_pixels_there_and_scores_back_and_nothing_else(mode
     assert counts.waits == ("_to_copy",)
     assert counts.kernels["_scaled_dot_product_flash_attention"] == LAYERS + FULL.vision.num_layers
     # The table counts the causal half of attention, of which whole squares are computed here.
-    assert counts.flops / 2 == pytest.approx(engine_operations(FULL, HEAD_TOKENS, PROMPT_TOKENS), rel=0.01)
+    assert counts.flops.total() / 2 == pytest.approx(engine_operations(FULL, HEAD_TOKENS, PROMPT_TOKENS), rel=0.01)
 
 
-def test_an_admission_waits_for_nothing(model: VisionLanguageModel) -> None:
-    counts = admission(model, 2)
-    assert counts.waits == ()
+def test_an_admission_waits_for_its_scores_alone(shallow: VisionLanguageModel) -> None:
+    counts = admission(shallow, 2)
+    assert counts.waits == ("_to_copy",)
     assert counts.copies == 2  # pixels, and where their pages are
 
 
@@ -72,7 +75,7 @@ def test_a_decode_step_can_be_captured(
     counts = decode_step(use(model, monkeypatch, pages), 8, 400)
     assert counts.waits == ()
     assert counts.copies == 0
-    attention_name = "_scaled_dot_product_efficient_attention" if pages is GatheredPages else "attend_pages"
+    attention_name = "_scaled_dot_product_efficient_attention" if pages is GatheredPages else PAGED_ATTENTION
     assert counts.kernels[attention_name] == LAYERS
     products = counts.kernels["mm"] + counts.kernels["addmm"]
     assert products == 4 * LAYERS + 1  # queries, keys and values; output; gate and up; down; and the head
@@ -183,3 +186,17 @@ def test_ids_that_are_copied_within_a_batch_are_found(
 
     monkeypatch.setattr(shallow, "encode_images", encoding)
     assert score_batch(shallow, 2).copies > 1
+
+
+def test_a_predicted_time_is_that_of_the_slowest_part() -> None:
+    counts = Counts(
+        flops=Counter(mm=660_000, attend_pages=300),
+        kernels=Counter(mm=1, attend_pages=1, add=1),
+        bytes=Counter(mm=300, attend_pages=3_000_000, add=6_000_000),
+        waits=(),
+        copies=0,
+        peak_bytes=0,
+    )
+    assert moved_bytes(counts) == (300, 3_000_000, 6_000_000)
+    assert predicted_s(counts, H100, captured=True) == pytest.approx(1e-9 + 1e-6 + 2e-6)
+    assert predicted_s(counts, H100) == pytest.approx(3 * H100.launch_s)

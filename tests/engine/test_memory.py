@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artimuse_actor.engine.attention import GatheredPages, RowGroups
@@ -229,6 +229,7 @@ def test_a_fixed_cache_that_left_too_little_gives_up_pages_until_the_prefill_fit
     assert engine.max_admission == 1
 
 
+@settings(max_examples=50)
 @given(
     total=st.integers(22, 140),
     limit=st.integers(1, 60),
