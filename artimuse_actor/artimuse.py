@@ -33,6 +33,7 @@ from artimuse_actor.engine.device import (
     set_arithmetic,
 )
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
+from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import (
@@ -193,7 +194,8 @@ class ArtiMuse:
     def score_pixels(self, pixels: Pixels) -> Scores:
         """Score pictures that are preprocessed already.
 
-        When the device's memory runs out, the batch is halved permanently, and scoring continues.
+        A batch is read when the next is on its way to the device. When the device's memory runs out, the batch is
+        halved permanently, and scoring continues.
 
         Args:
             pixels: (N, 448, 448, 3) uint8, RGB.
@@ -202,12 +204,16 @@ class ArtiMuse:
             RunError: not even one image fits into the device's memory.
         """
         parts: list[torch.Tensor] = []
+        last: LateRead | None = None
         done = 0
         while done < len(pixels):
             batch = torch.from_numpy(np.array(pixels[done : done + self.batch_size]))
             try:
                 with memory_errors():
-                    parts.append(self._probabilities(batch))
+                    found = LateRead(self._probabilities(batch))
+                    if last:
+                        parts.append(last.read())
+                last = found
                 done += len(batch)
                 continue
             except torch.OutOfMemoryError as error:
@@ -219,6 +225,8 @@ class ArtiMuse:
             # Outside the handler: the exception's frames hold the tensors that filled the memory.
             self.batch_size = max(1, min(self.batch_size, len(batch)) // 2)
             release_memory(self.model.device)
+        if last:
+            parts.append(last.read())
         questions = len(self.protocol.score_questions)
         probabilities = torch.cat(parts) if parts else torch.empty(0, questions, LEVEL_COUNT)  # (N, Q, 101)
         return scores_of(probabilities)
@@ -353,10 +361,10 @@ class ArtiMuse:
 
     @torch.inference_mode()
     def _probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 448, 448, 3) uint8 → (B, Q, 101) float32 on the CPU."""
+        """(B, 448, 448, 3) uint8 → (B, Q, 101) float32 on the device."""
         image = self.model.encode_images(pixels)
         hidden = read_answers(self.model, self._prompts, image)  # (B, Q, C)
-        return level_probabilities(self.model.head_logits(hidden, self._level_ids)).cpu()
+        return level_probabilities(self.model.head_logits(hidden, self._level_ids))
 
     def _score_batch(self, batch: Sequence[Pixels]) -> list[ImageScore]:
         return image_scores(tuple(self.protocol.score_questions), self.score_pixels(np.stack(batch)))

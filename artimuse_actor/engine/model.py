@@ -23,6 +23,7 @@ from artimuse_actor.engine.attention import DecodePages, Pages, RowGroups, atten
 from artimuse_actor.engine.choose_pages import choose_pages
 from artimuse_actor.engine.joined_linear import JoinedLinear, padded_rows
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
+from artimuse_actor.engine.late_read import to_device
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -99,7 +100,7 @@ class VisionLanguageModel:
             (B, 3, 448, 448) in the network's dtype: scaled to 0…1 and normalised with ImageNet's mean and deviation,
             in float32 up to the last cast.
         """
-        values = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, 448, 448)
+        values = to_device(pixels, self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, 448, 448)
         return ((values - self._mean) / self._std).to(self.dtype)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:

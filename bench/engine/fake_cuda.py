@@ -79,6 +79,7 @@ def fake_cuda() -> Iterator[None]:
         stack.enter_context(Indexing())
         stack.enter_context(patch.object(functional, "scaled_dot_product_attention", sdpa))
         stack.enter_context(patch.object(functional, "rms_norm", rms_norm))
+        stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor))
         stack.enter_context(patch.object(attention_module, "causal_lower_right", LowerRight))
         yield
 

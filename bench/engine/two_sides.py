@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
+from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
@@ -50,12 +52,13 @@ class Engine:
             batch_size: images of one forward pass.
         """
         scores: list[float] = []
+        late: deque[LateRead] = deque()
         for batch in pixels.split(batch_size):
-            image = self._model.encode_images(batch)
-            hidden = read_answers(self._model, self._prompts, image)  # (B, 1, C)
-            probabilities = level_probabilities(self._model.head_logits(hidden, self._level_ids)).cpu()
-            scores += expected_level(probabilities)[:, 0].tolist()
-        return scores
+            hidden = read_answers(self._model, self._prompts, self._model.encode_images(batch))  # (B, 1, C)
+            late.append(LateRead(level_probabilities(self._model.head_logits(hidden, self._level_ids))))
+            if len(late) == 2:
+                scores += expected_level(late.popleft().read())[:, 0].tolist()
+        return scores + expected_level(late.popleft().read())[:, 0].tolist()
 
 
 def text_engine(

@@ -17,6 +17,7 @@ from support.tiny_checkpoints import change_config, change_tensors, copy_checkpo
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageError, ImageScore
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
+from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.errors import CheckpointError, RunError, UsageError
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
@@ -75,6 +76,28 @@ def test_scores_spreads_and_probabilities_are_those_of_the_published_code(
 ) -> None:
     with batches_of(models[protocol], batch_size) as model:
         assert_golden(protocol, model.score(golden_images()))
+
+
+def test_a_batch_is_read_when_the_next_is_on_its_way(
+    models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, pictures: Pixels
+) -> None:
+    # The host copies pixels and launches kernels while the device computes.
+    done: list[str] = []
+    read, encode = LateRead.read, models["artimuse"].model.encode_images
+
+    def reading(self: LateRead) -> torch.Tensor:
+        done.append("read")
+        return read(self)
+
+    def encoding(pixels: torch.Tensor) -> torch.Tensor:
+        done.append(f"encode {len(pixels)}")
+        return encode(pixels)
+
+    monkeypatch.setattr(LateRead, "read", reading)
+    monkeypatch.setattr(models["artimuse"].model, "encode_images", encoding)
+    with batches_of(models["artimuse"], 2) as model:
+        model.score_pixels(pictures[:5])
+    assert done == ["encode 2", "encode 2", "read", "encode 1", "read", "read"]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOL_NAMES)

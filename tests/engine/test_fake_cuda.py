@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.cuda_doubles import EmulatedCuda, emulate_cuda
+from support.cuda_doubles import EmulatedCuda, EmulatedEvent, emulate_cuda
 
 from artimuse_actor.engine import attention
 from artimuse_actor.engine.attention import GatheredPages, Pages, VarlenPages
 from artimuse_actor.engine.choose_pages import varlen_pages
 from artimuse_actor.engine.decode_steps import DecodeSteps
+from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
 from bench.engine.fake_cuda import CUDA, Counts, fake_cuda, fake_model
 from bench.engine.fake_kernels import FAKE_PAGES, PAGED_ATTENTION
@@ -102,6 +103,16 @@ def test_a_step_on_another_than_the_current_device_is_captured_there(
         assert next_ids is not None
         assert (next_ids.shape, next_ids.device) == ((3,), CUDA)
     assert cuda.counts == {"capture": 1, "replay": 2}
+
+
+def test_a_late_read_waits_for_its_own_copy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulate_cuda(monkeypatch)
+    late = LateRead(torch.zeros(2, device=CUDA))
+    event = late._event
+    assert isinstance(event, EmulatedEvent)
+    assert event.waits == 0
+    assert late.read().device.type == "cpu"
+    assert event.waits == 1
 
 
 def test_a_cache_that_grows_is_never_captured(shallow: VisionLanguageModel) -> None:

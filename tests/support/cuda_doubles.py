@@ -157,6 +157,20 @@ class EmulatedGraph:
 
 
 @dataclass
+class EmulatedEvent:
+    """`torch.cuda.Event`.
+
+    Attributes:
+        waits: how often the host waited for it.
+    """
+
+    waits: int = 0
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+@dataclass
 class EmulatedStream:
     """`torch.cuda.Stream`, which waits for nothing."""
 
@@ -164,6 +178,9 @@ class EmulatedStream:
 
     def wait_stream(self, stream: EmulatedStream) -> None:
         assert stream.device == self.device
+
+    def record_event(self) -> EmulatedEvent:
+        return EmulatedEvent()
 
 
 def emulate_cuda(monkeypatch: pytest.MonkeyPatch, home: int = 0) -> EmulatedCuda:
