@@ -34,6 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine.device import set_arithmetic
 from artimuse_actor.engine.model import VisionLanguageModel
 from bench.engine.gpu_table import Row, busiest, print_rows
 from bench.engine.gpu_texts import FULL_TEXTS, SMALL_TEXTS, run_texts
@@ -93,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     started = perf_counter()
     device = torch.device(options.device)
+    set_arithmetic(device)
     small = options.small or device.type == "cpu"
     plan, texts = (SMALL_PLAN, SMALL_TEXTS) if small else (FULL_PLAN, FULL_TEXTS)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
