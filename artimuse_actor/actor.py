@@ -73,6 +73,7 @@ class ActorConfig:
         protocol: the questions asked.
         device: `cpu`, `cuda` or `mps`.
         dtype: as `--dtype`.
+        quantize: as `--quantize`.
         batch_size: as `--batch-size`.
         keep_distribution: whether the probabilities are kept.
         texts: which texts are made, if any.
@@ -92,6 +93,7 @@ class ActorConfig:
     keep_distribution: bool
     texts: TextSettings | None = None
     sequences: BatchSize = "auto"
+    quantize: str | None = None
     actors_per_node: int | None = 1
     starts: Starts | None = None
     meters: Meters | None = None
@@ -270,6 +272,7 @@ def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> ArtiMuse:
         protocol=config.protocol,
         device=config.device,
         dtype=config.dtype,
+        quantize=config.quantize,
         batch_size=config.batch_size,
     )
 

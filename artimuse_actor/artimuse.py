@@ -21,6 +21,7 @@ from PIL import Image
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
+from artimuse_actor.checkpoint.network_config import precision_name
 from artimuse_actor.engine.describe import Describer, ImageDescription
 from artimuse_actor.engine.device import (
     check_memory,
@@ -122,6 +123,7 @@ class ArtiMuse:
         protocol: str | Protocol | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        quantize: str | None = None,
         batch_size: BatchSize = "auto",
     ) -> ArtiMuse:
         """Load a checkpoint.
@@ -133,6 +135,7 @@ class ArtiMuse:
                 the checkpoint's name if not given.
             device: `auto` (the first GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: `auto` (see `resolve_dtype`), `float32`, `bfloat16` or `float16`.
+            quantize: `int8`, `fp8` or `nf4`: store the weights of the language model in 8 or 4 bits; None for all bits.
             batch_size: images of one forward pass; `auto` derives it from the device's free memory.
 
         Raises:
@@ -145,12 +148,14 @@ class ArtiMuse:
         asked = open_protocol(protocol) if isinstance(protocol, str) else protocol
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
+        precision_name(dtype_name(precision), quantize)  # refuses another word
         tokenizer = load_tokenizer(found.folder)
-        check_memory(found, place, precision)
+        check_memory(found, place, precision, quantize)
         set_arithmetic(place)
         try:
             with memory_errors():
-                network = load_network(found, image_token_id=image_token_id(tokenizer), device=place, dtype=precision)
+                token_id = image_token_id(tokenizer)
+                network = load_network(found, image_token_id=token_id, device=place, dtype=precision, quantize=quantize)
                 return cls(VisionLanguageModel(network), found, asked, batch_size)
         except torch.OutOfMemoryError as error:
             raise RunError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from artimuse_actor.errors import CheckpointError
+from artimuse_actor.errors import CheckpointError, UsageError
 
 _MAX_JSON_BYTES: Final = 100_000_000
 _MAX_LAYERS: Final = 1_000
@@ -20,8 +20,24 @@ _MAX_DIMENSION: Final = 10_000_000
 Shape = tuple[int, ...]
 
 DTYPE_NAMES: Final = ("float32", "bfloat16", "float16")
+QUANTIZATIONS: Final = ("int8", "fp8", "nf4")
 AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "mps": "float32", "cpu": "float32"}
 """The dtype that `--dtype auto` selects on each kind of device."""
+
+
+def precision_name(dtype: str, quantize: str | None) -> str:
+    """A precision as fingerprints have it: `bfloat16`, or `bfloat16/nf4` with weights of fewer bits.
+
+    Raises:
+        UsageError: one of them is unknown.
+    """
+    if dtype not in DTYPE_NAMES:
+        raise UsageError(f"--dtype takes auto, {', '.join(DTYPE_NAMES)}, not {dtype!r}.")
+    if quantize is None:
+        return dtype
+    if quantize not in QUANTIZATIONS:
+        raise UsageError(f"--quantize takes {', '.join(QUANTIZATIONS)}, not {quantize!r}.")
+    return f"{dtype}/{quantize}"
 
 
 @dataclass(frozen=True)

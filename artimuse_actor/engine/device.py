@@ -13,7 +13,7 @@ from typing import Final
 import torch
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
-from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES, NetworkConfig
+from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES, NetworkConfig, precision_name
 from artimuse_actor.errors import RunError, UsageError
 
 DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPE_NAMES}
@@ -21,6 +21,7 @@ CPU_BATCH_SIZE: Final = 2  # one image's 470 tokens fill a CPU's matrix products
 MAX_AUTO_BATCH_SIZE: Final = 64  # 30,000 tokens in a pass; larger matrices are no faster
 _MEMORY_SHARE: Final = 0.8
 _AMPERE: Final = (8, 0)
+_QUANTISED: Final = re.compile(r"^language_model\.model\.layers\..*_proj\.weight$")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -57,9 +58,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         is_old = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < _AMPERE
         dtype = "float32" if is_old else AUTO_DTYPES[device.type]
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype takes auto, {', '.join(DTYPES)}, not {dtype!r}.")
-    return DTYPES[dtype]
+    return DTYPES[precision_name(dtype, None)]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -134,7 +133,18 @@ def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, d
     return int(max(1, min(MAX_AUTO_BATCH_SIZE, _MEMORY_SHARE * free // bytes_per_image)))
 
 
-def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype, quantize: str | None = None) -> int:
+    """Memory of a checkpoint's weights in a precision; scales of quantised ones are counted."""
+    bits = {None: 8 * dtype.itemsize, "int8": 8, "fp8": 8, "nf4": 4.5}[quantize]
+    return int(
+        sum(
+            math.prod(tensor.shape) * (bits if _QUANTISED.search(name) else 8 * dtype.itemsize) / 8
+            for name, tensor in checkpoint.tensors.items()
+        )
+    )
+
+
+def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantize: str | None = None) -> None:
     """Refuse a network larger than the device's free memory before it is loaded.
 
     On a CPU the kernel would kill the process without a message.
@@ -142,14 +152,16 @@ def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     Raises:
         RunError: it does not fit.
     """
-    needed = dtype.itemsize * sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    free = free_bytes(device)
+    needed, free = weight_bytes(checkpoint, dtype, quantize), free_bytes(device)
     if free is not None and needed > free:
         advice = "Use a GPU" if device.type == "cpu" else "Stop what else runs there, choose another --device"
         half = ", or --dtype bfloat16: half of what float32 takes" if dtype == torch.float32 else ""
+        if dtype != torch.float32 and device.type != "cpu" and quantize is None:
+            half = ", or --quantize int8, half of it, or nf4, a third"
+        precision = precision_name(dtype_name(dtype), quantize)
         raise RunError(
-            f"{checkpoint.name} takes {needed / 1e9:.0f} GB of memory as {dtype_name(dtype)}, and {free / 1e9:.0f} GB "
-            f"are free. {advice}{half}."
+            f"{checkpoint.name} takes {needed / 1e9:.0f} GB of memory as {precision}, and {free / 1e9:.0f} GB are "
+            f"free. {advice}{half}."
         )
 
 

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from artimuse_actor.engine.quantised import QuantisedLinear
+
 
 class JoinedLinear:
-    """Several linear layers as one, over weights that `join_weights` has put together."""
+    """Several linear layers as one, over weights that `join_weights` has put together; quantised ones stay several."""
 
     def __init__(self, modules: Sequence[nn.Linear]) -> None:
         """Find the joined weights.
@@ -22,14 +24,17 @@ class JoinedLinear:
         Raises:
             ValueError: they are not joined.
         """
-        self._modules = modules
+        self._modules, self._weight, self._bias = modules, None, None
+        if any(isinstance(module, QuantisedLinear) for module in modules):
+            return
         self._sizes = [module.out_features for module in modules]
         self._weight = _joined([module.weight for module in modules])
-        self._bias = None if modules[0].bias is None else _joined([module.bias for module in modules])
+        if modules[0].bias is not None:
+            self._bias = _joined([module.bias for module in modules])
 
     def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What each of them gives for (…, C): views (…, N) of one tensor, unless the weights are being trained."""
-        if self._modules[0].weight.requires_grad:
+        if self._weight is None or self._modules[0].weight.requires_grad:
             return tuple(module(hidden) for module in self._modules)
         joined = functional.linear(hidden, self._weight, self._bias)
         parts: tuple[torch.Tensor, ...] = joined.split(self._sizes, dim=-1)

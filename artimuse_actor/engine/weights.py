@@ -18,6 +18,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.joined_linear import join_weights, pad_rows
+from artimuse_actor.engine.quantised import QuantisedLinear, quantise_layers
 from artimuse_actor.errors import CheckpointError
 from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 
@@ -72,6 +73,7 @@ def build_network(
     image_token_id: int,
     device: torch.device,
     dtype: torch.dtype,
+    quantize: str | None = None,
 ) -> InternVLForConditionalGeneration:
     """Transformers' modules for these sizes, with uninitialised weights (float32 rotary tables are set).
 
@@ -80,23 +82,26 @@ def build_network(
         image_token_id: id of `<IMG_CONTEXT>`.
         device: where the weights go.
         dtype: of the weights; the rotary tables stay float32 in any case.
+        quantize: `int8`, `fp8` or `nf4` for the linear layers of the language model.
     """
     with torch.device("meta"):
         network = InternVLForConditionalGeneration(_transformers_config(config, image_token_id))
     network.to(dtype=dtype)
+    if quantize:
+        quantise_layers(network.model.language_model.layers, quantize)
     network.to_empty(device=device)
     # A cast or an empty allocation ruins the rotary frequencies, which no checkpoint stores: compute them again.
     language = network.model.language_model
     with torch.device(device):
         language.rotary_emb = type(language.rotary_emb)(config=language.config)
-    _join(network)
+    _join(network, is_quantised=quantize is not None)
     network.requires_grad_(False)
     return network.eval()
 
 
-def _join(network: InternVLForConditionalGeneration) -> None:
+def _join(network: InternVLForConditionalGeneration, *, is_quantised: bool) -> None:
     """Put weights together that the passes multiply at once; see `joined_linear`."""
-    for layer in network.model.language_model.layers:
+    for layer in () if is_quantised else network.model.language_model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         join_weights([attention.q_proj, attention.k_proj, attention.v_proj])
         join_weights([mlp.gate_proj, mlp.up_proj])
@@ -111,13 +116,17 @@ def load_network(
     image_token_id: int,
     device: torch.device,
     dtype: torch.dtype,
+    quantize: str | None = None,
 ) -> InternVLForConditionalGeneration:
-    """The checkpoint's network on a device.
+    """The checkpoint's network on a device; arguments as of `build_network`. Weights are quantised as they are read.
 
     Raises:
         CheckpointError: a file's data cannot be read.
     """
-    network = build_network(checkpoint.config, image_token_id=image_token_id, device=device, dtype=dtype)
+    network = build_network(
+        checkpoint.config, image_token_id=image_token_id, device=device, dtype=dtype, quantize=quantize
+    )
+    quantised = {name: module for name, module in network.named_modules() if isinstance(module, QuantisedLinear)}
     wanted = set(network.state_dict(keep_vars=True))
     parameters = dict(network.named_parameters(remove_duplicate=False))
     by_file: dict[Path, list[str]] = {}
@@ -127,8 +136,13 @@ def load_network(
         for published, tensor in _read_tensors(path, names):
             targets = module_names(published)
             for name, part in zip(targets, tensor.chunk(len(targets)), strict=True):
-                parameters[name].copy_(part)
-                wanted.discard(name)
+                if name in parameters:
+                    parameters[name].copy_(part)
+                    wanted.discard(name)
+                else:
+                    layer = name.removesuffix(".weight")
+                    quantised[layer].store(part)
+                    wanted -= {f"{layer}.stored", f"{layer}.scale"}
     if checkpoint.config.language.tie_word_embeddings:
         wanted.discard("lm_head.weight")
     if wanted:  # expected_shapes and transformers' modules disagree: ours to fix, never to score with

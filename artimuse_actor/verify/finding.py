@@ -35,14 +35,15 @@ class Finding:
     Attributes:
         check: what was compared with what.
         precision: of the network, such as `bfloat16`; `uint8` for pixels.
-        attention: names of its attention kernels.
-        points: largest difference of a score; None if no scores were compared.
+        attention: name of the attention of its decode steps, such as `VarlenPages`.
+        points: largest difference of a score, or the mean one where `srcc` is given; None if no scores were compared.
         error: median relative error of the logits of the levels; of pixels the share of pictures that have others;
             None if neither was compared.
         texts: number of texts compared.
         equal_texts: number of them that are equal to the letter.
         regret: how much likelier, at most, the slow forward finds another next token than the one that was chosen, in
             standard deviations of its logits; 0 if no text differs.
+        srcc: rank correlation of the scores, where they may differ by more than rounding; None elsewhere.
         skipped: why the check was not made; empty if it was.
     """
 
@@ -54,12 +55,13 @@ class Finding:
     texts: int = 0
     equal_texts: int = 0
     regret: float = 0.0
+    srcc: float | None = None
     skipped: str = ""
 
     @property
     def is_wrong(self) -> bool:
         """Whether more than the rounding of this precision is between the two sides; NaN is."""
-        bound = BOUNDS[self.precision]
+        bound = BOUNDS.get(self.precision, math.inf)  # fewer bits than activations have: a drift, however large
         return not ((self.error or 0) <= bound and self.regret <= _TOKEN_FACTOR * bound)
 
     @property
@@ -72,11 +74,13 @@ class Finding:
         drifts = [f"{self.points:.2f} points"] if self.points is not None and self.points > EXACT_POINTS else []
         if self.equal_texts < self.texts:
             drifts.append(f"{self.texts - self.equal_texts} of {self.texts} texts")
+        if self.srcc is not None:
+            drifts.append(f"SRCC {self.srcc:.4f}")
         return f"drift {', '.join(drifts)}" if drifts else "ok"
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints; NaN, which JSON does not have, is null."""
-        numbers = {"points": self.points, "error": self.error, "regret": self.regret}
+        numbers = {"points": self.points, "error": self.error, "regret": self.regret, "srcc": self.srcc}
         return {
             "check": self.check,
             "precision": self.precision,

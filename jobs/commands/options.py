@@ -105,6 +105,14 @@ Dtype = Annotated[
         help="auto (bfloat16 on CUDA; float32 on cards before Ampere, MPS and the CPU), float32, bfloat16 or float16."
     ),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="Store the language model's weights in fewer bits: int8 or fp8 (half of bfloat16's memory) or nf4 (less).",
+        show_default=False,
+    ),
+]
 Actors = Annotated[
     str | None,
     typer.Option(

@@ -36,6 +36,7 @@ from jobs.commands.options import (
     MaxNewTokens,
     MaxPixels,
     Protocol,
+    Quantize,
     Questions,
     Root,
     Sequences,
@@ -67,6 +68,7 @@ def score(
     limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Add rows to a store whose rows have another precision.")
     ] = False,
@@ -176,6 +178,7 @@ def score(
         protocol=protocol,
         device=device,
         dtype=dtype,
+        quantize=quantize,
         allow_mixed=allow_mixed,
         batch_size=count_or_auto("--batch-size", batch_size),
         unit_size=unit_size,

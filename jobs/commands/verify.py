@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from jobs.commands.options import AsJson, Device, Protocol
+from artimuse_actor.errors import UsageError
+from jobs.commands.options import AsJson, Device, Protocol, Quantize
 
 if TYPE_CHECKING:
     from artimuse_actor.verify.finding import Finding
@@ -31,6 +32,7 @@ def verify(
         str | None,
         typer.Option(help="Check this precision alone. [default: each that the device has]", show_default=False),
     ] = None,
+    quantize: Quantize = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that this device answers as the published code does: after installing, on a new card, with a new torch.
@@ -43,13 +45,18 @@ def verify(
     from artimuse_actor.verify.finding import Finding, exit_code
     from artimuse_actor.verify.verify import verify as run
 
+    if quantize and not checkpoint:
+        raise UsageError("--quantize is about weights. Name some with --checkpoint.")
     head = _about(device)
     findings: list[Finding] = []
     speeds: list[Speed] = []
     if not as_json:
         print(f"{head['processor']}; torch {head['torch']}, transformers {head['transformers']}\n")
         print(_line(*_HEAD, "verdict"))
-    for found in run(device=device, dtype=dtype, checkpoint=checkpoint, protocol=protocol):
+    drawn = _drawn_pictures() if quantize else None
+    for found in run(
+        device=device, dtype=dtype, checkpoint=checkpoint, protocol=protocol, quantize=quantize, pictures=drawn
+    ):
         if isinstance(found, Finding):
             findings.append(found)
         else:
@@ -66,19 +73,34 @@ def verify(
         raise typer.Exit(1)
 
 
+def _drawn_pictures(count: int | None = None) -> Any:
+    """(N, 448, 448, 3) uint8: the first so many of the demo's pictures, or all."""
+    import numpy as np
+
+    from artimuse_actor.images.decode import to_pixels
+    from artimuse_actor.images.options import DecodeOptions
+    from jobs.demo.pictures import make_picture
+    from jobs.demo.run import FIRST_SEED, PICTURES
+
+    seeds = range(FIRST_SEED, FIRST_SEED + (count or PICTURES))
+    return np.stack([to_pixels(make_picture(seed).image, DecodeOptions()) for seed in seeds])
+
+
 def overall(findings: Sequence[Finding]) -> str:
     """One verdict for all: what is wrong, or how far the answers drift at most in each precision."""
     wrong = [f"{one.check} ({one.precision})" for one in findings if one.is_wrong]
     if wrong:
         return f"wrong: {'; '.join(wrong)}"
     largest: dict[str, float] = {}
-    own = [one for one in findings if not one.check.startswith("golden") and one.points is not None]
-    for one in own or findings:
+    compared = [one for one in findings if one.points is not None and one.srcc is None]
+    own = [one for one in compared if not one.check.startswith("golden")]
+    for one in own or compared:
         if one.points is not None and one.verdict.startswith("drift"):
             largest[one.precision] = max(one.points, largest.get(one.precision, 0.0))
     weights = "" if own else ", with random weights"
     drifts = (f"{precision} drifts by {points:.2f} points at most{weights}" for precision, points in largest.items())
-    return "; ".join(["ok", *drifts])
+    fewer_bits = (f"{one.precision} drifts by {one.points:.2f} points on average" for one in findings if one.srcc)
+    return "; ".join(["ok", *drifts, *fewer_bits])
 
 
 def _about(device: str) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
             return _dry_run(asked, store, manifest, run)
         with run_lock(store.place, run.id) as lock:
             store = _open_store(asked, lock)
-            if settings.known_dtype and not settings.allow_mixed:
-                refuse_other_precision(store, settings.known_dtype)
+            if settings.known_precision and not settings.allow_mixed:
+                refuse_other_precision(store, settings.known_precision)
             if store.texts and not settings.texts:
                 run.events.note(f"{settings.out} holds texts, so this run makes them too.")
             files, progress = plan_run(store, manifest, settings, run)
@@ -170,8 +170,9 @@ def _score_with_model(
     with machines as cluster:
         steps = _steps(asked, committer, cluster, starts)
         record.device, record.dtype = steps.actor.device, steps.actor.dtype
-        record.fingerprint = replace(asked.fingerprint, precision=record.dtype)
-        admit_precision(committer.store, record.dtype, allow_mixed=asked.settings.allow_mixed)
+        precision = asked.settings.precision(record.dtype)
+        record.fingerprint = replace(asked.fingerprint, precision=precision)
+        admit_precision(committer.store, precision, allow_mixed=asked.settings.allow_mixed)
         pulse.device, pulse.cores = steps.actor.device, cluster.loading_cores(steps.actor.device, steps.pool.most)
         done.take(receipts(pipeline.unit_blocks(plan, units), steps))
 
@@ -197,6 +198,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
         protocol=asked.protocol,
         device=device,
         dtype=cluster.auto_dtype(device) if settings.dtype == "auto" else settings.dtype,
+        quantize=settings.quantize,
         batch_size=settings.batch_size,
         keep_distribution=store.keep_distribution,
         texts=store.texts,

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES
+from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, precision_name
 from artimuse_actor.errors import UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
@@ -47,6 +47,7 @@ class ScoreSettings:
         unit_size: rows of a unit, or None for a size that fits the job.
         actors: number of models that work at the same time; None for as many as fit the GPUs, and one on the CPU.
         actors_per_gpu: number of models that share a GPU.
+        quantize: `int8`, `fp8`, `nf4`, or None for weights of all bits.
         allow_mixed: whether rows may be added in another precision than those of the store.
         keep_distribution: whether the probabilities of the levels are stored.
         texts: which texts to generate, or None for those of the store, if it has any.
@@ -76,6 +77,7 @@ class ScoreSettings:
     shard_rows: int = SHARD_ROWS
     actors: ActorPool | None = None
     actors_per_gpu: int = 1
+    quantize: str | None = None
     allow_mixed: bool = False
     keep_distribution: bool = False
     texts: WantedTexts | None = None
@@ -96,8 +98,7 @@ class ScoreSettings:
             raise UsageError("--dry-run is about what --prune would drop. Add --prune.")
         if self.local and (self.address is not None or self.actors is not None):
             raise UsageError("--local is one model in this process, so it goes with neither --address nor --actors.")
-        if self.dtype not in ("auto", *DTYPE_NAMES):
-            raise UsageError(f"--dtype takes auto, {', '.join(DTYPE_NAMES)}, not {self.dtype!r}.")
+        self.precision("float32" if self.dtype == "auto" else self.dtype)  # refuses other words
         if self.sequences != "auto" and self.sequences < 1:
             raise UsageError(f"--sequences takes a whole number from 1 or auto, not {self.sequences}.")
         for option, value, most in (
@@ -107,12 +108,16 @@ class ScoreSettings:
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"{option} takes a whole number from 1 to {most}, not {value}.")
 
+    def precision(self, dtype: str) -> str:
+        """The precision of the run's rows with this dtype, as fingerprints have it."""
+        return precision_name(dtype, self.quantize)
+
     @property
-    def known_dtype(self) -> str | None:
+    def known_precision(self) -> str | None:
         """The precision, if it can be known without looking at a GPU."""
         if self.dtype != "auto":
-            return self.dtype
-        return AUTO_DTYPES[self.device] if self.device in ("cpu", "mps") else None
+            return self.precision(self.dtype)
+        return self.precision(AUTO_DTYPES[self.device]) if self.device in ("cpu", "mps") else None
 
 
 @dataclass(frozen=True)

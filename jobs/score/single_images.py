@@ -27,6 +27,7 @@ class ImageSettings:
     protocol: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str | None = None
     batch_size: BatchSize = "auto"
     texts: WantedTexts | None = None
     sequences: BatchSize = "auto"
@@ -64,6 +65,7 @@ def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileR
         protocol=settings.protocol,
         device=settings.device,
         dtype=settings.dtype,
+        quantize=settings.quantize,
         batch_size=settings.batch_size,
     )
     if settings.protocol is None:

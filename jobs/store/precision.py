@@ -34,8 +34,9 @@ def refuse_other_precision(store: Store, precision: str) -> None:
     if found and precision not in found and _has_rows(store):
         raise StoreMismatch(
             f"{store.place.root} holds rows in {' and '.join(found)}; this run would add rows in {precision}, which "
-            f"gives the same picture another score. No row was written. Add --dtype {found[0]} to go on with the "
-            "store's, choose another --out, or have both side by side with --allow-mixed."
+            "gives the same picture another score. No row was written. "
+            f"Use {_options(found[0], precision)} to go on with the store's, choose another --out, or have both side "
+            "by side with --allow-mixed."
         )
 
 
@@ -59,6 +60,14 @@ def admit_precision(store: Store, precision: str, *, allow_mixed: bool = False) 
     store.fingerprint = replace(store.fingerprint, precision=noted)
     raw = json.loads(store.place.read(STORE_FILE)) | {"fingerprint": asdict(store.fingerprint)}
     store.place.write(STORE_FILE, json.dumps(raw, indent=1).encode())
+
+
+def _options(stored: str, asked: str) -> str:
+    """The options of `artimuse score` for the stored precision, instead of those for the one asked for."""
+    dtype, _, quantize = stored.partition("/")
+    if quantize:
+        return f"--dtype {dtype} --quantize {quantize}"
+    return f"--dtype {dtype} without --quantize" if "/" in asked else f"--dtype {dtype}"
 
 
 def _has_rows(store: Store) -> bool:

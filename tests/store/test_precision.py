@@ -24,7 +24,7 @@ from jobs.store.precision import admit_precision, refuse_other_precision, stored
 from jobs.store.run_record import RunRecord
 from jobs.store.store import Store
 
-BOTH = r"holds rows in float32; this run would add rows in bfloat16, .* Add --dtype float32 .* --allow-mixed"
+BOTH = r"holds rows in float32; this run would add rows in bfloat16, .* Use --dtype float32 to .* --allow-mixed"
 
 
 def _scored_store(folder: Path, precision: str | None = "float32") -> Store:
@@ -64,6 +64,20 @@ def test_a_precision_without_rows_binds_nobody(tmp_path: Path) -> None:
     admit_precision(store, "float16")  # and its first pass ended in NaN
     admit_precision(store, "bfloat16")
     assert Store.open(str(tmp_path / "out")).fingerprint.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "options"),
+    [
+        ("bfloat16", "bfloat16/nf4", "Use --dtype bfloat16 without --quantize to"),
+        ("bfloat16/nf4", "bfloat16", "Use --dtype bfloat16 --quantize nf4 to"),
+        ("bfloat16/int8", "bfloat16/nf4", "Use --dtype bfloat16 --quantize int8 to"),
+    ],
+)
+def test_weights_of_fewer_bits_are_another_precision(tmp_path: Path, stored: str, asked: str, options: str) -> None:
+    store = _scored_store(tmp_path, stored)
+    with pytest.raises(StoreMismatch, match=f"rows in {stored}; this run would add rows in {asked}, .* {options}"):
+        admit_precision(store, asked)
 
 
 def test_rows_that_wait_for_their_commit_have_a_precision(tmp_path: Path) -> None:
@@ -153,6 +167,8 @@ def test_a_run_is_refused_before_anything_starts(tmp_path: Path, options: dict[s
 def test_a_precision_that_is_none_is_refused_before_the_store_is_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--dtype takes auto, float32, bfloat16, float16, not 'int9'"):
         ScoreSettings("photos", "ArtiMuse", str(tmp_path / "out"), dtype="int9")
+    with pytest.raises(UsageError, match="--quantize takes int8, fp8, nf4, not 'int9'"):
+        ScoreSettings("photos", "ArtiMuse", str(tmp_path / "out"), quantize="int9")
 
 
 def test_the_description_of_a_store_has_the_whole_fingerprint(tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_the_last_line_is_about_the_users_weights_if_they_were_checked() -> None
     own = Finding("fast scores beside the slow forward's", "bfloat16", points=0.25, error=0.01)
     assert overall([golden]) == "ok; bfloat16 drifts by 2.50 points at most, with random weights"
     assert overall([golden, own]) == "ok; bfloat16 drifts by 0.25 points at most"
+    nf4 = Finding("nf4 beside all bits", "bfloat16/nf4", points=1.31, error=0.2, srcc=0.997)
+    assert overall([golden, own, nf4]).endswith("0.25 points at most; bfloat16/nf4 drifts by 1.31 points on average")
 
 
 def test_a_checkpoint_is_compared_with_the_slow_forward_and_with_itself(few_pictures: None) -> None:
