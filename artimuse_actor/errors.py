@@ -141,5 +141,7 @@ def _rebuild_image_error(error_type: ImageErrorType, message: str, retryable: bo
 def file_too_large(size_bytes: int, max_bytes: int) -> ImageError:
     """The error of a file above the limit, for all who read one."""
     return ImageError(
-        "too_large", f"The file has {size_bytes:,} bytes, the limit is {max_bytes:,}. Raise it with --max-bytes."
+        "too_large",
+        f"The file has {size_bytes:,} bytes, the limit is {max_bytes:,}. "
+        "Raise it with --max-bytes and --retry-errors too_large.",
     )

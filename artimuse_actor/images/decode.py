@@ -193,5 +193,7 @@ def _open(data: bytes, options: DecodeOptions) -> Image.Image:
 
 def _too_many_pixels(pixels: str, options: DecodeOptions) -> ImageError:
     return ImageError(
-        "too_large", f"{pixels} pixels are above the limit of {options.max_pixels:,}. Raise it with --max-pixels."
+        "too_large",
+        f"{pixels} pixels are above the limit of {options.max_pixels:,}. "
+        "Raise it with --max-pixels and --retry-errors too_large.",
     )

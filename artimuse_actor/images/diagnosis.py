@@ -56,7 +56,7 @@ def decoding_failed(
     if options.allow_truncated or file_format in ("WEBP", "AVIF"):
         help_ = "Too little of it is there to be decoded."
     else:
-        help_ = "--allow-truncated scores what is there, grey below the cut."
+        help_ = "--allow-truncated scores what is there, grey below the cut; in another --out."
     return ImageError("truncated", f"The {file_format} file ends too early{size}. {help_}")
 
 

@@ -75,6 +75,12 @@ class Listing:
     pictures: list[ListedFile] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        ids = {file.image_id for file in self.named}
+        if len(ids) < len(self.named):  # a name that is not UTF-8, beside one that spells its escape
+            self.named = [
+                replace(file, image_id=f"{file.image_id} (not UTF-8)") if file.path.startswith("file://") else file
+                for file in self.named
+            ]
         for file in self.named:
             suffix = os.path.splitext(file.path)[1].lower()
             if suffix in IMAGE_SUFFIXES or suffix in UNREADABLE_SUFFIXES:

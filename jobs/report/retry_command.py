@@ -10,7 +10,7 @@ from artimuse_actor.errors import IMAGE_ERROR_TYPES
 from artimuse_actor.uris import without_secrets
 from jobs.report.safe_text import shell_word
 
-_LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "questions", "as_json")
+_LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "prune_max", "dry_run", "moved", "questions", "as_json")
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,13 @@ class LocalPlace(Rooted):
             _write(growing, data)
 
     @changes
+    def write_private(self, path: str, data: bytes) -> None:
+        """See `Place`."""
+        with whole_file(self.uri(path), aside=self.uri(TEMPORARY)) as growing:
+            os.close(os.open(growing, os.O_CREAT | os.O_WRONLY, 0o600))
+            _write(growing, data)
+
+    @changes
     def create(self, path: str, data: bytes) -> bool:
         """See `Place`."""
         target, aside = self.uri(path), self.uri(TEMPORARY)
@@ -111,11 +118,15 @@ class LocalPlace(Rooted):
         """See `Place`."""
         return self.uri(path) if path else self.root
 
+    @says_where
+    def _opened_lock(self, path: str) -> IO[bytes]:
+        os.makedirs(os.path.dirname(self.uri(path)), exist_ok=True)
+        return open(self.uri(path), "a+b")
+
     @contextmanager
     def hold(self, path: str, claim: Claim) -> Iterator[None]:
         """See `Place`: a lock of the kernel, which releases it however the owner dies."""
-        os.makedirs(os.path.dirname(self.uri(path)), exist_ok=True)
-        with open(self.uri(path), "a+b") as file:
+        with self._opened_lock(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

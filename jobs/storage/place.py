@@ -62,6 +62,9 @@ class Place(Protocol):
     def write(self, path: str, data: bytes) -> None:
         """Create or replace the file, atomically."""
 
+    def write_private(self, path: str, data: bytes) -> None:
+        """As `write`, but on a disk only the user may read the file: uris may have passwords and signatures."""
+
     def create(self, path: str, data: bytes) -> bool:
         """Create the file, atomically; False if it exists already."""
 

@@ -94,7 +94,7 @@ class PlanProgress:
                 manifest,
                 stored,
                 plan_id,
-                lambda shard, rows: store.place.write(rows_path(plan_id, shard), rows),
+                lambda shard, rows: store.place.write_private(rows_path(plan_id, shard), rows),
                 unit_rows,
                 shard_rows,
                 texts=bool(store.texts),

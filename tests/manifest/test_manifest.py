@@ -297,3 +297,10 @@ def test_manifests_are_written_under_a_name_that_says_so(tmp_path: Path) -> None
     with pytest.raises(StoreError, match="cannot be written"):
         write_manifest(source, str(tmp_path / "folder.parquet"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder.parquet"]
+
+
+def test_a_name_that_is_not_utf8_and_one_that_spells_its_escape_are_two_images(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.jpg", b"caf%E9.jpg", b"other.jpg"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    ids = [name for batch in open_manifest(str(tmp_path)).batches() for name in batch.rows["image_id"].to_pylist()]
+    assert sorted(ids) == ["caf%E9.jpg", "caf%E9.jpg (not UTF-8)", "other.jpg"]

@@ -31,7 +31,10 @@ def one_image_many_times(path: Path, size_bytes: int, rows: int) -> str:
 
 
 def rows_of(path: str, count: int) -> list[dict[str, Any]]:
-    return [{"uri": None, "source_file": path, "source_row_group": 0, "source_row": row} for row in range(count)]
+    return [
+        {"uri": None, "source_file": path, "source_version": None, "source_row_group": 0, "source_row": row}
+        for row in range(count)
+    ]
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.struct([("bytes", pa.binary())])], ids=str)

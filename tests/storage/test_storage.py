@@ -255,3 +255,22 @@ def test_ground_truth_in_csv_is_read_from_a_bucket(bucket: S3Place) -> None:
     bucket.write("truth.csv", b"image_id,gt_score\n007,5.5\nb,\n")
     (table,) = read_ground_truth(bucket.uri("truth.csv"), TruthColumns())
     assert table.to_pydict() == {"key": ["007", "b"], "truth": [5.5, None]}
+
+
+def test_planned_rows_are_for_the_user_alone(tmp_path: Path) -> None:
+    place = LocalPlace(str(tmp_path))
+    for path in ("_runs/p/rows/00000.parquet", "scores/a"):
+        place.write(path, b"")
+    place.write_private("_runs/p/rows/00000.parquet", b"https://user:password@host/a.jpg")
+    assert (tmp_path / "_runs/p/rows/00000.parquet").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "scores/a").stat().st_mode & 0o777 != 0o600
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_lock").mkdir()  # as root, a test can write to a read-only folder
+    with (
+        pytest.raises(StoreError, match=r"out/_lock: .*Check the path, the permissions"),
+        run_lock(LocalPlace(str(tmp_path / "out")), "run-1"),
+    ):
+        pass

@@ -31,25 +31,28 @@ class Faults:
         fault: `killed`; `failed`, as on a full disk; `unanswered`: it is done, but its answer is lost; or a function,
             called as another process that works while this one is suspended right before its change.
         changes: changes so far.
+        work: whether changes of the work of a run, below `_runs/`, count.
     """
 
     look: Callable[[], object] = lambda: None
     at: int | None = None
     fault: str | Callable[[], None] = "killed"
     changes: int = 0
+    work: bool = True
     dead: bool = False
 
-    def arm(self, at: int | None, fault: str | Callable[[], None] = "killed") -> None:
+    def arm(self, at: int | None, fault: str | Callable[[], None] = "killed", *, work: bool = True) -> None:
         """Count from the start, and let this go wrong; None for nothing."""
-        self.at, self.fault, self.changes, self.dead = at, fault, 0, False
+        self.at, self.fault, self.changes, self.work, self.dead = at, fault, 0, work, False
 
     @contextmanager
     def change(self, path: str) -> Iterator[None]:
         """One change of a file."""
         if self.dead:
             raise Killed
-        self.changes += 1
-        is_now = self.changes == self.at
+        counts = self.work or not path.startswith("_runs/")
+        self.changes += counts
+        is_now = counts and self.changes == self.at
         if is_now and callable(self.fault):
             self.at = None  # the other process has no faults
             self.fault()
@@ -107,6 +110,9 @@ class MemoryPlace(Rooted):
     def write(self, path: str, data: bytes) -> None:
         with self.bucket.faults.change(path):
             self.bucket.put(path, data)
+
+    def write_private(self, path: str, data: bytes) -> None:
+        self.write(path, data)
 
     @changes
     def create(self, path: str, data: bytes) -> bool:
@@ -172,6 +178,11 @@ class FaultyDisk(LocalPlace):
     def write(self, path: str, data: bytes) -> None:
         with self.faults.change(path):
             super().write(path, data)
+
+    @changes
+    def write_private(self, path: str, data: bytes) -> None:
+        with self.faults.change(path):
+            super().write_private(path, data)
 
     @changes
     def create(self, path: str, data: bytes) -> bool:
