@@ -24,7 +24,7 @@ from artimuse_actor.errors import ArtiMuseError
 from jobs.manifest.source import ListedManifest
 
 SEQUENCES = 300
-STEPS = 4
+STEPS = 3
 NAMES = "abcdefgh"
 
 
@@ -75,7 +75,8 @@ class Sequence:
     def damage(self, chance: random.Random) -> None:
         """A file of the store is cut short, or gone."""
         place = self.trial.place
-        files = [file.path for file in place.files("") if file.path.endswith((".parquet", ".npy", "_plan.json"))]
+        kind = chance.choice([("scores/",), ("texts/",), ("_runs/", "_plan.json")])
+        files = [file.path for file in place.files("") if file.path.startswith(kind) and "run.json" not in file.path]
         if files:
             path = chance.choice(files)
             data = place.read(path)
@@ -103,6 +104,11 @@ class Sequence:
     def prune(self, chance: random.Random) -> None:
         self.delete(chance)
         self._score(chance, self.trial.library.manifest(), prune=True)
+
+    def mend(self, chance: random.Random) -> None:
+        """A file is damaged, and nothing else has changed."""
+        self.damage(chance)
+        self._score(chance, self.trial.library.manifest())
 
     def texts_later(self, chance: random.Random) -> None:
         self.trial.texts = True
@@ -170,7 +176,7 @@ EDITS = (
 )
 COMMANDS = (
     *(Sequence.score, Sequence.score, Sequence.score_former, Sequence.score_some, Sequence.prune, Sequence.prune),
-    *(Sequence.texts_later, Sequence.compact),
+    *(Sequence.texts_later, Sequence.texts_later, Sequence.mend, Sequence.mend, Sequence.compact),
 )
 
 
