@@ -1,17 +1,25 @@
 """A run may die, or lose its lock, before any of its writes: every one of them is tried, for every operation.
 
 The next run of the same command must finish, and the one after it find nothing to do; a reader looks after each write.
+
+    python tests/store/test_crashes.py
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import itertools
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `support`, if this is started by hand
 
 import pytest
 from support.faulty_places import BUCKETS, Bucket, Killed
@@ -164,11 +172,9 @@ def _finish(trial: Trial, *, prune: bool) -> None:
     assert trial.faults.changes - changes <= 4, "a run with nothing to do writes its own record and its lock"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_run_that_dies_before_any_write_is_finished_by_the_next(root: str, scenario: str, tmp_path: Path) -> None:
-    snapshot, prune = _begin(root, scenario, tmp_path / "before")
-    # What is written, and in which order, does not depend on the place: on a disk every third write is enough.
-    for number in itertools.count(1, 1 if snapshot.in_memory else 3):
+def crash_everywhere(snapshot: Snapshot, *, prune: bool, every: int = 1) -> int:
+    """Die before each write, finish each time; returns how often."""
+    for number in itertools.count(1, every):
         trial = snapshot.restore()
         trial.faults.arm(number)
         try:
@@ -177,14 +183,12 @@ def test_a_run_that_dies_before_any_write_is_finished_by_the_next(root: str, sce
             trial.faults.arm(None)
             _finish(trial, prune=prune)
         else:
-            break
-    assert number > 10
+            return number // every
+    raise AssertionError
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_run_that_wakes_after_another_took_its_lock_over_changes_no_table(scenario: str, tmp_path: Path) -> None:
-    """Suspended right before a write that others see, when the checks of its lock are behind it; on S3 it can be."""
-    snapshot, prune = _begin(f"memory://{tmp_path.name}", scenario, tmp_path / "before")
+def suspend_everywhere(snapshot: Snapshot, *, prune: bool) -> int:
+    """Wake after another run, right before each write that others see; returns how often."""
     for number in itertools.count(1):
         trial = snapshot.restore()
         found: list[dict[str, dict[str, Any]]] = []
@@ -194,11 +198,25 @@ def test_a_run_that_wakes_after_another_took_its_lock_over_changes_no_table(scen
         except StoreLocked:
             assert found
         if not found:
-            break
+            return number - 1
         assert trial.look() == found[0]
         trial.faults.arm(None)
         _finish(trial, prune=prune)
-    assert number > 3
+    raise AssertionError
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_that_dies_before_any_write_is_finished_by_the_next(root: str, scenario: str, tmp_path: Path) -> None:
+    snapshot, prune = _begin(root, scenario, tmp_path / "before")
+    # What is written, and in which order, does not depend on the place: on a disk every third write is enough.
+    assert crash_everywhere(snapshot, prune=prune, every=1 if snapshot.in_memory else 3) > 4
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_that_wakes_after_another_took_its_lock_over_changes_no_table(scenario: str, tmp_path: Path) -> None:
+    """When it was suspended, the checks of its lock were behind it; on S3 that can be."""
+    snapshot, prune = _begin(f"memory://{tmp_path.name}", scenario, tmp_path / "before")
+    assert suspend_everywhere(snapshot, prune=prune) > 2
 
 
 def _other_run(trial: Trial, found: list[dict[str, dict[str, Any]]], *, another: bool) -> None:
@@ -210,3 +228,23 @@ def _other_run(trial: Trial, found: list[dict[str, dict[str, Any]]], *, another:
     trial.run(manifest)
     trial.check_finished(manifest, before, prune=False, strict=False)
     found.append(trial.look())
+
+
+def main() -> None:
+    """Try every write of every operation, and print how many there were."""
+    print("| operation | killed, S3 | killed, disk | suspended, S3 | reads of the tables |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for scenario in SCENARIOS:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            counts, reads = [], 0
+            for root, fault in (("memory://k", "killed"), (f"{folder}/out", "killed"), ("memory://s", "suspended")):
+                snapshot, prune = _begin(root, scenario, Path(folder) / "before")
+                tried = crash_everywhere if fault == "killed" else suspend_everywhere
+                counts.append(tried(snapshot, prune=prune))
+                reads += snapshot.trial.reads
+                BUCKETS.clear()
+        print(f"| {scenario} | {' | '.join(map(str, counts))} | {reads:,} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
