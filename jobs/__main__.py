@@ -108,9 +108,7 @@ app.command(epilog=example("artimuse demo --out artimuse-demo"))(demo)
 def _fail(error: ArtiMuseError) -> int:
     if os.environ.get("ARTIMUSE_DEBUG"):
         raise error
-    from artimuse_actor.uris import without_secrets
-
-    show(f"{type(error).__name__}: {without_secrets(str(error))}", file=sys.stderr)
+    show(f"{type(error).__name__}: {error}", file=sys.stderr)
     return error.exit_code
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import IO
 
+from artimuse_actor.uris import without_secrets
+
 
 def show(text: str = "", file: IO[str] | None = None) -> None:
-    """Print a line for people. Names in it may come from strangers, so control characters are escaped."""
-    print(printable(text), file=file, flush=True)
+    """Print a line for people: without secrets, and without the control characters that names of strangers may have."""
+    print(printable(without_secrets(text)), file=file, flush=True)
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
+from artimuse_actor.errors import RunError
 from jobs.words import show
 
 LOCAL_ENVIRONMENT: Final = {
@@ -27,6 +28,7 @@ LOCAL_ENVIRONMENT: Final = {
 }
 _FOLDER: Final = "ray-"
 _LOCK: Final = "artimuse.lock"
+_SESSIONS: Final = "r"
 # Paths of sockets may have 107 bytes: the longest is FOLDER/ray-12345678/r/session_DATE_TIME_PID/sockets/plasma_store.
 _LONGEST_FOLDER: Final = 28
 
@@ -58,28 +60,43 @@ def session_folder() -> Iterator[str]:
     """A folder for Ray's sessions within a private one, removed when the block ends, unless with `--debug`.
 
     Folders that killed runs have left are removed first.
+
+    Raises:
+        RunError: no folder can be made.
     """
-    base = _temporary_folder()
+    wanted = os.path.abspath(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    base = wanted if len(wanted) <= _LONGEST_FOLDER else "/tmp"
     _remove_left(base)
-    folder = tempfile.mkdtemp(prefix=_FOLDER, dir=base)
-    lock = _locked(folder)
     try:
-        yield os.path.join(folder, "r")  # Ray lets everybody write to the one that it is given
+        folder = _private_folder(base)
+        sessions = os.path.join(folder, _SESSIONS)  # Ray lets everybody write to the one that it is given
+        if base != wanted:  # reached by a short path
+            os.mkdir(target := os.path.join(_private_folder(wanted), _SESSIONS))
+            os.symlink(target, sessions)
+        lock = _locked(folder)
+    except OSError as error:
+        raise RunError(f"Ray needs a folder in {wanted}: {error}. Name another one by RAY_TMPDIR.") from error
+    try:
+        yield sessions
     finally:
         if os.environ.get("ARTIMUSE_DEBUG"):
             show(f"Ray's logs are in {folder} until the next run.", file=sys.stderr)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         if lock:
             lock.close()
 
 
-def _temporary_folder() -> str:
-    """Ray's own choice, unless that is too long for the paths of its sockets."""
-    if chosen := os.environ.get("RAY_TMPDIR"):
-        return os.path.abspath(chosen)
-    usual = tempfile.gettempdir()
-    return usual if len(usual) <= _LONGEST_FOLDER else "/tmp"
+def _private_folder(base: str) -> str:
+    os.makedirs(base, exist_ok=True)
+    return tempfile.mkdtemp(prefix=_FOLDER, dir=base)
+
+
+def _remove(folder: str) -> None:
+    sessions = os.path.join(folder, _SESSIONS)
+    if os.path.islink(sessions):
+        shutil.rmtree(os.path.dirname(os.readlink(sessions)), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(folder: str) -> IO[bytes] | None:
@@ -103,4 +120,4 @@ def _remove_left(base: str) -> None:
                 continue
             with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.parent, ignore_errors=True)
+                _remove(str(path.parent))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.score_job import descendants
 
+from artimuse_actor.errors import RunError
+from jobs.score import local_ray
 from jobs.score.local_ray import local_environment, session_folder
 
 OWN = """
@@ -64,31 +66,27 @@ def addresses_listened_on(pids: list[int]) -> set[str]:
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_runs_own_ray_is_on_loopback_refuses_whoever_lacks_its_token_and_leaves_nothing(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"r{os.getpid()}"  # short: paths of sockets may have 107 bytes
-    folder.mkdir()
+    folder = tmp_path / "scratch"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    try:
-        with subprocess.Popen(
-            [sys.executable, "-c", OWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment | {"TMPDIR": str(folder)},
-        ) as run:  # fmt: skip
-            assert run.stdout is not None
-            address = run.stdout.readline().strip()
-            family = [run.pid, *descendants(run.pid)]
-            assert addresses_listened_on(family) == {"0100007F", "0000000000000000FFFF00000100007F"}
-            (private,) = folder.iterdir()
-            assert private.stat().st_mode & 0o777 == 0o700
-            assert [path.name[:8] for path in (private / "r").iterdir()].count("session_") == 2  # one is a link
-            said = second_client(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
-            assert "InvalidAuthToken" in said
-            assert "ran as" not in said
-            variables = Path(f"/proc/{family[1]}/environ").read_text().split("\0")
-            token = dict(line.split("=", 1) for line in variables if line.startswith("RAY_AUTH_"))
-            assert "ran as" in second_client(address, token)
-        assert run.returncode == 0
-        assert not list(folder.iterdir())
-    finally:
-        subprocess.run(["rm", "-r", folder], check=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment | {"RAY_TMPDIR": str(folder)},
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        address = run.stdout.readline().strip()
+        family = [run.pid, *descendants(run.pid)]
+        assert addresses_listened_on(family) == {"0100007F", "0000000000000000FFFF00000100007F"}
+        (private,) = folder.iterdir()
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert [path.name[:8] for path in (private / "r").iterdir()].count("session_") == 2  # one is a link
+        said = second_client(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+        assert "InvalidAuthToken" in said
+        assert "ran as" not in said
+        variables = Path(f"/proc/{family[1]}/environ").read_text().split("\0")
+        token = dict(line.split("=", 1) for line in variables if line.startswith("RAY_AUTH_"))
+        assert "ran as" in second_client(address, token)
+    assert run.returncode == 0
+    assert not list(folder.iterdir())
 
 
 @pytest.fixture
@@ -142,6 +140,7 @@ def test_a_session_folder_is_removed_by_its_run_and_a_killed_runs_by_the_next(
     (tmp_path / "ray-link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "artimuse.lock").touch()
+    monkeypatch.setattr(local_ray, "_LONGEST_FOLDER", 1000)
     with session_folder() as first, session_folder() as second:
         Path(first, "session_1").mkdir(parents=True)
         ours = {Path(first).parent, Path(second).parent}
@@ -158,14 +157,38 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "ray-theirs" / "artimuse.lock").touch()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        patch.setattr(local_ray, "_LONGEST_FOLDER", 1000)
         with session_folder():
             assert (tmp_path / "ray-theirs" / "artimuse.lock").exists()
 
 
-def test_a_long_temporary_folder_is_not_used_unless_ray_was_told_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_long_temporary_folder_is_reached_by_a_short_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
+    long = tmp_path / "scratch" / "of" / "job"
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/scratch/jobs/of/somebody/on/node7")
+    monkeypatch.delenv("ARTIMUSE_DEBUG", raising=False)
+    monkeypatch.setenv(variable, str(long))
+    if variable == "TMPDIR":
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(long))
     with session_folder() as folder:
-        assert Path(folder).parents[1] == Path("/tmp")
+        assert len(f"{folder}/session_2026-11-26_22-26-10_225345_1234567/sockets/plasma_store") <= 107
+        Path(folder, "session_1").mkdir()
+        (private,) = long.iterdir()
+        assert (private / "r" / "session_1").is_dir()
+        assert private.stat().st_mode & 0o777 == 0o700
+    assert not list(long.iterdir())
+    assert not Path(folder).parent.exists()
+    with session_folder() as folder:  # this run is killed
+        Path(folder).parent.rename(kept := Path(f"{Path(folder).parent}-killed"))
+    with session_folder():
+        assert len(list(long.iterdir())) == 1
+        assert not kept.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    with pytest.raises(RunError, match="Name another one by RAY_TMPDIR"), session_folder():
+        pass
