@@ -68,11 +68,12 @@ def session_folder() -> Iterator[str]:
     base = wanted if len(wanted) <= _LONGEST_FOLDER else "/tmp"
     _remove_left(base)
     try:
-        folder = _private_folder(base)
+        target = _private_folder(wanted)
+        folder = target if base == wanted else _private_folder(base)
         sessions = os.path.join(folder, _SESSIONS)  # Ray lets everybody write to the one that it is given
-        if base != wanted:  # reached by a short path
-            os.mkdir(target := os.path.join(_private_folder(wanted), _SESSIONS))
-            os.symlink(target, sessions)
+        if folder != target:  # reached by a short path
+            os.mkdir(os.path.join(target, _SESSIONS))
+            os.symlink(os.path.join(target, _SESSIONS), sessions)
         lock = _locked(folder)
     except OSError as error:
         raise RunError(f"Ray needs a folder in {wanted}: {error}. Name another one by RAY_TMPDIR.") from error
