@@ -272,6 +272,6 @@ def image_source(row: dict[str, Any], changed: Collection[str] = ()) -> str | by
         return error
     except FileNotFoundError:
         return ImageError("missing", f"The Parquet file of the image is gone: {file}.")
-    except (OSError, pa.ArrowException, LookupError) as error:
+    except (OSError, pa.ArrowException) as error:
         return ImageError("fetch_failed", f"{file}: {reason_of(error)}", retryable=True)
     return data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")

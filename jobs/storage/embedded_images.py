@@ -1,11 +1,13 @@
 """Images that a Parquet file holds itself, read one by one in bounded memory.
 
 A file of two kilobytes can stand for gigabytes, so no row group is read as a whole: each image is decoded by itself,
-under a memory limit. The reader stays open, since the units of a row group follow each other.
+under a memory limit where no model shares the process. The reader stays open, since the units of a row group follow
+each other.
 """
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import IO, Any, Final
 
@@ -25,7 +27,7 @@ def embedded_image(path: str, version: str | None, row_group: int, row: int) -> 
     Raises:
         ImageError: `too_large`: they, or those of a row before, take more memory than is allowed.
         FileNotFoundError: there is no such file.
-        OSError, pa.ArrowException, LookupError: it is no such table, or has no such row.
+        OSError, pa.ArrowException: it is no such table, or has no such row.
     """
     rows = _rows(path, version, row_group)
     if row < rows.next_row:
@@ -47,7 +49,12 @@ class _Rows:
         self._path = path
         file: IO[bytes] = s3_filesystem().open(path, "rb") if path.startswith("s3://") else pa.OSFile(path, "rb")
         parquet = parquet_file(file, buffer_size=_BUFFER_BYTES)
-        self._batches = limited(parquet.iter_batches(1, row_groups=[row_group], columns=["image"]))
+        if "image" not in parquet.schema_arrow.names:
+            raise pa.ArrowInvalid("it has no column `image`")
+        batches = parquet.iter_batches(1, row_groups=[row_group], columns=["image"])
+        # The limit is one of the process, and beside the main thread a model may take its memory.
+        is_alone = threading.current_thread() is threading.main_thread()
+        self._batches = limited(batches) if is_alone else batches
         self._too_large: ImageError | None = None
         self.next_row = 0
 
@@ -67,7 +74,7 @@ class _Rows:
                 )
                 raise self._too_large from None
             except StopIteration:
-                raise IndexError(f"there are {self.next_row} rows in this row group") from None
+                raise pa.ArrowInvalid(f"there are {self.next_row} rows in this row group") from None
             self.next_row += 1
         return images[0].as_py()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,8 @@ def one_image_many_times(path: Path, size_bytes: int, rows: int) -> str:
 
 
 def rows_of(path: str, count: int) -> list[dict[str, Any]]:
-    return [
-        {"uri": None, "source_file": path, "source_version": None, "source_row_group": 0, "source_row": row}
-        for row in range(count)
-    ]
+    known = {"uri": None, "source_file": path, "source_version": None, "source_row_group": 0}
+    return [{**known, "source_row": row} for row in range(count)]
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.struct([("bytes", pa.binary())])], ids=str)
@@ -89,6 +88,15 @@ def test_an_image_beyond_the_memory_limit_is_an_error_row(tmp_path: Path, monkey
         assert "To read row 1 of its row group" in other.message
         assert "more than 2,147,483,648 bytes of memory" in other.message
     assert embedded_image(path, None, 1, 0) == b"d"
+
+
+def test_a_thread_beside_a_model_does_not_limit_the_memory_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"image": [b"a"]}), tmp_path / "m.parquet")
+    monkeypatch.setattr(embedded_images, "limited", None)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(embedded_image, str(tmp_path / "m.parquet"), None, 0, 0).result() == b"a"
 
 
 @pytest.mark.parametrize(
