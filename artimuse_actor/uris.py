@@ -58,6 +58,11 @@ def shown_uri(uri: str) -> str:
     return _without(uri, _may_be_secret)
 
 
+def lacks_secrets(uri: str) -> bool:
+    """Whether `shown_uri` left something out of a uri, so that nothing can be read from there."""
+    return bool(re.search(f"([=?#:]|//){_MASK}|{_MASK}@", uri))
+
+
 def uri_as_id(uri: str) -> str:
     """A uri as the id of its image: without secrets, the same however it is signed.
 

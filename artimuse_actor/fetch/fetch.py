@@ -27,7 +27,7 @@ from artimuse_actor.fetch.confinement import check_uri_inside
 from artimuse_actor.fetch.local import read_local
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import gate_of, retrying
-from artimuse_actor.uris import uri_scheme
+from artimuse_actor.uris import lacks_secrets, uri_scheme
 
 FETCH_AHEAD: Final = 32
 
@@ -133,6 +133,11 @@ class _Fetcher:
 
             return server, partial(read_s3, uri, self.options, reserve)
         if scheme in ("http", "https"):
+            if lacks_secrets(uri):
+                raise ImageError(
+                    "unsupported_uri",
+                    "Secrets were left out of this url, as in a table of scores, so it cannot be read.",
+                )
             from artimuse_actor.fetch.web import read_web
 
             return server, partial(read_web, uri, self.options, reserve)

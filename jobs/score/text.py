@@ -48,30 +48,30 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     for note in result.notes:
         show(note)
     if found := result.prunable:
-        print(f"--prune would drop {found.gone:,} of {found.rows:,} rows, since {settings.source} no longer has them.")
-        print(_unpruned(found.unknown))
+        show(f"--prune would drop {found.gone:,} of {found.rows:,} rows, since {settings.source} no longer has them.")
+        show(_unpruned(found.unknown))
         return
     if result.was_finished:
-        print(f"Nothing to do: all {record.manifest_rows:,} images are in {settings.out} already.")
+        show(f"Nothing to do: all {record.manifest_rows:,} images are in {settings.out} already.")
     else:
         speed = f" ({record.images_per_s:,.1f} images/s)" if record.images_per_s else ""
         held = f"; {record.held_rows:,} were there before" if record.held_rows else ""
         seconds = format_seconds(sum(record.seconds.values()))
         described = f", {record.described_rows:,} described" if result.texts else ""
-        print(f"{record.scored_rows:,} of {record.manifest_rows:,} images{described} in {seconds}{speed}{held}.")
+        show(f"{record.scored_rows:,} of {record.manifest_rows:,} images{described} in {seconds}{speed}{held}.")
     if record.copied_rows:
-        print(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
+        show(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
     if record.pruned_rows:
-        print(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
+        show(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
     if record.unpruned_rows:
-        print(_unpruned(record.unpruned_rows))
+        show(_unpruned(record.unpruned_rows))
     mixed = f" ({result.fingerprint.mixture})" if result.fingerprint.mixture else ""
-    print(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
+    show(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
     if counts.failed:
-        print(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")
+        show(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")
     if result.texts:
-        print(f"{settings.out}/texts: {_texts_line(counts)}.")
-    print(f"Next: artimuse status {shlex.quote(settings.out)}")
+        show(f"{settings.out}/texts: {_texts_line(counts)}.")
+    show(f"Next: artimuse status {shlex.quote(settings.out)}")
 
 
 def _unpruned(rows: int) -> str:

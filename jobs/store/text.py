@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jobs.words import format_seconds
+from jobs.words import format_seconds, show
 
 if TYPE_CHECKING:
     from jobs.store.counts import Counts
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 def show_status(status: StoreStatus) -> None:
     """Print a store's status on one screen."""
-    print(f"{status.out}: {status.fingerprint}")
-    print(status.verdict + ".")
+    show(f"{status.out}: {status.fingerprint}")
+    show(status.verdict + ".")
     if status.counts.failed:
-        print(f"  failed: {_by_type(status.counts.errors)}")
+        show(f"  failed: {_by_type(status.counts.errors)}")
     if status.texts:
-        print(f"texts ({status.texts}): {_texts_line(status.counts)}.")
+        show(f"texts ({status.texts}): {_texts_line(status.counts)}.")
     if status.staged_rows:
-        print(f"  {status.staged_rows:,} of the remaining are scored and wait for their shard to be complete.")
+        show(f"  {status.staged_rows:,} of the remaining are scored and wait for their shard to be complete.")
     if status.remaining > 0:
-        print("  Run the same command again to go on.")
+        show("  Run the same command again to go on.")
     for run in status.runs:
         speed = f", {run['images_per_s']:,.1f} images/s" if run.get("images_per_s") else ""
         seconds = format_seconds(sum(run["seconds"].values()))
         state = run["state"] if run["state"] != "running" else "running, or died"
         pruned = f", {run['pruned_rows']:,} dropped" if run.get("pruned_rows") else ""
-        print(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}{pruned}")
+        show(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}{pruned}")
 
 
 def _loaded(run: Mapping[str, Any]) -> str:

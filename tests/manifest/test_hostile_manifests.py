@@ -17,8 +17,10 @@ import pytest
 from support.golden import golden_images
 from support.score_job import run_artimuse, run_score
 
-from artimuse_actor.errors import ManifestError
-from artimuse_actor.uris import shown_uri, uri_as_id, without_secrets
+from artimuse_actor.errors import ImageError, ManifestError
+from artimuse_actor.fetch.fetch import fetch
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.uris import lacks_secrets, shown_uri, uri_as_id, without_secrets
 from jobs.manifest.parquet import MAX_TEXT_BYTES
 from jobs.manifest.source import open_manifest
 
@@ -131,6 +133,15 @@ def test_no_spelling_of_a_secret_is_in_a_uri_an_id_or_a_message(uri: str) -> Non
         assert SECRET not in text
     told = without_secrets(" ".join(f"GET {uri}: refused".split()), uri)  # as messages of libraries are, in one line
     assert SECRET not in told
+
+
+def test_a_url_that_lost_its_secrets_is_not_asked_for() -> None:
+    for uri in SPELLINGS:
+        if uri.lower().startswith("http"):
+            assert lacks_secrets(shown_uri(uri))
+            assert not lacks_secrets(uri)
+            with pytest.raises(ImageError, match="Secrets were left out of this url"):
+                fetch(shown_uri(uri), FetchOptions())
 
 
 @pytest.mark.parametrize(
