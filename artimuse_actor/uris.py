@@ -32,6 +32,7 @@ _SIGNATURE = re.compile(
 )
 _AZURE: Final = frozenset(["se", "st", "sp", "sr", "spr", "ske", "skt", "sks", "skv", "skoid", "sktid"])  # beside `sig`
 _MASK: Final = "…"
+_ID_DIGEST = re.compile(f"#{_MASK}[0-9a-f]{{16}}")
 _DEPTH: Final = 4  # of uris within paths of others, as archives have them
 
 _Hides = Callable[[str, str], bool]
@@ -69,7 +70,11 @@ def uri_as_id(uri: str) -> str:
     Where it shows less than what names the image, a digest of that follows.
     """
     shown, named = shown_uri(uri), _without(uri, _is_signature)
-    return shown if shown == named else f"{shown}#{hashlib.sha256(named.encode(errors='replace')).hexdigest()[:16]}"
+    if shown == named:
+        return shown
+    digest = hashlib.sha256(named.encode(errors="replace")).hexdigest()[:16]
+    before, scheme, rest = shown.partition("://")
+    return f"{before}{scheme}{rest.partition('#')[0]}#{_MASK}{digest}"
 
 
 def without_secrets(text: str, uri: str | None = None) -> str:
@@ -100,7 +105,8 @@ def _without(uri: str, hides: _Hides, depth: int = _DEPTH) -> str:
     path = _PATH_PART.sub(lambda part: _masked(part, _is_signature), path)
     is_azure = bool(re.search("[?&]sig=", query, re.IGNORECASE))
     query = _QUERY_PART.sub(lambda part: _masked(part, hides, is_azure=is_azure), query)
-    fragment = f"#{_MASK}" if len(fragment) > 1 and hides("", fragment) else fragment
+    if len(fragment) > 1 and not _ID_DIGEST.fullmatch(fragment) and hides("", fragment):
+        fragment = f"#{_MASK}"
     return uri[: found.end()] + host + _without(path, hides, depth - 1) + query + fragment
 
 

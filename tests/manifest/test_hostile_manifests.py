@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.golden import golden_images
 from support.score_job import run_artimuse, run_score
 
@@ -133,6 +135,23 @@ def test_no_spelling_of_a_secret_is_in_a_uri_an_id_or_a_message(uri: str) -> Non
         assert SECRET not in text
     told = without_secrets(" ".join(f"GET {uri}: refused".split()), uri)  # as messages of libraries are, in one line
     assert SECRET not in told
+
+
+_URLS = st.lists(
+    st.sampled_from(
+        ["https://", "s3://", "file://", "h", ":", "8", "@", "/", "?", "&", ";", "=", "#", "[", "]", "\\", " "]
+    )
+    | st.sampled_from(["id=7", "key=", "sig=", "token=5", "…", "x", "http://h/"]),
+    max_size=14,
+).map("".join)
+
+
+@given(_URLS)
+def test_what_is_shown_stays_as_it_is_when_it_is_shown_again(uri: str) -> None:
+    assert shown_uri(shown_uri(uri)) == shown_uri(uri)
+    if " " not in uri and uri.count("://") <= 4:  # of more within each other, the last ones are left out
+        assert without_secrets(shown_uri(uri)) == shown_uri(uri)
+        assert without_secrets(uri_as_id(uri)) == uri_as_id(uri)
 
 
 def test_a_url_that_lost_its_secrets_is_not_asked_for() -> None:
