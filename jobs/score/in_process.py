@@ -32,14 +32,23 @@ def fits_here(settings: ScoreSettings, images: int) -> bool:
         return settings.local
     is_small = settings.address is None and settings.actors is None and images <= MOST_IMAGES
     # Only Ray exports metrics.
-    return is_small and not os.environ.get("ARTIMUSE_METRICS_PORT") and this_machine().gpus <= 1
+    return is_small and not os.environ.get("ARTIMUSE_METRICS_PORT") and _gpus_here() <= 1
+
+
+def _gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def this_machine() -> Cluster:
     """The GPUs and CPU cores that this process sees."""
-    import torch
+    from artimuse_actor.engine.device import dtype_name, resolve_device, resolve_dtype
 
-    return Cluster(gpus=torch.cuda.device_count(), cpus=os.cpu_count() or 1)
+    gpu, cpus = resolve_device("auto"), os.cpu_count() or 1
+    if gpu.type == "cpu":
+        return Cluster(gpus=0, cpus=cpus)
+    return Cluster(max(1, _gpus_here()), cpus, gpu.type, dtype_name(resolve_dtype("auto", gpu)))
 
 
 @contextmanager

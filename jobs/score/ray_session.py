@@ -38,23 +38,31 @@ _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_
 
 @dataclass(frozen=True)
 class Cluster:
-    """The Ray cluster that a run works on.
+    """The machines that a run works on: a Ray cluster, or this machine.
 
     Attributes:
         gpus: number of its GPUs now.
         cpus: number of its CPU cores now.
-        accelerators: names of its GPUs, as Ray abbreviates them: `H200`, `GeForce-RTX-2080`, `M2-Max`.
+        gpu: the device that a GPU is: `cuda`, or `mps` of Apple. Ray has one resource for both.
+        gpu_dtype: the precision of `--dtype auto` on all of its GPUs, see `resolve_dtype`.
     """
 
     gpus: int
     cpus: int
-    accelerators: frozenset[str] = frozenset()
+    gpu: str = "cuda"
+    gpu_dtype: str = AUTO_DTYPES["cuda"]
 
     @classmethod
     def of(cls, resources: Mapping[str, float]) -> Cluster:
-        """The cluster with these of Ray's resources."""
-        names = (name.removeprefix(_ACCELERATOR) for name in resources if name.startswith(_ACCELERATOR))
-        return cls(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), frozenset(names))
+        """The cluster with these of Ray's resources.
+
+        Where Ray's name of a card does not tell that it is before Ampere, bfloat16 is emulated: slow, and not wrong.
+        """
+        names = [name.removeprefix(_ACCELERATOR) for name in resources if name.startswith(_ACCELERATOR)]
+        gpu = "mps" if any(map(_APPLE.match, names)) else "cuda"
+        is_old = any(map(_BEFORE_AMPERE.match, names))
+        dtype = "float32" if is_old else AUTO_DTYPES[gpu]
+        return cls(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), gpu, dtype)
 
     def device(self, asked: str, *, may_grow: bool = False) -> str:
         """The device of all actors: `cpu`, `cuda` or `mps`.
@@ -68,21 +76,16 @@ class Cluster:
         """
         if asked not in ("auto", *AUTO_DTYPES):
             raise UsageError(f"--device takes auto, cpu, cuda or mps, not {asked!r}; Ray hands the GPUs out.")
-        has_mps = any(map(_APPLE.match, self.accelerators))
-        if asked == "cuda" and (not self.gpus or has_mps) and not may_grow:
+        has_gpu = self.gpus > 0
+        if asked == "cuda" and not (has_gpu and self.gpu == "cuda") and not may_grow:
             raise UsageError("--device cuda: Ray sees no GPU for CUDA. Try --device cpu, or check nvidia-smi.")
-        if asked == "mps" and not has_mps:
+        if asked == "mps" and not (has_gpu and self.gpu == "mps"):
             raise UsageError("--device mps: Ray sees no GPU of Apple. Try --device cpu.")
-        gpu = "mps" if has_mps else "cuda"  # Ray gives the same resource for both, and never both in one cluster
-        return (gpu if self.gpus else "cpu") if asked == "auto" else asked
+        return (self.gpu if has_gpu else "cpu") if asked == "auto" else asked
 
     def auto_dtype(self, device: str) -> str:
-        """The precision of `--dtype auto` on all of the cluster, as `resolve_dtype` has it for one GPU.
-
-        Where Ray's name of a card does not tell that it is before Ampere, bfloat16 is emulated: slow, and not wrong.
-        """
-        is_old = device == "cuda" and any(map(_BEFORE_AMPERE.match, self.accelerators))
-        return "float32" if is_old else AUTO_DTYPES[device]
+        """The precision of `--dtype auto` on a device of the cluster."""
+        return self.gpu_dtype if device == self.gpu else AUTO_DTYPES[device]
 
     def default_pool(self, device: str, actors_per_gpu: int) -> ActorPool:
         """`actors_per_gpu` models on each GPU; one model on the CPU."""

@@ -58,4 +58,4 @@ def test_auto_follows_the_gpus_that_ray_names(accelerators: list[str], device: s
 @pytest.mark.parametrize(("accelerator", "device"), [("M2-Max", "cuda"), ("H200", "mps"), ("H200", "cuda:1")])
 def test_a_gpu_that_the_cluster_does_not_have_is_refused(accelerator: str, device: str) -> None:
     with pytest.raises(UsageError, match=f"--device {device}: Ray sees no GPU|not 'cuda:1'; Ray hands the GPUs out"):
-        Cluster(1, 2, frozenset([accelerator])).device(device)
+        Cluster.of({"GPU": 1, "CPU": 2, f"accelerator_type:{accelerator}": 1}).device(device)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from support.decoder_faults import faulty, make_fault_folder
 from support.golden import golden_checkpoint
 from support.photo_library import make_photos
@@ -14,7 +15,7 @@ from support.score_job import golden_options, run_artimuse, run_score, table_row
 
 from artimuse_actor.errors import UsageError
 from jobs.score.actor_pool import ActorPool
-from jobs.score.in_process import MOST_IMAGES, fits_here
+from jobs.score.in_process import MOST_IMAGES, fits_here, in_process
 from jobs.score.settings import ScoreSettings
 
 pytestmark = pytest.mark.timeout(120)
@@ -68,3 +69,26 @@ def test_one_process_and_a_cluster_are_refused_together(tmp_path: Path) -> None:
     options = ("--checkpoint", golden_checkpoint("artimuse"), "--local", "--address", "auto")
     done = run_artimuse("score", tmp_path, "--out", tmp_path / "out", *options, code=2)
     assert "--local is one model in this process" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("is_apple", "capability", "device", "dtype"),
+    [(True, None, "mps", "float32"), (False, (7, 5), "cuda", "float32"), (False, (9, 0), "cuda", "bfloat16")],
+)
+def test_a_run_without_ray_takes_the_gpu_of_this_machine(
+    is_apple: bool, capability: tuple[int, int] | None, device: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: is_apple)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not is_apple)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(not is_apple))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    with in_process() as machine:
+        assert (machine.gpus, machine.device("auto"), machine.auto_dtype(device)) == (1, device, dtype)
+        assert machine.device(device) == device
+        assert machine.auto_dtype("cpu") == "float32"
+
+
+def test_a_run_without_ray_and_without_a_gpu_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with in_process() as machine:
+        assert (machine.gpus, machine.device("auto")) == (0, "cpu")
