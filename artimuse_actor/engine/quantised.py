@@ -37,10 +37,12 @@ class QuantisedLinear(nn.Module):
         bias: (N,), or None.
         stored: (N, C) int8 or float8; of nf4 (N·C / 2,) uint8, two codes in each.
         scale: (N,) float32; of nf4 (N·C / 64,).
+        levels: of nf4 (16,) float32; on the device, since a captured step may copy nothing there.
     """
 
     stored: torch.Tensor
     scale: torch.Tensor
+    levels: torch.Tensor
 
     def __init__(self, like: nn.Linear, kind: str) -> None:
         """Make room for the weight of a layer, on its device; `store` fills it."""
@@ -51,6 +53,7 @@ class QuantisedLinear(nn.Module):
         if kind == "nf4":
             self.register_buffer("stored", torch.empty(count // 2, dtype=torch.uint8, device=place))
             self.register_buffer("scale", torch.empty(count // _BLOCK, device=place))
+            self.register_buffer("levels", torch.empty(len(_LEVELS), device=place), persistent=False)
         else:
             self.register_buffer("stored", torch.empty(self._shape, dtype=_STORED[kind], device=place))
             self.register_buffer("scale", torch.empty(len(like.weight), device=place))
@@ -61,8 +64,8 @@ class QuantisedLinear(nn.Module):
         if self.kind == "nf4":
             blocks = values.reshape(-1, _BLOCK)
             self.scale.copy_(blocks.abs().amax(dim=1))
-            levels = torch.tensor(_LEVELS, device=values.device)
-            between = (levels[1:] + levels[:-1]) / 2
+            self.levels.copy_(torch.tensor(_LEVELS))
+            between = (self.levels[1:] + self.levels[:-1]) / 2
             codes = torch.bucketize(blocks / _nonzero(self.scale).unsqueeze(1), between).to(torch.uint8).flatten()
             self.stored.copy_(codes[0::2] * 16 + codes[1::2])
             return
@@ -80,9 +83,8 @@ class QuantisedLinear(nn.Module):
 
     def _expanded(self, dtype: torch.dtype) -> torch.Tensor:
         """(N, C): the weight of nf4."""
-        levels = torch.tensor(_LEVELS, device=self.stored.device)
         codes = torch.stack([self.stored >> 4, self.stored & 15], dim=1).view(-1, _BLOCK).int()
-        return (levels[codes] * self.scale.unsqueeze(1)).to(dtype).view(self._shape)
+        return (self.levels[codes] * self.scale.unsqueeze(1)).to(dtype).view(self._shape)
 
 
 def quantise_layers(modules: Iterable[nn.Module], kind: str) -> None:

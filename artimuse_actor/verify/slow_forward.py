@@ -34,18 +34,13 @@ class SlowForward:
         set_arithmetic(device)
         self._network = load_network(checkpoint, image_token_id=self._image_id, device=device, dtype=dtype)
         self._network.set_attn_implementation("eager")  # no kernel that the fast path uses
-        self._level_rows = self._network.lm_head.weight[ids]  # (101, C)
+        rows = torch.tensor(ids, device=device)
+        self._level_rows = self._network.lm_head.weight.index_select(0, rows).float()  # (101, C)
 
     @torch.inference_mode()
     def level_logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Logits of the levels: (N, 448, 448, 3) uint8 → (N, Q, 101)."""
-        questions = self.protocol.score_questions.values()
-        rows = self._level_rows.float()
-        found = []
-        for image in map(self._encode, pixels):
-            last = torch.stack([self._hidden(self._prompt(question, image))[-1] for question in questions])  # (Q, C)
-            found.append(last.float() @ rows.T)
-        logits: NDArray[np.float32] = torch.stack(found).cpu().numpy()
+        logits: NDArray[np.float32] = torch.stack([self._level_logits(image) for image in pixels]).cpu().numpy()
         return logits
 
     @torch.inference_mode()
@@ -57,12 +52,25 @@ class SlowForward:
             question: a text question.
             token_ids: of the text, with the token that ended it if one did.
         """
+        return float(self._regrets(pixels, question, token_ids).max())
+
+    def _regrets(self, pixels: Pixels, question: str, token_ids: Sequence[int]) -> torch.Tensor:
+        """(K,), for each token of `regret`."""
         prompt = self._prompt(question, self._encode(pixels))  # (1, T, C)
         answer = torch.tensor([list(token_ids)], device=self._device)  # (1, K)
         hidden = self._hidden(torch.cat([prompt, self._embed(answer[:, :-1])], dim=1))  # (T + K - 1, C)
         logits = self._network.lm_head(hidden[prompt.shape[1] - 1 :]).float()  # (K, V)
         chosen = logits.gather(1, answer.T).squeeze(1)  # (K,)
-        return float(((logits.amax(dim=1) - chosen) / logits.std(dim=1)).max())
+        behind: torch.Tensor = (logits.amax(dim=1) - chosen) / logits.std(dim=1)
+        return behind
+
+    def _level_logits(self, image: Pixels) -> torch.Tensor:
+        """(448, 448, 3) uint8 → (Q, 101) float32."""
+        encoded = self._encode(image)
+        prompts = (self._prompt(question, encoded) for question in self.protocol.score_questions.values())
+        last = torch.stack([self._hidden(prompt)[-1] for prompt in prompts])  # (Q, C)
+        logits: torch.Tensor = last.float() @ self._level_rows.T
+        return logits
 
     def _encode(self, image: Pixels) -> torch.Tensor:
         """(448, 448, 3) uint8 → (256, C)."""
@@ -79,9 +87,9 @@ class SlowForward:
 
     def _prompt(self, question: str, image: torch.Tensor) -> torch.Tensor:
         """(1, T, C): the whole prompt, its image in place."""
-        ids = torch.tensor([prompt_ids(self._tokenizer, self.protocol, question)], device=self._device)
-        embedded = self._embed(ids)
-        embedded[ids == self._image_id] = image
+        ids = prompt_ids(self._tokenizer, self.protocol, question)
+        embedded, start = self._embed(torch.tensor([ids], device=self._device)), ids.index(self._image_id)
+        embedded[0, start : start + len(image)] = image
         return embedded
 
     def _hidden(self, embedded: torch.Tensor) -> torch.Tensor:

@@ -84,10 +84,12 @@ def fake_cuda() -> Iterator[None]:
         yield
 
 
-def fake_model(config: NetworkConfig, pages: Pages, dtype: torch.dtype = torch.bfloat16) -> VisionLanguageModel:
+def fake_model(
+    config: NetworkConfig, pages: Pages, dtype: torch.dtype = torch.bfloat16, quantize: str | None = None
+) -> VisionLanguageModel:
     """A network of these sizes on the fake device; call it within `fake_cuda`."""
     with unset_fake_temporarily():  # modules cannot change their device or dtype under it
-        network = build_network(config, image_token_id=0, device=torch.device("meta"), dtype=dtype)
+        network = build_network(config, image_token_id=0, device=torch.device("meta"), dtype=dtype, quantize=quantize)
     storages: dict[int, torch.Tensor] = {}
     for module in network.modules():
         for name, tensor in module._parameters.items():

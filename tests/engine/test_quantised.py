@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from artimuse_actor.verify.golden import golden_pixels
 from artimuse_actor.verify.quantised_checks import quantised_finding
+from bench.engine.fake_cuda import fake_cuda, fake_model
+from bench.engine.fake_kernels import FAKE_PAGES
+from bench.engine.fake_passes import decode_step
+from bench.engine.random_network import FULL, with_layers
 from jobs.commands.verify import _drawn_pictures
 from jobs.demo.run import CHECKPOINT
 
@@ -127,3 +132,14 @@ def test_other_words_are_refused() -> None:
     assert precision_name("bfloat16", "nf4") == "bfloat16/nf4"
     with pytest.raises(UsageError, match="--quantize takes int8, fp8, nf4, not 'int4'"):
         ArtiMuse.load(golden_checkpoint("artimuse"), device="cpu", quantize="int4")
+
+
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
+def test_a_captured_step_copies_nothing_and_waits_for_nothing(kind: str) -> None:
+    config = with_layers(FULL, 2)
+    with fake_cuda():
+        model = fake_model(
+            replace(config, vision=replace(config.vision, num_layers=1)), FAKE_PAGES["torch's kernel"], quantize=kind
+        )
+        counts = decode_step(model, 8, 400)
+    assert (counts.copies, counts.waits) == (0, ())

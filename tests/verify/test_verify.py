@@ -7,7 +7,6 @@ import math
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.golden import golden_checkpoint
@@ -22,9 +21,8 @@ from artimuse_actor.errors import ArtiMuseError, RunError
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from artimuse_actor.verify import golden_checks, own_checks, self_check, speed, verify
 from artimuse_actor.verify.finding import Finding, exit_code
-from artimuse_actor.verify.golden import golden_answers, golden_pixels
+from artimuse_actor.verify.golden import golden_pixels
 from artimuse_actor.verify.own_checks import own_findings
-from artimuse_actor.verify.slow_forward import SlowForward
 from jobs.commands.verify import overall
 
 CPU = torch.device("cpu")
@@ -158,13 +156,6 @@ def test_what_does_not_fit_in_another_precision_is_skipped(few_pictures: None, m
     assert "takes 0 GB of memory as float32" in found[-1].skipped
     with pytest.raises(RunError, match="as float32"):
         list(own_findings(checkpoint, ARTIMUSE, CPU, (torch.float32, torch.bfloat16)))
-
-
-def test_the_slow_forward_gives_the_published_logits() -> None:
-    slow = SlowForward(Checkpoint(golden_checkpoint("artimuse")), ARTIMUSE, CPU, torch.float32)
-    logits = slow.level_logits(golden_pixels()[:1])
-    expected = golden_answers("artimuse").logits[:1]
-    np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
 class Starts:
