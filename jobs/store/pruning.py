@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import UsageError
+from artimuse_actor.errors import BrokenFile, UsageError
 from artimuse_actor.uris import without_secrets
 from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
@@ -39,9 +40,10 @@ def fence_pruning(place: Place) -> None:
     paths = unfinished_pruning(place)
     for path in paths if place.local_path("") is None else ():
         for part in (path, texts_path(path)):
-            file = TableFile.read(place, part)
-            if file.rows is not None:
-                file.replace(file.rows, {**file.rows.schema.metadata, FENCE_KEY: secrets.token_hex(8)})
+            with suppress(BrokenFile):  # it is moved away by the repair that follows
+                file = TableFile.read(place, part)
+                if file.rows is not None:
+                    file.replace(file.rows, {**file.rows.schema.metadata, FENCE_KEY: secrets.token_hex(8)})
     if paths:
         end_plan(place)
 
