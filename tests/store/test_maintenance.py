@@ -20,7 +20,7 @@ from jobs.plan.plan import Plan, plan_identity
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.local_place import LocalPlace
 from jobs.store.known_images import KnownRows
-from jobs.store.layout import broken_path, plan_folder, rows_path, staged_path
+from jobs.store.layout import broken_path, known_path, plan_folder, rows_path, staged_path
 from jobs.store.lock import run_lock
 from jobs.store.maintenance import compact, heal
 from jobs.store.plan_file import current_plan
@@ -222,6 +222,21 @@ def test_a_row_with_the_same_bytes_is_found_with_its_score_and_texts(tmp_path: P
     assert (found["scored_by"], found["described_by"]) == ("p", "p")
     assert known.find("0" * 64) is known.find("f" * 64) is None
     assert known.find(C) is None  # half of the digest is not enough
+
+
+@pytest.mark.parametrize("array", ["digests", "files"])
+@pytest.mark.parametrize("damage", ["cut", "deleted", "empty"])
+def test_digests_that_were_not_written_whole_are_of_no_image(tmp_path: Path, array: str, damage: str) -> None:
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["x", "y"]), "p")
+    _complete_with_digests(store, plan, [A, B])
+    known = _known(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["x", "y", "z"]), "q"))
+    path = tmp_path / "out" / known_path("q", array)
+    if damage == "deleted":
+        path.unlink()
+    else:
+        _cut(path, 0.9 if damage == "cut" else 0.0)
+    assert known.find(A) is known.find(B) is None
 
 
 def test_failed_rows_and_such_without_the_texts_that_are_wanted_are_not_copied(tmp_path: Path) -> None:
