@@ -34,7 +34,7 @@ import fsspec.asyn
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, MAX_HEADER_BYTES, Checkpoint
 from artimuse_actor.checkpoint.digest import cache_folder, remember_digests, remember_file_digest, remembered_digest
 from artimuse_actor.checkpoint.file_lock import file_lock
-from artimuse_actor.errors import CheckpointError, ImageError, RunError
+from artimuse_actor.errors import CheckpointError, ImageError, RunError, one_line
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import gate_of, retrying
 from artimuse_actor.fetch.s3 import S3Object, list_s3, read_s3
@@ -164,7 +164,8 @@ class S3Checkpoint:
             return hashlib.sha256(path.read_bytes()).hexdigest()
 
         def read() -> str:
-            print(f"Reading {self.uri}/{file.name} ({file.size_bytes / 1e9:.1f} GB) for its digest.", file=sys.stderr)
+            name = one_line(file.name)
+            print(f"Reading {self.uri}/{name} ({file.size_bytes / 1e9:.1f} GB) for its digest.", file=sys.stderr)
             sha256 = hashlib.sha256()
             for data in self._parts(file):
                 sha256.update(data)

@@ -123,7 +123,8 @@ async def list_s3(uri: str, options: FetchOptions) -> list[S3Object]:
         found += [
             S3Object(name, int(entry["Size"]), str(entry["ETag"]))
             for entry in answer.get("Contents", ())
-            if (name := entry["Key"].removeprefix(prefix))  # without one it stands for the folder itself
+            # Without a name it stands for the folder itself; with a slash, no honest server lists it.
+            if (name := entry["Key"].removeprefix(prefix)) and "/" not in name
         ]
         if not answer.get("IsTruncated"):
             return sorted(found, key=lambda object: object.name)

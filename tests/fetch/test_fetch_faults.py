@@ -45,6 +45,7 @@ from artimuse_actor.errors import ImageError, ImageErrorType, RunError, UsageErr
 from artimuse_actor.fetch import fetch as fetch_module
 from artimuse_actor.fetch import local as local_files
 from artimuse_actor.fetch import public_hosts
+from artimuse_actor.fetch import s3 as s3_objects
 from artimuse_actor.fetch.byte_budget import ByteBudget
 from artimuse_actor.fetch.confinement import check_path_inside
 from artimuse_actor.fetch.fetch import fetch, fetch_many
@@ -396,6 +397,21 @@ def test_one_object_that_is_not_permitted_stops_nothing(s3: Origin, code: str) -
     assert (first, third) == (photo(NAMES[0]), photo(NAMES[2]))
     assert isinstance(second, ImageError)
     assert (second.error_type, second.retryable) == ("forbidden", False)
+
+
+def test_a_listing_names_no_file_outside_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        split_path = staticmethod(lambda path: ("bucket", path.removeprefix("s3://bucket/"), None))
+
+        async def set_session(self) -> None:
+            pass
+
+        async def _call_s3(self, *_: object, **__: object) -> dict[str, Any]:
+            keys = ("m/", "m/config.json", "m/../../evil.json", "/etc/evil.json", "m//evil.json")
+            return {"Contents": [{"Key": key, "Size": 1, "ETag": "1"} for key in keys]}
+
+    monkeypatch.setattr(s3_objects, "_filesystem", lambda _: Server())
+    assert [found.name for found in asyncio.run(s3_objects.list_s3("s3://bucket/m", OPTIONS))] == ["config.json"]
 
 
 def test_a_bucket_that_is_not_there_is_named(s3: Origin) -> None:
