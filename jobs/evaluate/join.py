@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.manifest.parquet import as_ids
 from schemas.scores import OK
 
 MATCHES: Final = ("id", "uri", "path", "name")
@@ -84,10 +85,14 @@ class TruthKeys:
 
 
 def clean_names(names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`./a/b.jpg` names the same file as `a/b.jpg`."""
-    if not pc.any(pc.starts_with(names, "./")).as_py():
-        return names
-    return pc.replace_substring_regex(names, r"^(\./)+", "")
+    """`./a/b.jpg` names the same file as `a/b.jpg`, and a url the same image as the id that is made of it."""
+    if pc.any(pc.starts_with(names, "./")).as_py():
+        names = pc.replace_substring_regex(names, r"^(\./)+", "")
+    return _urls_as_ids(names)
+
+
+def _urls_as_ids(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([as_ids(chunk).cast(names.type) for chunk in names.chunks], names.type)
 
 
 class ScoreIndex:
@@ -164,10 +169,8 @@ _NO_TRUTHS: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.arra
 
 def match_column(batch: pa.Table, match: str, depth: int) -> pa.ChunkedArray:
     """Key of each image of the store: its id, its uri, or the last parts of its uri (else of its id)."""
-    if match == "id":
-        return batch["image_id"]
-    if match == "uri":
-        return batch["uri"]
+    if match in ("id", "uri"):
+        return _urls_as_ids(batch["image_id" if match == "id" else "uri"])
     paths = pc.coalesce(batch["uri"], batch["image_id"])
     return _last_parts(paths, depth if match == "path" else 1)
 

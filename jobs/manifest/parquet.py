@@ -124,9 +124,9 @@ class _ColumnReader:
             self._no_null(image_id, self.id, first_row)
         elif uri.null_count:
             rows = [f"{self.file.image_id}#{row}" for row in range(first_row, first_row + count)]
-            image_id = pc.coalesce(_as_ids(uri), pa.array(rows, pa.string()))
+            image_id = pc.coalesce(as_ids(uri), pa.array(rows, pa.string()))
         else:
-            image_id = _as_ids(uri)
+            image_id = as_ids(uri)
         here = pc.is_null(uri)
         version = self._strings(table, self.version, first_row) if self.version else pa.nulls(count, pa.string())
         if not self.version:
@@ -217,7 +217,7 @@ def _is_utf8(raw: bytes | None) -> bool:
         return False
 
 
-def _as_ids(uris: pa.Array) -> pa.Array:
+def as_ids(uris: pa.Array) -> pa.Array:
     """Uris as ids, see `uri_as_id`."""
     if not pc.any(pc.match_substring_regex(uris, _MAY_HAVE_SECRETS)).as_py():
         return uris

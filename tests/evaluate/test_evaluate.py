@@ -16,6 +16,7 @@ from support.score_job import run_artimuse
 from support.stores import FINGERPRINT, complete, open_store, plan_for, stage_with, write_manifest
 
 from artimuse_actor.errors import GroundTruthError, UsageError
+from artimuse_actor.uris import uri_as_id
 from jobs.evaluate.evaluate import EvaluateOptions, evaluate, evaluate_store
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.ground_truth import TruthColumns
@@ -95,6 +96,17 @@ def test_images_are_found_however_ground_truth_names_them(tmp_path: Path, names:
     assert evaluation.counts.scored == len(names)
     expected = {"id": [1, 2, 3], "uri": [1, 2, 3], "path": [1, 2, 3], "name": [2, 2]}[match]
     assert evaluation.pairs.scores[0].tolist() == expected
+
+
+def test_urls_of_ground_truth_find_the_ids_that_are_made_of_them(tmp_path: Path) -> None:
+    urls = [f"https://h/show?number={number}&sig=s" for number in range(3)]
+    out = _store(tmp_path / "out", {uri_as_id(url): float(number) for number, url in enumerate(urls)})
+    signed_again = [url.replace("sig=s", "sig=t") for url in urls]
+    evaluation = evaluate_store(out, _truth(tmp_path / "t.json", [(url, 1) for url in signed_again]))
+    assert evaluation.pairs.scores[0].tolist() == [0, 1, 2]
+    raw = pa.table({"image_id": pa.array(urls, pa.large_string()), "score": pa.array([1, 2, 3], pa.float32())})
+    evaluation = evaluate(raw, pa.table({"image_id": urls, "gt_score": [1, 2, 3]}))
+    assert _counts(evaluation) == {"expected": 3, "scored": 3}
 
 
 def test_a_name_that_several_images_share_is_ambiguous_and_said(tmp_path: Path) -> None:
