@@ -11,6 +11,7 @@ import socket
 import torch
 
 from artimuse_actor.engine.device import device_name, dtype_name
+from artimuse_actor.engine.device_memory import release_memory
 from artimuse_actor.errors import RunError
 from artimuse_actor.verify.golden_checks import golden_scores, golden_texts
 
@@ -29,6 +30,7 @@ def refuse_wrong_device(device: torch.device, dtype: torch.dtype, *, texts: bool
     findings = [golden_scores("artimuse", device, dtype, images=1)]
     if texts:
         findings.append(golden_texts(device, dtype, images=1))
+    release_memory(device)  # for the model, whose size is compared with what is free
     for finding in findings:
         if finding.is_wrong:
             off = f"{finding.points:.2f} points off" if finding.points is not None else "other texts"

@@ -78,7 +78,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
             return _dry_run(asked, store, manifest, run)
         with run_lock(store.place, run.id) as lock:
             store = _open_store(asked, lock)
-            if settings.known_precision and not settings.allow_mixed:
+            # An old store names no precision: the records of all its runs are read, if there is something to score.
+            if store.fingerprint.precision and settings.known_precision and not settings.allow_mixed:
                 refuse_other_precision(store, settings.known_precision)
             if store.texts and not settings.texts:
                 run.events.note(f"{settings.out} holds texts, so this run makes them too.")

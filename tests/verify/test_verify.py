@@ -17,7 +17,7 @@ from artimuse_actor.actor import ActorConfig, ArtiMuseActor
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine import device as device_module
 from artimuse_actor.engine.kv_cache import PagedKVCache
-from artimuse_actor.errors import ArtiMuseError, RunError
+from artimuse_actor.errors import ArtiMuseError, RunError, UsageError
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from artimuse_actor.verify import golden_checks, own_checks, self_check, speed, verify
 from artimuse_actor.verify.finding import Finding, exit_code
@@ -145,6 +145,24 @@ def test_a_checkpoint_is_compared_with_the_slow_forward_and_with_itself(few_pict
         ("fast texts beside the slow forward's choices", "ok"),
         ("texts alone beside texts together", "ok"),
     ]
+
+
+def test_a_checkpoint_and_fewer_bits_are_checked_after_the_device(
+    few_pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = golden_pixels()
+    monkeypatch.setattr(verify, "golden_findings", lambda *_: iter(()))
+    monkeypatch.setattr(verify, "golden_pixels", lambda: pixels[:2])
+    options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "checkpoint": str(golden_checkpoint("artimuse"))}
+    found = list(verify.verify(**options, protocol="artimuse", quantize="int8", pictures=pixels[2:3]))
+    checks = [one.check for one in found if isinstance(one, Finding)]
+    assert checks[:3] == [
+        "pixels of the golden pictures", "batch 1 beside batch 2", "fast scores beside the slow forward's"
+    ]  # fmt: skip
+    assert checks[-1] == "int8 beside all bits, 3 pictures"
+    assert all(one.verdict.startswith(("ok", "drift")) for one in found if isinstance(one, Finding))
+    with pytest.raises(UsageError, match="--quantize takes int8, fp8, nf4"):
+        list(verify.verify(**options, quantize="int3"))
 
 
 def test_what_does_not_fit_in_another_precision_is_skipped(few_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
