@@ -49,7 +49,9 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (own_checks, speed):
         monkeypatch.setattr(module, "golden_pixels", lambda: pixels)
     monkeypatch.setattr(own_checks, "_MAX_NEW_TOKENS", 6)
+    monkeypatch.setattr(own_checks, "_DESCRIBED", 1)
     monkeypatch.setattr(speed, "_MATRIX_SIZES", {"cpu": 64})
+    monkeypatch.setattr(speed, "_ROUNDS", 1)
 
 
 def test_the_command_finds_this_cpu_right_and_says_so_to_scripts() -> None:
