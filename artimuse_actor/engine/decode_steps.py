@@ -6,30 +6,44 @@ from collections.abc import Sequence
 
 import torch
 
-from artimuse_actor.engine.graphs import StepGraphs
+from artimuse_actor.engine.graphs import MAX_GRAPH_ROWS, StepGraphs
 from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache
+from artimuse_actor.engine.late_read import LateRead, to_device
 from artimuse_actor.engine.model import VisionLanguageModel
 
 
 class DecodeSteps:
-    """Decode steps over one cache."""
+    """Decode steps over one cache.
 
-    def __init__(self, model: VisionLanguageModel, cache: PagedKVCache) -> None:
-        """Start without a captured graph."""
-        self._model, self._cache = model, cache
-        self.graphs = StepGraphs(model, cache) if model.device.type == "cuda" and not cache.grows else None
+    Attributes:
+        graphs: captured steps, where there are any.
+    """
 
-    @torch.inference_mode()
-    def __call__(self, token_ids: Sequence[int], positions: Sequence[int], pages: Sequence[Sequence[int]]) -> list[int]:
-        """Read one more token of each of B sequences.
+    def __init__(self, model: VisionLanguageModel, cache: PagedKVCache, sequences: int = 0) -> None:
+        """Start without a captured graph.
 
         Args:
-            token_ids: the token of each.
+            model: the network.
+            cache: of the sequences.
+            sequences: the most of a step that continues the one before.
+        """
+        self._model, self._cache = model, cache
+        size = max(sequences, MAX_GRAPH_ROWS)
+        self._last_ids = torch.zeros(size, dtype=torch.int64, device=model.device)  # of the step before, by row
+        captures = model.device.type == "cuda" and not cache.grows
+        self.graphs = StepGraphs(model, cache, self._last_ids) if captures else None
+
+    @torch.inference_mode()
+    def launch(self, token_ids: Sequence[int], positions: Sequence[int], pages: Sequence[Sequence[int]]) -> LateRead:
+        """Begin to read one more token of each of B sequences.
+
+        Args:
+            token_ids: the token of each; -1 - r stands for what the step before gave its row r.
             positions: its position in the sequence, counted from 0.
             pages: the pages of each; the position lies in the last one.
 
         Returns:
-            The likeliest next token of each.
+            (B,) int64, the likeliest next token of each, on its way to the CPU.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for so many; nothing has changed.
@@ -38,9 +52,9 @@ class DecodeSteps:
         groups = [] if self._model.pages.mixes_lengths else page_groups([len(held) for held in pages])
         next_ids = self.graphs.step(packed) if self.graphs and len(groups) < 2 else None
         if next_ids is None:
-            next_ids = self._model.read_step(packed.to(self._model.device), self._cache, groups)
-        found: list[int] = next_ids.tolist()
-        return found
+            packed = to_device(packed, self._model.device)
+            next_ids = self._model.read_step(packed, self._cache, groups, self._last_ids)
+        return LateRead(next_ids)
 
 
 def page_groups(counts: Sequence[int]) -> list[tuple[list[int], int]]:

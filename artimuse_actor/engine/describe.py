@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import Qwen2Tokenizer
 
-from artimuse_actor.engine.schedule import FinishReason
+from artimuse_actor.engine.schedule import AnsweredImage, FinishReason
 from artimuse_actor.engine.scoring import ImageScore, image_scores, scores_of
-from artimuse_actor.engine.text_engine import AnsweredImage, TextEngine
+from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.protocols import TURN_END
 

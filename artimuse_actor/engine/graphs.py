@@ -20,7 +20,8 @@ from artimuse_actor.engine.model import VisionLanguageModel
 
 MAX_GRAPHS: Final = 24  # a full engine and its last texts need about ten
 
-_ROWS: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+MAX_GRAPH_ROWS: Final = 512
+_ROWS: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, MAX_GRAPH_ROWS)
 _WIDTH_TOKENS: Final = 256
 _MAX_TOKENS: Final = 2048  # longer texts are rare, and launching kernels is a small part of their cost
 _log = logging.getLogger(__name__)
@@ -44,14 +45,15 @@ class CapturedStep:
 class StepGraphs:
     """A captured step for each rounded size."""
 
-    def __init__(self, model: VisionLanguageModel, cache: PagedKVCache) -> None:
+    def __init__(self, model: VisionLanguageModel, cache: PagedKVCache, last_ids: torch.Tensor) -> None:
         """Capture nothing yet.
 
         Args:
             model: on a CUDA device.
             cache: one that does not grow.
+            last_ids: (R,) int64, see `read_step`; R is at least `MAX_GRAPH_ROWS`.
         """
-        self._model, self._cache = model, cache
+        self._model, self._cache, self._last_ids = model, cache, last_ids
         self._pool: Any = None
         self._stream: torch.cuda.Stream | None = None
         self._captured: dict[tuple[int, int], CapturedStep | None] = {}
@@ -60,7 +62,7 @@ class StepGraphs:
         """Rows and pages of a row in the graph that fits a step; None if no graph does."""
         unit = max(1, _WIDTH_TOKENS // self._cache.page_tokens)
         width = -(-pages // unit) * unit
-        if rows > _ROWS[-1] or width * self._cache.page_tokens > _MAX_TOKENS:
+        if rows > MAX_GRAPH_ROWS or width * self._cache.page_tokens > _MAX_TOKENS:
             return None
         return _ROWS[bisect_left(_ROWS, rows)], width
 
@@ -88,7 +90,7 @@ class StepGraphs:
             captured = self._captured[size]
             if captured is None:
                 return None
-            captured.inputs.copy_(padded)
+            captured.inputs.copy_(padded.pin_memory(), non_blocking=True)  # else the host waits for the step before
             captured.graph.replay()
         return captured.next_ids[:count]
 
@@ -105,13 +107,19 @@ class StepGraphs:
         if self._stream is None:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         inputs = padded.to(device)
+        last_ids = self._last_ids.clone()  # the warm-up must not replace them
+
+        def step() -> torch.Tensor:
+            return self._model.read_step(inputs, self._cache, last_ids=self._last_ids)
+
         # Warm up: libraries initialise in their first call, which a capture forbids; repeating a step is harmless.
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
-            self._model.read_step(inputs, self._cache)
+            step()
         torch.cuda.current_stream(device).wait_stream(self._stream)
+        self._last_ids.copy_(last_ids)
         graph = torch.cuda.CUDAGraph()
         # thread_local: what another thread of an actor does meanwhile, such as pinning memory, spoils no capture.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            next_ids = self._model.read_step(inputs, self._cache)
+            next_ids = step()
         return CapturedStep(graph, inputs, next_ids)

@@ -11,6 +11,8 @@ from typing import Final
 
 import torch
 
+from artimuse_actor.engine.late_read import to_device
+
 SCRATCH_PAGE: Final = 0
 """Owned by no sequence: padding rows of a batch read and write here."""
 
@@ -129,8 +131,7 @@ class PagedKVCache:
     @torch.inference_mode()
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy pages onto others."""
-        device = self._blocks[0].device
-        to, of = torch.tensor([targets, sources]).to(device)  # one copy to the device
+        to, of = to_device(torch.tensor([targets, sources]), self._blocks[0].device)
         for block in self._blocks:
             block[:, to] = block[:, of]
 
@@ -182,7 +183,7 @@ class PagedKVCache:
     def _clear(self, count: int) -> None:
         """Fill some of the used pages with zeros; many pages at once, since each tensor takes a call of its own."""
         pages, self._used = self._used[:count], self._used[count:]
-        numbers = torch.tensor(pages).to(self._blocks[0].device)
+        numbers = to_device(torch.tensor(pages), self._blocks[0].device)
         for block in self._blocks:
             block.index_fill_(1, numbers, 0)
         self._clean += pages

@@ -20,7 +20,8 @@ class LateRead:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         """Begin the copy, behind the work that makes the tensor and before all later work."""
-        self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)  # from CUDA, into pinned memory
+        # A copy in any case: the tensor may be a graph's, which the next step overwrites. From CUDA into pinned memory.
+        self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda, copy=True)
         self._event = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
 
     def read(self) -> torch.Tensor:

@@ -25,6 +25,7 @@ from artimuse_actor.engine.joined_linear import JoinedLinear, padded_rows
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
 from artimuse_actor.engine.late_read import to_device
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
+from artimuse_actor.engine.rotary import cosines_sines, rotate
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -59,8 +60,7 @@ class VisionLanguageModel:
     Attributes:
         network: transformers' modules.
         pages: the attention of decode steps.
-        device: of all weights.
-        dtype: of all weights.
+        device, dtype: of all weights.
     """
 
     def __init__(self, network: InternVLForConditionalGeneration, pages: Pages | None = None) -> None:
@@ -91,14 +91,13 @@ class VisionLanguageModel:
         self._std = torch.tensor(IMAGENET_STD, device=self.device).reshape(shape)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise pixels as the network expects them.
+        """Scale and normalise pixels.
 
         Args:
             pixels: (B, 448, 448, 3) uint8, RGB, on any device.
 
         Returns:
-            (B, 3, 448, 448) in the network's dtype: scaled to 0…1 and normalised with ImageNet's mean and deviation,
-            in float32 up to the last cast.
+            (B, 3, 448, 448) in the network's dtype, of 0…1 less ImageNet's mean over its deviation in float32.
         """
         values = to_device(pixels, self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, 448, 448)
         return ((values - self._mean) / self._std).to(self.dtype)
@@ -115,8 +114,7 @@ class VisionLanguageModel:
         Source: ArtiMuse, `InternVLChatModel.extract_feature` at 750d980.
         """
         patches = self._vision(self.normalise(pixels)).last_hidden_state[:, 1:]  # (B, 1024, V), without the CLS token
-        tokens: torch.Tensor = self._projector(pixel_shuffle(patches))
-        return tokens
+        return self._projector(pixel_shuffle(patches))  # type: ignore[no-any-return]
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """(1, T, C) embeddings of text tokens."""
@@ -143,7 +141,7 @@ class VisionLanguageModel:
                 break
             queries, *new = layer.qkv(normed)
             cached.append(self._append(before, new, cos, sin))
-            queries = _rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
+            queries = rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
             hidden = self._after_attention(layer, hidden, attend(queries, *cached[-1], mask))
         return KVCache(tuple(cached))
 
@@ -167,7 +165,7 @@ class VisionLanguageModel:
             else:
                 queries, *new = layer.qkv(normed)  # (B, T, H·D)
                 keys, values = self._append(before, new, cos, sin)
-            queries = _rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
+            queries = rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
             hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
         return self._norm(hidden, self._language.norm).squeeze(1)
 
@@ -201,19 +199,33 @@ class VisionLanguageModel:
             frugal=frugal,
         )
 
-    def read_step(self, packed: torch.Tensor, cache: PagedKVCache, groups: RowGroups = ()) -> torch.Tensor:
+    def read_step(
+        self,
+        packed: torch.Tensor,
+        cache: PagedKVCache,
+        groups: RowGroups = (),
+        last_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Read one more token of each row, and choose the next.
 
         Args:
             packed: (B, 2 + W) int64, the token, position and pages of each row.
             cache: keys and values of the tokens read before; those of the new tokens are added.
             groups: see `DecodePages`.
+            last_ids: (R,) int64, R at least B: what the step before chose. A token of -1 - r stands for that of its row
+                r; the new ones are written there.
 
         Returns:
             (B,) int64, the likeliest next token of each.
         """
+        token_ids = packed[:, 0]
+        if last_ids is not None:
+            token_ids = torch.where(token_ids < 0, last_ids[(-1 - token_ids).clamp(min=0)], token_ids)
         step = self.pages(cache, packed[:, 1], packed[:, 2:], groups)
-        return self.next_tokens(self.decode_step(packed[:, 0], step))
+        next_ids = self.next_tokens(self.decode_step(token_ids, step))
+        if last_ids is not None:
+            last_ids[: len(packed)] = next_ids
+        return next_ids
 
     def decode_step(self, token_ids: torch.Tensor, step: DecodePages) -> torch.Tensor:
         """Read one more token of each row.
@@ -227,12 +239,12 @@ class VisionLanguageModel:
         Returns:
             (B, C), the final hidden state, after the final norm.
         """
-        hidden: torch.Tensor = self._language.embed_tokens(token_ids)  # (B, C)
+        hidden = self._language.embed_tokens(token_ids)  # (B, C)
         cos, sin = (part.unsqueeze(1) for part in self._rotary(step.positions))  # (B, 1, D)
         for index, layer in enumerate(self._layers):
             queries, keys, values = layer.qkv(self._norm(hidden, layer.module.input_layernorm))
-            queries = _rotate(queries.unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
-            keys = _rotate(keys.unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
+            queries = rotate(queries.unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
+            keys = rotate(keys.unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
             values = values.unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
             hidden = self._after_attention(layer, hidden, step.attend(index, queries, keys, values))
         return self._norm(hidden, self._language.norm)
@@ -242,8 +254,8 @@ class VisionLanguageModel:
 
         In half precision the logits are rounded before they are compared, as in the published code.
         """
-        logits = functional.linear(last_hidden, self._head)  # (B, V and some)
-        return logits[:, : len(self.network.lm_head.weight)].argmax(dim=-1)
+        logits = functional.linear(last_hidden, self._head)[:, : len(self.network.lm_head.weight)]  # (B, V)
+        return logits.argmax(dim=-1)
 
     def _with_past(self, past: KVCache) -> Iterator[tuple[_Layer, tuple[torch.Tensor, torch.Tensor] | None]]:
         """Each layer with the keys and values that it read before."""
@@ -263,7 +275,7 @@ class VisionLanguageModel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, G·D) new keys and values → (B, G, P + T, D), those read before in front."""
         keys, values = (self._heads(part, self._num_kv_heads) for part in new)  # (B, G, T, D)
-        keys = _rotate(keys, cos, sin)
+        keys = rotate(keys, cos, sin)
         if before is None:
             return keys, values
         old_keys, old_values = (part.expand(len(keys), -1, -1, -1) for part in before)  # (B, G, P, D)
@@ -274,25 +286,15 @@ class VisionLanguageModel:
         # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
         hidden = layer.module.self_attn.o_proj(attended).add_(hidden)
         gate, up = layer.gate_up(self._norm(hidden, layer.module.post_attention_layernorm))
-        fed: torch.Tensor = layer.module.mlp.down_proj(functional.silu(gate, inplace=True).mul_(up)).add_(hidden)
-        return fed
+        gated = functional.silu(gate, inplace=True).mul_(up)
+        return layer.module.mlp.down_proj(gated).add_(hidden)  # type: ignore[no-any-return]
 
     def _heads(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
         batch, tokens, _ = projected.shape
         return projected.view(batch, tokens, heads, self._head_dim).transpose(1, 2)  # (B, heads, T, D)
 
     def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(T, D) cosines and signed sines, see `_rotate`, of (T,) positions, computed in float32."""
-        probe = torch.empty(0, dtype=self.dtype, device=self.device)
-        cos, sin = self._language.rotary_emb(probe, positions.unsqueeze(0))
-        lower, upper = sin[0].chunk(2, dim=-1)
-        return cos[0], torch.cat([-lower, upper], dim=-1)
+        return cosines_sines(self._language.rotary_emb, positions, self.dtype)
 
     def _norm(self, hidden: torch.Tensor, norm: Any) -> torch.Tensor:
         return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    # The minus of (-right, left) is in the sine, which saves one pass over the heads.
-    left, right = heads.chunk(2, dim=-1)
-    return torch.addcmul(heads * cos, torch.cat([right, left], dim=-1), sin)

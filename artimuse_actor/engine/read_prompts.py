@@ -11,7 +11,9 @@ import torch
 
 from artimuse_actor.engine.kv_cache import KVCache
 from artimuse_actor.engine.model import VisionLanguageModel
-from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.engine.scoring import level_probabilities
+from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,54 @@ def read_answers(model: VisionLanguageModel, prompts: ReadPrompts, image: torch.
 def after_image(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """(B, T, C) image tokens and the same (1, U, C) text tokens after each: (B, T + U, C)."""
     return torch.cat([image, text.expand(len(image), -1, -1)], dim=1)
+
+
+class PrefixReader:
+    """Reads what all text questions about an image have in common, and scores it on the way.
+
+    Attributes:
+        tokens: P, the length of that prefix, the image included.
+        text_tails: the tokens that each text question has for itself.
+        scores: whether there are score questions.
+    """
+
+    def __init__(
+        self, model: VisionLanguageModel, prompts: SplitPrompts, score_questions: int, level_ids: torch.Tensor
+    ) -> None:
+        """Read the head of the prompts.
+
+        Args:
+            model: the network.
+            prompts: of all questions: first those answered by a score, then those answered by a text.
+            score_questions: number of prompts that are score questions.
+            level_ids: (101,) int64 on the device, ids of the score tokens.
+        """
+        self._model, self._level_ids = model, level_ids
+        text_shared, self.text_tails = split_tails(prompts.tails[score_questions:])
+        self.tokens = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + len(text_shared)
+        self.scores = score_questions > 0
+        with torch.inference_mode():
+            scores = SplitPrompts(prompts.head, prompts.shared, prompts.tails[:score_questions])
+            self._prompts = read_prompts(model, scores)
+            self._text_shared = model.embed(text_shared)  # (1, T, C)
+
+    def read(self, pixels: torch.Tensor, *, scored: bool) -> tuple[KVCache, torch.Tensor | None]:
+        """Prefill B images.
+
+        Args:
+            pixels: (B, 448, 448, 3) uint8, RGB.
+            scored: also ask the score questions.
+
+        Returns:
+            The cache of P tokens, and (B, Q, 101) float32 on the CPU, the probabilities of the levels, if asked.
+        """
+        model, count = self._model, len(pixels)
+        prefix = model.extend(after_image(model.encode_images(pixels), self._prompts.shared), self._prompts.head)
+        probabilities = None
+        if scored:
+            tails = (tail.expand(count, -1, -1) for tail in self._prompts.tails)
+            hidden = torch.stack([model.last_hidden(tail, prefix) for tail in tails], dim=1)  # (B, Q, C)
+            probabilities = level_probabilities(model.head_logits(hidden, self._level_ids)).cpu()
+        if self._text_shared.shape[1]:
+            prefix = model.extend(self._text_shared.expand(count, -1, -1), prefix)
+        return prefix, probabilities

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from artimuse_actor.engine.kv_cache import KVCache, OutOfPagesError, PagedKVCache
+from artimuse_actor.engine.kv_cache import KVCache, PagedKVCache
+from artimuse_actor.engine.late_read import LateRead, to_device
 from artimuse_actor.images.options import Pixels
 
 FinishReason: TypeAlias = Literal["stop", "length"]
@@ -34,6 +35,21 @@ class GeneratedText:
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class AnsweredImage:
+    """All answers about one image.
+
+    Attributes:
+        key: as passed to `TextEngine.add`.
+        probabilities: (Q, 101) float32 on the CPU, of the levels for each score question; None if none was asked.
+        texts: one for each text question, in order.
+    """
+
+    key: Any
+    probabilities: torch.Tensor | None
+    texts: tuple[GeneratedText, ...]
 
 
 @dataclass(eq=False)
@@ -70,6 +86,7 @@ class TextSequence:
         tokens: those after the common prefix: the question's own, then the text so far.
         pages: of the cache, in order, the whole pages of the image first; empty while it is not live.
         read: number of tokens in the cache, the common prefix included.
+        row: of the last step that it was in.
     """
 
     image: QueuedImage
@@ -78,6 +95,25 @@ class TextSequence:
     tokens: list[int]
     pages: list[int] = field(default_factory=list)
     read: int = 0
+    row: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """True once its image has its text."""
+        return self.question in self.image.texts
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A decode step whose results were not read yet.
+
+    Attributes:
+        rows: each sequence, and the index of its next token among its tokens.
+        next_ids: (B,) int64 on its way to the CPU.
+    """
+
+    rows: list[tuple[TextSequence, int]]
+    next_ids: LateRead
 
 
 class Schedule:
@@ -128,7 +164,7 @@ class Schedule:
 
     def store_prefixes(self, prefix: KVCache, pages: Sequence[list[int]]) -> None:
         """Write the prefixes of the oldest images into pages, and let their sequences wait."""
-        table = torch.tensor(pages).to(prefix.layers[0][0].device)  # (B, W)
+        table = to_device(torch.tensor(pages), prefix.layers[0][0].device)  # (B, W)
         self.cache.write_prefix(prefix, table[:, :-1], table[:, -1])
         for held in pages:
             image = self.images.popleft()
@@ -146,29 +182,15 @@ class Schedule:
         self.live += started
         return len(started)
 
-    def take_pages(self) -> bool:
-        """Give a page to each live sequence that needs one; the youngest go back a stage if there are too few.
-
-        Returns:
-            True if any went back.
+    def take_pages(self, rows: Sequence[TextSequence]) -> None:
+        """Give a page to each of some live sequences that needs one for its next token.
 
         Raises:
-            OutOfPagesError: the oldest sequence does not fit into the cache alone.
+            OutOfPagesError: there are too few; none was given.
         """
-        went_back = False
-        while True:
-            size = self.cache.page_tokens
-            full = [sequence for sequence in self.live if sequence.read == len(sequence.pages) * size]
-            try:
-                pages = self.cache.allocate(len(full))
-            except OutOfPagesError:
-                if not self.go_back():
-                    raise
-                went_back = True
-                continue
-            for sequence, page in zip(full, pages, strict=True):
-                sequence.pages.append(page)
-            return went_back
+        full = [row for row in rows if row.read == len(row.pages) * self.cache.page_tokens]
+        for sequence, page in zip(full, self.cache.allocate(len(full)), strict=True):
+            sequence.pages.append(page)
 
     def go_back(self) -> bool:
         """Put the youngest sequence or image back a stage, and release its pages; False if only the oldest is left."""
@@ -195,12 +217,13 @@ class Schedule:
         self.preempt(len(self.live))
         self._queue_again(dict.fromkeys(sequence.image for sequence in self.waiting))
 
-    def end(self, sequence: TextSequence, text: GeneratedText) -> bool:
-        """Release its pages; True if this was its image's last text. The caller takes it out of `live`."""
+    def end(self, sequence: TextSequence, reason: FinishReason) -> bool:
+        """Take a live sequence out, with its text and its pages; True if it was its image's last."""
         image = sequence.image
+        self.live.remove(sequence)
         self._release(sequence)
         image.sequences.remove(sequence)
-        image.texts[sequence.question] = text
+        image.texts[sequence.question] = GeneratedText(tuple(sequence.tokens[sequence.prompt_tokens :]), reason)
         if image.sequences:
             return False
         self.cache.release(image.pages)

@@ -12,7 +12,6 @@ Not known here: where pixels come from, and what tokens mean.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,31 +19,21 @@ import torch
 
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
-from artimuse_actor.engine.kv_cache import KVCache, OutOfPagesError
+from artimuse_actor.engine.kv_cache import OutOfPagesError
 from artimuse_actor.engine.model import VisionLanguageModel
-from artimuse_actor.engine.read_prompts import after_image, read_prompts
-from artimuse_actor.engine.schedule import FinishReason, GeneratedText, QueuedImage, Schedule, TextSequence
-from artimuse_actor.engine.scoring import level_probabilities
+from artimuse_actor.engine.read_prompts import PrefixReader
+from artimuse_actor.engine.schedule import (
+    AnsweredImage,
+    FinishReason,
+    LaunchedStep,
+    QueuedImage,
+    Schedule,
+    TextSequence,
+)
 from artimuse_actor.engine.text_budget import TextBudget
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
-from artimuse_actor.protocol.protocols import IMAGE_TOKENS
-
-
-@dataclass(frozen=True)
-class AnsweredImage:
-    """All answers about one image.
-
-    Attributes:
-        key: as passed to `add`.
-        probabilities: (Q, 101) float32 on the CPU, of the levels for each score question; None if none was asked.
-        texts: one for each text question, in order.
-    """
-
-    key: Any
-    probabilities: torch.Tensor | None
-    texts: tuple[GeneratedText, ...]
+from artimuse_actor.protocol.prompts import SplitPrompts
 
 
 class TextEngine:
@@ -83,19 +72,18 @@ class TextEngine:
         Raises:
             torch.OutOfMemoryError: the device has no room for the cache.
         """
-        self._model = model
-        self._level_ids, self._stop_id, self._max_new_tokens = level_ids, stop_id, max_new_tokens
-        text_shared, self._text_tails = split_tails(prompts.tails[score_questions:])
+        self._model, self._stop_id, self._max_new_tokens = model, stop_id, max_new_tokens
+        self._reader = PrefixReader(model, prompts, score_questions, level_ids)
+        self._prefix, self._text_tails = self._reader.tokens, self._reader.text_tails
         self.sequences = self._places = budget.sequences
         # Few images at a time: admitted images take memory until their turn comes.
         self.max_admission = min(budget.max_admission, max(1, budget.sequences // (2 * len(self._text_tails))))
-        with torch.inference_mode():
-            scores = SplitPrompts(prompts.head, prompts.shared, prompts.tails[:score_questions])
-            self._prompts = read_prompts(model, scores)
-            self._text_shared = model.embed(text_shared)  # (1, T, C)
-        self._prefix = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + len(text_shared)
         self._schedule = Schedule(model.new_cache(budget.pages), self._prefix)
-        self._steps = DecodeSteps(model, self._schedule.cache)
+        self._steps = DecodeSteps(model, self._schedule.cache, budget.sequences)
+        # On CUDA the results of a step are read when the next one runs, so that the device does not wait for the host.
+        self._reads_late = model.device.type == "cuda"
+        self._launched: LaunchedStep | None = None
+        self._answered: list[AnsweredImage] = []
         self._one_at_a_time = False  # an image is read only when no other is in the cache
 
     @property
@@ -116,7 +104,7 @@ class TextEngine:
             pixels: (448, 448, 3) uint8, RGB; may be a view, since it is read later, at its prefill.
             scored: also ask the score questions.
         """
-        image = QueuedImage(key, pixels, scored and bool(self._prompts.tails))
+        image = QueuedImage(key, pixels, scored and self._reader.scores)
         for question, tail in enumerate(self._text_tails):
             image.sequences.append(TextSequence(image, question, len(tail), list(tail)))
         self._schedule.images.append(image)
@@ -129,7 +117,7 @@ class TextEngine:
         text is lost.
 
         Returns:
-            The images whose last text has ended.
+            The images whose last text is known to have ended.
 
         Raises:
             RunError: not even one sequence fits into the device's memory.
@@ -139,7 +127,8 @@ class TextEngine:
             with memory_errors():
                 self._fill()
                 is_filled = True
-                return self._decode()
+                self._decode()
+                return self._take_answered()
         except (torch.OutOfMemoryError, OutOfPagesError) as error:
             way_out = self._way_out(is_filled, halving=isinstance(error, torch.OutOfMemoryError))
             if way_out is None:
@@ -148,9 +137,10 @@ class TextEngine:
                     "Stop what else runs there, or choose another --device."
                 ) from error
         # Outside the handler: the exception's frames hold the tensors that filled the memory.
+        self._read_results()
         way_out()
         release_memory(self._model.device)
-        return []
+        return self._take_answered()
 
     def _fill(self) -> None:
         """Give free places to waiting sequences, in the order of the images."""
@@ -166,7 +156,7 @@ class TextEngine:
 
     def _admit(self) -> bool:
         """Prefill the next images and score them; False if there is none, or no room before others have ended."""
-        schedule, model = self._schedule, self._model
+        schedule = self._schedule
         count = min(self.max_admission, len(schedule.images))
         if count == 0 or (self._one_at_a_time and schedule.holds_pages):
             return False
@@ -179,11 +169,8 @@ class TextEngine:
             raise OutOfPagesError("the prompts about an image take more pages than there are")
         try:
             batch = [schedule.images[index] for index in range(len(pages))]
-            image = model.encode_images(torch.stack([torch.tensor(entry.pixels) for entry in batch]))  # (B, 256, C)
-            prefix = model.extend(after_image(image, self._prompts.shared), self._prompts.head)
-            probabilities = self._score(prefix, len(batch)) if any(entry.scored for entry in batch) else None
-            if self._text_shared.shape[1]:
-                prefix = model.extend(self._text_shared.expand(len(batch), -1, -1), prefix)
+            pixels = torch.stack([torch.tensor(entry.pixels) for entry in batch])  # (B, 448, 448, 3)
+            prefix, probabilities = self._reader.read(pixels, scored=any(entry.scored for entry in batch))
             schedule.store_prefixes(prefix, pages)
         except BaseException:
             for held in pages:
@@ -195,50 +182,80 @@ class TextEngine:
             entry.scored = False  # not again, should it be prefilled again
         return True
 
-    def _score(self, prefix: KVCache, count: int) -> torch.Tensor:
-        """(B, Q, 101) float32 on the CPU, the probabilities of the levels."""
-        tails = (tail.expand(count, -1, -1) for tail in self._prompts.tails)
-        hidden = torch.stack([self._model.last_hidden(tail, prefix) for tail in tails], dim=1)  # (B, Q, C)
-        return level_probabilities(self._model.head_logits(hidden, self._level_ids)).cpu()
+    def _decode(self) -> None:
+        """Launch a step, and read the results of the last one, or of this one."""
+        launched = self._launch()
+        self._read_results()
+        self._launched = launched
+        if not self._reads_late:
+            self._read_results()
 
-    def _decode(self) -> list[AnsweredImage]:
-        schedule = self._schedule
-        if not schedule.live:
-            return []
-        if schedule.take_pages():
-            self._places = len(schedule.live)
-        live = schedule.live
-        next_ids = self._steps(
-            [sequence.tokens[sequence.read - self._prefix] for sequence in live],
-            [sequence.read for sequence in live],
-            [sequence.pages for sequence in live],
-        )
-        schedule.live, answered = [], []
-        for sequence, next_id in zip(live, next_ids, strict=True):
-            sequence.read += 1
-            reason = self._take(sequence, next_id)
-            if reason is None:
-                schedule.live.append(sequence)
-                continue
-            text = GeneratedText(tuple(sequence.tokens[sequence.prompt_tokens :]), reason)
-            if schedule.end(sequence, text):
-                answered.append(self._answered(sequence.image))
-        # What made sequences wait for pages passes: one more place for each image that needs none any more.
-        self._places += len(answered)
-        return answered
-
-    def _take(self, sequence: TextSequence, next_id: int) -> FinishReason | None:
-        """Append the next token, if it is one of the text; whether and how the text ends with it."""
-        if sequence.read - self._prefix < len(sequence.tokens):  # still reading the question, or a text again
+    def _launch(self) -> LaunchedStep | None:
+        """A step of the sequences that go on; None if there are none."""
+        rows = self._rows()
+        if not rows:
             return None
-        if next_id == self._stop_id:
-            return "stop"
-        sequence.tokens.append(next_id)
-        return "length" if len(sequence.tokens) - sequence.prompt_tokens == self._max_new_tokens else None
+        indices = [sequence.read - self._prefix for sequence in rows]
+        next_ids = self._steps.launch(
+            [
+                sequence.tokens[index] if index < len(sequence.tokens) else -1 - sequence.row
+                for sequence, index in zip(rows, indices, strict=True)
+            ],
+            [sequence.read for sequence in rows],
+            [sequence.pages for sequence in rows],
+        )
+        for row, sequence in enumerate(rows):
+            sequence.row, sequence.read = row, sequence.read + 1
+        return LaunchedStep([(sequence, index + 1) for sequence, index in zip(rows, indices, strict=True)], next_ids)
 
-    def _answered(self, image: QueuedImage) -> AnsweredImage:
-        texts = tuple(image.texts[question] for question in range(len(self._text_tails)))
-        return AnsweredImage(image.key, image.probabilities, texts)
+    def _rows(self) -> list[TextSequence]:
+        """Live sequences whose last token is not yet on its way, each with a page for its next one.
+
+        Raises:
+            OutOfPagesError: the oldest does not fit into the cache alone.
+        """
+        schedule, limit = self._schedule, self._max_new_tokens
+        while True:
+            rows = [
+                sequence
+                for sequence in schedule.live
+                if sequence.read - self._prefix < len(sequence.tokens)
+                or len(sequence.tokens) + 1 - sequence.prompt_tokens < limit
+            ]
+            try:
+                schedule.take_pages(rows)
+                return rows
+            except OutOfPagesError:
+                if self._launched:  # texts that have ended give theirs back, and what goes back must be known
+                    self._read_results()
+                elif schedule.go_back():
+                    self._places = max(1, len(schedule.live))
+                else:
+                    raise
+
+    def _read_results(self) -> None:
+        """Take the tokens of the last step; texts that end with them give back their places and pages."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            return
+        for (sequence, index), next_id in zip(launched.rows, launched.next_ids.read().tolist(), strict=True):
+            if index < len(sequence.tokens) or sequence.has_ended:  # still reading its question, or it ended a step ago
+                continue
+            reason: FinishReason = "stop"
+            if next_id != self._stop_id:
+                sequence.tokens.append(next_id)
+                if len(sequence.tokens) - sequence.prompt_tokens < self._max_new_tokens:
+                    continue
+                reason = "length"
+            if self._schedule.end(sequence, reason):
+                image = sequence.image
+                texts = tuple(image.texts[question] for question in range(len(self._text_tails)))
+                self._answered.append(AnsweredImage(image.key, image.probabilities, texts))
+                self._places += 1  # what made sequences wait for pages passes
+
+    def _take_answered(self) -> list[AnsweredImage]:
+        answered, self._answered = self._answered, []
+        return answered
 
     def _way_out(self, is_filled: bool, *, halving: bool = True) -> Callable[[], None] | None:
         """How to go on with less memory, after a decode step or a prefill ran out of it; None if that is not possible.
@@ -274,9 +291,10 @@ class TextEngine:
 
     def _restart(self, pages: int | None = None) -> None:
         """Queue all images again, and go on with another cache: of so many pages, or one that grows."""
+        self._read_results()
         schedule = self._schedule
         schedule.queue_all()
         del schedule.cache, self._steps  # before another is allocated
         release_memory(self._model.device)
         schedule.cache = self._model.new_cache(pages, frugal=True)
-        self._steps = DecodeSteps(self._model, schedule.cache)
+        self._steps = DecodeSteps(self._model, schedule.cache, self.sequences)

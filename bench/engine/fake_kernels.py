@@ -131,7 +131,7 @@ class Indexing(TorchFunctionMode):
                 return torch.ops.aten.copy_(place, args[2])
             return torch.ops.aten.index_put_(place, indices, args[2])
         if func is torch.Tensor.copy_:
-            return torch.ops.aten.copy_(*args)
+            return torch.ops.aten.copy_(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

@@ -74,9 +74,10 @@ def captured_step(model: VisionLanguageModel, rows: int, tokens: int) -> Callabl
     width = -(-(tokens + 1) // model.pages.page_tokens)
     cache = model.new_cache(2)
     packed = torch.zeros(rows, 2 + width, dtype=torch.int64, device=CUDA)
+    last_ids = torch.zeros(rows, dtype=torch.int64, device=CUDA)
 
     def work() -> None:
-        next_ids = model.read_step(packed, cache)
+        next_ids = model.read_step(packed, cache, last_ids=last_ids)
         assert next_ids.shape == (rows,)
         assert next_ids.dtype == torch.int64
         assert next_ids.is_cuda

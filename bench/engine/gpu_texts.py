@@ -237,7 +237,8 @@ def step_of(model: RandomModel, sequences: int, position: int) -> tuple[Callable
     def plain() -> None:
         language.read_step(packed, cache).tolist()
 
-    return partial(DecodeSteps(language, cache), tokens, positions, pages), plain
+    steps = DecodeSteps(language, cache)
+    return lambda: steps.launch(tokens, positions, pages).read(), plain
 
 
 @contextmanager
@@ -258,7 +259,7 @@ def counted_steps() -> Iterator[Counter[str]]:
         return patch.object(owner, name, counted)
 
     with ExitStack() as stack:
-        stack.enter_context(counting(DecodeSteps, "__call__", "step"))
+        stack.enter_context(counting(DecodeSteps, "launch", "step"))
         stack.enter_context(counting(PagedKVCache, "grow", "grow"))
         stack.enter_context(counting(torch.cuda.CUDAGraph, "replay", "replay"))
         stack.enter_context(counting(torch.cuda.CUDAGraph, "capture_begin", "capture"))

@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wherever this is started
 
 from artimuse_actor import ArtiMuse
-from artimuse_actor.engine.text_engine import AnsweredImage
+from artimuse_actor.engine.schedule import AnsweredImage
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE

@@ -14,9 +14,10 @@ from artimuse_actor.engine.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
 from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
+from artimuse_actor.engine.schedule import AnsweredImage
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.engine.text_budget import TextPrompts, text_budget
-from artimuse_actor.engine.text_engine import AnsweredImage, TextEngine
+from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.protocol.prompts import SplitPrompts
 from bench.engine.operations import PromptLengths
 from bench.engine.random_network import RandomModel

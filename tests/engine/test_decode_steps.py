@@ -116,9 +116,10 @@ class Steps:
         for row in rows:
             if row.read == len(row.pages) * self.cache.page_tokens:
                 row.pages += self.cache.allocate(1)
-        next_ids = self._steps(
+        launched = self._steps.launch(
             [row.next_token for row in rows], [row.read for row in rows], [row.pages for row in rows]
         )
+        next_ids = launched.read().tolist()
         for row in rows:
             row.read += 1
         return self.hidden[-1], next_ids
@@ -244,4 +245,4 @@ def test_a_graph_is_as_wide_as_the_next_256_tokens_if_it_pays(
     models: dict[str, ArtiMuse], rows: int, pages: int, size: tuple[int, int] | None
 ) -> None:
     model = models["artimuse"].model
-    assert StepGraphs(model, model.new_cache(2)).size_for(rows, pages) == size
+    assert StepGraphs(model, model.new_cache(2), torch.zeros(512)).size_for(rows, pages) == size

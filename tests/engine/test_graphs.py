@@ -31,12 +31,13 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> EmulatedCuda:
     return emulate_cuda(monkeypatch)
 
 
-def captured_engine(model: ArtiMuse, sequences: int, pages: int = 400) -> TextEngine:
+def captured_engine(model: ArtiMuse, sequences: int, *, late: bool = True) -> TextEngine:
     """An engine with a fixed cache whose steps are captured."""
     engine = model.describer(sequences=sequences, max_new_tokens=TOKENS).engine
-    engine._schedule.cache = cache = model.model.new_cache(pages)
+    engine._schedule.cache = cache = model.model.new_cache(400)
     engine._steps = DecodeSteps(model.model, cache)
-    engine._steps.graphs = StepGraphs(model.model, cache)
+    engine._steps.graphs = StepGraphs(model.model, cache, engine._steps._last_ids)
+    engine._reads_late = late
     return engine
 
 
@@ -61,15 +62,18 @@ def graphs_of(engine: TextEngine) -> StepGraphs:
     return engine._steps.graphs
 
 
+@pytest.mark.parametrize("late", [True, False], ids=["read late", "read at once"])
 @pytest.mark.parametrize("pages", PAGES.values(), ids=PAGES.keys())
 def test_every_attention_gives_the_published_texts_kernel_by_kernel_and_in_graphs(
-    models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, cuda: EmulatedCuda, pages: Pages
+    models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, cuda: EmulatedCuda, pages: Pages, late: bool
 ) -> None:
     model = models["artimuse"]
     monkeypatch.setattr(model.model, "pages", pages)
-    golden_texts(model, model.describer(sequences=16, max_new_tokens=TOKENS).engine)
+    plain = model.describer(sequences=16, max_new_tokens=TOKENS).engine
+    plain._reads_late = late
+    golden_texts(model, plain)
     assert not cuda.counts
-    engine = captured_engine(model, 24)
+    engine = captured_engine(model, 24, late=late)
     golden_texts(model, engine)
     # From few texts to many and down again: padded to some sizes, each captured once and replayed with other inputs.
     assert 4 <= cuda.counts["capture"] == len(graphs_of(engine)._captured) <= 10
@@ -115,7 +119,7 @@ def test_a_smaller_cache_is_captured_anew(models: dict[str, ArtiMuse], cuda: Emu
     for _ in range(20):
         engine.step()
     engine._restart(300)
-    engine._steps.graphs = StepGraphs(model.model, engine._schedule.cache)
+    engine._steps.graphs = StepGraphs(model.model, engine._schedule.cache, engine._steps._last_ids)
     answered = []
     while engine.busy:
         answered += engine.step()

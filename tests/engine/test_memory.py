@@ -24,7 +24,7 @@ from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.engine.text_budget import TextBudget
 from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.errors import RunError
-from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
 
 PROMPTS = SplitPrompts(head=(1, 2, 3), shared=(4,), tails=((5, 6), (7, 8), (7, 9), (7, 8, 9)))
 SCORE_QUESTIONS = 1
@@ -82,6 +82,8 @@ class RememberingNetwork:
     pages: type[GatheredPages] = PagesFor16Tokens
     caches: list[CountedCache] = field(default_factory=list)
     prefills: int = 0
+    rows: int = 0
+    rows_from_device: int = 0
 
     def new_cache(self, pages: int | None = None, *, frugal: bool = False) -> PagedKVCache:
         self.caches[:] = []
@@ -110,13 +112,20 @@ class RememberingNetwork:
     def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         return last_hidden * token_ids
 
-    def read_step(self, packed: torch.Tensor, cache: PagedKVCache, _: RowGroups = ()) -> torch.Tensor:
+    def read_step(
+        self, packed: torch.Tensor, cache: PagedKVCache, _: RowGroups, last_ids: torch.Tensor
+    ) -> torch.Tensor:
         self.memory.check(cache.pages, self.memory.row * len(packed))
+        self.rows += len(packed)
+        self.rows_from_device += int((packed[:, 0] < 0).sum())
         positions, table = packed[:, 1], packed[:, 2:]
-        new = packed[:, 0].to(self.dtype).view(-1, 1, 1)
+        token_ids = [int(last_ids[-1 - token]) if token < 0 else int(token) for token in packed[:, 0]]
+        new = torch.tensor(token_ids, dtype=self.dtype).view(-1, 1, 1)
         cache.write(0, *cache.slots(positions, table), new, new)
         rows = cache.keys[0][table].flatten(1).to(torch.int64).numpy()  # (B, W·S)
-        return torch.tensor([next_token(row[: position + 1]) for row, position in zip(rows, positions, strict=True)])
+        found = [next_token(row[: position + 1]) for row, position in zip(rows, positions, strict=True)]
+        last_ids[: len(packed)] = torch.tensor(found)
+        return torch.tensor(found)
 
 
 def next_token(history: Sequence[int] | np.ndarray[Any, Any]) -> int:
@@ -141,8 +150,8 @@ def wanted_texts(pictures: Sequence[int], limit: int) -> dict[int, tuple[Generat
     return {key: tuple(slow_text(picture, tail, limit) for tail in tails) for key, picture in enumerate(pictures)}
 
 
-def new_engine(network: RememberingNetwork, limit: int, budget: TextBudget) -> TextEngine:
-    return TextEngine(
+def new_engine(network: RememberingNetwork, limit: int, budget: TextBudget, *, late: bool = False) -> TextEngine:
+    engine = TextEngine(
         cast(VisionLanguageModel, network),
         PROMPTS,
         level_ids=torch.arange(101),
@@ -151,6 +160,8 @@ def new_engine(network: RememberingNetwork, limit: int, budget: TextBudget) -> T
         max_new_tokens=limit,
         budget=budget,
     )
+    engine._reads_late = late
+    return engine
 
 
 def work_off(engine: TextEngine, pictures: Sequence[int]) -> dict[int, tuple[GeneratedText, ...]]:
@@ -196,6 +207,20 @@ def test_a_growing_cache_leaves_a_prefill_its_memory() -> None:
     assert work_off(new_engine(network, 150, TextBudget(48, 2, None)), range(1, 13)) == texts
 
 
+def test_results_read_late_are_the_same_and_cost_one_row_for_each_text_that_ends_by_itself() -> None:
+    texts = wanted_texts(range(1, 13), 60)
+    ended = sum(text.finish_reason == "stop" for answers in texts.values() for text in answers)
+    at_once, late = RememberingNetwork(Device(500)), RememberingNetwork(Device(500))
+    assert work_off(new_engine(at_once, 60, TextBudget(16, 2, 400)), range(1, 13)) == texts
+    assert work_off(new_engine(late, 60, TextBudget(16, 2, 400), late=True), range(1, 13)) == texts
+    assert at_once.rows_from_device == 0
+    assert late.rows == at_once.rows + ended
+    # All but the tokens of the questions come from the step before.
+    _, own_tails = split_tails(PROMPTS.tails[SCORE_QUESTIONS:])
+    questions = sum(map(len, own_tails)) * 12
+    assert late.rows_from_device == late.rows - questions
+
+
 @pytest.mark.parametrize("total", [*range(1, 60, 3), 90, 200])
 def test_a_growing_cache_ends_a_run_only_where_one_text_alone_does_not_fit(total: int) -> None:
     memory = Device(total)
@@ -209,10 +234,11 @@ def test_a_growing_cache_ends_a_run_only_where_one_text_alone_does_not_fit(total
         assert work_off(engine, range(1, 8)) == texts
 
 
+@pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("pages", [*range(1, 60, 3), 90, 200])
-def test_a_fixed_cache_ends_a_run_only_where_one_text_alone_does_not_fit(pages: int) -> None:
+def test_a_fixed_cache_ends_a_run_only_where_one_text_alone_does_not_fit(pages: int, late: bool) -> None:
     texts = wanted_texts(range(1, 8), 150)
-    engine = new_engine(RememberingNetwork(Device(pages + 5)), 150, TextBudget(24, 4, pages))
+    engine = new_engine(RememberingNetwork(Device(pages + 5)), 150, TextBudget(24, 4, pages), late=late)
     if pages < 1 + WHOLE + 1 + own_pages(texts):
         with pytest.raises(RunError, match="One text does not fit"):
             work_off(engine, range(1, 8))
@@ -239,16 +265,25 @@ def test_a_fixed_cache_that_left_too_little_gives_up_pages_until_the_prefill_fit
     image=st.integers(0, 30),
     row=st.sampled_from([0, 0.3, 2]),
     fixed=st.booleans(),
+    late=st.booleans(),
 )
 def test_whatever_the_memory_every_text_is_whole_or_the_run_says_that_one_does_not_fit(
-    total: int, limit: int, pictures: list[int], sequences: int, admission: int, image: int, row: float, fixed: bool
+    total: int,
+    limit: int,
+    pictures: list[int],
+    sequences: int,
+    admission: int,
+    image: int,
+    row: float,
+    fixed: bool,
+    late: bool,
 ) -> None:
     texts = wanted_texts(pictures, limit)
     memory = Device(total, image, row)
     pages = max(1, total - image - int(row * sequences) - 1) if fixed else None
     text_pages = 1 + WHOLE + 1 + own_pages(texts)
     fits = text_pages <= pages if pages else total >= max(1 + WHOLE + 1 + image, text_pages + row)
-    engine = new_engine(RememberingNetwork(memory), limit, TextBudget(sequences, admission, pages))
+    engine = new_engine(RememberingNetwork(memory), limit, TextBudget(sequences, admission, pages), late=late)
     if fits:
         assert work_off(engine, pictures) == texts
     else:

@@ -20,10 +20,10 @@ from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
 from artimuse_actor.engine.attention import GatheredPages
 from artimuse_actor.engine.kv_cache import PagedKVCache
-from artimuse_actor.engine.schedule import GeneratedText, TextSequence
+from artimuse_actor.engine.schedule import AnsweredImage, GeneratedText, TextSequence
 from artimuse_actor.engine.scoring import expected_level
 from artimuse_actor.engine.text_budget import CPU_SEQUENCES
-from artimuse_actor.engine.text_engine import AnsweredImage, TextEngine
+from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import load_tokenizer, turn_end_id

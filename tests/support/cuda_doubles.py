@@ -75,16 +75,28 @@ HOST_READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_se
 
 
 class Recording(TorchDispatchMode):
-    """Operations with the tensors they read and made."""
+    """Operations with the tensors they read and made.
+
+    A capture computes nothing; this one does, and puts small tensors back as they were. Keys and values it leaves: a
+    step that is repeated writes the same.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.done: list[tuple[Any, Any, Any, Any]] = []
+        self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def undo(self) -> None:
+        """Put back what was overwritten."""
+        for tensor, before in reversed(self._before):
+            tensor.copy_(before)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[1]
         if name in HOST_READS:
             raise HostReadError(name)
+        written = [part for part, kind in zip(args, func._schema.arguments, strict=False) if kind.is_write]
+        self._before += [(part, part.clone()) for part in tensors_of(written) if part.numel() < 10_000]
         out = func(*args, **(kwargs or {}))
         self.done.append((func, args, kwargs or {}, out))
         return out
@@ -138,6 +150,7 @@ class EmulatedCuda:
             raise torch.AcceleratorError("CUDA error: out of memory")
         with Recording() as recording:
             yield
+        recording.undo()
         # pytorch #87894: on another device than the current one, the graph comes out empty.
         graph.recording = recording if stream.device == self.current else Recording()
 
@@ -201,4 +214,5 @@ def emulate_cuda(monkeypatch: pytest.MonkeyPatch, home: int = 0) -> EmulatedCuda
         "stream": stream,
     }.items():
         monkeypatch.setattr(torch.cuda, name, double)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     return cuda
