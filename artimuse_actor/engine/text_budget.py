@@ -92,8 +92,8 @@ def text_budget(
     )  # own pages of a sequence
     admission = max(1, min(batch_size, wanted // (2 * prompts.count)))
     while True:
-        left = free_bytes - admission * _prefill_bytes(config, prompts.prefix, dtype)
-        pages = (left - wanted * _step_bytes(config, prompts, dtype, kind)) // bytes_per_page - 1
+        left = free_bytes - admission * prefill_bytes(config, prompts.prefix, dtype)
+        pages = (left - wanted * step_bytes(config, prompts, dtype, kind)) // bytes_per_page - 1
         waiting = admission * (whole + 1)
         fit = (pages - waiting) * prompts.count // (prompts.count * expected + whole + 1)
         if admission == 1 or fit >= min(wanted, 2 * prompts.count * admission):
@@ -105,7 +105,7 @@ def text_budget(
     return TextBudget(in_flight, admission, 1 + max(whole + 1 + 1, min(pages, enough)))
 
 
-def _prefill_bytes(config: NetworkConfig, tokens: int, dtype: torch.dtype) -> int:
+def prefill_bytes(config: NetworkConfig, tokens: int, dtype: torch.dtype) -> int:
     """Activations of one image's prefill, its keys and values twice, since they are written into pages."""
     language, vision = config.language, config.vision
     kv_features = 2 * language.num_layers * language.num_kv_heads * language.head_dim
@@ -114,7 +114,7 @@ def _prefill_bytes(config: NetworkConfig, tokens: int, dtype: torch.dtype) -> in
     return dtype.itemsize * (tokens * per_token + (vision.num_patches + 1) * per_patch)
 
 
-def _step_bytes(config: NetworkConfig, prompts: TextPrompts, dtype: torch.dtype, kind: Pages) -> int:
+def step_bytes(config: NetworkConfig, prompts: TextPrompts, dtype: torch.dtype, kind: Pages) -> int:
     """Activations of one row of a decode step; copies of its keys and values too, if pages are gathered."""
     language = config.language
     features = language.vocab_size + 8 * language.hidden_size + 3 * language.intermediate_size

@@ -19,9 +19,10 @@ from artimuse_actor.engine.choose_pages import varlen_pages
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.text_budget import TextPrompts, prefill_bytes, step_bytes
 from bench.engine.fake_cuda import CUDA, Counts, fake_cuda, fake_model
 from bench.engine.fake_kernels import FAKE_PAGES, PAGED_ATTENTION
-from bench.engine.fake_passes import admission, captured_step, decode_step, score_batch
+from bench.engine.fake_passes import PREFIX_TOKENS, admission, captured_step, decode_step, score_batch
 from bench.engine.operations import engine_operations
 from bench.engine.predicted import H100, moved_bytes, predicted_s
 from bench.engine.random_network import FULL, HEAD_TOKENS, TAIL_TOKENS, with_layers
@@ -41,11 +42,13 @@ def model() -> VisionLanguageModel:
     return fake_model(FULL, FAKE_PAGES["torch's kernel"])
 
 
+SHALLOW = replace(with_layers(FULL, 2), vision=replace(FULL.vision, num_layers=1))
+"""The same widths with few layers: enough for what each layer would show."""
+
+
 @pytest.fixture(scope="module")
 def shallow() -> VisionLanguageModel:
-    """The same widths with few layers: enough for what each layer would show."""
-    vision = replace(FULL.vision, num_layers=1)
-    return fake_model(replace(with_layers(FULL, 2), vision=vision), FAKE_PAGES["torch's kernel"])
+    return fake_model(SHALLOW, FAKE_PAGES["torch's kernel"])
 
 
 def use(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, pages: Pages) -> VisionLanguageModel:
@@ -81,6 +84,17 @@ def test_a_decode_step_can_be_captured(
     products = counts.kernels["mm"] + counts.kernels["addmm"]
     assert products == 4 * LAYERS + 1  # queries, keys and values; output; gate and up; down; and the head
     assert counts.kernels["_to_copy"] <= 5  # of a step, not of a layer
+
+
+@pytest.mark.parametrize("pages", FAKE_PAGES.values(), ids=FAKE_PAGES.keys())
+def test_the_memory_set_aside_beside_the_cache_holds_what_is_counted(
+    shallow: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, pages: Pages
+) -> None:
+    images, rows, dtype = 4, 64, torch.bfloat16
+    use(shallow, monkeypatch, pages)
+    assert admission(shallow, images).peak_bytes < images * prefill_bytes(SHALLOW, PREFIX_TOKENS, dtype)
+    prompts = TextPrompts(prefix=PREFIX_TOKENS, longest=11, count=8, max_new_tokens=512)
+    assert decode_step(shallow, rows, 371).peak_bytes < rows * step_bytes(SHALLOW, prompts, dtype, pages)
 
 
 def test_torchs_own_function_takes_what_it_is_given(
