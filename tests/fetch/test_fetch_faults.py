@@ -295,11 +295,11 @@ def test_what_a_server_says_is_text_when_it_reaches_a_table(origin: Origin) -> N
 
 @pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
 def test_a_server_is_left_alone_for_as_long_as_it_asks(origin: Origin, as_date: bool) -> None:
-    after = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "1"
-    origin.fail(refuse(503, "SlowDown", Retry_After=after))
+    until = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=0)
+    origin.fail(refuse(503, "SlowDown", Retry_After=format_datetime(until, usegmt=True) if as_date else "1"))
     started = time.monotonic()
     assert fetch(origin.uri(), replace(OPTIONS, longest_wait_s=5)) == photo(NAMES[0])
-    assert time.monotonic() - started > 0.9
+    assert datetime.now(UTC) >= until if as_date else time.monotonic() - started > 0.9
 
 
 @pytest.mark.parametrize("after", ["86400", "-5", "soon", "Fri, 31 Dec 2400 23:59:59 GMT", "Fri, 31 Dec 2400"])
@@ -763,7 +763,7 @@ def test_a_reader_that_stops_ends_what_is_under_way_and_does_not_wait_for_it(ori
     started = time.monotonic()
     close: Callable[[], None] = reader.close  # type: ignore[attr-defined]
     close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # twenty attempts would take longer
     time.sleep(0.1)
     asked = len(origin.proxy.requests)
     time.sleep(1)  # three times as long as silence is borne
