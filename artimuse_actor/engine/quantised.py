@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 _BLOCK: Final = 64
+_AT_ONCE: Final = 1024  # rows of a weight, or as many weights in blocks: what is expanded while it is stored
 _LEVELS: Final = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
     *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
@@ -37,12 +38,12 @@ class QuantisedLinear(nn.Module):
         bias: (N,), or None.
         stored: (N, C) int8 or float8; of nf4 (N·C / 2,) uint8, two codes in each.
         scale: (N,) float32; of nf4 (N·C / 64,).
-        levels: of nf4 (16,) float32; on the device, since a captured step may copy nothing there.
+        pairs: of nf4 (256, 2) float32, the two levels that a byte stands for.
     """
 
     stored: torch.Tensor
     scale: torch.Tensor
-    levels: torch.Tensor
+    pairs: torch.Tensor
 
     def __init__(self, like: nn.Linear, kind: str) -> None:
         """Make room for the weight of a layer, on its device; `store` fills it."""
@@ -53,38 +54,42 @@ class QuantisedLinear(nn.Module):
         if kind == "nf4":
             self.register_buffer("stored", torch.empty(count // 2, dtype=torch.uint8, device=place))
             self.register_buffer("scale", torch.empty(count // _BLOCK, device=place))
-            self.register_buffer("levels", torch.empty(len(_LEVELS), device=place), persistent=False)
+            # On the device: a captured step may copy nothing there.
+            self.register_buffer("pairs", torch.empty(256, 2, device=place), persistent=False)
         else:
             self.register_buffer("stored", torch.empty(self._shape, dtype=_STORED[kind], device=place))
             self.register_buffer("scale", torch.empty(len(like.weight), device=place))
 
     def store(self, weight: torch.Tensor) -> None:
-        """Quantise a (N, C) weight, on any device."""
-        values = weight.to(self.stored.device, torch.float32)
-        if self.kind == "nf4":
-            blocks = values.reshape(-1, _BLOCK)
-            self.scale.copy_(blocks.abs().amax(dim=1))
-            self.levels.copy_(torch.tensor(_LEVELS))
-            between = (self.levels[1:] + self.levels[:-1]) / 2
-            codes = torch.bucketize(blocks / _nonzero(self.scale).unsqueeze(1), between).to(torch.uint8).flatten()
-            self.stored.copy_(codes[0::2] * 16 + codes[1::2])
+        """Quantise a (N, C) weight, on any device, some of it at a time."""
+        if self.kind != "nf4":
+            for rows, stored, scale in zip(
+                *(part.split(_AT_ONCE) for part in (weight, self.stored, self.scale)), strict=True
+            ):
+                values = rows.to(stored.device, torch.float32)
+                scale.copy_(values.abs().amax(dim=1) / _LARGEST[self.kind])
+                scaled = values / _nonzero(scale).unsqueeze(1)
+                stored.copy_(scaled.round() if self.kind == "int8" else scaled)
             return
-        self.scale.copy_(values.abs().amax(dim=1) / _LARGEST[self.kind])
-        scaled = values / _nonzero(self.scale).unsqueeze(1)
-        self.stored.copy_(scaled.round() if self.kind == "int8" else scaled)
+        levels = torch.tensor(_LEVELS)
+        self.pairs.copy_(torch.cartesian_prod(levels, levels))
+        between = ((levels[1:] + levels[:-1]) / 2).to(self.scale.device)
+        parts = weight.reshape(-1, _BLOCK), self.stored.view(-1, _BLOCK // 2), self.scale
+        for blocks, stored, scale in zip(*(part.split(_AT_ONCE * _BLOCK) for part in parts), strict=True):
+            values = blocks.to(stored.device, torch.float32)
+            scale.copy_(values.abs().amax(dim=1))
+            codes = torch.bucketize(values / _nonzero(scale).unsqueeze(1), between, out_int32=True)  # (K, 64)
+            stored.copy_(16 * codes[:, 0::2] + codes[:, 1::2])
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(…, C) → (…, N)."""
         if self.kind == "nf4":
-            return functional.linear(hidden, self._expanded(hidden.dtype), self.bias)
+            expanded = functional.embedding(self.stored.int(), self.pairs.to(hidden.dtype)).view(-1, _BLOCK)
+            weight = expanded.mul_(self.scale.to(hidden.dtype).unsqueeze(1)).view(self._shape)
+            return functional.linear(hidden, weight, self.bias)
         # Scaled afterwards: whole numbers to 127 are exact in every dtype.
         product = functional.linear(hidden, self.stored.to(hidden.dtype)) * self.scale.to(hidden.dtype)
         return product if self.bias is None else product + self.bias
-
-    def _expanded(self, dtype: torch.dtype) -> torch.Tensor:
-        """(N, C): the weight of nf4."""
-        codes = torch.stack([self.stored >> 4, self.stored & 15], dim=1).view(-1, _BLOCK).int()
-        return (self.levels[codes] * self.scale.unsqueeze(1)).to(dtype).view(self._shape)
 
 
 def quantise_layers(modules: Iterable[nn.Module], kind: str) -> None:

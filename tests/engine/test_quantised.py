@@ -16,6 +16,7 @@ from torch import nn
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import QUANTIZATIONS, precision_name
+from artimuse_actor.engine import quantised
 from artimuse_actor.engine.device import weight_bytes
 from artimuse_actor.engine.quantised import QuantisedLinear
 from artimuse_actor.errors import UsageError
@@ -76,6 +77,16 @@ def test_zeros_and_the_largest_weight_of_each_scale_are_exact(kind: str) -> None
     weight[0, 3], weight[1, 70] = -2.5, 0.75
     _, layer = _quantised(weight, kind)
     torch.testing.assert_close(layer(torch.eye(128)).T, weight)
+
+
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
+def test_a_weight_is_quantised_the_same_some_of_it_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(130, 64, generator=torch.Generator().manual_seed(0))
+    _, whole = _quantised(weight, kind)
+    monkeypatch.setattr(quantised, "_AT_ONCE", 1)
+    _, layer = _quantised(weight, kind)
+    assert torch.equal(layer.stored.view(torch.uint8), whole.stored.view(torch.uint8))
+    assert torch.equal(layer.scale, whole.scale)
 
 
 @pytest.mark.parametrize(("kind", "share"), [("int8", 0.25), ("fp8", 0.25), ("nf4", 0.125)])
