@@ -62,8 +62,11 @@ def graphs_of(engine: TextEngine) -> StepGraphs:
     return engine._steps.graphs
 
 
-@pytest.mark.parametrize("late", [True, False], ids=["read late", "read at once"])
-@pytest.mark.parametrize("pages", PAGES.values(), ids=PAGES.keys())
+@pytest.mark.parametrize(
+    ("pages", "late"),
+    [*((pages, True) for pages in PAGES.values()), (GatheredPages, False)],
+    ids=[*PAGES, "gathered, read at once"],
+)
 def test_every_attention_gives_the_published_texts_kernel_by_kernel_and_in_graphs(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, cuda: EmulatedCuda, pages: Pages, late: bool
 ) -> None:

@@ -234,11 +234,10 @@ def test_a_growing_cache_ends_a_run_only_where_one_text_alone_does_not_fit(total
         assert work_off(engine, range(1, 8)) == texts
 
 
-@pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("pages", [*range(1, 60, 3), 90, 200])
-def test_a_fixed_cache_ends_a_run_only_where_one_text_alone_does_not_fit(pages: int, late: bool) -> None:
+def test_a_fixed_cache_ends_a_run_only_where_one_text_alone_does_not_fit(pages: int) -> None:
     texts = wanted_texts(range(1, 8), 150)
-    engine = new_engine(RememberingNetwork(Device(pages + 5)), 150, TextBudget(24, 4, pages), late=late)
+    engine = new_engine(RememberingNetwork(Device(pages + 5)), 150, TextBudget(24, 4, pages), late=True)
     if pages < 1 + WHOLE + 1 + own_pages(texts):
         with pytest.raises(RunError, match="One text does not fit"):
             work_off(engine, range(1, 8))
