@@ -31,7 +31,9 @@ OUTCOME: Final = (
 )
 SHA256: Final = pa.field("sha256", pa.string(), metadata={"doc": "of the file's bytes, hexadecimal"})
 IMAGE: Final = (
-    pa.field("width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file, before any rotation"}),
+    pa.field(
+        "width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file; of the turned picture with --exif-rotate"}
+    ),
     pa.field("height", pa.int32(), metadata={"unit": "pixel"}),
     pa.field("format", pa.string(), metadata={"doc": "Pillow's name of the file format"}),
     SHA256,

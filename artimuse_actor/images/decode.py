@@ -19,7 +19,7 @@ from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from scipy import fft
 
 from artimuse_actor.errors import ImageError, file_too_large
@@ -34,6 +34,7 @@ Image.init()  # `Image.open` looks formats up among the plugins loaded so far, a
 # largest profiles, XMP packets and depth maps take thousands, and some tens of megabytes.
 _MAX_HEADER_READS: Final = 100_000
 _MAX_HEADER_BYTES: Final = 64 * 1024 * 1024
+_QUARTER_TURNS: Final = (5, 6, 7, 8)  # values of EXIF's orientation
 _EXIF_WEIGHT: Final = 16  # its segments are joined one by one, in quadratic time; cameras write one, of 64 kB at most
 
 
@@ -43,7 +44,7 @@ class DecodedImage:
 
     Attributes:
         pixels: (448, 448, 3) uint8, RGB.
-        width: of the file, in pixels, before any rotation.
+        width: in pixels; of the file, or, with `exif_rotate`, of the turned picture.
         height: likewise.
         format: Pillow's name of the file format.
         phash: 64-bit perceptual hash as 16 hexadecimal digits.
@@ -86,6 +87,8 @@ def _decode(data: bytes, options: DecodeOptions) -> DecodedImage:
     image = _open(data, options)
     try:
         width, height, file_format = image.width, image.height, image.format or "unknown"
+        if options.exif_rotate and image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS:
+            width, height = height, width
         if options.decode == "fast" and file_format in ("JPEG", "MPO"):
             image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
         pixels = to_pixels(image, options)

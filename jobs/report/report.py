@@ -223,7 +223,8 @@ def _thumbnails(
         connect_timeout_s=_CONNECT_TIMEOUT_S,
     )
     # Twice as fast, and the difference is not visible in a thumbnail.
-    decoding = DecodeOptions("fast", allow_truncated="allow-truncated" in store.fingerprint.preprocessing)
+    asked = store.fingerprint.preprocessing
+    decoding = DecodeOptions("fast", "allow-truncated" in asked, exif_rotate="exif-rotate" in asked)
     # The rows as they stand in the table: what is shown of them may be cut.
     uris = [picture.uri for picture in pictures]
     made = make_thumbnails([uri for uri in uris if uri], budget, fetching, decoding)
