@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from artimuse_actor.errors import IMAGE_ERROR_TYPES
 from artimuse_actor.uris import without_secrets
 from jobs.report.safe_text import shell_word
 
 _LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "prune_max", "dry_run", "moved", "questions", "as_json")
+
+_MENDABLE: Final = frozenset(
+    (
+        *("missing", "forbidden", "fetch_failed", "changed", "outside_root", "forbidden_host", "too_large"),
+        *("decoder_crashed", "decoder_memory", "decoder_timeout"),
+    )
+)
+"""Types of errors that another try may mend, later or with other options; the others are of the file's own bytes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def score_options(command: Any) -> tuple[ScoreOption, ...]:
 def retry_command(
     arguments: Mapping[str, Any], options: Sequence[ScoreOption], out: str, checkpoint: str, error_type: str | None
 ) -> str | None:
-    """The command that retries the rows of one error type; None if the source of the last run is unknown.
+    """The command that retries the rows of one error type; None if no retry mends it, or the source is unknown.
 
     Args:
         arguments: of the last run.
@@ -49,7 +56,7 @@ def retry_command(
         checkpoint: of its scores, for a run that does not say.
         error_type: which rows; None for all that may succeed now.
     """
-    if "source" not in arguments or (error_type is not None and error_type not in IMAGE_ERROR_TYPES):
+    if "source" not in arguments or (error_type is not None and error_type not in _MENDABLE):
         return None
     words = ["artimuse", "score", _word(arguments["source"]), "--out", _word(out)]
     given = {"checkpoint": checkpoint, **arguments}

@@ -484,6 +484,7 @@ def test_the_command_that_retries_is_the_last_one_with_its_arguments() -> None:
         retry_command({"source": "p"}, OPTIONS, "o", "ArtiMuse", None) == "artimuse score p --out o --retry-errors all"
     )
     assert retry_command({}, OPTIONS, "o", "x", "missing") is None
+    assert retry_command({"source": "p"}, OPTIONS, "o", "x", "corrupt") is None  # unless the file changes
     assert retry_command({"source": "p"}, OPTIONS, "o", "x", "--prune; rm -rf /") is None
 
 
