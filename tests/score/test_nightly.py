@@ -30,7 +30,8 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
     assert json.loads((out / "_store.json").read_text())["fingerprint"] == run["fingerprint"]
     assert run["fingerprint"]["precision"] == "float32"
     (load,) = run["loads"]
-    assert (load["processor"], load["driver"], load["dtype"], load["attention"]) == ("CPU", None, "float32", "GatheredPages")
+    made_by = [load[name] for name in ("processor", "driver", "dtype", "attention")]
+    assert made_by == ["CPU", None, "float32", "GatheredPages"]
     assert load["batch_size"] == 2
 
     # Pictures move, one is copied, one changes, one goes, and a disk is mounted again.
