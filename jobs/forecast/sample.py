@@ -30,7 +30,7 @@ from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.planner import rows_to_do
 from jobs.plan.stored_rows import RetryErrors, StoredRows
-from jobs.score.load import image_source
+from jobs.score.image_source import image_source
 from schemas.manifest import IMAGE_ROWS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from artimuse_actor.errors import ImageError, reason_of
+from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import FETCH_AHEAD, fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
@@ -27,11 +27,10 @@ from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.uris import shown_uri, without_secrets
 from jobs.code_identity import CodeIdentity
-from jobs.manifest.listing import version_of
 from jobs.plan.plan import Plan
-from jobs.score.attempts import FATAL, Attempt
+from jobs.score.attempts import Attempt
+from jobs.score.image_source import rewritten, rewritten_files, unit_sources
 from jobs.score.meters import Meters, node_name
-from jobs.storage.embedded_images import embedded_image
 from jobs.storage.place import Place
 from jobs.store.known_images import KnownRows
 from jobs.store.layout import attempt_path
@@ -83,66 +82,57 @@ class UnitLoader:
     ) -> pa.Table | None:
         rows = unit_rows_of(self.place, self.plan, shard, number).to_pylist()
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-        loaded = []
         attempt = Attempt.begin(self.place, attempt_path(self.plan.plan_id, shard, number))
-        here = _DecoderHere(self.options, child, self.fetching)
         in_child = without_model or attempt.number > 1 or not can_limit_this_process()
-        decode = child.decode if in_child else here.decode
-        replaces = self.plan.shards[shard].replaces
-        changed = _rewritten_files(rows)
+        decode = child.decode if in_child else _DecoderHere(self.options, child, self.fetching).decode
+        changed = rewritten_files(rows)
         ahead = 1 if attempt.is_careful else FETCH_AHEAD
-        images, began = _Awaited(fetch_many(_sources(rows, attempt, changed), self.fetching, ahead)), perf_counter()
-        for index, data in enumerate(images):
-            row = rows[index]
-            stored = self.known.digest(replaces, row["image_id"]) if replaces and row["texts_only"] else None
-            if isinstance(data, ImageError) and self.plan.listed and row["version"] is not None:
-                data = _of_listed(data)
-            about = self._load_image(data, decode, row["texts_only"], stored, into=pixels[index])
-            if without_model and about["status"] == OK and "copied_from" not in about:
+        images, began = _Awaited(fetch_many(unit_sources(rows, attempt, changed), self.fetching, ahead)), perf_counter()
+        loaded: list[dict[str, Any]] = []
+        for row, data, place in zip(rows, images, pixels, strict=True):
+            about = self._load_image(row, data, decode, self.plan.shards[shard].replaces, into=place)
+            if without_model and _needs_model(about):
                 attempt.end()
                 return None
-            keys = {name: row[name] for name in ("image_id", "version", "texts_only")}
-            keys["uri"] = shown_uri(row["uri"]) if row["uri"] else None
-            if about["status"] == ERROR:
-                about["error_message"] = without_secrets(about["error_message"], row["uri"])
-            loaded.append({"shard": shard, "unit": number, **keys, **about})
-        for index in _rows_of_files(rows, _rewritten_files(rows) - changed):
-            keys = {name: loaded[index][name] for name in ("shard", "unit", "image_id", "version", "uri")}
-            error = _error(_rewritten(rows[index]["source_file"]))
-            loaded[index] = keys | {"texts_only": rows[index]["texts_only"]} | error
+            loaded.append(_keys(row) | about)
+        changed = rewritten_files(rows) - changed  # while they were read
+        for index, row in enumerate(rows):
+            if row["uri"] is None and row["source_file"] in changed:
+                loaded[index] = _keys(row) | _error(row, rewritten(row["source_file"]))
         decode_s = perf_counter() - began - images.waited_s
         attempt.end()
         spent = {"fetched_bytes": images.size_bytes, "fetch_s": images.waited_s, "decode_s": decode_s}
         loaded[0]["spent"] = {"loader": node_name(), **spent}
         failed = Counter(row["error_type"] for row in loaded if row["status"] == ERROR)
         self.meters.loaded(len(rows), failed, spent)
-        columns = pa.Table.from_pylist(loaded, schema=scored_unit(self.answers))
-        readable = pa.array([row["status"] == OK and "copied_from" not in row for row in loaded])
-        return columns.append_column(PIXELS, _pixel_column(pixels, readable))
+        unit = {"shard": shard, "unit": number}
+        columns = pa.Table.from_pylist([unit | row for row in loaded], schema=scored_unit(self.answers))
+        return columns.append_column(PIXELS, _pixel_column(pixels, pa.array(map(_needs_model, loaded), pa.bool_())))
 
     def _load_image(
         self,
+        row: dict[str, Any],
         data: bytes | ImageError,
         decode: Callable[[bytes], DecodedImage],
-        texts_only: bool,
-        stored: str | None,
+        replaces: str | None,
         into: Pixels,
     ) -> dict[str, Any]:
         """The columns of one row without its keys; pixels are written to `into`, and missing columns become null.
 
-        A picture that gets only texts, and is no longer the one of its score (whose digest is `stored`), is scored too.
+        A picture that gets only texts, and is no longer the one of its score in the file `replaces`, is scored too.
         """
         if isinstance(data, ImageError):
-            return _error(data)
+            return _error(row, _of_listed(data) if self.plan.listed and row["version"] is not None else data)
         about: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest()}
-        is_other = texts_only and stored is not None and stored != about["sha256"]
-        texts_only = texts_only and not is_other
+        texts_only = row["texts_only"]
+        if texts_only and replaces:
+            texts_only = self.known.digest(replaces, row["image_id"]) in (None, about["sha256"])
         if not texts_only and (known := self.known.find(about["sha256"])):
             return about | {"status": OK, "texts_only": False} | known
         try:
             image = decode(data)
         except ImageError as error:
-            return about | _error(error)
+            return about | _error(row, error)
         into[:] = image.pixels
         return about | {
             "status": OK,
@@ -211,11 +201,20 @@ def _pixel_column(pixels: Pixels, readable: pa.BooleanArray) -> pa.FixedSizeBina
     return pa.FixedSizeBinaryArray.from_buffers(PIXELS.type, len(pixels), buffers)
 
 
-def _error(error: ImageError) -> dict[str, Any]:
+def _keys(row: dict[str, Any]) -> dict[str, Any]:
+    uri = shown_uri(row["uri"]) if row["uri"] else None
+    return {"uri": uri, **{name: row[name] for name in ("image_id", "version", "texts_only")}}
+
+
+def _needs_model(row: dict[str, Any]) -> bool:
+    return row["status"] == OK and "copied_from" not in row
+
+
+def _error(row: dict[str, Any], error: ImageError) -> dict[str, Any]:
     return {
         "status": ERROR,
         "error_type": error.error_type,
-        "error_message": error.message,
+        "error_message": without_secrets(error.message, row["uri"]),
         "retryable": error.retryable,
     }
 
@@ -225,53 +224,3 @@ def _of_listed(error: ImageError) -> ImageError:
     if error.error_type not in ("missing", "forbidden"):
         return error
     return ImageError(error.error_type, error.message, retryable=True)
-
-
-def _rewritten_files(rows: list[dict[str, Any]]) -> set[str]:
-    """Parquet files with images of these rows that are no longer the files that were planned."""
-    planned = {(row["source_file"], row["source_version"]) for row in rows if row["uri"] is None}
-    return {file for file, version in planned if version is not None and _version_now(file) != version}
-
-
-def _version_now(file: str) -> str | None:
-    try:
-        return version_of(file)
-    except OSError:  # reading it will say why
-        return None
-
-
-def _rows_of_files(rows: list[dict[str, Any]], files: set[str]) -> list[int]:
-    return [index for index, row in enumerate(rows) if row["uri"] is None and row["source_file"] in files]
-
-
-def _rewritten(file: str) -> ImageError:
-    return ImageError(
-        "changed", f"{file} was rewritten after it was listed, so its rows may be other images now. Run again.",
-        retryable=True,
-    )  # fmt: skip
-
-
-def _sources(
-    rows: list[dict[str, Any]], attempt: Attempt, changed: Collection[str]
-) -> Iterator[str | bytes | ImageError]:
-    for number, row in enumerate(rows):
-        attempt.reach(number)
-        yield FATAL if number in attempt.fatal else image_source(row, changed)
-
-
-def image_source(row: dict[str, Any], changed: Collection[str] = ()) -> str | bytes | ImageError:
-    """The source of a row's image: a uri, or the bytes if they are embedded in a file that is not in `changed`."""
-    if row["uri"] is not None:
-        return str(row["uri"])
-    file = row["source_file"]
-    if file in changed and _version_now(file) is not None:
-        return _rewritten(file)
-    try:
-        data = embedded_image(file, row["source_version"], row["source_row_group"], row["source_row"])
-    except ImageError as error:
-        return error
-    except FileNotFoundError:
-        return ImageError("missing", f"The Parquet file of the image is gone: {file}.")
-    except (OSError, pa.ArrowException) as error:
-        return ImageError("fetch_failed", f"{file}: {reason_of(error)}", retryable=True)
-    return data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")

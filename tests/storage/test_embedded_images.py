@@ -12,7 +12,7 @@ import pytest
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
-from jobs.score.load import image_source
+from jobs.score.image_source import image_source
 from jobs.storage import embedded_images
 from jobs.storage.embedded_images import embedded_image
 
