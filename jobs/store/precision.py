@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
-from artimuse_actor.errors import StoreMismatch
+from artimuse_actor.errors import StoreLocked, StoreMismatch
 from jobs.store.layout import STORE_FILE
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.run_record import read_runs
@@ -58,8 +58,12 @@ def admit_precision(store: Store, precision: str, *, allow_mixed: bool = False) 
     if noted == store.fingerprint.precision:
         return
     store.fingerprint = replace(store.fingerprint, precision=noted)
-    raw = json.loads(store.place.read(STORE_FILE)) | {"fingerprint": asdict(store.fingerprint)}
-    store.place.write(STORE_FILE, json.dumps(raw, indent=1).encode())
+    data, version = store.place.read_version(STORE_FILE) or (b"{}", None)
+    raw = json.loads(data) | {"fingerprint": asdict(store.fingerprint)}
+    if not store.place.swap(STORE_FILE, json.dumps(raw, indent=1).encode(), version):
+        raise StoreLocked(
+            f"{store.place.uri(STORE_FILE)}: another run has written this file meanwhile. Run again when it has ended."
+        )
 
 
 def _options(stored: str, asked: str) -> str:
