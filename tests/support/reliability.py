@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("planned rows cut short or deleted", file_damaged("_runs/*/rows/*.parquet"), 3),
         ("scores files cut short or deleted", file_damaged("scores/*.parquet"), 4),
     ]
-    print("| fault | injected | rows in | rows out | lost | doubled | readers looked |")
+    print("| fault | injected | rows in | rows out | lost | doubled | reads of the table |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     bad = 0
     for name, inject, times in faults:
