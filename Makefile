@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 demo: install  ## score a small photo library with the embedded demo checkpoint
 	$(BIN)/artimuse demo --out artimuse-demo
 
-test: check  ## lint, types, the order of imports, and all tests in three processes: a quarter of an hour on two cores
+test: check  ## lint, types, the order of imports, and all tests in three processes: 12 minutes on two cores
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
-# What starts no Ray, no server, no browser and no process: under two minutes on two cores.
+# What starts no Ray, no server, no browser and no process: some two minutes on two cores.
 check-fast: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not (ray or server or browser or process or slow)'
 

@@ -59,7 +59,7 @@ def _ray_processes(of: int, name: str) -> Iterator[int]:
 
 
 def test_processes_that_die_in_the_middle_are_replaced_and_the_run_goes_on(tmp_path: Path) -> None:
-    names, out = make_photos(tmp_path / "photos", 160), tmp_path / "out"
+    names, out = make_photos(tmp_path / "photos", 100), tmp_path / "out"
     process = _start(tmp_path / "photos", out, tmp_path / "log", "--ray")
     for step, staged in (("UnitLoader", 0), ("ArtiMuseActor", 1), ("ArtiMuseActor", 8)):  # loaders are done early
         _wait(process, partial(_has_staged, out, staged))
@@ -137,7 +137,7 @@ def test_a_model_that_cannot_start_is_tried_a_few_times_and_the_node_is_named(
 def test_a_run_that_is_asked_to_end_commits_lets_the_lock_go_and_goes_on_later(
     tmp_path: Path, number: signal.Signals, code: int, where: str
 ) -> None:
-    names, out = make_photos(tmp_path / "photos", 120), tmp_path / "out"
+    names, out = make_photos(tmp_path / "photos", 72), tmp_path / "out"
     process = _start(tmp_path / "photos", out, tmp_path / "log", where)
     _wait(process, lambda: _staged(out) >= 3)
     process.send_signal(number)
