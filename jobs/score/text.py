@@ -49,7 +49,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         show(note)
     if found := result.prunable:
         show(f"--prune would drop {found.gone:,} of {found.rows:,} rows, since {settings.source} no longer has them.")
-        show(_unpruned(found.unknown))
+        if found.unknown:
+            show(_unpruned(found.unknown))
         return
     if result.was_finished:
         show(f"Nothing to do: all {record.manifest_rows:,} images are in {settings.out} already.")
@@ -62,7 +63,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     if record.copied_rows:
         show(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
     if record.pruned_rows:
-        show(f"  {record.pruned_rows:,} rows were dropped, since {settings.source} no longer has them.")
+        rows = "1 row was" if record.pruned_rows == 1 else f"{record.pruned_rows:,} rows were"
+        show(f"  {rows} dropped, since {settings.source} no longer has the images.")
     if record.unpruned_rows:
         show(_unpruned(record.unpruned_rows))
     mixed = f" ({result.fingerprint.mixture})" if result.fingerprint.mixture else ""

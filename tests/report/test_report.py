@@ -138,7 +138,12 @@ def test_a_page_has_all_there_is_to_say(tmp_path: Path) -> None:
     store = write_store(tmp_path / "out", [*rows, *failed], texts=_texts(rows))
     write_run(store, "photos", checkpoint="ArtiMuse", texts=True)
     page = _report(store)
-    for words in ("15 images, scored with ArtiMuse", "scored 12 80 %", "failed 3 2 types", "described 12 8 texts each"):
+    for words in (
+        "15 images, scored with ArtiMuse on 20",
+        "scored 12 80 %",
+        "failed 3 2 types",
+        "described 12 8 texts each",
+    ):
         assert words in page.text, words
     assert "2 images" in page.text
     assert "It is no good." in page.text
