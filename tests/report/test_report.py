@@ -139,7 +139,7 @@ def test_a_page_has_all_there_is_to_say(tmp_path: Path) -> None:
     write_run(store, "photos", checkpoint="ArtiMuse", texts=True)
     page = _report(store)
     for words in (
-        "15 images, scored with ArtiMuse on 20",
+        "15 images, scored with ArtiMuse ",
         "scored 12 80 %",
         "failed 3 2 types",
         "described 12 8 texts each",
