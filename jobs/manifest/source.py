@@ -117,11 +117,10 @@ class ListedManifest:
 
 
 @dataclass
-class _Prefixed:
-    """Another manifest with a prefix before each id."""
+class _Derived:
+    """Another manifest, and all that is said of it; a subclass changes its rows."""
 
     manifest: Manifest
-    id_prefix: str
 
     @property
     def source(self) -> str:
@@ -132,19 +131,26 @@ class _Prefixed:
         return self.manifest.notes
 
     @property
+    def is_listed(self) -> bool:
+        return self.manifest.is_listed
+
+    def columns(self) -> pa.Schema:
+        return self.manifest.columns()
+
+
+@dataclass
+class _Prefixed(_Derived):
+    """Another manifest with a prefix before each id."""
+
+    id_prefix: str
+
+    @property
     def coverage(self) -> Coverage | None:
         found = self.manifest.coverage
         return found and replace(found, id_prefix=self.id_prefix)
 
-    @property
-    def is_listed(self) -> bool:
-        return self.manifest.is_listed
-
     def identity(self) -> str:
         return f"{self.manifest.identity()} ids={self.id_prefix!r}"
-
-    def columns(self) -> pa.Schema:
-        return self.manifest.columns()
 
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         for batch in self.manifest.batches(own, keys=keys):
@@ -153,24 +159,11 @@ class _Prefixed:
 
 
 @dataclass
-class _Head:
+class _Head(_Derived):
     """The first rows of another manifest."""
 
-    manifest: Manifest
     limit: int
     coverage: Coverage | None = None
-
-    @property
-    def source(self) -> str:
-        return self.manifest.source
-
-    @property
-    def notes(self) -> list[str]:
-        return self.manifest.notes
-
-    @property
-    def is_listed(self) -> bool:
-        return self.manifest.is_listed
 
     @property
     def id_prefix(self) -> str:
@@ -178,9 +171,6 @@ class _Head:
 
     def identity(self) -> str:
         return f"{self.manifest.identity()}[:{self.limit}]"
-
-    def columns(self) -> pa.Schema:
-        return self.manifest.columns()
 
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         left = self.limit
