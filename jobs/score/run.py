@@ -91,8 +91,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
                 errors = _score_units(asked, manifest, committer, record, run)
                 counts = _reconcile(committer)
                 if pruner:  # last, so that moved pictures find the scores of their old places
-                    record.pruned_rows = pruner.drop()
-                    record.unpruned_rows, counts = pruner.count().unknown, store.counts()
+                    pruned, counts = pruner.drop(), store.counts()
+                    record.pruned_rows, record.unpruned_rows = pruned.gone, pruned.unknown
             progress.discard_work()
     was_finished = committer.rows_to_commit == 0
     return ScoreResult(

@@ -84,23 +84,18 @@ class Pruner:
 
     def count(self) -> PruneCounts:
         """Count the rows that a prune would drop, and those that it would leave although they are not named."""
-        paths = self._store.table_files().scores_paths
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            found = list(pool.map(self._count, paths))
-        return PruneCounts(*(sum(numbers) for numbers in zip((0, 0, 0), *found, strict=True)))
+        return _total(self._counts())
 
-    def drop(self) -> int:
-        """Drop rows, file by file; returns their number.
+    def drop(self) -> PruneCounts:
+        """Drop rows, file by file; returns the counts from before.
 
         A file without rows left stays, empty: readers that have just listed it can read it. Texts are dropped first, so
         that no texts are left without a score. The current plan counts rows that will be gone, so it ends before that.
         """
-        place, dropped = self._store.place, 0
-        paths = self._store.table_files().scores_paths
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            paths = [path for path, found in zip(paths, pool.map(self._count, paths), strict=True) if found[0]]
+        place, found = self._store.place, self._counts()
+        paths = [path for path, counts in found.items() if counts.gone]
         if not paths:
-            return 0
+            return _total(found)
         end_plan(place, pruning=paths)
         for path in paths:
             scores = TableFile.read(place, path)
@@ -112,22 +107,33 @@ class Pruner:
                 mine = pc.is_in(texts.rows["image_id"], kept["image_id"].combine_chunks())
                 texts.replace(texts.rows.filter(mine), texts.rows.schema.metadata)
             scores.replace(kept, scores.rows.schema.metadata)
-            dropped += len(scores.rows) - len(kept)
         end_plan(place)
-        return dropped
+        return _total(found)
 
-    def _count(self, path: str) -> tuple[int, int, int]:
+    def _counts(self) -> dict[str, PruneCounts]:
+        """Scores file → its counts."""
+        paths = self._store.table_files().scores_paths
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            return dict(zip(paths, pool.map(self._count, paths), strict=True))
+
+    def _count(self, path: str) -> PruneCounts:
         rows = read_parquet(self._store.place, path, ["image_id", "uri", "run_id"])
         gone, unnamed = self._gone(rows)
         dropped = pc.sum(gone).as_py() or 0
-        return dropped, int(unnamed.sum()) - dropped, len(rows)
+        return PruneCounts(dropped, int(unnamed.sum()) - dropped, len(rows))
 
     def _gone(self, rows: pa.Table) -> tuple[pa.BooleanArray, NDArray[np.bool_]]:
         """Rows whose images are gone, and all that the source does not name."""
         unnamed = self._ids.find(hash_strings(rows["image_id"])) < 0
         gone = np.zeros(len(rows), dtype=np.bool_)
-        for index in np.flatnonzero(unnamed):
-            image_id, uri, run_id = (rows[name][int(index)].as_py() for name in ("image_id", "uri", "run_id"))
-            of_source = self._coverage.root is not None or run_id in self._runs
-            gone[index] = of_source and self._coverage.includes(image_id, uri)
+        about = rows.select(["image_id", "uri", "run_id"]).filter(pa.array(unnamed)).to_pydict()
+        gone[unnamed] = [
+            (self._coverage.root is not None or run_id in self._runs) and self._coverage.includes(image_id, uri)
+            for image_id, uri, run_id in zip(*about.values(), strict=True)
+        ]
         return pa.array(gone), unnamed
+
+
+def _total(found: dict[str, PruneCounts]) -> PruneCounts:
+    counts = found.values()
+    return PruneCounts(sum(c.gone for c in counts), sum(c.unknown for c in counts), sum(c.rows for c in counts))

@@ -59,13 +59,13 @@ def test_rows_that_left_the_source_stay_unless_they_are_pruned(tmp_path: Path) -
     assert plan_for(store, source, "q").rows == 0
     assert len(_ids(store)) == 6
     assert _pruner(store, source).count() == PruneCounts(3, 0, 6)
-    assert _pruner(store, source).drop() == 3
+    assert _pruner(store, source).drop().gone == 3
     assert _ids(store) == _ids(store, "texts") == ["b.jpg", "e.jpg", "f.jpg"]
     # A file that has no rows left stays: a reader that has just listed it can read it.
     files = sorted((tmp_path / "out" / "scores").iterdir())
     assert [len(pq.read_table(path)) for path in files] == [1, 0, 2]
     assert pq.read_schema(files[0]).metadata[b"artimuse.plan"] == b"p"
-    assert _pruner(store, source).drop() == 0
+    assert _pruner(store, source).drop().gone == 0
     assert store_status(str(tmp_path / "out")).remaining == 0
 
 
@@ -93,7 +93,7 @@ def test_rows_below_folders_that_were_not_looked_into_or_are_empty_stay(
 
     monkeypatch.setattr("jobs.manifest.listing.os.walk", walk_some)
     assert _pruner(store, source).count() == PruneCounts(1, 4, 6)
-    assert _pruner(store, source).drop() == 1
+    assert _pruner(store, source).drop().gone == 1
     assert _ids(store) == ["a.jpg", "link/d.jpg", "mount/c.jpg", "mount2/f.jpg", "unreadable/b.jpg"]
 
 
