@@ -155,7 +155,7 @@ def benchmark(
     resamples: Resamples = 1000,
     address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
+        typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: this machine alone]"),
     ] = None,
     markdown: AsMarkdown = False,
     as_json: AsJson = False,

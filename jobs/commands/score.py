@@ -125,7 +125,7 @@ def score(
     allow_private_hosts: AllowPrivateHosts = False,
     address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: start Ray here]"),
+        typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: this machine alone]"),
     ] = None,
     local: Annotated[
         bool | None,

@@ -43,7 +43,7 @@ class BenchmarkSettings:
         actors_per_gpu: as of `score`.
         batch_size: as of `score`.
         allow_truncated: score truncated files, as the published evaluation of data sets does.
-        address: of a Ray cluster, or None to start Ray here.
+        address: of a Ray cluster, or None to work on this machine alone.
         evaluate: how scores are compared with ground truth.
     """
 
