@@ -128,7 +128,7 @@ def main() -> int:
         code = _fail(error)
     except typer.TyperException as error:
         show_usage: Any = getattr(error, "show", None)  # only usage errors have it
-        show_usage() if show_usage else print(f"Error: {error.format_message()}", file=sys.stderr)
+        show_usage() if show_usage else show(f"Error: {error.format_message()}", file=sys.stderr)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -137,14 +137,11 @@ def main() -> int:
     except Exception as error:
         if os.environ.get("ARTIMUSE_DEBUG"):
             raise
-        print(
-            f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.",
-            file=sys.stderr,
-        )
+        show(f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.", file=sys.stderr)
         code = 1
     if code == INTERRUPTED:  # also if typer caught it first: it makes no difference between kinds of KeyboardInterrupt
         code = TERMINATED if was_terminated() else INTERRUPTED
-        print("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
+        show("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()

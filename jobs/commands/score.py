@@ -47,6 +47,7 @@ from jobs.commands.options import (
     share,
     wanted_texts,
 )
+from jobs.words import show
 
 if TYPE_CHECKING:
     from jobs.plan.stored_rows import RetryErrors
@@ -203,7 +204,7 @@ def score(
     else:
         show_score(result, settings)
     if result.failed_too_many(settings.max_failed):
-        print("More images could not be read than allowed, see --max-failed.", file=sys.stderr)
+        show("More images could not be read than allowed, see --max-failed.", file=sys.stderr)
         raise typer.Exit(FAILED_TOO_MANY)
 
 

@@ -18,6 +18,7 @@ from jobs.manifest.manifest import ManifestOptions
 from jobs.score.run import score
 from jobs.score.settings import ScoreSettings
 from jobs.score.text import show_score
+from jobs.words import show
 
 CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
 PICTURES: Final = 60
@@ -39,7 +40,7 @@ def run_demo(folder: Path) -> float:
     if not truth_file.exists():
         make_library(folder)
     out = folder / "scored"
-    print(f"Scoring {folder / 'images'} with the embedded demo checkpoint: trained on drawn pictures, no judge of art.")
+    show(f"Scoring {folder / 'images'} with the embedded demo checkpoint: trained on drawn pictures, no judge of art.")
     settings = ScoreSettings(
         source=str(truth_file),
         checkpoint=str(CHECKPOINT),
@@ -53,12 +54,12 @@ def run_demo(folder: Path) -> float:
     show_score(result, settings)
     srcc = evaluate_store(str(out), str(truth_file)).agreement.srcc
     assert srcc.value is not None
-    print(
+    show(
         f"SRCC against the ground truth: {srcc.value:.3f} on {result.counts.ok} pictures the checkpoint has never seen "
         f"(95% interval {srcc.low:.3f} to {srcc.high:.3f})."
     )
     programs = _programs()
-    print(
+    show(
         f"""
 Look at
   {folder}/images        the pictures, and {result.counts.failed} broken files among them

@@ -40,7 +40,10 @@ def test_every_module_is_in_the_wheel_but_what_trained_the_demo(wheel: Path) -> 
     assert packed == {name for name in names if not name.startswith(CHECKOUT_ONLY)}
 
 
-def test_the_command_of_an_installed_wheel_answers_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+def test_the_command_of_an_installed_wheel_answers_from_another_folder(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # a checkout in it would count as installed
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
