@@ -60,6 +60,8 @@ class Events:
 
     def write(self, event: str, **fields: Any) -> None:
         """Write one line, unbuffered."""
+        if not self.is_json:
+            return
         head = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "run_id": self.run_id}
         line = json.dumps(head | fields)
         with self._lock, contextlib.suppress(OSError):  # a closed log must not stop the run

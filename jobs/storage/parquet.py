@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import BrokenFile
 from jobs.storage.place import Place
+
+COMPRESSION: Final = "zstd"
 
 
 def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
@@ -92,7 +94,7 @@ class _OneThreadParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow ha
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None, dictionaries: bool | list[str] = True) -> bytes:
-    """A table as the bytes of a Parquet file, compressed with zstd; `dictionaries` names columns that repeat values."""
+    """A table as the bytes of a Parquet file, compressed; `dictionaries` names columns that repeat values."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows, use_dictionary=dictionaries)
+    pq.write_table(table, sink, compression=COMPRESSION, row_group_size=row_group_rows, use_dictionary=dictionaries)
     return bytes(sink.getvalue())

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `support`, if this is started by hand
 
 import pytest
-from support.faulty_places import BUCKETS, Bucket, Killed
+from support.faulty_places import BUCKETS, Killed
 from support.trial import AWAY, CORRUPT, Photo, Trial
 
 from artimuse_actor.errors import StoreLocked
@@ -130,7 +130,7 @@ class Snapshot:
 
     def __init__(self, trial: Trial, folder: Path) -> None:
         self.trial, self.folder = trial, folder
-        self.library, self.bucket = copy.deepcopy(trial.library), BUCKETS.setdefault(trial.root, Bucket())
+        self.library, self.bucket = copy.deepcopy(trial.library), BUCKETS[trial.root]
         self.files = dict(self.bucket.files)
         if not self.in_memory:
             shutil.copytree(trial.root, folder, dirs_exist_ok=True)

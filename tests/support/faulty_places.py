@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class Bucket:
         self.files[path] = data, self.writes
 
 
-BUCKETS: dict[str, Bucket] = {}
+BUCKETS: defaultdict[str, Bucket] = defaultdict(Bucket)
 """Root → its files; places are compared and pickled by their roots alone."""
 
 
@@ -91,7 +92,7 @@ class MemoryPlace(Rooted):
 
     @property
     def bucket(self) -> Bucket:
-        return BUCKETS.setdefault(self.root, Bucket())
+        return BUCKETS[self.root]
 
     def uri(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -172,7 +173,7 @@ class FaultyDisk(LocalPlace):
 
     @property
     def faults(self) -> Faults:
-        return BUCKETS.setdefault(self.root, Bucket()).faults
+        return BUCKETS[self.root].faults
 
     @changes
     def write(self, path: str, data: bytes) -> None:

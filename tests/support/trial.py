@@ -1,31 +1,35 @@
 """A library of pictures and its store, for trials of what may be lost: whole runs in this process, without Ray.
 
 `score` itself runs, with its planning, loading, staging, committing, pruning and counting. Three things are replaced:
-files of pictures are in a dictionary, decoding and the model are functions of the bytes, and nothing starts Ray.
+files of pictures are in a dictionary, decoding and the model are functions of the bytes, and nothing starts Ray. To
+save time, pixels are few, and tables are Parquet files without compression, of which the same bytes are parsed once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from types import ModuleType
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from support.faulty_places import BUCKETS, Bucket, Faults, open_faulty_place
+import pyarrow.parquet as pq
+from support.faulty_places import BUCKETS, Faults, open_faulty_place
 from support.stores import FINGERPRINT
 
 from artimuse_actor.checkpoint.names import CheckpointIdentity
-from artimuse_actor.errors import BrokenFile, ImageError
+from artimuse_actor.errors import ImageError
 from artimuse_actor.images.decode import DecodedImage
-from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions
+from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.manifest.manifest import Coverage
 from jobs.manifest.source import ListedManifest, _rows
@@ -35,7 +39,6 @@ from jobs.score.load import UnitLoader
 from jobs.score.run import Asked, score
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
-from jobs.storage.parquet import parquet_from
 from jobs.storage.place import Place
 from jobs.store.maintenance import compact
 from jobs.store.run_record import RunRecord
@@ -48,6 +51,8 @@ _WITH_THREADS = (
     *("score.commit", "store.plan_progress", "store.store", "store.counts", "store.known_images", "store.maintenance"),
     *("store.pruning", "store.doubles", "plan.stored_rows"),
 )
+_SIDE = 4
+_PIXELS = pa.field("pixels", pa.binary(_SIDE * _SIDE * 3))
 CORRUPT = b"corrupt"
 AWAY = b"away"
 
@@ -116,8 +121,9 @@ class Trial:
     def __init__(self, root: str) -> None:
         self.library = Library()
         self.root, self.texts, self.parts = root, False, False
-        self.reads = 0
+        self.reads = self._runs = 0
         self._files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        self._looked: tuple[object, dict[str, dict[str, Any]]] | None = None
 
     @property
     def place(self) -> Place:
@@ -125,7 +131,7 @@ class Trial:
 
     @property
     def faults(self) -> Faults:
-        return BUCKETS.setdefault(self.root, Bucket()).faults
+        return BUCKETS[self.root].faults
 
     def run(
         self,
@@ -161,6 +167,9 @@ class Trial:
     def look(self) -> dict[str, dict[str, Any]]:
         """Read the tables as at this moment, and check each row; returns the rows of the scores table by id."""
         self.reads += 1
+        listed = [(file.path, file.version) for table in ("scores", "texts") for file in self.place.files(table)]
+        if self._looked and self._looked[0] == (self.root, listed):
+            return self._looked[1]
         scores, texts = self._rows("scores"), self._rows("texts")
         counted = Counter(row["image_id"] for row in scores)
         assert not [name for name, count in counted.items() if count > 1], f"doubled: {counted}"
@@ -173,7 +182,9 @@ class Trial:
         for row in texts:
             if row["status"] == "ok":
                 assert row[COLUMN] == text_of(row["sha256"]), f"another picture's text: {row}"
-        return {row["image_id"]: row for row in scores}
+        rows = {row["image_id"]: row for row in scores}
+        self._looked = (self.root, listed), rows
+        return rows
 
     def check_finished(
         self, manifest: ListedManifest, before: dict[str, dict[str, Any]], *, prune: bool, strict: bool
@@ -224,9 +235,14 @@ class Trial:
 
     def _parsed(self, path: str) -> list[dict[str, Any]]:
         try:
-            return list(parquet_from(self.place.read(path), path).to_pylist())
-        except BrokenFile:  # a reader cannot read it either, until it is mended
+            return list(_parsed_once(self.place.read(path)).read().to_pylist())
+        except pa.ArrowInvalid:  # a reader cannot read it either, until it is mended
             return []
+
+    def _new_run_id(self) -> str:
+        """Ids that are the same each time, so that a history can be played again, and in no order, like two clocks."""
+        self._runs += 1
+        return f"{hashlib.sha256(str(self._runs).encode()).hexdigest()[:6]}-{self._runs}-{os.getpid()}"
 
     @contextmanager
     def _without_ray(self, manifest: ListedManifest) -> Iterator[None]:
@@ -243,18 +259,63 @@ class Trial:
             "jobs.store.store.open_place": open_faulty_place,
             "jobs.store.maintenance.open_place": open_faulty_place,
             **{f"jobs.{module}.ThreadPoolExecutor": _AtOnce for module in _WITH_THREADS},
+            **{f"jobs.{module}.new_run_id": self._new_run_id for module in ("score.run_context", "store.maintenance")},
             "jobs.store.run_record._versions": dict,
+            "jobs.store.run_record.this_commit": lambda: None,
             "jobs.score.commit.PART_EVERY_S": 0.0 if self.parts else 1e9,
             "jobs.score.load.fetch_many": lambda sources, *_: (library_bytes(library, source) for source in sources),
             "jobs.score.load.decode_within_limits": lambda data, *_: decode(data),
             "jobs.score.load.ChildDecoder": _Child,
             "artimuse_actor.whole_file.sync": lambda _: None,
             "jobs.storage.local_place.sync": lambda _: None,
+            **{f"jobs.{module}.parquet_file": _parquet_file for module in ("storage.parquet", "store.plan_progress")},
+            "jobs.storage.parquet.COMPRESSION": "none",
+            "jobs.score.load.IMAGE_SIZE": _SIDE,
+            "jobs.score.load.PIXELS": _PIXELS,
         }
-        with ExitStack() as stack:
-            for name, value in replaced.items():
-                stack.enter_context(patch(name, value))
+        before = [(*_owner(name), value) for name, value in replaced.items()]
+        originals = [getattr(module, name) for module, name, _ in before]
+        try:
+            for module, name, value in before:
+                setattr(module, name, value)
             yield
+        finally:
+            for (module, name, _), original in zip(before, originals, strict=True):
+                setattr(module, name, original)
+
+
+@lru_cache
+def _owner(name: str) -> tuple[ModuleType, str]:
+    """The module of a dotted name, and the name in it."""
+    module, _, attribute = name.rpartition(".")
+    found: ModuleType = pkgutil.resolve_name(module)
+    return found, attribute
+
+
+class _Parsed:
+    """A Parquet file that is parsed once, however often it is read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        self.metadata, self.schema_arrow = self._file.metadata, self._file.schema_arrow
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return self._file.read(use_threads=False)
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        return self._table if columns is None else self._table.select(columns)
+
+    def read_row_group(self, number: int) -> pa.Table:
+        return self._file.read_row_group(number, use_threads=False)
+
+
+_parsed_once = lru_cache(maxsize=256)(_Parsed)
+
+
+def _parquet_file(file: IO[bytes]) -> _Parsed:
+    """`jobs.storage.parquet.parquet_file`."""
+    return _parsed_once(file.read())
 
 
 def library_bytes(library: Library, uri: str | bytes | ImageError) -> bytes | ImageError:
@@ -272,7 +333,7 @@ def decode(data: bytes) -> DecodedImage:
     """Pixels that begin with the digest of the bytes."""
     if data.startswith(CORRUPT):
         raise ImageError("corrupt", "It cannot be decoded.")
-    pixels = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    pixels = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
     pixels.reshape(-1)[:32] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     return DecodedImage(pixels, 640, 480, "JPEG", "0" * 16)
 
@@ -282,7 +343,7 @@ def answer(block: pa.Table, answers: pa.Schema) -> pa.Table:
     rows = block.drop_columns(["pixels"]).to_pylist()
     for row, pixels in zip(rows, block["pixels"], strict=True):
         if pixels.is_valid:
-            sha256 = pixels.as_py()[:32].hex()
+            sha256 = pixels.as_buffer()[:32].to_pybytes().hex()
             row["score"] = score_of(sha256)
             if COLUMN in answers.names:
                 row |= {COLUMN: text_of(sha256), f"{COLUMN}_tokens": 3, f"{COLUMN}_finish_reason": "stop"}
@@ -299,8 +360,9 @@ def _score_units(
     with committer:
         for shard, unit in committer.units:
             (block,) = loader(pa.Table.from_pylist([{"shard": shard, "unit": unit}], schema=UNIT))
+            about = block.select(["image_id", "version", "error_type", "sha256"]).to_pylist()
             library.loaded.update(
-                (row["image_id"], row["version"], row["error_type"] or row["sha256"]) for row in block.to_pylist()
+                (row["image_id"], row["version"], row["error_type"] or row["sha256"]) for row in about
             )
             (receipt,) = stager(answer(block, store.answers)).to_pylist()
             errors.update(receipt["error_types"])
