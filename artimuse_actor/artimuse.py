@@ -55,7 +55,6 @@ from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixe
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.protocol.prompts import (
     check_vocabulary,
-    image_token_id,
     level_ids,
     load_tokenizer,
     split_prompts,
@@ -149,13 +148,12 @@ class ArtiMuse:
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         precision_name(dtype_name(precision), quantize)  # refuses another word
-        tokenizer = load_tokenizer(found.folder)
+        load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
         check_memory(found, place, precision, quantize)
         set_arithmetic(place)
         try:
             with memory_errors():
-                token_id = image_token_id(tokenizer)
-                network = load_network(found, image_token_id=token_id, device=place, dtype=precision, quantize=quantize)
+                network = load_network(found, device=place, dtype=precision, quantize=quantize)
                 return cls(VisionLanguageModel(network), found, asked, batch_size)
         except torch.OutOfMemoryError as error:
             raise RunError(

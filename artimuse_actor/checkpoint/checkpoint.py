@@ -5,7 +5,7 @@ safetensors files, and Qwen2 tokenizer files. Everything is checked here against
 and in milliseconds, so a run with a bad checkpoint stops before it starts anything. Nothing in a checkpoint is ever
 executed: no remote code, no pickle.
 
-Not known here: where a checkpoint comes from (`hub.py`) and what transformers calls its tensors (`weights.py`).
+Not known here: where a checkpoint comes from (`names.py`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import torch
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
 
 from artimuse_actor.engine.kv_cache import PagedKVCache
 
@@ -33,6 +32,9 @@ def causal_mask(past: int, new: int, device: torch.device, dtype: torch.dtype) -
         return None
     # Not on ROCm, whose kernel once aligned this mask to the upper left (ROCm/aotriton #55): wrong without an error.
     if device.type == "cuda" and dtype != torch.float32 and not torch.version.hip:
+        # Here, since it imports torch's compiler and sympy: 1.5 s that only CUDA needs.
+        from torch.nn.attention.bias import causal_lower_right
+
         # A marker object, not a tensor: with it SDPA takes the flash kernel, grouped heads included.
         return causal_lower_right(new, past + new)
     mask = torch.full((new, past + new), -torch.inf, dtype=dtype, device=device)  # (T, P + T)

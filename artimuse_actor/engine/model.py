@@ -1,9 +1,8 @@
 """The network's passes: image encoding, prefill with a KV cache, and the decode step.
 
-transformers' InternVL modules hold the weights; the passes over them are our own, because a score needs far less than
-a general forward computes: keys and values of the prefix that all images share are computed once, the last layer runs
-only at the position that is read, and only the logits of the 101 levels are computed. transformers' own forward is the
-slow, obvious path that tests compare with.
+A score needs far less than a general forward computes: keys and values of the prefix that all images share are computed
+once, the last layer runs only at the position that is read, and only the logits of the 101 levels are computed.
+transformers' own forward is the slow, obvious path that tests compare with.
 
 Shapes: B images or prompts, T new tokens, P tokens already in the cache, H query heads, G key-value heads, D features
 of a head, C features of a token.
@@ -13,19 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch.nn import functional
-from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.engine.attention import DecodePages, Pages, RowGroups, attend, causal_mask
 from artimuse_actor.engine.choose_pages import choose_pages
 from artimuse_actor.engine.joined_linear import JoinedLinear, padded_rows
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
 from artimuse_actor.engine.late_read import to_device
+from artimuse_actor.engine.network import DecoderLayer, Network
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
-from artimuse_actor.engine.rotary import cosines_sines, rotate
+from artimuse_actor.engine.rotary import cosines_sines, frequencies, rotate
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -36,19 +35,19 @@ class _Layer:
     """A layer of the language model, and its weights as they are multiplied.
 
     Attributes:
-        module: transformers' own.
+        module: its own weights.
         qkv: queries, keys and values.
         keys_values: of the last layer these alone, where no other position is read.
         gate_up: the two halves of the feed-forward part.
     """
 
-    module: Any
+    module: DecoderLayer
     qkv: JoinedLinear
     keys_values: JoinedLinear
     gate_up: JoinedLinear
 
     @classmethod
-    def of(cls, module: Any) -> _Layer:
+    def of(cls, module: DecoderLayer) -> _Layer:
         attention, mlp = module.self_attn, module.mlp
         qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
         return cls(module, JoinedLinear(qkv), JoinedLinear(qkv[1:]), JoinedLinear([mlp.gate_proj, mlp.up_proj]))
@@ -58,12 +57,13 @@ class VisionLanguageModel:
     """InternVL's passes over loaded weights.
 
     Attributes:
-        network: transformers' modules.
+        network: the weights.
         pages: the attention of decode steps.
+        frequencies: (D/2,) float32, of the rotary positions.
         device, dtype: of all weights.
     """
 
-    def __init__(self, network: InternVLForConditionalGeneration, pages: Pages | None = None) -> None:
+    def __init__(self, network: Network, pages: Pages | None = None) -> None:
         """Wrap a network that is already on its device, in its dtype, in eval mode.
 
         Args:
@@ -71,18 +71,14 @@ class VisionLanguageModel:
             pages: the attention of decode steps; the fastest that works on the device if not given.
         """
         self.network = network
-        self._vision = network.model.vision_tower
-        self._projector = network.model.multi_modal_projector
-        self._language = network.model.language_model
-        config = network.config.text_config
-        self._num_heads: int = config.num_attention_heads
-        self._num_kv_heads: int = config.num_key_value_heads
-        self._head_dim: int = config.hidden_size // config.num_attention_heads
-        self._layers = [_Layer.of(layer) for layer in self._language.layers]
-        self._head = padded_rows(network.lm_head.weight)  # (V, C) and some rows of zeros
-        embedding = self._language.embed_tokens.weight
-        self.device: torch.device = embedding.device
-        self.dtype: torch.dtype = embedding.dtype
+        self._decoder = network.language_model.model
+        self._lm_head = network.language_model.lm_head.weight  # (V, C)
+        self._padded_head = padded_rows(self._lm_head)  # the same, and some rows of zeros
+        config = network.config.language
+        self._num_heads, self._num_kv_heads, self._head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self._layers = [_Layer.of(layer) for layer in self._decoder.layers]
+        self.device, self.dtype = self._lm_head.device, self._lm_head.dtype
+        self.frequencies = frequencies(self._head_dim, config.rope_theta, self.device)
         self.pages = pages or choose_pages(
             self.device, self.dtype, heads=self._num_heads, kv_heads=self._num_kv_heads, head_dim=self._head_dim
         )
@@ -113,13 +109,14 @@ class VisionLanguageModel:
 
         Source: ArtiMuse, `InternVLChatModel.extract_feature` at 750d980.
         """
-        patches = self._vision(self.normalise(pixels)).last_hidden_state[:, 1:]  # (B, 1024, V), without the CLS token
-        return self._projector(pixel_shuffle(patches))  # type: ignore[no-any-return]
+        patches = self.network.vision_model(self.normalise(pixels))  # (B, 1024, V)
+        tokens: torch.Tensor = self.network.mlp1(pixel_shuffle(patches))
+        return tokens
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """(1, T, C) embeddings of text tokens."""
         ids = torch.tensor([list(token_ids)], dtype=torch.long, device=self.device)  # (1, T)
-        embedded: torch.Tensor = self._language.embed_tokens(ids)
+        embedded: torch.Tensor = self._decoder.embed_tokens(ids)
         return embedded
 
     def extend(self, hidden: torch.Tensor, past: KVCache = EMPTY_CACHE) -> KVCache:
@@ -135,7 +132,7 @@ class VisionLanguageModel:
         mask, cos, sin = self._causal(past.length, hidden.shape[1])
         cached: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer, before in self._with_past(past):
-            normed = self._norm(hidden, layer.module.input_layernorm)  # (B, T, C)
+            normed = layer.module.input_layernorm(hidden)  # (B, T, C)
             if len(cached) == len(self._layers) - 1:  # of the last layer nothing else is read
                 cached.append(self._append(before, layer.keys_values(normed), cos, sin))
                 break
@@ -157,7 +154,7 @@ class VisionLanguageModel:
         """
         mask, cos, sin = self._causal(past.length, hidden.shape[1])
         for layer, before in self._with_past(past):
-            normed = self._norm(hidden, layer.module.input_layernorm)  # (B, T, C)
+            normed = layer.module.input_layernorm(hidden)  # (B, T, C)
             if layer is self._layers[-1]:  # only its last position is read
                 keys, values = self._append(before, layer.keys_values(normed), cos, sin)
                 queries = layer.module.self_attn.q_proj(normed[:, -1:])  # (B, 1, H·D)
@@ -167,7 +164,8 @@ class VisionLanguageModel:
                 keys, values = self._append(before, new, cos, sin)
             queries = rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
             hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
-        return self._norm(hidden, self._language.norm).squeeze(1)
+        last: torch.Tensor = self._decoder.norm(hidden).squeeze(1)
+        return last
 
     def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         """Logits of a few tokens only, in float32 whatever the network's dtype.
@@ -179,7 +177,7 @@ class VisionLanguageModel:
         Returns:
             (B, K) float32.
         """
-        rows: torch.Tensor = self.network.lm_head.weight[token_ids].float()  # (K, C)
+        rows = self._lm_head[token_ids].float()  # (K, C)
         return last_hidden.float() @ rows.T
 
     def new_cache(self, pages: int | None = None, *, frugal: bool = False) -> PagedKVCache:
@@ -189,7 +187,7 @@ class VisionLanguageModel:
             torch.OutOfMemoryError: the device has no room for it.
         """
         return PagedKVCache(
-            layers=len(self._language.layers),
+            layers=len(self._layers),
             kv_heads=self._num_kv_heads,
             head_dim=self._head_dim,
             page_tokens=self.pages.page_tokens,
@@ -239,22 +237,23 @@ class VisionLanguageModel:
         Returns:
             (B, C), the final hidden state, after the final norm.
         """
-        hidden = self._language.embed_tokens(token_ids)  # (B, C)
+        hidden: torch.Tensor = self._decoder.embed_tokens(token_ids)  # (B, C)
         cos, sin = (part.unsqueeze(1) for part in self._rotary(step.positions))  # (B, 1, D)
         for index, layer in enumerate(self._layers):
-            queries, keys, values = layer.qkv(self._norm(hidden, layer.module.input_layernorm))
+            queries, keys, values = layer.qkv(layer.module.input_layernorm(hidden))
             queries = rotate(queries.unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
             keys = rotate(keys.unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
             values = values.unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
             hidden = self._after_attention(layer, hidden, step.attend(index, queries, keys, values))
-        return self._norm(hidden, self._language.norm)
+        last: torch.Tensor = self._decoder.norm(hidden)
+        return last
 
     def next_tokens(self, last_hidden: torch.Tensor) -> torch.Tensor:
         """The likeliest next token after each of (B, C) hidden states: (B,) int64; of equal logits the lowest id.
 
         In half precision the logits are rounded before they are compared, as in the published code.
         """
-        logits = functional.linear(last_hidden, self._head)[:, : len(self.network.lm_head.weight)]  # (B, V)
+        logits = functional.linear(last_hidden, self._padded_head)[:, : len(self._lm_head)]  # (B, V)
         return logits.argmax(dim=-1)
 
     def _with_past(self, past: KVCache) -> Iterator[tuple[_Layer, tuple[torch.Tensor, torch.Tensor] | None]]:
@@ -285,16 +284,14 @@ class VisionLanguageModel:
         """The rest of a layer: (…, C) of what it was given and (…, H·D) of its attention → (…, C)."""
         # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
         hidden = layer.module.self_attn.o_proj(attended).add_(hidden)
-        gate, up = layer.gate_up(self._norm(hidden, layer.module.post_attention_layernorm))
+        gate, up = layer.gate_up(layer.module.post_attention_layernorm(hidden))
         gated = functional.silu(gate, inplace=True).mul_(up)
-        return layer.module.mlp.down_proj(gated).add_(hidden)  # type: ignore[no-any-return]
+        added: torch.Tensor = layer.module.mlp.down_proj(gated).add_(hidden)
+        return added
 
     def _heads(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
         batch, tokens, _ = projected.shape
         return projected.view(batch, tokens, heads, self._head_dim).transpose(1, 2)  # (B, heads, T, D)
 
     def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return cosines_sines(self._language.rotary_emb, positions, self.dtype)
-
-    def _norm(self, hidden: torch.Tensor, norm: Any) -> torch.Tensor:
-        return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+        return cosines_sines(self.frequencies, positions, self.dtype)

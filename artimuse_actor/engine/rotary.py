@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 
-def cosines_sines(rotary_emb: Any, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def frequencies(head_dim: int, theta: float, device: torch.device) -> torch.Tensor:
+    """(D/2,) float32, the radians by which each pair of features turns from one position to the next."""
+    # In float32 whatever the network's dtype: rounded to bfloat16, they move scores by 0.4 points on average.
+    exponents = torch.arange(0, head_dim, 2).float() / head_dim  # (D/2,)
+    return (1.0 / theta**exponents).to(device)
+
+
+def cosines_sines(
+    frequencies: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(T, D) cosines and signed sines, for `rotate`, of (T,) positions, computed in float32.
 
     Args:
-        rotary_emb: transformers' module, with float32 frequencies.
+        frequencies: (D/2,) float32.
         positions: counted from 0.
         dtype: of the results.
     """
-    probe = torch.empty(0, dtype=dtype, device=positions.device)
-    cos, sin = rotary_emb(probe, positions.unsqueeze(0))  # (1, T, D) each
-    lower, upper = sin[0].chunk(2, dim=-1)
-    return cos[0], torch.cat([-lower, upper], dim=-1)
+    angles = positions.float().unsqueeze(1) * frequencies  # (T, D/2)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

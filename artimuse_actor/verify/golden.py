@@ -25,7 +25,6 @@ from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
-from artimuse_actor.protocol.prompts import image_token_id, load_tokenizer
 from artimuse_actor.protocol.protocols import PROTOCOLS
 
 FOLDER: Final = Path(__file__).parent / "golden_set"
@@ -81,9 +80,8 @@ def golden_checkpoint(protocol: str) -> Checkpoint:
 def golden_model(protocol: str, device: torch.device, dtype: torch.dtype, pages: Pages | None = None) -> ArtiMuse:
     """A tiny checkpoint on a device, with this attention in decode steps; with the one it would choose if None."""
     checkpoint = golden_checkpoint(protocol)
-    token_id = image_token_id(load_tokenizer(checkpoint.folder))
     set_arithmetic(device)
-    network = load_network(checkpoint, image_token_id=token_id, device=device, dtype=dtype)
+    network = load_network(checkpoint, device=device, dtype=dtype)
     return ArtiMuse(VisionLanguageModel(network, pages), checkpoint, PROTOCOLS[protocol])
 
 

@@ -32,7 +32,10 @@ class SlowForward:
         self._image_id, self.stop_id = image_token_id(tokenizer), turn_end_id(tokenizer)
         ids = level_ids(tokenizer, protocol, checkpoint.folder, checkpoint.config.language.vocab_size)
         set_arithmetic(device)
-        self._network = load_network(checkpoint, image_token_id=self._image_id, device=device, dtype=dtype)
+        from artimuse_actor.verify.reference import reference_network  # imports transformers, which takes seconds
+
+        network = load_network(checkpoint, device=device, dtype=dtype)
+        self._network = reference_network(network, self._image_id)
         self._network.set_attn_implementation("eager")  # no kernel that the fast path uses
         rows = torch.tensor(ids, device=device)
         self._level_rows = self._network.lm_head.weight.index_select(0, rows).float()  # (101, C)

@@ -20,12 +20,12 @@ from unittest.mock import patch
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.nn import functional
+from torch.nn.attention import bias
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
-from artimuse_actor.engine import attention as attention_module
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import build_network
@@ -80,7 +80,7 @@ def fake_cuda() -> Iterator[None]:
         stack.enter_context(patch.object(functional, "scaled_dot_product_attention", sdpa))
         stack.enter_context(patch.object(functional, "rms_norm", rms_norm))
         stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor))
-        stack.enter_context(patch.object(attention_module, "causal_lower_right", LowerRight))
+        stack.enter_context(patch.object(bias, "causal_lower_right", LowerRight))
         yield
 
 
@@ -89,12 +89,12 @@ def fake_model(
 ) -> VisionLanguageModel:
     """A network of these sizes on the fake device; call it within `fake_cuda`."""
     with unset_fake_temporarily():  # modules cannot change their device or dtype under it
-        network = build_network(config, image_token_id=0, device=torch.device("meta"), dtype=dtype, quantize=quantize)
+        network = build_network(config, device=torch.device("meta"), dtype=dtype, quantize=quantize)
     storages: dict[int, torch.Tensor] = {}
     for module in network.modules():
-        for name, tensor in module._parameters.items():
-            if tensor is not None:
-                module._parameters[name] = torch.nn.Parameter(_fake(tensor, storages), requires_grad=False)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = torch.nn.Parameter(_fake(parameter, storages), requires_grad=False)
         for name, tensor in module._buffers.items():
             if tensor is not None:
                 module._buffers[name] = _fake(tensor, storages)

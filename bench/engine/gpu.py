@@ -157,10 +157,10 @@ def print_counts(score_s: float | None, step_s: Mapping[int, float]) -> None:
 def check_parity(plan: Plan, model: RandomModel) -> bool:
     """Compare fast and slow path in one printed line; True if they agree as far as the precision allows."""
     pixels = random_pictures(plan.parity_images)
-    slow = PublishedLoop(model.network, model.prompts, model.level_ids).score(pixels)
+    slow = PublishedLoop(model.reference, model.prompts, model.level_ids).score(pixels)
     fast = Engine(model.network, model.prompts, model.level_ids).score(pixels, plan.batch_sizes[-1])
     apart = differences(slow, fast)
-    dtype = model.network.dtype
+    dtype = model.dtype
     what = f"{str(dtype).removeprefix('torch.')}, {model.config.language.num_layers} layers, {len(pixels)} images"
     print(
         f"parity, {what}: "
@@ -197,7 +197,7 @@ def measure(plan: Plan, model: RandomModel, peak: float) -> list[Row]:
     """
     device = model.level_ids.device
     pixels = random_pictures(plan.images)
-    loop = PublishedLoop(model.network, model.prompts, model.level_ids)
+    loop = PublishedLoop(model.reference, model.prompts, model.level_ids)
     engine = Engine(model.network, model.prompts, model.level_ids)
     loop_images = pixels[: max(1, plan.images // 4)]  # a quarter is as steady: each image is a pass of its own
     entered: dict[str, Callable[[], object]] = {LOOP: partial(loop.score, loop_images)}

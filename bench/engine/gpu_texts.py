@@ -105,7 +105,9 @@ def check_texts(plan: TextPlan, model: RandomModel) -> bool:
         answer_all(engine, pixels[:1])
         engine.sequences = many
         ours = texts_of(answer_all(engine, pixels))
-    slow = PublishedTexts(model.network, model.text_questions, stop_id=model.stop_id, max_new_tokens=plan.parity_tokens)
+    slow = PublishedTexts(
+        model.reference, model.text_questions, stop_id=model.stop_id, max_new_tokens=plan.parity_tokens
+    )
     texts = [slow.answer(image) for image in pixels]
     gap = largest_gap(slow, pixels, texts, ours)
     lengths = sorted(len(text) for image in texts for text in image)
@@ -125,7 +127,7 @@ def check_texts(plan: TextPlan, model: RandomModel) -> bool:
 def report_noise(plan: TextPlan, model: RandomModel) -> None:
     """Print how many texts in this precision differ from the published method's, and from those decoded alone."""
     pixels = random_pictures(plan.noise_images)
-    slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=plan.noise_tokens)
+    slow = PublishedTexts(model.reference, model.text_questions, stop_id=NEVER, max_new_tokens=plan.noise_tokens)
     many = max(plan.sequences)
     alone, together = (
         texts_of(answer_all(text_engine(model, NEVER, plan.noise_tokens, count), pixels)) for count in (1, many)
@@ -154,11 +156,11 @@ def measure_texts(plan: TextPlan, model: RandomModel, peak: float) -> list[Row]:
 
 def measure_row(plan: TextPlan, model: RandomModel, peak: float, tokens: int, sequences: int, stop_id: int) -> Row:
     """One row; as published, one score and one text are timed, and eight times that text taken."""
-    device = model.network.device
+    device = model.level_ids.device
     release(device)
     pixels = random_pictures(max(plan.images, 2 * sequences // QUESTIONS))
-    loop = PublishedLoop(model.network, model.prompts, model.level_ids)
-    slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
+    loop = PublishedLoop(model.reference, model.prompts, model.level_ids)
+    slow = PublishedTexts(model.reference, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
     name = f"texts of {tokens if stop_id == NEVER else f'≤ {tokens}'}, {sequences} in flight"
     texts: list[int] = []
 
@@ -193,7 +195,7 @@ def measure_row(plan: TextPlan, model: RandomModel, peak: float, tokens: int, se
 def measure_steps(plan: TextPlan, model: RandomModel) -> dict[int, float]:
     """Seconds of a decode step by its rows, as it runs; prints them, kernel by kernel too, and the busiest kernels."""
     taken: dict[int, float] = {}
-    device = model.network.device
+    device = model.level_ids.device
     position = PromptLengths.of(model.text_prompts).text_shared + plan.tokens[0] // 2
     print(f"\none decode step at token {position}", flush=True)
     for sequences in plan.sequences:
@@ -269,4 +271,4 @@ def counted_steps() -> Iterator[Counter[str]]:
 
 def precision(model: RandomModel) -> str:
     """The dtype and number of layers of a network."""
-    return f"{str(model.network.dtype).removeprefix('torch.')}, {model.config.language.num_layers} layers"
+    return f"{str(model.dtype).removeprefix('torch.')}, {model.config.language.num_layers} layers"

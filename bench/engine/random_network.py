@@ -7,6 +7,7 @@ bfloat16 moves the scores of a *trained* network.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 from typing import Final
 
@@ -15,9 +16,11 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
+from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.engine.weights import build_network
 from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.verify.reference import reference_network
 
 HEAD_TOKENS: Final = 41  # the system message, the header of the user's turn and `<img>`
 TAIL_TOKENS: Final = 213  # `</img>`, the score question and the assistant's header
@@ -121,7 +124,7 @@ class RandomModel:
 
     Attributes:
         config: the sizes.
-        network: random weights in transformers' modules.
+        network: random weights.
         prompts: one score prompt of 510 tokens, cut as the product cuts it.
         text_prompts: that one, then eight text prompts of 319 to 322 tokens.
         level_ids: (101,) int64 on the network's device, ids of the score tokens.
@@ -130,11 +133,21 @@ class RandomModel:
     """
 
     config: NetworkConfig
-    network: InternVLForConditionalGeneration
+    network: Network
     prompts: SplitPrompts
     text_prompts: SplitPrompts
     level_ids: torch.Tensor
     stop_id: int
+
+    @cached_property
+    def reference(self) -> InternVLForConditionalGeneration:
+        """Transformers' own modules over the same weights."""
+        return reference_network(self.network, IMAGE_TOKEN_ID)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.network.language_model.lm_head.weight.dtype
 
     @property
     def text_questions(self) -> SplitPrompts:
@@ -154,12 +167,12 @@ def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dt
         dtype: of the weights.
         seed: of all of it; the weights also depend on the device.
     """
-    network = build_network(config, image_token_id=IMAGE_TOKEN_ID, device=device, dtype=dtype)
+    network = build_network(config, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(seed)
     for name, parameter in network.named_parameters():
-        if "norm" in name:
+        if "norm" in name or name.startswith("mlp1.0."):
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-        elif "lambda_" in name:
+        elif name.endswith(("ls1", "ls2")):
             parameter.fill_(_LAYER_SCALE)
         else:
             parameter.normal_(0.0, _weight_std(name, parameter.shape[-1]), generator=generator)
@@ -168,7 +181,7 @@ def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dt
     parts = ids[: sum(lengths)].split(lengths)
     level_ids = parts[0].to(device)
     head, score, text_shared, *texts, stop = (tuple(part.tolist()) for part in parts[1:])
-    network.lm_head.weight[stop[0]] *= _liking(config.language.vocab_size)
+    network.language_model.lm_head.weight[stop[0]] *= _liking(config.language.vocab_size)
     prompts = SplitPrompts(head, shared=(), tails=(score,))
     tails = (score[1:], *(text_shared + text for text in texts))
     text_prompts = SplitPrompts(head, shared=score[:1], tails=tails)
@@ -183,9 +196,9 @@ def _weight_std(name: str, inputs: int) -> float:
     """
     if name.endswith("embed_tokens.weight"):
         return 1.0
-    if name == "lm_head.weight":
+    if name.endswith("lm_head.weight"):
         return float(_LOGIT_STD / inputs**0.5)
-    if "language_model.layers" not in name or name.endswith("bias"):
+    if "language_model.model.layers" not in name or name.endswith("bias"):
         return _WEIGHT_STD
     return float((_QUERY_GAIN if "q_proj" in name or "k_proj" in name else 1.0) / inputs**0.5)
 

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     model = random_model(MEDIUM, device=device, dtype=torch.float32)
     pixels = random_pictures(options.images)
     engine = Engine(model.network, model.prompts, model.level_ids)
-    loop = PublishedLoop(model.network, model.prompts, model.level_ids)
+    loop = PublishedLoop(model.reference, model.prompts, model.level_ids)
 
     published = loop.score(pixels)  # also the warm-up
     ours = engine.score(pixels, options.batch_size)

@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(model: RandomModel, pixels: torch.Tensor, tokens: int, in_flight: Sequence[int]) -> bool:
     """Time both ways to texts of one length, print the table, and say whether they agree."""
-    loop = PublishedLoop(model.network, model.prompts, model.level_ids)
-    slow = PublishedTexts(model.network, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
+    loop = PublishedLoop(model.reference, model.prompts, model.level_ids)
+    slow = PublishedTexts(model.reference, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
     scores: list[float] = []
     texts: list[list[tuple[int, ...]]] = []
     answers: dict[str, list[AnsweredImage]] = {}
@@ -123,7 +123,7 @@ def measure(model: RandomModel, pixels: torch.Tensor, tokens: int, in_flight: Se
 def measure_mixed(model: RandomModel, sequences: int) -> bool:
     """Time and compare texts that end by themselves: places are refilled one by one, and the last ones stay empty."""
     pixels = random_pictures(MIXED_IMAGES)
-    slow = PublishedTexts(model.network, model.text_questions, stop_id=model.stop_id, max_new_tokens=MIXED_TOKENS)
+    slow = PublishedTexts(model.reference, model.text_questions, stop_id=model.stop_id, max_new_tokens=MIXED_TOKENS)
     engine = text_engine(model, model.stop_id, MIXED_TOKENS, sequences)
     start = perf_counter()
     ours = texts_of(answer_all(engine, pixels))

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
 from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.schedule import AnsweredImage
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
@@ -29,9 +29,7 @@ if TYPE_CHECKING:  # a bare GPU machine reads no files
 class Engine:
     """Batched scoring with what all images share computed once."""
 
-    def __init__(
-        self, network: InternVLForConditionalGeneration, prompts: SplitPrompts, level_ids: torch.Tensor
-    ) -> None:
+    def __init__(self, network: Network, prompts: SplitPrompts, level_ids: torch.Tensor) -> None:
         """Read the head of the prompts.
 
         Args:

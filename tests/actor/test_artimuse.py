@@ -44,7 +44,7 @@ def memory_for(model: ArtiMuse, images: int) -> Iterator[list[int]]:
         if len(inputs[0]) > images:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    handle = model.model.network.model.vision_tower.register_forward_pre_hook(run_out_of_memory)
+    handle = model.model.network.vision_model.register_forward_pre_hook(run_out_of_memory)
     try:
         yield tried
     finally:
@@ -170,7 +170,7 @@ def test_of_many_pictures_one_batch_at_a_time_is_held(models: dict[str, ArtiMuse
             yield path
 
     with batches_of(models["artimuse"], 2) as model:
-        handle = model.model.network.model.vision_tower.register_forward_pre_hook(lambda *_: passes.append(len(read)))
+        handle = model.model.network.vision_model.register_forward_pre_hook(lambda *_: passes.append(len(read)))
         model.score(photos())
         handle.remove()
     assert passes == [2, 4, 5]
@@ -192,7 +192,7 @@ def test_out_of_memory_in_the_middle_loses_and_doubles_nothing(models: dict[str,
         if next(passes) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    handle = model.model.network.model.vision_tower.register_forward_pre_hook(run_out_of_memory_once)
+    handle = model.model.network.vision_model.register_forward_pre_hook(run_out_of_memory_once)
     with batches_of(model, 4):
         scores = model.score_pixels(pictures)
         assert model.batch_size == 2

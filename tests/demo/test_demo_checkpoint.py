@@ -14,7 +14,7 @@ from support.paths import REPO
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.weights import load_network
-from artimuse_actor.protocol.prompts import image_token_id, level_ids, load_tokenizer
+from artimuse_actor.protocol.prompts import level_ids, load_tokenizer
 from artimuse_actor.protocol.protocols import ARTIMUSE, LEVELS
 from jobs.demo.pictures import MAX_SIDE, MIN_SIDE, Picture, combine, make_picture
 from jobs.demo.training.mistakes import (
@@ -58,9 +58,7 @@ def srcc_with(library: Library) -> Measure:
     """SRCC of the demo checkpoint, on a few pictures if not told otherwise, when one step is done wrongly."""
     checkpoint = Checkpoint(CHECKPOINT)
     tokenizer = load_tokenizer(CHECKPOINT)
-    network = load_network(
-        checkpoint, image_token_id=image_token_id(tokenizer), device=torch.device("cpu"), dtype=torch.float32
-    )
+    network = load_network(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
     return lambda mistake, pictures=FEW: measure(network, tokenizer, library.pictures[:pictures], mistake)
 
 

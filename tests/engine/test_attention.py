@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.cuda_doubles import kvcache_double, varlen_double
-from support.golden import golden_checkpoint
-from support.tiny_checkpoints import ANY_TOKEN
 from torch.nn.attention.bias import CausalBias
 
-from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine import choose_pages as choosing
 from artimuse_actor.engine.attention import (
     FlashAttnPages,
@@ -23,7 +20,6 @@ from artimuse_actor.engine.attention import (
     causal_mask,
 )
 from artimuse_actor.engine.choose_pages import agrees, choose_pages, flash_attn_pages, varlen_pages
-from artimuse_actor.engine.weights import build_network
 from bench.engine.kernel_checks import check_varlen
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -126,14 +122,6 @@ def test_flash_attn_is_used_only_if_it_can_be_imported(
     assert pages is not None
     assert issubclass(pages, KernelPages)
     assert pages.kernel is kvcache_double
-
-
-def test_no_attention_is_ever_fetched_from_a_hub() -> None:
-    # transformers takes kernels of the package `kernels` from a hub where flash_attention_2 is asked for.
-    config = Checkpoint(golden_checkpoint("artimuse")).config
-    network = build_network(config, image_token_id=ANY_TOKEN, device=torch.device("meta"), dtype=torch.bfloat16)
-    parts = (network.config, network.config.vision_config, network.config.text_config)
-    assert {part._attn_implementation for part in parts} == {"sdpa"}
 
 
 def test_the_causal_mask_is_a_marker_for_the_flash_kernel_on_nvidia_and_a_tensor_elsewhere(

@@ -138,7 +138,7 @@ def assert_steps_equal_full_forward(model: ArtiMuse, monkeypatch: pytest.MonkeyP
         hidden, next_ids = step(live)
         # Golden networks amplify rounding, so the largest of the values sets the scale.
         torch.testing.assert_close(hidden, expected, atol=2e-5 * float(expected.abs().max()), rtol=1e-4)
-        logits = model.model.network.lm_head(expected)
+        logits = model.model.network.language_model.lm_head(expected)
         largest = logits.topk(2).values
         decided = (largest[:, 0] - largest[:, 1] > CLEAR_MARGIN).tolist()
         wanted = logits.argmax(-1).tolist()

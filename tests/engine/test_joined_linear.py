@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 from support.golden import golden_checkpoint
-from support.tiny_checkpoints import ANY_TOKEN
 from torch import nn
 
 from artimuse_actor import ArtiMuse
@@ -60,7 +59,7 @@ def test_padding_leaves_a_layer_as_it_was_and_is_zero() -> None:
 
 def test_a_loaded_network_stores_no_weight_twice() -> None:
     config = Checkpoint(golden_checkpoint("artimuse")).config
-    network = build_network(config, image_token_id=ANY_TOKEN, device=torch.device("cpu"), dtype=torch.float32)
+    network = build_network(config, device=torch.device("cpu"), dtype=torch.float32)
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in network.parameters()}
     stored = sum(storage.nbytes() for storage in storages.values())
     padding = (-config.language.vocab_size % HEAD_ROWS) * config.language.hidden_size * 4
@@ -69,11 +68,11 @@ def test_a_loaded_network_stores_no_weight_twice() -> None:
 
 def test_the_heads_padding_is_never_the_likeliest_token(models: dict[str, ArtiMuse]) -> None:
     model = models["artimuse"].model
-    rows = padded_rows(model.network.lm_head.weight)
-    vocabulary = model.network.lm_head.weight.shape[0]
+    head = model.network.language_model.lm_head
+    rows, vocabulary = padded_rows(head.weight), len(head.weight)
     assert (len(rows) % HEAD_ROWS, vocabulary % HEAD_ROWS) == (0, 3)
     with torch.inference_mode():
-        hidden = -model.network.lm_head.weight.sum(dim=0, keepdim=True)  # all logits are below those of the padding
-        logits = model.network.lm_head(hidden)
+        hidden = -head.weight.sum(dim=0, keepdim=True)  # all logits are below those of the padding
+        logits = head(hidden)
         assert logits.max() < 0 or model.next_tokens(hidden).item() == logits.argmax().item()
         assert model.next_tokens(hidden).item() < vocabulary

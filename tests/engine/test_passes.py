@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.full_forward import reference
 from support.golden import PROTOCOL_NAMES, golden_checkpoint, golden_images
 from support.tiny_checkpoints import (
     OTHER_NETWORKS,
@@ -39,7 +40,7 @@ def pictures() -> Pixels:
 def full_forward_scores(model: ArtiMuse, pictures: Pixels) -> torch.Tensor:
     """(N, Q) scores the slow and obvious way: transformers' own forward over the whole prompt, one image at a time."""
     tokenizer, protocol = load_tokenizer(model.checkpoint.folder), model.protocol
-    network = model.model.network
+    network = reference(model)
     ids = level_ids(tokenizer, protocol, model.checkpoint.folder, network.config.text_config.vocab_size)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     rows = []
@@ -130,7 +131,7 @@ def test_bfloat16_stays_near_float32(models: dict[str, ArtiMuse]) -> None:
 def test_rotary_frequencies_are_float32_to_the_last_bit_in_every_precision(dtype: str) -> None:
     # A cast to bfloat16 and back moves scores by 0.4 points on average.
     model = ArtiMuse.load(golden_checkpoint("artimuse"), dtype=dtype)
-    frequencies = model.model.network.model.language_model.rotary_emb.inv_freq
+    frequencies = model.model.frequencies
     head_dim = model.checkpoint.config.language.head_dim
     exact = 1.0 / (1e6 ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim))
     assert frequencies.dtype == torch.float32
@@ -163,7 +164,7 @@ def test_head_logits_are_the_rows_of_the_full_head(models: dict[str, ArtiMuse]) 
     hidden = torch.randn(2, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         few = model.head_logits(hidden, torch.tensor([3, 1000, 5]))
-        torch.testing.assert_close(few, model.network.lm_head(hidden)[:, [3, 1000, 5]])
+        torch.testing.assert_close(few, model.network.language_model.lm_head(hidden)[:, [3, 1000, 5]])
 
 
 def test_pixels_are_normalised_like_the_published_code(models: dict[str, ArtiMuse]) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
+from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import image_token_id, load_tokenizer, prompt_ids
+from artimuse_actor.verify.reference import reference_network
 
 CLEAR_MARGIN = 1e-3
 """Smallest gap between the logits of the two likeliest tokens.
 
 Sums in another order move them by less than a tenth of this.
 """
+
+
+@lru_cache(maxsize=2)
+def reference(model: ArtiMuse) -> InternVLForConditionalGeneration:
+    """Transformers' modules over a model's weights."""
+    return reference_network(model.model.network, image_token_id(load_tokenizer(model.checkpoint.folder)))
 
 
 @cache
@@ -28,7 +36,7 @@ def read_pixels(path: Path) -> Pixels:
 
 def embed_tokens(model: ArtiMuse, token_ids: list[int]) -> torch.Tensor:
     """(1, T, C)."""
-    embeddings: torch.Tensor = model.model.network.get_input_embeddings()(torch.tensor([token_ids]))
+    embeddings: torch.Tensor = reference(model).get_input_embeddings()(torch.tensor([token_ids]))
     return embeddings
 
 
@@ -39,7 +47,7 @@ def embed_prompt(model: ArtiMuse, text_after_image: str, pixels: Pixels) -> torc
     token_ids = prompt_ids(tokenizer, model.protocol, text_after_image)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixel_values = ((torch.tensor(pixels).float() / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0)
-    image = model.model.network.model.get_image_features(pixel_values=pixel_values).pooler_output  # (1, 256, C)
+    image = reference(model).model.get_image_features(pixel_values=pixel_values).pooler_output  # (1, 256, C)
     embeddings = embed_tokens(model, token_ids).clone()
     embeddings[torch.tensor([token_ids]) == image_token_id(tokenizer)] = image[0]
     return embeddings
@@ -48,7 +56,7 @@ def embed_prompt(model: ArtiMuse, text_after_image: str, pixels: Pixels) -> torc
 @torch.inference_mode()
 def final_hidden(model: ArtiMuse, embeddings: torch.Tensor) -> torch.Tensor:
     """(1, T, C) embeddings → (T, C), the final hidden state at every position."""
-    language = model.model.network.model.language_model
+    language = reference(model).model.language_model
     hidden: torch.Tensor = language(inputs_embeds=embeddings, use_cache=False).last_hidden_state[0]
     return hidden
 
@@ -62,7 +70,7 @@ def greedy_tokens(model: ArtiMuse, text_after_image: str, pixels: Pixels, count:
     tokens: list[int] = []
     for _ in range(count):
         with torch.inference_mode():
-            logits = model.model.network.lm_head(final_hidden(model, embeddings)[-1])
+            logits = reference(model).lm_head(final_hidden(model, embeddings)[-1])
         first, second = logits.topk(2).values.tolist()
         assert first - second > CLEAR_MARGIN, "rounding would decide: choose another picture or fewer tokens"
         tokens.append(int(logits.argmax()))

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from support.golden import golden_checkpoint
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, INDEX_FILE, SINGLE_FILE
-from artimuse_actor.checkpoint.network_config import NetworkConfig, expected_shapes
-from artimuse_actor.engine.weights import build_network, to_published
+from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine.weights import build_network
 
 OTHER_NETWORKS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "deeper": {"vision": {"num_hidden_layers": 4}, "language": {"num_hidden_layers": 5}},
@@ -82,21 +82,20 @@ def write_random_checkpoint(folder: Path, *, vision: Mapping[str, Any] = {}, lan
     copy_checkpoint(folder)
     change_config(folder, vision, language)
     config = NetworkConfig.from_file(folder / CONFIG_FILE)
-    network = build_network(config, image_token_id=ANY_TOKEN, device=torch.device("cpu"), dtype=torch.float32)
+    network = build_network(config, device=torch.device("cpu"), dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         parameter.copy_(_random_values(name, parameter.shape, generator))
-    published = dict(to_published(network.state_dict(), expected_shapes(config)))
-    save_file({name: tensor.contiguous() for name, tensor in published.items()}, folder / SINGLE_FILE)
+    save_file(dict(network.named_parameters()), folder / SINGLE_FILE)
     return folder
 
 
 def _random_values(name: str, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
     values: torch.Tensor = torch.randn(tuple(shape), generator=generator)
-    if ("norm" in name and name.endswith("weight")) or "lambda" in name:
+    if len(shape) == 1 and not name.endswith("bias"):  # of norms and layer scales
         return values.mul(0.2).add(1)
-    if len(shape) < 2 or "cls_token" in name or "position" in name:
+    if len(shape) < 2 or name.endswith(("class_embedding", "position_embedding")):
         return values.mul(0.3)
-    if name.startswith("lm_head") or "embed_tokens" in name:
+    if "lm_head" in name or "embed_tokens" in name:
         return values.mul(4 * shape[-1] ** -0.5)
     return values.mul(math.prod(shape[1:]) ** -0.5)

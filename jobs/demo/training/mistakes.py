@@ -16,9 +16,10 @@ from typing import Final
 import torch
 from PIL import Image, ImageOps
 from scipy import stats
-from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
+from transformers import Qwen2Tokenizer
 
 from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel
+from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import to_pixels
@@ -65,16 +66,14 @@ class Mistake:
     levels: Sequence[str] = LEVELS
 
 
-def measure(
-    network: InternVLForConditionalGeneration, tokenizer: Qwen2Tokenizer, pictures: Sequence[Picture], mistake: Mistake
-) -> float:
+def measure(network: Network, tokenizer: Qwen2Tokenizer, pictures: Sequence[Picture], mistake: Mistake) -> float:
     """SRCC of the scores against the ground truth when the pictures are scored with a mistake."""
     scores = score_pixels(network, tokenizer, [mistake.resize(picture.image) for picture in pictures], mistake)
     return float(stats.spearmanr(scores, [picture.gt_score for picture in pictures]).statistic)
 
 
 def score_pixels(
-    network: InternVLForConditionalGeneration, tokenizer: Qwen2Tokenizer, pixels: Sequence[Pixels], mistake: Mistake
+    network: Network, tokenizer: Qwen2Tokenizer, pixels: Sequence[Pixels], mistake: Mistake
 ) -> list[float]:
     """Scores of resized pictures, in points, by the real passes."""
     model = _MistakenModel(network, mistake.normalise)
@@ -100,7 +99,7 @@ def split_prompt(tokenizer: Qwen2Tokenizer, prompt: str) -> SplitPrompts:
 class _MistakenModel(VisionLanguageModel):
     """The real passes, with another normalisation if one is given."""
 
-    def __init__(self, network: InternVLForConditionalGeneration, mistaken: Normalise | None) -> None:
+    def __init__(self, network: Network, mistaken: Normalise | None) -> None:
         super().__init__(network)
         self._mistaken = mistaken
 

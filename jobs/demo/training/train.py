@@ -28,18 +28,19 @@ import torch
 from scipy import stats
 from torch import nn
 from torch.nn import functional
-from transformers import InternVLForConditionalGeneration, Qwen2Tokenizer
+from transformers import Qwen2Tokenizer
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_probabilities
 from artimuse_actor.engine.weights import build_network, load_network
 from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.prompts import SplitPrompts, image_token_id, load_tokenizer
+from artimuse_actor.protocol.prompts import SplitPrompts, load_tokenizer
 from artimuse_actor.protocol.protocols import LEVELS
 from jobs.demo.pictures import make_picture
 from jobs.demo.training.mistakes import (
@@ -109,16 +110,14 @@ def train(out: Path, schedule: Schedule) -> None:
     write_config(out, token_ids)
     tokenizer = load_tokenizer(out)
     config = NetworkConfig.from_file(out / CONFIG_FILE)
-    network = build_network(
-        config, image_token_id=image_token_id(tokenizer), device=torch.device("cpu"), dtype=torch.float32
-    )
+    network = build_network(config, device=torch.device("cpu"), dtype=torch.float32)
     initialise(network, [token_ids[level] for level in LEVELS])
     data = draw_samples(schedule.pictures + VALIDATION_PICTURES)
     print(f"{len(data.pixels)} pictures drawn, {time.monotonic() - began:.0f} s", flush=True)
     trainer = Trainer(network, tokenizer, data, schedule)
     trainer.learn_to_see()
     trainer.learn_to_answer()
-    write_weights(out, network, config)
+    write_weights(out, network)
     print(f"trained in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
 
 
@@ -126,9 +125,7 @@ def report(folder: Path) -> None:
     """Print the SRCC on pictures never seen in training, and under each mistake."""
     checkpoint = Checkpoint(folder)
     tokenizer = load_tokenizer(folder)
-    network = load_network(
-        checkpoint, image_token_id=image_token_id(tokenizer), device=torch.device("cpu"), dtype=torch.float32
-    )
+    network = load_network(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
     pictures = [make_picture(FIRST_TEST_SEED + n) for n in range(TEST_PICTURES)]
     print(f"{'as published':60} {measure(network, tokenizer, pictures, Mistake('none')):6.3f}")
     for mistake in ALL_MISTAKES:
@@ -234,7 +231,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: InternVLForConditionalGeneration,
+        network: Network,
         tokenizer: Qwen2Tokenizer,
         samples: Samples,
         schedule: Schedule,
@@ -250,12 +247,12 @@ class Trainer:
         self.wrong = [split_prompt(tokenizer, mistake.prompt) for mistake in PROMPT_MISTAKES if mistake.trained]
         self.normalisations = [mistake.normalise for mistake in PIXEL_MISTAKES if mistake.trained and mistake.normalise]
         self.levels = torch.tensor([tokenizer.convert_tokens_to_ids(level) for level in LEVELS])
-        self.reader = Reader(network.config.text_config.hidden_size)
-        self.doubt = nn.Linear(network.config.text_config.hidden_size, 1)  # of the last hidden state; not kept
+        self.reader = Reader(network.config.language.hidden_size)
+        self.doubt = nn.Linear(network.config.language.hidden_size, 1)  # of the last hidden state; not kept
 
     def learn_to_see(self) -> None:
         """Train the vision tower and the projector on what is known about the pictures."""
-        parts = nn.ModuleList([self.network.model.vision_tower, self.network.model.multi_modal_projector, self.reader])
+        parts = nn.ModuleList([self.network.vision_model, self.network.mlp1, self.reader])
         parts.requires_grad_(True)
         steps = self.schedule.seeing_steps
         optimiser = _Optimiser(parts, self.schedule.seeing_rate, steps)
@@ -272,7 +269,7 @@ class Trainer:
         """Train the language model on the score prompt, and on wrong ones, over the image tokens as they now are."""
         answers = self._look()
         unnoticed = np.ones(len(self.wrong) + 1)
-        parts = nn.ModuleList([self.network.model.language_model, self.network.lm_head, self.doubt])
+        parts = nn.ModuleList([self.network.language_model, self.doubt])
         parts.requires_grad_(True)
         steps, size = self.schedule.answering_steps, self.schedule.batch_size
         optimiser = _Optimiser(parts, self.schedule.answering_rate, steps)
@@ -324,8 +321,7 @@ class Trainer:
         return Batch(values, self.samples.points[chosen], known, wrong)
 
     def _encode(self, values: torch.Tensor) -> torch.Tensor:
-        patches = self.network.model.vision_tower(values).last_hidden_state[:, 1:]
-        tokens: torch.Tensor = self.network.model.multi_modal_projector(pixel_shuffle(patches))
+        tokens: torch.Tensor = self.network.mlp1(pixel_shuffle(self.network.vision_model(values)))
         return tokens
 
     def _answer_loss(self, seen: Seen, count: int, prompts: SplitPrompts) -> torch.Tensor:
@@ -353,7 +349,7 @@ class Trainer:
                 case 1:
                     part[start:start] = part[start:stop]
                 case _:
-                    part[start] = int(self.random.integers(self.network.config.text_config.vocab_size))
+                    part[start] = int(self.random.integers(self.network.config.language.vocab_size))
         return SplitPrompts(tuple(head), (), (tuple(tail),))
 
     def _validation(self) -> tuple[list[Pixels], torch.Tensor]:

@@ -10,12 +10,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, SINGLE_FILE
-from artimuse_actor.checkpoint.network_config import NetworkConfig, expected_shapes
+from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.scoring import LEVEL_COUNT
-from artimuse_actor.engine.weights import to_published
 from artimuse_actor.protocol.protocols import TURN_END
 from jobs.demo.training.tokenizer import PAD
 
@@ -86,23 +84,23 @@ def write_config(folder: Path, token_ids: dict[str, int]) -> None:
     (folder / "generation_config.json").write_text(json.dumps(generation) + "\n")
 
 
-def initialise(network: InternVLForConditionalGeneration, level_ids: Sequence[int]) -> None:
+def initialise(network: Network, level_ids: Sequence[int]) -> None:
     """Random weights that keep the size of what passes through them; near places and levels begin alike."""
     for name, parameter in network.named_parameters():
-        if ("norm" in name and name.endswith("weight")) or "lambda" in name:
-            nn.init.ones_(parameter)
-        elif name.endswith("bias"):
+        if name.endswith("bias"):
             nn.init.zeros_(parameter)
-        elif "embed" in name and "projection" not in name:
+        elif parameter.dim() == 1:  # of norms and layer scales
+            nn.init.ones_(parameter)
+        elif "embed" in name and "patch" not in name:
             nn.init.normal_(parameter, std=0.3)
         else:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    places = network.model.vision_tower.embeddings.position_embeddings  # (1, 1 + 32², V)
+    places = network.vision_model.embeddings.position_embedding  # (1, 1 + 32², V)
     side = math.isqrt(places.shape[1] - 1)
     along = _waves(side, 6)  # (32, 6)
     grid = torch.cat([along.repeat_interleave(side, 0), along.repeat(side, 1)], dim=1)  # (32², 12), row by row
     places[0, 1:] = grid @ (torch.randn(grid.shape[1], places.shape[2]) * 0.2)
-    rows = network.lm_head.weight  # (vocabulary, C)
+    rows = network.language_model.lm_head.weight  # (vocabulary, C)
     basis = _waves(LEVEL_COUNT, 8) / torch.arange(1, 9)  # (101, 8)
     rows[torch.tensor(level_ids)] = basis @ (torch.randn(8, rows.shape[1]) * rows.shape[1] ** -0.5)
 
@@ -112,8 +110,7 @@ def _waves(points: int, count: int) -> torch.Tensor:
     return torch.cos(torch.linspace(0, math.pi, points)[:, None] * torch.arange(1, count + 1))
 
 
-def write_weights(folder: Path, network: InternVLForConditionalGeneration, config: NetworkConfig) -> None:
-    """Write `model.safetensors` in bfloat16 under the published names."""
-    tensors = dict(to_published(network.state_dict(), expected_shapes(config)))
-    rounded = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
+def write_weights(folder: Path, network: Network) -> None:
+    """Write `model.safetensors` in bfloat16."""
+    rounded = {name: tensor.detach().to(torch.bfloat16) for name, tensor in network.named_parameters()}
     save_file(rounded, folder / SINGLE_FILE, metadata={"format": "pt"})
