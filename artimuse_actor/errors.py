@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 ImageErrorType = Literal[
+    "bad_row",
     "missing",
     "forbidden",
     "not_a_file",

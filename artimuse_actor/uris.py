@@ -10,6 +10,9 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus, unquote_to_bytes
 
+S3_ALIAS: Final = "^(?i:s3[an])://"
+"""Regular expression of Python and RE2."""
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _REMOTE = re.compile(r"(?<![A-Za-z0-9+.-])(?!file:)([A-Za-z][A-Za-z0-9+.-]*)://", re.IGNORECASE)
 _PARTS = re.compile(r"([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
@@ -37,6 +40,11 @@ _DEPTH: Final = 4  # of uris within paths of others, as archives have them
 
 _Hides = Callable[[str, str], bool]
 """Whether the value of a name, as it is compared, is left out."""
+
+
+def canonical_uri(uri: str) -> str:
+    """A uri in the one form that all readers take: `s3a://` and `s3n://`, as Hadoop calls it, are `s3://`."""
+    return re.sub(S3_ALIAS, "s3://", uri)
 
 
 def uri_scheme(uri: str) -> str:

@@ -25,10 +25,12 @@ IMAGE_ROWS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), metadata={"doc": "null if the image is embedded"}),
         pa.field("version", pa.string()),
-        pa.field("source_file", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "parquet with the image"}),
+        pa.field("source_file", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "file with the image in it"}),
         pa.field("source_version", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "of that file, as listed"}),
-        pa.field("source_row_group", pa.int32()),
+        pa.field("source_row_group", pa.int32(), metadata={"doc": "or the record batch of an Arrow file"}),
         pa.field("source_row", pa.int32(), metadata={"doc": "row within the row group"}),
+        pa.field("source_column", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "column with the image"}),
+        pa.field("source_item", pa.int32(), metadata={"doc": "place in the row's list of images, if it is one"}),
     ]
 )
 """Locations of images: every kind of source is read into these columns."""

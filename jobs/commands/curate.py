@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import MAX_BYTES, AllowPrivateHosts, AsJson, IdColumn, Images, UriColumn
+from jobs.commands.options import (
+    MAX_BYTES,
+    AllowPrivateHosts,
+    AsJson,
+    IdColumn,
+    IdColumns,
+    ImageColumn,
+    Images,
+    OnBadRow,
+    OnDuplicate,
+    UriColumn,
+)
 
 CuratedOut = Annotated[
     str,
@@ -122,7 +133,11 @@ def curate(
     manifest: CurateManifest = None,
     images: Images = None,
     id_column: IdColumn = None,
+    id_columns: IdColumns = None,
     uri_column: UriColumn = None,
+    image_column: ImageColumn = None,
+    on_bad_row: OnBadRow = "error",
+    on_duplicate: OnDuplicate = "error",
     min_score: MinScore = None,
     max_score: MaxScore = None,
     max_std: MaxStd = None,
@@ -161,7 +176,15 @@ def curate(
         store=store,
         out=out,
         manifest=manifest,
-        manifest_options=ManifestOptions(images=images, id_column=id_column, uri_column=uri_column),
+        manifest_options=ManifestOptions(
+            images=images,
+            id_column=id_column,
+            id_columns=id_columns,
+            uri_column=uri_column,
+            image_column=image_column,
+            on_bad_row=on_bad_row,
+            on_duplicate=on_duplicate,
+        ),
         filters=FilterOptions(min_score, max_score, max_std, min_side, aspect, file_format, where, text_matches),
         score_column=score_column,
         dedupe=dedupe,

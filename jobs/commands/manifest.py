@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import IdColumn, Images, Limit, Source, UriColumn
+from jobs.commands.options import (
+    IdColumn,
+    IdColumns,
+    ImageColumn,
+    Images,
+    Limit,
+    OnBadRow,
+    OnDuplicate,
+    Source,
+    UriColumn,
+)
 from jobs.words import show
 
 
@@ -17,7 +27,11 @@ def manifest(
     out: Annotated[str, typer.Option(metavar="FILE", help="The Parquet file to write.", show_default=False)],
     images: Images = None,
     id_column: IdColumn = None,
+    id_columns: IdColumns = None,
     uri_column: UriColumn = None,
+    image_column: ImageColumn = None,
+    on_bad_row: OnBadRow = "error",
+    on_duplicate: OnDuplicate = "error",
     limit: Limit = None,
 ) -> None:
     """Write the images of a source as a Parquet manifest.
@@ -27,7 +41,16 @@ def manifest(
     from jobs.manifest.manifest import ManifestOptions
     from jobs.manifest.source import open_manifest, write_manifest
 
-    options = ManifestOptions(images=images, id_column=id_column, uri_column=uri_column, limit=limit)
+    options = ManifestOptions(
+        images=images,
+        id_column=id_column,
+        id_columns=id_columns,
+        uri_column=uri_column,
+        image_column=image_column,
+        on_bad_row=on_bad_row,
+        on_duplicate=on_duplicate,
+        limit=limit,
+    )
     opened = open_manifest(source, options)
     rows = write_manifest(opened, out)
     for note in opened.notes:

@@ -74,8 +74,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder or s3:// prefix of images, a glob, a Parquet manifest (file, folder or glob; also with embedded "
-        "images as on the Hugging Face hub), or a benchmark's test.json.",
+        help="A folder or s3:// prefix of images, a glob, a table of paths, urls or images (Parquet, Arrow, CSV or "
+        "JSON lines: file, folder or glob), or a benchmark's test.json.",
         show_default=False,
     ),
 ]
@@ -127,15 +127,43 @@ BatchSize = Annotated[str, typer.Option(help="Images of one forward pass; auto a
 Images = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR", help="Where relative paths, and the images of a test.json, start from.", show_default=False
+        metavar="DIR",
+        help="Where relative paths, and the images of a test.json, start from. [default: the folder of the table, or "
+        "images beside the test.json]",
     ),
 ]
 IdColumn = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Column of a Parquet manifest that is the id. [default: image_id, else the uri]"),
+    typer.Option(metavar="NAME", help="Column of a table that is the id. [default: image_id, else the uri]"),
+]
+IdColumns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Columns of a table that are the id together, joined by /.", show_default=False),
 ]
 UriColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Column of a Parquet manifest with paths or uris. [default: uri]")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of a table with paths or uris. [default: uri; else, without an image, url, path, file_name, …]",
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of a table with the images themselves, or lists of them. [default: image]"
+    ),
+]
+OnBadRow = Annotated[
+    str,
+    typer.Option(
+        metavar="error|row", help="What a row of a table does that names no image: end the run, or be an error row."
+    ),
+]
+OnDuplicate = Annotated[
+    str,
+    typer.Option(
+        metavar="error|first", help="What a doubled id does: end the run, or leave all rows but the first out."
+    ),
 ]
 IdPrefix = Annotated[
     str | None,

@@ -29,12 +29,16 @@ from jobs.commands.options import (
     Dtype,
     ExifRotate,
     IdColumn,
+    IdColumns,
     IdPrefix,
+    ImageColumn,
     Images,
     Limit,
     MaxBytes,
     MaxNewTokens,
     MaxPixels,
+    OnBadRow,
+    OnDuplicate,
     Protocol,
     Quantize,
     Questions,
@@ -64,7 +68,11 @@ def score(
     protocol: Protocol = None,
     images: Images = None,
     id_column: IdColumn = None,
+    id_columns: IdColumns = None,
     uri_column: UriColumn = None,
+    image_column: ImageColumn = None,
+    on_bad_row: OnBadRow = "error",
+    on_duplicate: OnDuplicate = "error",
     id_prefix: IdPrefix = None,
     limit: Limit = None,
     device: Device = "auto",
@@ -159,12 +167,21 @@ def score(
     from jobs.score.text import score_json, show_score
 
     arguments = {name: value for name, value in context.params.items() if value is not None}
+    fetch = FetchOptions(max_bytes, root, allow_private_hosts)
     settings = ScoreSettings(
         source=source,
         checkpoint=checkpoint,
         out=out,
         manifest=ManifestOptions(
-            images=images, id_column=id_column, uri_column=uri_column, limit=limit, id_prefix=id_prefix
+            images=images,
+            id_column=id_column,
+            id_columns=id_columns,
+            uri_column=uri_column,
+            image_column=image_column,
+            on_bad_row=on_bad_row,
+            on_duplicate=on_duplicate,
+            limit=limit,
+            id_prefix=id_prefix,
         ),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]
@@ -175,7 +192,7 @@ def score(
             decoder_timeout,
             decoder_memory,
         ),
-        fetch=FetchOptions(max_bytes, root, allow_private_hosts),
+        fetch=fetch,
         protocol=protocol,
         device=device,
         dtype=dtype,

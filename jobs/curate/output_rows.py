@@ -18,7 +18,7 @@ from jobs.curate.funnel import Funnel
 from jobs.curate.output_images import CopiedImages, TarFiles, fetch_scored
 from jobs.curate.output_place import Workshop
 from jobs.curate.row_writers import open_row_file
-from jobs.manifest.parquet import is_image_type
+from jobs.manifest.columns import is_image_type
 from jobs.store.store import Store
 from schemas.curation import CURATION_KEY
 from schemas.scores import IMAGE, KEYS

@@ -312,11 +312,11 @@ def _truths_of(
         key = columns.key or arguments.get("id_column") or arguments.get("uri_column")
         chosen = TruthColumns(key, columns.truth, columns.group)
         return (lambda: read_ground_truth(own, chosen)), own
-    options = {name: arguments.get(name) for name in ("images", "id_column", "uri_column", "limit")}
+    options = ManifestOptions.from_arguments(arguments)
 
     def truths() -> Iterator[pa.Table]:
         try:
-            batches = open_manifest(own, ManifestOptions(**options)).batches()
+            batches = open_manifest(own, options).batches()
             for number, batch in enumerate(batches):
                 if not number and batch.rows["gt_score"].null_count == len(batch.rows):
                     raise GroundTruthError(

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.manifest.columns import as_ids
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.manifest.parquet import as_ids
 from schemas.scores import OK
 
 MATCHES: Final = ("id", "uri", "path", "name")

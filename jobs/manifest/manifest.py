@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Protocol, Self
 from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artimuse_actor.errors import UsageError
+from artimuse_actor.uris import canonical_uri
 from schemas.manifest import IMAGE_ROWS, MANIFEST
 
 _ABSOLUTE: Final = r"^(/|[A-Za-z][A-Za-z0-9+.\-]*://)"
+
+ERROR, ROW, FIRST = "error", "row", "first"
+"""Values of `--on-bad-row` and `--on-duplicate`."""
 
 ROWS: Final = pa.schema([*IMAGE_ROWS, MANIFEST.field("gt_score")])
 """Columns of a manifest's batch: those that a plan keeps, and the ground truth if there is one."""
@@ -103,30 +108,62 @@ class ManifestOptions:
     """Options for reading a source.
 
     Attributes:
-        images: folder or prefix to which relative uris, and the images of a `test.json`, are relative.
-        id_column: the column of a Parquet manifest with the id; by default `image_id`, else the uri.
+        images: folder or prefix to which relative uris, and the images of a `test.json`, are relative; by default the
+            folder of the table that names them.
+        id_column: the column of a table with the id; by default `image_id`, else the uri.
+        id_columns: the columns that are the id together, with commas in between.
         uri_column: the column with the uri; by default `uri`.
+        image_column: the column with the images themselves; by default `image`.
+        on_bad_row: `error`, or `row`: a row of a table that names no image becomes an error row.
+        on_duplicate: `error`, or `first`: of rows with the same id the first is taken.
         limit: read only the first rows, that many.
         id_prefix: put before every id.
     """
 
     images: str | None = None
     id_column: str | None = None
+    id_columns: str | None = None
     uri_column: str | None = None
+    image_column: str | None = None
+    on_bad_row: str = ERROR
+    on_duplicate: str = ERROR
     limit: int | None = None
     id_prefix: str | None = None
 
+    def __post_init__(self) -> None:
+        for option, given, other in (
+            ("--on-bad-row", self.on_bad_row, ROW), ("--on-duplicate", self.on_duplicate, FIRST),
+        ):  # fmt: skip
+            if given not in (ERROR, other):
+                raise UsageError(f"{option} takes {ERROR} or {other}, not {given!r}.")
+        if self.id_column and self.id_columns:
+            raise UsageError("--id-column and --id-columns: give one of them.")
+        if self.id_columns is not None and not all(self.id_names):
+            raise UsageError(f"--id-columns takes names with commas in between, not {self.id_columns!r}.")
 
-def absolute(uri: pa.Array, base: str | None) -> pa.Array:
-    """Uris with relative paths made absolute, from `base` or the current folder, since tasks run in other folders."""
+    @property
+    def id_names(self) -> tuple[str, ...]:
+        """The columns that were asked for as the id."""
+        if self.id_columns is not None:
+            return tuple(name.strip() for name in self.id_columns.split(","))
+        return (self.id_column,) if self.id_column else ()
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """The options among the arguments of a command, as a run records them."""
+        return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
+
+
+def absolute(uri: pa.Array, base: str) -> pa.Array:
+    """Uris with relative paths made absolute, from `base`, since tasks run in other folders; each as it is written."""
     relative = pc.invert(pc.match_substring_regex(uri, _ABSOLUTE))
     if not pc.any(relative).as_py():
         return uri
-    return pc.if_else(relative, pc.binary_join_element_wise(absolute_base(base or os.getcwd()), uri, "/"), uri)
+    return pc.if_else(relative, pc.binary_join_element_wise(absolute_base(base), uri, "/"), uri)
 
 
 def absolute_base(folder: str) -> str:
     """A folder as an absolute path or uri, without a slash at its end."""
     if re.match(_ABSOLUTE, folder):
-        return folder.rstrip("/")
+        return canonical_uri(folder).rstrip("/")
     return os.path.abspath(os.path.expanduser(folder))

@@ -149,7 +149,7 @@ class _ShardWriter:
         shard = ShardPlan(len(self.shards), table.num_rows, units, replaces, texts_only)
         table = table.unify_dictionaries().combine_chunks()
         # Ids and uris are all different: dictionaries of them would take a third of the time, and more bytes.
-        data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file", "source_version"])
+        data = parquet_bytes(table, self.unit_rows, dictionaries=["source_file", "source_version", "source_column"])
         self.write_rows(shard.index, data)
         self.shards.append(shard)
 
@@ -208,5 +208,5 @@ def _refuse_doubles(hashes: list[NDArray[np.uint64]], batches: list[tuple[str, i
         where.append(f"{file}, row {first_row + position - int(starts[number])}")
     raise ManifestError(
         f"{where[1]}: has the same `image_id` as {where[0]}. No image was read. "
-        "Drop one of them, or choose another id with --id-column."
+        "Drop one of them, take only the first with --on-duplicate first, or choose another id with --id-column."
     )

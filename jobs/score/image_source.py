@@ -1,4 +1,4 @@
-"""The source of each image of a unit: its uri, or the bytes that a Parquet file holds itself.
+"""The source of each image of a unit: its uri, or the bytes that a table holds itself.
 
 A plan names such bytes by file, row group and row. If the file was rewritten since, they may be another image's; so its
 version is compared before and after the images are read.
@@ -7,7 +7,7 @@ version is compared before and after the images are read.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -16,10 +16,16 @@ from jobs.manifest.listing import version_of
 from jobs.score.attempts import FATAL, Attempt
 from jobs.storage.embedded_images import embedded_image
 
+_BAD_ROW: Final = ImageError(
+    "bad_row",
+    "This row of the manifest names no image: its id or uri is null, longer than 32,768 bytes or not UTF-8. Mend the "
+    "manifest, then run again with --retry-errors bad_row.",
+)
+
 
 def rewritten_files(rows: list[dict[str, Any]]) -> set[str]:
-    """Parquet files with images of these rows that are no longer the files that were planned."""
-    planned = {(row["source_file"], row["source_version"]) for row in rows if row["uri"] is None}
+    """Files with images of these rows that are no longer the files that were planned."""
+    planned = {(row["source_file"], row["source_version"]) for row in rows if row["uri"] is None and row["source_file"]}
     return {file for file, version in planned if version is not None and _version_now(file) != version}
 
 
@@ -52,14 +58,20 @@ def image_source(row: dict[str, Any], changed: Collection[str] = ()) -> str | by
     if row["uri"] is not None:
         return str(row["uri"])
     file = row["source_file"]
+    if file is None:
+        return _BAD_ROW
     if file in changed and _version_now(file) is not None:
         return rewritten(file)
     try:
-        data = embedded_image(file, row["source_version"], row["source_row_group"], row["source_row"])
+        data = embedded_image(
+            file,
+            row["source_version"],
+            *(row["source_row_group"], row["source_row"], row["source_column"], row["source_item"]),
+        )
     except ImageError as error:
         return error
     except FileNotFoundError:
-        return ImageError("missing", f"The Parquet file of the image is gone: {file}.")
+        return ImageError("missing", f"The file of the image is gone: {file}.")
     except (OSError, pa.ArrowException) as error:
         return ImageError("fetch_failed", f"{file}: {reason_of(error)}", retryable=True)
     return data if data is not None else ImageError("missing", "The row holds no image: its bytes are null.")

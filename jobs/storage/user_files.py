@@ -45,7 +45,8 @@ def open_source(path: str) -> IO[bytes]:
     return open(os.path.expanduser(path.removeprefix("file://")), "rb")
 
 
-def _open_for_arrow(path: str) -> IO[bytes]:
+def open_for_arrow(path: str) -> IO[bytes]:
+    """As `open_source`; a local file is one of pyarrow's own."""
     if path.startswith("s3://"):
         return open_source(path)
     file: IO[bytes] = pa.OSFile(os.path.expanduser(path.removeprefix("file://")), "rb")
@@ -79,7 +80,7 @@ def write_user_file(path: str) -> Iterator[str]:
 def open_parquet(path: str) -> Iterator[Any]:
     """Open a `pyarrow.parquet.ParquetFile`; any error with it, also while it is read, becomes a ManifestError."""
     try:
-        with _open_for_arrow(path) as file, parquet_file(file, pre_buffer=True) as parquet:
+        with open_for_arrow(path) as file, parquet_file(file, pre_buffer=True) as parquet:
             yield parquet
     except MemoryError as error:  # pa.ArrowMemoryError is one too
         raise ManifestError(

@@ -23,8 +23,8 @@ from artimuse_actor.errors import ImageError, ManifestError
 from artimuse_actor.fetch.fetch import fetch
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.uris import lacks_secrets, shown_uri, uri_as_id, without_secrets
-from jobs.manifest.parquet import MAX_TEXT_BYTES
 from jobs.manifest.source import open_manifest
+from jobs.manifest.table_rows import MAX_TEXT_BYTES
 
 
 def _one_long_word_many_times(path: Path) -> None:
@@ -79,7 +79,7 @@ def test_more_rows_than_memory_are_refused_by_their_number(tmp_path: Path, monke
     for name in "ab":
         pq.write_table(pa.table({"uri": [f"{name}{number}" for number in range(600)]}), tmp_path / f"{name}.parquet")
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr("jobs.manifest.parquet._BYTES_A_ROW", memory_bytes // 1000)
+    monkeypatch.setattr("jobs.manifest.tables._BYTES_A_ROW", memory_bytes // 1000)
     with pytest.raises(ManifestError, match=r"b\.parquet: makes 1,200 rows; to plan them takes"):
         list(open_manifest(str(tmp_path)).batches())
 

@@ -33,6 +33,7 @@ def one_image_many_times(path: Path, size_bytes: int, rows: int) -> str:
 
 def rows_of(path: str, count: int) -> list[dict[str, Any]]:
     known = {"uri": None, "source_file": path, "source_version": None, "source_row_group": 0}
+    known |= {"source_column": "image", "source_item": None}
     return [{**known, "source_row": row} for row in range(count)]
 
 

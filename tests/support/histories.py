@@ -14,7 +14,7 @@ from support.faulty_places import BUCKETS, Killed, Seen
 from support.trial import AWAY, CORRUPT, Photo, Trial
 
 from artimuse_actor.errors import ArtiMuseError
-from jobs.manifest.source import ListedManifest
+from jobs.manifest.listed import ListedManifest
 
 STEPS = 3
 NAMES = "abcdefgh"

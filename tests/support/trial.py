@@ -31,8 +31,8 @@ from artimuse_actor.errors import ImageError
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
+from jobs.manifest.listed import ListedManifest, listed_rows
 from jobs.manifest.manifest import Coverage
-from jobs.manifest.source import ListedManifest, _rows
 from jobs.plan.stored_rows import RetryErrors
 from jobs.score.commit import ShardCommitter
 from jobs.score.load import UnitLoader
@@ -111,7 +111,7 @@ class Library:
         """The library as it is listed now, in one order."""
         chosen = sorted(self.photos if names is None else names)
         uris, versions = [f"/photos/{name}" for name in chosen], [self.photos[name].version for name in chosen]
-        rows = _rows(list(chosen), list(uris), list(versions), [None] * len(chosen))
+        rows = listed_rows(list(chosen), list(uris), list(versions), [None] * len(chosen))
         return ListedManifest("/photos", rows, [], Coverage("/photos"))
 
 

@@ -1,0 +1,132 @@
+"""Manifests made of another one: with a prefix before its ids, its first rows, or each id once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.manifest.manifest import ROWS, Coverage, Manifest, ManifestBatch
+
+
+@dataclass
+class Derived:
+    """Another manifest, and all that is said of it; a subclass changes its rows."""
+
+    manifest: Manifest
+
+    @property
+    def source(self) -> str:
+        """See `Manifest`."""
+        return self.manifest.source
+
+    @property
+    def notes(self) -> list[str]:
+        """See `Manifest`."""
+        return self.manifest.notes
+
+    @property
+    def is_listed(self) -> bool:
+        """See `Manifest`."""
+        return self.manifest.is_listed
+
+    def columns(self) -> pa.Schema:
+        """See `Manifest`."""
+        return self.manifest.columns()
+
+
+@dataclass
+class Prefixed(Derived):
+    """Another manifest with a prefix before each id."""
+
+    id_prefix: str
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """See `Manifest`."""
+        found = self.manifest.coverage
+        return found and replace(found, id_prefix=self.id_prefix)
+
+    def identity(self) -> str:
+        """See `Manifest`."""
+        return f"{self.manifest.identity()} ids={self.id_prefix!r}"
+
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
+        """See `Manifest`."""
+        for batch in self.manifest.batches(own, keys=keys):
+            ids = pc.binary_join_element_wise(self.id_prefix, batch.rows["image_id"], "")
+            yield replace(batch, rows=batch.rows.set_column(0, ROWS.field("image_id"), ids))
+
+
+@dataclass
+class Head(Derived):
+    """The first rows of another manifest."""
+
+    limit: int
+    coverage: Coverage | None = None
+
+    @property
+    def id_prefix(self) -> str:
+        """See `Manifest`."""
+        return self.manifest.id_prefix
+
+    def identity(self) -> str:
+        """See `Manifest`."""
+        return f"{self.manifest.identity()}[:{self.limit}]"
+
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
+        """See `Manifest`."""
+        left = self.limit
+        for batch in self.manifest.batches(own, keys=keys):
+            carried = batch.own.slice(0, left) if batch.own is not None else None
+            yield ManifestBatch(batch.rows.slice(0, left), batch.file, batch.first_row, carried)
+            left -= batch.rows.num_rows if batch.own is None else batch.own.num_rows
+            if left <= 0:
+                return
+
+
+@dataclass
+class FirstOfEach(Derived):
+    """Another manifest without rows whose id an earlier row has."""
+
+    repeated: NDArray[np.bool_] | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """See `Manifest`."""
+        count = 0 if self.repeated is None else int(self.repeated.sum())
+        said = f"{count:,} rows have the id of an earlier row; the first was taken (--on-duplicate first)."
+        return [*self.manifest.notes, said] if count else self.manifest.notes
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """See `Manifest`."""
+        return self.manifest.coverage
+
+    @property
+    def id_prefix(self) -> str:
+        """See `Manifest`."""
+        return self.manifest.id_prefix
+
+    def identity(self) -> str:
+        """See `Manifest`."""
+        return f"{self.manifest.identity()} first of each id"
+
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
+        """See `Manifest`."""
+        if self.repeated is None:
+            hashes = [hash_strings(batch.rows["image_id"]) for batch in self.manifest.batches()]
+            self.repeated = IdIndex(np.concatenate([np.empty((0, 2), dtype=np.uint64), *hashes])).repeated()
+        start = 0
+        for batch in self.manifest.batches(own, keys=keys):
+            count = batch.rows.num_rows if batch.own is None else batch.own.num_rows
+            kept = pa.array(~self.repeated[start : start + count])
+            start += count
+            carried = batch.own.filter(kept) if batch.own is not None else None
+            rows = batch.rows.filter(kept) if batch.rows.num_rows else batch.rows
+            yield replace(batch, rows=rows, own=carried)
