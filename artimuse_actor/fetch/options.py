@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from artimuse_actor.errors import UsageError
+from artimuse_actor.errors import ImageErrorType, UsageError
 from artimuse_actor.fetch.confinement import normal_root
 
 
@@ -38,6 +38,12 @@ class FetchOptions:
     min_bytes_per_s: float = 4096.0
     total_timeout_s: float = 600.0
     held_bytes: int = 256 * 1024 * 1024
+
+    @property
+    def never_fails_by(self) -> tuple[ImageErrorType, ...]:
+        """Types of errors that no image has with these options, since the check is left out."""
+        without_root: tuple[ImageErrorType, ...] = () if self.root is not None else ("outside_root",)
+        return (*without_root, "forbidden_host") if self.allow_private_hosts else without_root
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or self.attempts < 1:

@@ -205,7 +205,7 @@ def score(
         keep_distribution=keep_distribution,
         texts=wanted_texts(texts, attributes, max_new_tokens),
         sequences=count_or_auto("--sequences", sequences),
-        retry=_retry_errors(retry_errors),
+        retry=_retry_errors(retry_errors, fetch.never_fails_by),
         prune=prune,
         prune_max=share("--prune-max", prune_max),
         moved=moved,
@@ -225,12 +225,12 @@ def score(
         raise typer.Exit(FAILED_TOO_MANY)
 
 
-def _retry_errors(types: str | None) -> RetryErrors:
+def _retry_errors(types: str | None, lifted: tuple[str, ...]) -> RetryErrors:
     from artimuse_actor.errors import IMAGE_ERROR_TYPES
     from jobs.plan.stored_rows import RetryErrors
 
     if types is None or types == _ALL_ERRORS:
-        return RetryErrors(alone=types is not None)
+        return RetryErrors(alone=types is not None, lifted=lifted)
     names = [name.strip() for name in types.split(",")]
     unknown = [name for name in names if name not in IMAGE_ERROR_TYPES]
     if unknown:

@@ -29,16 +29,20 @@ class RetryErrors:
     Attributes:
         types: types of errors; None for all rows that are marked as retryable.
         alone: whether only these rows are scored.
+        lifted: types of errors that cannot occur now, since a check that they came from is not made in this run; their
+            rows count as retryable.
     """
 
     types: tuple[str, ...] | None = None
     alone: bool = False
+    lifted: tuple[str, ...] = ()
 
     def chosen(self, rows: pa.Table) -> pa.ChunkedArray:
         """A boolean for each row of a scores or texts table: it is retried."""
         failed = pc.equal(rows["status"], ERROR)
         if self.types is None:
-            return pc.and_(failed, pc.fill_null(rows["retryable"], False))
+            lifted = pc.is_in(rows["error_type"], pa.array(self.lifted, pa.string()))
+            return pc.and_(failed, pc.or_(pc.fill_null(rows["retryable"], False), lifted))
         return pc.and_(failed, pc.is_in(rows["error_type"], pa.array(self.types, pa.string())))
 
 
