@@ -51,8 +51,9 @@ from artimuse_actor.engine.weights import load_network
 from artimuse_actor.errors import ImageError, RunError, UsageError
 from artimuse_actor.fetch.fetch import fetch
 from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.images.decode import decode_image, opened_to_pixels, to_pixels
+from artimuse_actor.images.decode import decode_image, opened_to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
+from artimuse_actor.images.preprocess import to_pixels
 from artimuse_actor.protocol.prompts import (
     check_vocabulary,
     level_ids,

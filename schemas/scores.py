@@ -30,6 +30,11 @@ OUTCOME: Final = (
     pa.field("retryable", pa.bool_(), metadata={"doc": "whether the same image may succeed later; null if ok"}),
 )
 SHA256: Final = pa.field("sha256", pa.string(), metadata={"doc": "of the file's bytes, hexadecimal"})
+WARNING: Final = pa.field(
+    "warning",
+    pa.string(),
+    metadata={"doc": "what a person would see otherwise, such as alpha_dropped+first_frame; see `schemas.warnings`"},
+)
 IMAGE: Final = (
     pa.field(
         "width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file; of the turned picture with --exif-rotate"}
@@ -38,7 +43,11 @@ IMAGE: Final = (
     pa.field("format", pa.string(), metadata={"doc": "Pillow's name of the file format"}),
     SHA256,
     pa.field("phash", pa.string(), metadata={"doc": "64-bit perceptual hash, hexadecimal"}),
+    WARNING,
 )
+LATER: Final = (WARNING,)
+"""Columns that files of earlier versions lack; they are read as null."""
+
 RUN_ID: Final = pa.field(
     "run_id", pa.string(), nullable=False, metadata={"doc": "the run that made the score or texts, also of a copy"}
 )

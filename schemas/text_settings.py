@@ -10,7 +10,7 @@ from typing import Final
 RESERVED_COLUMNS: Final = frozenset(
     (
         *("image_id", "uri", "version", "status", "error_type", "error_message", "retryable"),
-        *("width", "height", "format", "sha256", "phash", "run_id", "scored_at", "described_at"),
+        *("width", "height", "format", "sha256", "phash", "warning", "run_id", "scored_at", "described_at"),
         *("shard", "unit", "texts_only", "copied_from", "scored_by", "described_by", "spent", "pixels"),
     )
 )

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -194,7 +194,7 @@ def _answer(data: bytes, options: DecodeOptions) -> tuple[dict[str, Any], bytes]
         image = decode_within_limits(data, options)
     except ImageError as error:
         return {"error_type": error.error_type, "message": error.message, "retryable": error.retryable}, b""
-    about = {"width": image.width, "height": image.height, "format": image.format, "phash": image.phash}
+    about = {field.name: getattr(image, field.name) for field in fields(image) if field.name != "pixels"}
     return about, image.pixels.tobytes()
 
 

@@ -1,11 +1,8 @@
 """Bytes → the pixels the model sees, or an error with the reason.
 
-The default is exactly the published preprocessing: Pillow's RGB conversion, then a bicubic resize to 448×448 that does
-not keep the aspect ratio and does not turn the picture by its EXIF tag. Whatever changes a pixel is an option that
-goes into the fingerprint; limits are checked on the header, before anything is decoded. Only the first frame is ever
-looked at. How long a decoder may take, and how much memory, is for `decoder_limits` and `child_decoder`.
-
-Source: ArtiMuse, `load_image` at 750d980.
+The default is exactly the published preprocessing, see `preprocess`. Whatever changes a pixel is an option that goes
+into the fingerprint; limits are checked on the header, before anything is decoded. Only the first frame is ever looked
+at. How long a decoder may take, and how much memory, is for `decoder_limits` and `child_decoder`.
 """
 
 from __future__ import annotations
@@ -13,21 +10,27 @@ from __future__ import annotations
 import io
 import math
 import re
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 from scipy import fft
 
 from artimuse_actor.errors import ImageError, file_too_large
 from artimuse_actor.images.diagnosis import decoding_failed, opening_failed
 from artimuse_actor.images.options import FORMATS, IMAGE_SIZE, DecodeOptions, Pixels
+from artimuse_actor.images.preprocess import preprocess
+from artimuse_actor.images.silent_changes import orientation_of
+from schemas.warnings import join_warnings
 
 Image.init()  # `Image.open` looks formats up among the plugins loaded so far, and `init` loads them all
 
+# Pillow reads LOAD_TRUNCATED_IMAGES at every load, and it is one setting for all threads.
+_TRUNCATED_ALLOWED: Final = threading.Lock()
 
 # Of what stands before the pixels. Pillow walks through it in Python, about a microsecond a piece, and keeps it: a file
 # of nothing but empty chunks, segments, blocks or fill bytes would take minutes. Photos have tens of pieces; the
@@ -48,6 +51,7 @@ class DecodedImage:
         height: likewise.
         format: Pillow's name of the file format.
         phash: 64-bit perceptual hash as 16 hexadecimal digits.
+        warning: what a person would see otherwise, see `schemas.warnings`; None if nothing.
     """
 
     pixels: Pixels
@@ -55,6 +59,7 @@ class DecodedImage:
     height: int
     format: str
     phash: str
+    warning: str | None
 
 
 def decode_image(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImage:
@@ -73,32 +78,50 @@ def decode_image(data: bytes, options: DecodeOptions = DecodeOptions()) -> Decod
         raise file_too_large(len(data), options.max_bytes)
     # Pillow refuses pictures above twice this number by itself, which a larger --max-pixels must be able to lift.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, -(-options.max_pixels // 2))
-    # Read by Pillow at every load and a setting of the whole process; one process reads with one set of options.
-    ImageFile.LOAD_TRUNCATED_IMAGES = options.allow_truncated
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; a picture either decodes or does not
         try:
-            return _decode(data, options)
+            if not options.allow_truncated:
+                return _decode(data, options)
+            with _TRUNCATED_ALLOWED:
+                return _decode_as_far_as_it_goes(data, options)
         except MemoryError:
             raise _out_of_memory() from None
 
 
-def _decode(data: bytes, options: DecodeOptions) -> DecodedImage:
-    image = _open(data, options)
+def _decode_as_far_as_it_goes(data: bytes, options: DecodeOptions) -> DecodedImage:
+    """Decode a file that may end too early; what is whole is decoded once, and gets no warning."""
+    try:
+        return _decode(data, options)
+    except ImageError as error:
+        if error.error_type not in ("truncated", "corrupt"):
+            raise
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        return _decode(data, options, as_far_as_it_goes=True)
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = False) -> DecodedImage:
+    image, file = _open(data, options)
     try:
         width, height, file_format = image.width, image.height, image.format or "unknown"
-        if options.exif_rotate and image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS:
+        if options.exif_rotate and orientation_of(image) in _QUARTER_TURNS:
             width, height = height, width
         if options.decode == "fast" and file_format in ("JPEG", "MPO"):
             image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
-        pixels = to_pixels(image, options)
+        image.load()
+        file.header_begins()  # what follows the first frame of an animation
+        pixels, changes = preprocess(image, options)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise any type: OSError, SyntaxError, struct.error, …
         raise decoding_failed(data, image.format, error, options) from error
     finally:
         image.close()
-    return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels))
+    warning = join_warnings([*changes, *(["truncated"] if as_far_as_it_goes else [])])
+    return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels), warning)
 
 
 def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:
@@ -108,19 +131,11 @@ def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:
         ImageError: its file turns out to be truncated or corrupt, or does not fit into memory.
     """
     try:
-        return to_pixels(image, options)
+        return preprocess(image, options)[0]
     except MemoryError:
         raise _out_of_memory() from None
     except Exception as error:  # as in `decode_image`
         raise decoding_failed(None, image.format, error, options) from error
-
-
-def to_pixels(image: Image.Image, options: DecodeOptions = DecodeOptions()) -> Pixels:
-    """An opened picture as (448, 448, 3) uint8, RGB: the published preprocessing."""
-    if options.exif_rotate:
-        image = ImageOps.exif_transpose(image)
-    resized = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(resized, dtype=np.uint8)
 
 
 def perceptual_hash(pixels: Pixels) -> str:
@@ -153,9 +168,9 @@ class _HeaderReader(io.BytesIO):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self.reads_left: float = _MAX_HEADER_READS
         # Photoshop keeps its layers among the tags of a TIFF file, hundreds of megabytes of them.
-        self.bytes_left: float = math.inf if data[:2] in (b"II", b"MM") else _MAX_HEADER_BYTES
+        self._most_bytes: float = math.inf if data[:2] in (b"II", b"MM") else _MAX_HEADER_BYTES
+        self.header_begins()
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
@@ -166,11 +181,15 @@ class _HeaderReader(io.BytesIO):
             raise _EndlessHeaderError
         return data
 
+    def header_begins(self) -> None:
+        self.reads_left: float = _MAX_HEADER_READS
+        self.bytes_left: float = self._most_bytes
+
     def header_done(self) -> None:
         self.reads_left = self.bytes_left = math.inf
 
 
-def _open(data: bytes, options: DecodeOptions) -> Image.Image:
+def _open(data: bytes, options: DecodeOptions) -> tuple[Image.Image, _HeaderReader]:
     file = _HeaderReader(data)
     try:
         image = Image.open(file, formats=FORMATS)
@@ -191,7 +210,7 @@ def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     if image.width * image.height > options.max_pixels:
         image.close()
         raise _too_many_pixels(f"{image.width} × {image.height}", options)
-    return image
+    return image, file
 
 
 def _too_many_pixels(pixels: str, options: DecodeOptions) -> ImageError:

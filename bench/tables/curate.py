@@ -165,6 +165,7 @@ def _scores(schema: pa.Schema, numbers: NDArray[np.int64]) -> pa.Table:
         "format": pa.array(generator.choice(["JPEG", "PNG", "WEBP"], count), mask=failed),
         "sha256": pa.array([digest[16 * place : 16 * place + 16] * 4 for place in range(count)], mask=failed),
         "phash": pa.array([digest[16 * place : 16 * place + 16] for place in range(count)], mask=failed),
+        "warning": pa.nulls(count, pa.string()),
         "run_id": pa.array(["bench"] * count),
         "scored_at": pa.array(np.zeros(count, dtype="datetime64[us]")),
         "copied_from": pa.nulls(count, pa.string()),

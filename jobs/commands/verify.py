@@ -77,8 +77,8 @@ def _drawn_pictures(count: int | None = None) -> Any:
     """(N, 448, 448, 3) uint8: the first so many of the demo's pictures, or all."""
     import numpy as np
 
-    from artimuse_actor.images.decode import to_pixels
     from artimuse_actor.images.options import DecodeOptions
+    from artimuse_actor.images.preprocess import to_pixels
     from jobs.demo.pictures import make_picture
     from jobs.demo.run import FIRST_SEED, PICTURES
 

@@ -87,6 +87,7 @@ def _about(picture: Picture, thumbnail: Thumbnail | ImageError | None, store: St
                 ("File", columns["uri"] if columns["uri"] != columns["image_id"] else None),
                 ("Size", " ".join(filter(None, (size, columns["format"])))),
                 ("Copied from", columns["copied_from"]),
+                ("Warning", columns["warning"]),
             )
             if value
         ],

@@ -21,7 +21,9 @@ from jobs.store.store import Store
 _TEXT_BATCH_ROWS: Final = 1_024
 _TEXT_BUFFER_BYTES: Final = 1024 * 1024  # of each column, which would be read whole otherwise: megabytes for each file
 _THREADS: Final = 4
-_COLUMNS: Final = ("image_id", "uri", "error_type", "error_message", "width", "height", "format", "copied_from")
+_COLUMNS: Final = (
+    *("image_id", "uri", "error_type", "error_message", "width", "height", "format", "copied_from", "warning"),
+)
 
 
 @dataclass

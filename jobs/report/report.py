@@ -41,6 +41,7 @@ from jobs.store.counts import Counts, count_rows
 from jobs.store.plan_file import current_plan
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
+from schemas.warnings import WARNINGS
 
 LIMIT_BYTES: Final = 5_000_000
 """Size limit of the whole file."""
@@ -114,12 +115,23 @@ def write_report(settings: ReportSettings) -> Report:
     scored = scan_rows(store, question, group_by if group_by in OWN_GROUPS else None)
     halls = _halls(scored, question, settings.thumbnails, truth)
     shown = rows_of(halls)
+    warned = dict(sorted(scored.warnings.items(), key=lambda entry: -entry[1].rows)[: len(WARNINGS)])
     examples = [row for failures in scored.failures.values() for row in failures.examples]
+    examples += [row for found in warned.values() for row in found.examples]
     read = read_pictures(store, scored, shown + examples, texts=True)
     shorten(list(read.values()), _NAMES_BYTES, _TEXTS_BYTES)
     parts = _parts(store, settings, scored, question, truth) | {
         "halls": halls,
         "failures": _failures(scored, read, settings, store),
+        "warnings": [
+            {
+                "name": visible(name),
+                "meaning": WARNINGS.get(name, "of another version"),
+                "rows": found.rows,
+                "examples": [read[row].columns["image_id"] for row in found.examples],
+            }
+            for name, found in warned.items()
+        ],
         "text_counts": _text_counts(store),
     }
     pictures = [read[row] for row in shown]

@@ -24,9 +24,10 @@ from jobs.storage.parquet import read_parquet
 from jobs.storage.place import READ_THREADS, Place
 from jobs.store.store import Store
 from schemas.scores import OK
+from schemas.warnings import split_warnings
 
 EXAMPLES: Final = 5
-_COMMON: Final = ["status", "error_type", "retryable", "scored_at", "format", "sha256", "phash"]
+_COMMON: Final = ["status", "error_type", "retryable", "scored_at", "format", "sha256", "phash", "warning"]
 
 OWN_GROUPS: Final = ("folder", "format", "run_id")
 """Groupings that need no ground truth: columns of the scores table, and the first folder of `image_id`."""
@@ -48,6 +49,19 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """Rows with a warning.
+
+    Attributes:
+        rows: how many.
+        examples: numbers of the first few.
+    """
+
+    rows: int
+    examples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ScoredRows:
     """The rows of a store, N of them.
 
@@ -61,6 +75,7 @@ class ScoredRows:
         groups: (N,) int32 numbers into `group_names`, or None.
         group_names: values of the column that splits the rows.
         failures: error type → its rows.
+        warnings: warning → its rows.
         formats: format of the file → rows.
         first: when the first row was scored; None without rows.
         last: when the last was.
@@ -75,6 +90,7 @@ class ScoredRows:
     groups: NDArray[np.int32] | None
     group_names: list[str]
     failures: dict[str, Failures]
+    warnings: dict[str, Warned]
     formats: Counter[str]
     first: datetime | None
     last: datetime | None
@@ -116,6 +132,7 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
         return np.concatenate([np.empty(0, dtype=kind), *(part.pop(name) for part in parts)])
 
     failures: dict[str, list[Any]] = defaultdict(lambda: [0, 0, []])
+    warned: dict[str, list[Any]] = defaultdict(lambda: [0, []])
     formats: Counter[str] = Counter()
     for part, start in zip(parts, starts, strict=False):
         formats.update(part["formats"])
@@ -124,6 +141,9 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
             about[0] += rows
             about[1] += retryable
             about[2] += [int(start) + place for place in examples[: EXAMPLES - len(about[2])]]
+        for name, (rows, examples) in part["warnings"].items():
+            warned[name][0] += rows
+            warned[name][1] += [int(start) + place for place in examples[: EXAMPLES - len(warned[name][1])]]
     names: dict[str, int] = {}
     for part in parts if group_by else ():
         numbers = [names.setdefault(name, len(names)) for name in part["group_names"]]
@@ -138,6 +158,7 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
         groups=joined("groups", np.int32) if group_by else None,
         group_names=list(names),
         failures={kind: Failures(rows, later, tuple(few)) for kind, (rows, later, few) in failures.items()},
+        warnings={name: Warned(rows, tuple(few)) for name, (rows, few) in warned.items()},
         formats=formats,
         first=min((part["first"] for part in parts if part["first"]), default=None),
         last=max((part["last"] for part in parts if part["last"]), default=None),
@@ -156,6 +177,7 @@ def _read(place: Place, questions: tuple[str, ...], question: str, group_by: str
         about[name] = np.where(ok, points, np.float32(np.nan))
     for name, (column, digits) in {"same_bytes": ("sha256", 64), "looks": ("phash", 16)}.items():
         about[name] = np.where(ok, hash_codes(table[column], digits), NO_CODE)
+    about["warnings"] = _warned(table["warning"])
     about["formats"] = _counted(table["format"])
     ends = pc.min_max(table["scored_at"])
     about |= {"first": ends["min"].as_py(), "last": ends["max"].as_py()}
@@ -176,6 +198,19 @@ def _failures(table: pa.Table, places: NDArray[np.int64]) -> dict[str, tuple[int
         same = codes == code
         found[kind] = (int(same.sum()), int(later[same].sum()), places[same][:EXAMPLES].tolist())
     return found
+
+
+def _warned(column: pa.ChunkedArray) -> dict[str, tuple[int, list[int]]]:
+    """Warning → rows with it, and the places of the first few."""
+    found: dict[str, list[Any]] = defaultdict(lambda: [0, []])
+    texts = column.combine_chunks().dictionary_encode()
+    codes = np.asarray(pc.fill_null(texts.indices, -1))
+    for code, text in enumerate(texts.dictionary.to_pylist()):
+        places = np.flatnonzero(codes == code)
+        for name in split_warnings(text):
+            found[name][0] += len(places)
+            found[name][1] += places[:EXAMPLES].tolist()
+    return {name: (rows, sorted(places)[:EXAMPLES]) for name, (rows, places) in found.items()}
 
 
 def _first_folders(ids: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -141,6 +141,7 @@ class UnitLoader:
             "height": image.height,
             "format": image.format,
             "phash": image.phash,
+            "warning": image.warning,
         }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from artimuse_actor.artimuse import ArtiMuse, BatchSize
 from artimuse_actor.engine.describe import ImageDescription
@@ -13,7 +12,7 @@ from artimuse_actor.engine.scoring import ImageScore
 from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.images.decode import decode_image
+from artimuse_actor.images.decode import DecodedImage, decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from jobs.store.text_request import WantedTexts
 from jobs.words import show
@@ -43,11 +42,13 @@ class FileResult:
         file: the file as the user named it.
         score: its scores; with texts, an `ImageDescription`.
         error: the error, if it has no scores.
+        warning: what a person would see otherwise, as in the scores table.
     """
 
     file: str
     score: ImageScore | None
     error: ImageError | None
+    warning: str | None = None
 
     @property
     def texts(self) -> dict[str, str]:
@@ -77,17 +78,17 @@ def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileR
     return _described(model, files, decoded, settings) if settings.texts else _scored(model, decoded)
 
 
-def _decode(data: bytes | ImageError, options: DecodeOptions) -> Pixels | ImageError:
+def _decode(data: bytes | ImageError, options: DecodeOptions) -> DecodedImage | ImageError:
     if isinstance(data, ImageError):
         return data
     try:
-        return decode_image(data, options).pixels
+        return decode_image(data, options)
     except ImageError as error:
         return error
 
 
-def _scored(model: ArtiMuse, decoded: Iterable[tuple[str, Pixels | ImageError]]) -> Iterator[FileResult]:
-    batch: list[tuple[str, Any]] = []
+def _scored(model: ArtiMuse, decoded: Iterable[tuple[str, DecodedImage | ImageError]]) -> Iterator[FileResult]:
+    batch: list[tuple[str, DecodedImage | ImageError]] = []
     for entry in decoded:
         batch.append(entry)
         if len(batch) == model.batch_size:
@@ -96,10 +97,12 @@ def _scored(model: ArtiMuse, decoded: Iterable[tuple[str, Pixels | ImageError]])
     yield from _score_batch(model, batch)
 
 
-def _score_batch(model: ArtiMuse, batch: list[tuple[str, Any]]) -> list[FileResult]:
-    scores = iter(model.score([pixels for _, pixels in batch if not isinstance(pixels, ImageError)]))
+def _score_batch(model: ArtiMuse, batch: list[tuple[str, DecodedImage | ImageError]]) -> list[FileResult]:
+    scores = iter(model.score([found.pixels for _, found in batch if isinstance(found, DecodedImage)]))
     return [
-        FileResult(file, None, found) if isinstance(found, ImageError) else FileResult(file, next(scores), None)
+        FileResult(file, next(scores), None, found.warning)
+        if isinstance(found, DecodedImage)
+        else FileResult(file, None, found)
         for file, found in batch
     ]
 
@@ -107,29 +110,29 @@ def _score_batch(model: ArtiMuse, batch: list[tuple[str, Any]]) -> list[FileResu
 def _described(
     model: ArtiMuse,
     files: Sequence[str],
-    decoded: Iterable[tuple[str, Pixels | ImageError]],
+    decoded: Iterable[tuple[str, DecodedImage | ImageError]],
     settings: ImageSettings,
 ) -> Iterator[FileResult]:
     assert settings.texts is not None
     texts = settings.texts.settings(model.protocol)
     results: dict[int, FileResult] = {}
     shown = 0
-    places: list[int] = []  # index in `files` of each picture that can be read
+    readable: list[tuple[int, str | None]] = []  # of each picture that can be read, index in `files` and warning
 
     def pictures() -> Iterator[Pixels]:
         for place, (file, found) in enumerate(decoded):
             if isinstance(found, ImageError):
                 results[place] = FileResult(file, None, found)
             else:
-                places.append(place)
-                yield found
+                readable.append((place, found.warning))
+                yield found.pixels
 
     described = model.describe_each(
         pictures(), attributes=texts.titles, max_new_tokens=texts.max_new_tokens, sequences=settings.sequences
     )
     for number, description in described:
-        place = places[number]
-        results[place] = FileResult(files[place], description, None)
+        place, warning = readable[number]
+        results[place] = FileResult(files[place], description, None, warning)
         while shown in results:
             yield results.pop(shown)
             shown += 1

@@ -23,6 +23,8 @@ def show_image(result: FileResult) -> None:
     stds = result.score.stds
     points = ", ".join(f"{name} {value:.2f} ± {stds[name]:.2f}" for name, value in result.score.scores.items())
     show(f"{file}: {points}")
+    if result.warning:
+        show(f"  warning: {result.warning}")
     for title, text in result.texts.items():
         show(f"  {title}: {text}")
 
@@ -46,7 +48,7 @@ def _image_json(result: FileResult) -> dict[str, Any]:
     scores = result.score.scores
     if result.texts and list(scores) == ["score"]:
         return {"image": result.file, "Aesthetic Score": scores["score"], "Aesthetic Attributes": result.texts}
-    row: dict[str, Any] = {"image": result.file, "status": "ok"}
+    row: dict[str, Any] = {"image": result.file, "status": "ok", "warning": result.warning}
     for question, points in scores.items():
         row |= {question: points, f"{question}_std": result.score.stds[question]}
     return row | ({"texts": result.texts} if result.texts else {})

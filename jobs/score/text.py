@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from jobs.store.text import _by_type, _texts_line
+from jobs.store.text import _by_type, _texts_line, warnings_line
 from jobs.words import format_seconds, show
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
             "precisions": result.fingerprint.precisions,
         },
         "errors": dict(result.counts.errors),
+        "warnings": dict(result.counts.warnings),
         "new_errors": dict(result.new_errors),
         "notes": result.notes,
         "images_per_s": record.images_per_s,
@@ -71,6 +72,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     show(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
     if counts.failed:
         show(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")
+    if counts.warnings:
+        show(f"  {warnings_line(counts)}")
     if result.texts:
         show(f"{settings.out}/texts: {_texts_line(counts)}.")
     show(f"Next: artimuse status {shlex.quote(settings.out)}")

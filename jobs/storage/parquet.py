@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Final
 
@@ -12,21 +12,33 @@ import pyarrow.parquet as pq
 
 from artimuse_actor.errors import BrokenFile
 from jobs.storage.place import Place
+from schemas.scores import LATER
 
 COMPRESSION: Final = "zstd"
 
 
 def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file of a store as a table.
+    """Read a Parquet file of a store as a table; columns that came later than the file are null.
 
     Raises:
         FileNotFoundError: it is not there.
         BrokenFile: it is not a whole Parquet file, or it lacks one of the columns.
     """
     with _whole_parquet(place, path) as parquet:
-        if unknown := set(columns or ()) - set(parquet.schema_arrow.names):
+        absent = set(columns or ()) - set(parquet.schema_arrow.names)
+        if unknown := absent.difference(field.name for field in LATER):
             raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(unknown))}")
-        return parquet.read(columns=columns)
+        if columns is None or not absent:
+            return parquet.read(columns=columns)
+        return with_later_columns(parquet.read(columns=[name for name in columns if name not in absent]), columns)
+
+
+def with_later_columns(rows: pa.Table, columns: Iterable[str]) -> pa.Table:
+    """These columns of rows that may be of an earlier version; what came later is null."""
+    for field in LATER:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(list(columns))
 
 
 def parquet_from(data: bytes, name: str) -> pa.Table:

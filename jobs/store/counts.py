@@ -6,13 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import READ_THREADS, Place
-from schemas.scores import OK
+from schemas.scores import OK, WARNING
+from schemas.warnings import split_warnings
+
+_OUTCOME: Final = ["status", "error_type"]
 
 
 @dataclass
@@ -24,12 +28,14 @@ class Counts:
         errors: error type → rows.
         described: rows with a score and texts.
         text_errors: error type → rows with a score whose image could not be read for its texts.
+        warnings: warning → rows with it.
     """
 
     ok: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     described: int = 0
     text_errors: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
 
     @property
     def failed(self) -> int:
@@ -50,20 +56,31 @@ class Counts:
 def count_rows(place: Place, scores: Iterable[str], texts: Iterable[str]) -> Counts:
     """Count the rows of these files of the scores and of the texts table."""
     counts = Counts()
-    outcomes = partial(_outcomes, place)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for ok, errors in pool.map(outcomes, scores):
+        for rows in pool.map(lambda path: read_parquet(place, path, [*_OUTCOME, WARNING.name]), scores):
+            ok, errors = _outcomes(rows)
             counts.ok += ok
             counts.errors.update(errors)
-        for ok, errors in pool.map(outcomes, texts):
+            counts.warnings.update(count_warnings(rows[WARNING.name]))
+        for rows in pool.map(lambda path: read_parquet(place, path, _OUTCOME), texts):
+            ok, errors = _outcomes(rows)
             counts.described += ok
             counts.text_errors.update(errors)
     return counts
 
 
-def _outcomes(place: Place, path: str) -> tuple[int, Mapping[str, int]]:
+def count_warnings(column: pa.ChunkedArray) -> Counter[str]:
+    """Warning → rows with it, of the column `warning`."""
+    counts: Counter[str] = Counter()
+    for text, rows in _counted(column).items():
+        counts.update(dict.fromkeys(split_warnings(text), rows))
+    return counts
+
+
+def _outcomes(rows: pa.Table) -> tuple[int, Mapping[str, int]]:
     """Rows that are ok, and error type → rows, of one file."""
-    table = read_parquet(place, path, ["status", "error_type"])
-    errors = table["error_type"].drop_null().value_counts().to_pylist()
-    ok = pc.sum(pc.equal(table["status"], OK)).as_py() or 0
-    return ok, {entry["values"]: entry["counts"] for entry in errors}
+    return pc.sum(pc.equal(rows["status"], OK)).as_py() or 0, _counted(rows["error_type"])
+
+
+def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in column.drop_null().value_counts().to_pylist()}

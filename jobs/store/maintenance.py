@@ -140,7 +140,7 @@ def _shards(store: Store, files: TableFiles, shard_rows: int) -> Iterator[tuple[
     scores: list[pa.Table] = []
     texts: list[pa.Table] = []
     for number, path in enumerate(files.scores_paths, start=1):
-        scores.append(read_parquet(store.place, path))
+        scores.append(read_parquet(store.place, path, store.schema.names))
         if beside := files.texts_beside(path):
             texts.append(read_parquet(store.place, beside))
         while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(files.scores)):

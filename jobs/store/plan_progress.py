@@ -24,7 +24,7 @@ from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows
-from jobs.storage.parquet import is_whole, parquet_file, read_footer, read_parquet
+from jobs.storage.parquet import is_whole, parquet_file, read_footer, read_parquet, with_later_columns
 from jobs.storage.place import READ_THREADS, Place, StoredFile
 from jobs.store.doubles import refuse_doubles
 from jobs.store.layout import (
@@ -259,7 +259,7 @@ class PlanProgress:
     ) -> tuple[TableFile, pa.Table]:
         """A file as it is, and its rows, if there is one, without the ids `replaced`, then the rows `made`."""
         file = TableFile.read(self._place, path)
-        old = schema.empty_table() if file.rows is None else file.rows
+        old = schema.empty_table() if file.rows is None else with_later_columns(file.rows, schema.names)
         kept = old.filter(pc.invert(pc.is_in(old["image_id"], replaced.combine_chunks())))
         return file, pa.concat_tables([kept.cast(schema), made.cast(schema)])
 

@@ -66,6 +66,7 @@ class StoreStatus:
                 "staged": self.staged_rows,
             },
             "errors": dict(self.counts.errors),
+            "warnings": dict(self.counts.warnings),
             "texts": self._texts_json(),
             "reconciled": self.remaining == 0 and self.doubled is None,
             "verdict": self.verdict,

@@ -19,6 +19,8 @@ def show_status(status: StoreStatus) -> None:
     show(status.verdict + ".")
     if status.counts.failed:
         show(f"  failed: {_by_type(status.counts.errors)}")
+    if status.counts.warnings:
+        show(f"  {warnings_line(status.counts)}")
     if status.texts:
         show(f"texts ({status.texts}): {_texts_line(status.counts)}.")
     if status.staged_rows:
@@ -49,6 +51,11 @@ def _texts_line(counts: Counts) -> str:
     if counts.without_texts:
         line += f", {counts.without_texts:,} not, since they are in no manifest of a run with texts"
     return line
+
+
+def warnings_line(counts: Counts) -> str:
+    """Numbers of pictures that the model saw otherwise than a person would, by warning."""
+    return f"warnings: {_by_type(counts.warnings)}; see the column warning."
 
 
 def _by_type(errors: Mapping[str, int]) -> str:

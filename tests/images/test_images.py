@@ -17,8 +17,9 @@ from PIL import Image, TiffImagePlugin
 from support.golden import golden_images
 
 from artimuse_actor.errors import IMAGE_ERROR_TYPES, ImageError, UsageError
-from artimuse_actor.images.decode import decode_image, opened_to_pixels, perceptual_hash, to_pixels
+from artimuse_actor.images.decode import decode_image, opened_to_pixels, perceptual_hash
 from artimuse_actor.images.options import FORMATS, DecodeOptions, Pixels
+from artimuse_actor.images.preprocess import to_pixels
 
 
 def photo(width: int = 320, height: int = 240) -> Image.Image:
@@ -281,7 +282,7 @@ def test_a_machine_without_memory_is_not_called_a_broken_picture(monkeypatch: py
 
     for place in (
         "PIL.Image.open",
-        "artimuse_actor.images.decode.to_pixels",
+        "artimuse_actor.images.decode.preprocess",
         "artimuse_actor.images.decode.perceptual_hash",
     ):
         with monkeypatch.context() as patch:
@@ -289,7 +290,7 @@ def test_a_machine_without_memory_is_not_called_a_broken_picture(monkeypatch: py
             with pytest.raises(ImageError) as caught:
                 decode_image(golden_images()[0].read_bytes())
         assert (caught.value.error_type, caught.value.retryable) == ("decoder_memory", True)
-    monkeypatch.setattr("artimuse_actor.images.decode.to_pixels", exhausted)
+    monkeypatch.setattr("artimuse_actor.images.decode.preprocess", exhausted)
     with pytest.raises(ImageError) as caught:
         opened_to_pixels(photo(), DecodeOptions())
     assert caught.value.error_type == "decoder_memory"

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from artimuse_actor.images.decode import perceptual_hash, to_pixels
+from artimuse_actor.images.decode import perceptual_hash
+from artimuse_actor.images.preprocess import to_pixels
 from jobs.curate.near_duplicates import follow_best
 
 # Of the pictures in scikit-image's wheel, those that are photos; its others are fetched on demand, and not used.

@@ -110,6 +110,7 @@ def write_large_store(
             "format": pa.array(["JPEG"] * count, mask=failed),
             "sha256": pa.array(digits, mask=failed),
             "phash": pa.array([text[:16] for text in digits], mask=failed),
+            "warning": pa.array(["exif_rotated+colour_profile"] * count, mask=failed | (random.random(count) < 0.7)),
             "run_id": ["r"] * count,
             "scored_at": pa.array(np.arange(start, start + count) * 1000, pa.timestamp("us", tz="UTC")),
             "copied_from": pa.nulls(count, pa.string()),

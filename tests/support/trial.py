@@ -335,7 +335,7 @@ def decode(data: bytes) -> DecodedImage:
         raise ImageError("corrupt", "It cannot be decoded.")
     pixels = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
     pixels.reshape(-1)[:32] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-    return DecodedImage(pixels, 640, 480, "JPEG", "0" * 16)
+    return DecodedImage(pixels, 640, 480, "JPEG", "0" * 16, "exif_rotated" if pixels[0, 0, 0] % 2 else None)
 
 
 def answer(block: pa.Table, answers: pa.Schema) -> pa.Table:

@@ -22,8 +22,8 @@ from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLangu
 from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
-from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, Pixels
+from artimuse_actor.images.preprocess import to_pixels
 from artimuse_actor.protocol.prompts import SplitPrompts, image_token_id
 from artimuse_actor.protocol.protocols import (
     ARTIMUSE,

@@ -38,8 +38,8 @@ from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_probabilities
 from artimuse_actor.engine.weights import build_network, load_network
-from artimuse_actor.images.decode import to_pixels
 from artimuse_actor.images.options import Pixels
+from artimuse_actor.images.preprocess import to_pixels
 from artimuse_actor.protocol.prompts import SplitPrompts, load_tokenizer
 from artimuse_actor.protocol.protocols import LEVELS
 from jobs.demo.pictures import make_picture
