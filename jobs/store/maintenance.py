@@ -15,47 +15,68 @@ from jobs.storage.local_place import TEMPORARY
 from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place
 from jobs.storage.places import open_place
-from jobs.store.layout import RUNS, broken_path, compacted_path, is_run_path, texts_path, work_of
+from jobs.store.layout import RUNS, SCORES, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.lock import run_lock
-from jobs.store.plan_file import current_plan
+from jobs.store.plan_file import current_plan, end_plan
 from jobs.store.precision import stored_precisions
 from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
 from jobs.store.store import Store
-from jobs.store.table_files import TableFiles
+from jobs.store.table_files import TableFile, TableFiles
+from schemas.texts import texts_schema
 
 
 def heal(store: Store) -> tuple[TableFiles, list[str]]:
     """Repair what faults have left; the caller must have the store's lock.
 
     Files of the tables that are cut short are moved to `_broken/`, so that their rows are pending again. Texts whose
-    scores were never written, or are gone, are deleted, and so is the work of plans that are not the current one.
+    scores were never written, or are gone, are dropped, and the work of plans that are not the current one is deleted.
 
     Returns:
         The files of the tables that are left, and a sentence about each file that was moved.
     """
     place = store.place
     place.delete_tree(TEMPORARY)  # unfinished files of runs that were killed
-    _delete_abandoned_work(place)
     fence_pruning(place)
     files = store.table_files()
     paths = [*files.scores_paths, *sorted(files.texts)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
     broken = [path for path, count in rows.items() if count is None]
+    if broken and place.local_path("") is None:
+        end_plan(place)  # it counts their rows
+    with_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
+    gone = set(files.texts.difference(with_scores, broken))  # dropped first: then a kill leaves no texts without scores
+    for path in gone:
+        if rows[path]:
+            _drop(store, path)
     for path in broken:
         place.write(broken_path(path), place.read(path))
-        place.delete(path)
-    scores = tuple(file for file in files.scores if file.path not in broken)
-    with_scores = {texts_path(file.path) for file in scores}
-    for path in files.texts.difference(with_scores, broken):
-        place.delete(path)
+        if not _drop(store, path):
+            gone.add(path)
+    _delete_abandoned_work(place)
     notes = [
         f"{place.uri(path)}: was cut short and lies in {broken_path('')} now; its rows are made again."
         for path in broken
     ]
-    texts = files.texts.intersection(with_scores).difference(broken)
-    return TableFiles(scores, texts, sum(rows[file.path] or 0 for file in scores)), notes
+    scores = tuple(file for file in files.scores if file.path not in gone)
+    return TableFiles(scores, files.texts - gone, sum(rows[file.path] or 0 for file in scores)), notes
+
+
+def _drop(store: Store, path: str) -> bool:
+    """Take a file's rows out of the tables; returns whether it stays, without rows.
+
+    On S3 it stays, or is made, without rows, by a conditional write: a run that was suspended right before a DELETE
+    would delete what the next run has written under this name. On a disk a lock ends with its process.
+    """
+    is_scores = path.startswith(f"{SCORES}/")
+    schema = store.schema if is_scores else texts_schema(store.texts) if store.texts else None
+    if schema is None or store.place.local_path("") is not None:
+        store.place.delete(path)
+        return False
+    emptied = TableFile.unread(store.place, path), schema.empty_table()
+    store.replace_tables(emptied if is_scores else None, None if is_scores else emptied, made_by="repair")
+    return True
 
 
 def _rows_if_whole(place: Place, path: str) -> int | None:
@@ -118,13 +139,15 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
             new_lock.check()
 
         store.place = store.place.fenced(check)
-        left = store.table_files()  # files of an attempt that was killed
-        for path in (*left.scores_paths, *left.texts):
-            store.place.delete(path)
+        left = store.table_files()  # files of an attempt that was killed, or is suspended and may wake
         old_files, made = old.table_files(), 0
         for scores, texts in _shards(old, old_files, shard_rows):
             store.write_tables(compacted_path(made), scores, texts, made_by=run_id)
             made += 1
+        # An attempt that is suspended may still want to write the file after its last one.
+        for number in range(made, len(left.scores) + 1 if left.scores or left.texts else 0):
+            _drop(store, compacted_path(number))
+            _drop(store, texts_path(compacted_path(number)))
         counts = store.counts()
         if counts != old.counts(old_files):
             raise StoreError(f"{new}: does not hold the same rows as {out}, and was not declared. Run again.")
@@ -132,6 +155,7 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
             if is_run_path(file.path):  # each row names its run
                 store.place.write(file.path, old.place.read(file.path))
         store.declare()
+        check()  # else a run may have added rows to the old store meanwhile
     return Compaction(counts.rows, len(old_files.scores), made)
 
 

@@ -254,13 +254,13 @@ class Store:
         return count_rows(self.place, files.scores_paths, files.described)
 
     def write_tables(self, path: str, scores: pa.Table, texts: pa.Table | None, made_by: str) -> None:
-        """Write a new scores file, and before it the texts file beside it if there are texts.
+        """Write a scores file, and before it the texts file beside it if there are texts, whatever was there.
 
         Raises:
-            StoreLocked: there is such a file.
+            StoreLocked: another run writes one of them at the same time.
         """
-        described = None if texts is None else (TableFile(self.place, texts_path(path), None, None), texts)
-        self.replace_tables((TableFile(self.place, path, None, None), scores), described, made_by)
+        described = None if texts is None else (TableFile.unread(self.place, texts_path(path)), texts)
+        self.replace_tables((TableFile.unread(self.place, path), scores), described, made_by)
 
     def replace_tables(
         self,

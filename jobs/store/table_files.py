@@ -73,6 +73,12 @@ class TableFile:
         data, version = found
         return cls(place, path, parquet_from(data, place.uri(path)), version)
 
+    @classmethod
+    def unread(cls, place: Place, path: str) -> TableFile:
+        """A file that is to be replaced, or created, whatever it has."""
+        found = place.read_version(path)
+        return cls(place, path, None, found and found[1])
+
     def replace(self, rows: pa.Table, metadata: Mapping[Any, Any], row_group_rows: int | None = None) -> None:
         """Write the file with these rows and metadata of its schema, if it is still as it was read.
 

@@ -17,7 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `support`, if th
 
 import pytest
 from support.faulty_places import BUCKETS
-from support.interruptions import SCENARIOS, begin, crash_everywhere, suspend_everywhere
+from support.interruptions import (
+    SCENARIOS,
+    begin,
+    crash_compaction,
+    crash_everywhere,
+    suspend_compaction,
+    suspend_everywhere,
+)
 
 
 @pytest.fixture(params=["s3", "disk"])
@@ -37,6 +44,15 @@ def test_a_run_that_wakes_after_another_took_its_lock_over_changes_no_table(scen
     """When it was suspended, the checks of its lock were behind it; on S3 that can be."""
     snapshot, prune = begin(f"memory://{tmp_path.name}", scenario, tmp_path / "before")
     assert suspend_everywhere(snapshot, prune=prune) > 2
+
+
+@pytest.mark.parametrize("scenario", ["replace", "retry"])
+def test_a_compaction_that_dies_or_is_overtaken_before_any_write_loses_nothing(
+    root: str, scenario: str, tmp_path: Path
+) -> None:
+    snapshot, _ = begin(root, scenario, tmp_path / "before")
+    assert crash_compaction(snapshot) > 3
+    assert not snapshot.in_memory or suspend_compaction(snapshot) > 3
 
 
 def main() -> None:

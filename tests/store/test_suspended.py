@@ -81,7 +81,7 @@ def test_a_stopped_process_commits_nothing_after_another_run_has_taken_its_lock_
             now = {file.path: file.version for file in trial.place.files("")}
             mine = {path for path in now if path.startswith(("scores/", "texts/", "_plan.json", "_store.json"))}
             assert {path: now[path] for path in mine} == {path: after.get(path) for path in mine}
-            assert sorted(row["image_id"] for row in trial._rows("scores")) == list("abcde")
+            assert sorted(row["image_id"] for row in trial.rows("scores")) == list("abcde")
             assert trial.run().was_finished
     finally:
         for driver in drivers:

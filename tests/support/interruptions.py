@@ -17,9 +17,10 @@ import pytest
 from support.faulty_places import BUCKETS, Killed
 from support.trial import AWAY, CORRUPT, Photo, Trial
 
-from artimuse_actor.errors import StoreLocked
+from artimuse_actor.errors import StoreError, StoreLocked
 
 Run = Callable[[Trial], object]
+_Tables = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
 
 
 def _photos(trial: Trial, *names: str) -> None:
@@ -105,6 +106,31 @@ def _damaged(trial: Trial) -> None:
         trial.place.write(path, data[: len(data) // 2])
 
 
+def _half_damaged(trial: Trial) -> None:
+    """A run died in the middle, and a file that it had written is cut short."""
+    _photos(trial, *"abcdefgh")
+    trial.texts = True
+    trial.faults.arm(14)
+    with pytest.raises(Killed):
+        trial.run()
+    trial.faults.arm(None)
+    for table in ("scores", "texts"):
+        path = trial.place.files(table)[0].path
+        trial.place.write(path, trial.place.read(path)[:1000])
+
+
+def _without_scores(trial: Trial) -> None:
+    """A run died between the texts and the scores of a shard."""
+    _photos(trial, *"abcdef")
+    trial.texts = True
+    for number in itertools.count(1):
+        trial.faults.arm(number)
+        with pytest.raises(Killed):
+            trial.run()
+        if len(trial.place.files("texts")) > len(trial.place.files("scores")):
+            return trial.faults.arm(None)
+
+
 SCENARIOS: dict[str, tuple[Run, bool]] = {
     "score": (_new, False),
     "score with texts": (_new_with_texts, False),
@@ -114,6 +140,8 @@ SCENARIOS: dict[str, tuple[Run, bool]] = {
     "retire": (_half_done, False),
     "prune": (_pruned, True),
     "heal": (_damaged, False),
+    "heal in the middle": (_half_damaged, False),
+    "texts without scores": (_without_scores, False),
 }
 
 
@@ -121,7 +149,7 @@ class Snapshot:
     """A trial at one moment, to begin from again and again."""
 
     def __init__(self, trial: Trial, folder: Path) -> None:
-        self.trial, self.folder = trial, folder
+        self.trial, self.folder, self.root = trial, folder, trial.root
         self.library, self.bucket = copy.deepcopy(trial.library), BUCKETS[trial.root]
         self.files = dict(self.bucket.files)
         if not self.in_memory:
@@ -132,7 +160,7 @@ class Snapshot:
         return self.trial.root.startswith("memory://")
 
     def restore(self) -> Trial:
-        self.trial.library = copy.deepcopy(self.library)
+        self.trial.root, self.trial.library = self.root, copy.deepcopy(self.library)
         self.bucket.files = dict(self.files)
         if not self.in_memory:
             shutil.rmtree(self.trial.root)
@@ -147,6 +175,11 @@ def begin(root: str, scenario: str, folder: Path) -> tuple[Snapshot, bool]:
     Path(root).mkdir(exist_ok=True) if root.startswith("/") else None
     before(trial)
     return Snapshot(trial, folder), prune
+
+
+def _tables(trial: Trial) -> _Tables:
+    """The rows of both tables, by id."""
+    return trial.look(), {row["image_id"]: row for row in trial.rows("texts")}
 
 
 def _finish(trial: Trial, *, prune: bool) -> None:
@@ -178,7 +211,7 @@ def suspend_everywhere(snapshot: Snapshot, *, prune: bool) -> int:
     """Wake after another run, right before each write that others see; returns how often."""
     for number in itertools.count(1):
         trial = snapshot.restore()
-        found: list[dict[str, dict[str, Any]]] = []
+        found: list[_Tables] = []
         trial.faults.arm(number, partial(_other_run, trial, found, another=number % 2 == 0), work=False)
         try:
             trial.run(prune=prune)
@@ -186,13 +219,13 @@ def suspend_everywhere(snapshot: Snapshot, *, prune: bool) -> int:
             assert found
         if not found:
             return number - 1
-        assert trial.look() == found[0]
+        assert _tables(trial) == found[0]
         trial.faults.arm(None)
         _finish(trial, prune=prune)
     raise AssertionError
 
 
-def _other_run(trial: Trial, found: list[dict[str, dict[str, Any]]], *, another: bool) -> None:
+def _other_run(trial: Trial, found: list[_Tables], *, another: bool) -> None:
     """A whole run of the same manifest or of another one; notes the rows at its end."""
     if another:
         trial.library.put("b", b"by the other run")
@@ -200,4 +233,73 @@ def _other_run(trial: Trial, found: list[dict[str, dict[str, Any]]], *, another:
     manifest, before = trial.library.manifest(), trial.look()
     trial.run(manifest)
     trial.check_finished(manifest, before, prune=False, strict=False)
-    found.append(trial.look())
+    found.append(_tables(trial))
+
+
+def crash_compaction(snapshot: Snapshot, *, every: int = 1) -> int:
+    """Die before each write of a compaction: the store is as it was, another attempt succeeds; returns how often."""
+    for number in itertools.count(1, every):
+        trial, new = snapshot.restore(), _new_store(snapshot)
+        before = trial.look()
+        BUCKETS[new].faults.arm(number)
+        try:
+            trial.compact(new)
+        except Killed:
+            BUCKETS[new].faults.arm(None)
+            assert trial.look() == before
+            _compact_and_finish(trial, new)
+        else:
+            trial.root = snapshot.root
+            return number // every
+    raise AssertionError
+
+
+def suspend_compaction(snapshot: Snapshot) -> int:
+    """Wake after a run on the old store, or after another compaction, right before each write; returns how often."""
+    for number in itertools.count(1):
+        trial, new = snapshot.restore(), _new_store(snapshot)
+        found: list[_Tables] = []
+
+        def other(trial: Trial = trial, new: str = new, number: int = number, found: list[_Tables] = found) -> None:
+            if number % 2:
+                _other_run(trial, found, another=True)
+                return
+            trial.compact(new, shard_rows=8)
+            found.append(_tables(trial))
+            trial.root = snapshot.root
+
+        BUCKETS[new].faults.arm(number, other)
+        try:
+            trial.compact(new)
+        except (StoreLocked, StoreError):
+            assert found
+        if not found:
+            trial.root = snapshot.root
+            return number - 1
+        assert trial.root == snapshot.root, "it was told that it is done, although another run was at work"
+        BUCKETS[new].faults.arm(None)
+        if number % 2 == 0:
+            trial.root = new
+        assert _tables(trial) == found[0]
+        trial.root = snapshot.root
+        if number % 2 == 0:
+            continue
+        _compact_and_finish(trial, f"{new}-2")
+    raise AssertionError
+
+
+def _new_store(snapshot: Snapshot) -> str:
+    """The root of a compacted store, where there is nothing yet."""
+    for root in (f"{snapshot.root}-new", f"{snapshot.root}-new-2"):
+        BUCKETS[root].files.clear()  # its versions go on: readers remember them
+        shutil.rmtree(root, ignore_errors=True)
+    return f"{snapshot.root}-new"
+
+
+def _compact_and_finish(trial: Trial, new: str) -> None:
+    """Compact again: the rows are the same, and for the next run there is nothing to do."""
+    old, before = trial.root, trial.look()
+    trial.compact(new)
+    assert trial.look() == before
+    _finish(trial, prune=False)
+    trial.root = old

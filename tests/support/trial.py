@@ -156,12 +156,12 @@ class Trial:
         with self._without_ray(manifest or self.library.manifest()):
             return score(settings)
 
-    def compact(self, new: str) -> None:
+    def compact(self, new: str, shard_rows: int = 4) -> None:
         """`artimuse compact`; later runs are of the new store."""
         if new.startswith("/"):
-            Path(new).mkdir()
+            Path(new).mkdir(exist_ok=True)
         with self._without_ray(self.library.manifest()):
-            compact(self.root, new, shard_rows=4)
+            compact(self.root, new, shard_rows=shard_rows)
         self.root = new
 
     def look(self) -> dict[str, dict[str, Any]]:
@@ -170,9 +170,10 @@ class Trial:
         listed = [(file.path, file.version) for table in ("scores", "texts") for file in self.place.files(table)]
         if self._looked and self._looked[0] == (self.root, listed):
             return self._looked[1]
-        scores, texts = self._rows("scores"), self._rows("texts")
-        counted = Counter(row["image_id"] for row in scores)
-        assert not [name for name, count in counted.items() if count > 1], f"doubled: {counted}"
+        scores, texts = self.rows("scores"), self.rows("texts")
+        for table in (scores, texts):
+            counted = Counter(row["image_id"] for row in table)
+            assert not [name for name, count in counted.items() if count > 1], f"doubled: {counted}"
         for row in scores:
             outcome = row["error_type"] or row["sha256"]
             assert (row["image_id"], row["version"], outcome) in self.library.loaded, f"never loaded: {row}"
@@ -213,7 +214,7 @@ class Trial:
             if photo and photo.version == version and is_told and photo.outcome != "fetch_failed":
                 assert (row["error_type"] or row["sha256"]) == photo.outcome
         if self.texts:
-            described = {row["image_id"]: row for row in self._rows("texts")}
+            described = {row["image_id"]: row for row in self.rows("texts")}
             for name in listed:
                 photo, row, texts = self.library.photos.get(name), after[name], described.get(name)
                 if row["status"] == "ok" and photo and photo.outcome == row["sha256"]:
@@ -223,7 +224,7 @@ class Trial:
                 if texts and texts["status"] == "ok":
                     assert texts["sha256"] == row["sha256"], f"{name} has the texts of other bytes"
 
-    def _rows(self, table: str) -> list[dict[str, Any]]:
+    def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table, of files that a reader sees; each version of a file is parsed once."""
         rows = []
         for file in self.place.files(table):
