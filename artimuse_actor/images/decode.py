@@ -47,7 +47,7 @@ class DecodedImage:
 
     Attributes:
         pixels: (448, 448, 3) uint8, RGB.
-        width: in pixels; of the file, or, with `exif_rotate`, of the turned picture.
+        width: in pixels; of the file, or, if the options turn pictures, of the turned one.
         height: likewise.
         format: Pillow's name of the file format.
         phash: 64-bit perceptual hash as 16 hexadecimal digits.
@@ -107,7 +107,7 @@ def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = Fa
     image, file = _open(data, options)
     try:
         width, height, file_format = image.width, image.height, image.format or "unknown"
-        if options.exif_rotate and orientation_of(image) in _QUARTER_TURNS:
+        if options.turns and orientation_of(image) in _QUARTER_TURNS:
             width, height = height, width
         if options.decode == "fast" and file_format in ("JPEG", "MPO"):
             image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))

@@ -23,6 +23,7 @@ from jobs.commands.options import (
     MaxBytes,
     MaxNewTokens,
     MaxPixels,
+    Preprocess,
     Protocol,
     Quantize,
     Questions,
@@ -50,6 +51,7 @@ def image(
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
+    preprocess: Preprocess = "published",
     max_bytes: MaxBytes = MAX_BYTES,
     max_pixels: MaxPixels = MAX_PIXELS,
     root: Root = None,
@@ -74,7 +76,14 @@ def image(
         batch_size=count_or_auto("--batch-size", batch_size),
         texts=wanted_texts(texts, attributes, max_new_tokens),
         sequences=count_or_auto("--sequences", sequences),
-        options=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
+        options=DecodeOptions(
+            decode,  # type: ignore[arg-type]
+            allow_truncated,
+            exif_rotate,
+            max_bytes,
+            max_pixels,
+            preprocess=preprocess,  # type: ignore[arg-type]
+        ),
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
     )
     results = []

@@ -182,6 +182,13 @@ AllowTruncated = Annotated[
 ExifRotate = Annotated[
     bool, typer.Option("--exif-rotate", help="Turn pictures by their EXIF tag; the published code does not.")
 ]
+Preprocess = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="published; or photo, as a person sees it: 16 bits scaled, over white, in sRGB, upright.",
+    ),
+]
 MaxBytes = Annotated[int, typer.Option(metavar="N", help="Larger files become error rows.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", help="Larger pictures become error rows.")]
 Texts = Annotated[bool, typer.Option("--texts", help="Also answer the text questions of the protocol.")]

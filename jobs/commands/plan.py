@@ -29,6 +29,7 @@ from jobs.commands.options import (
     MaxPixels,
     OnBadRow,
     OnDuplicate,
+    Preprocess,
     Protocol,
     Root,
     Source,
@@ -99,6 +100,7 @@ def plan(
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
+    preprocess: Preprocess = "published",
     max_bytes: MaxBytes = MAX_BYTES,
     max_pixels: MaxPixels = MAX_PIXELS,
     root: Root = None,
@@ -130,7 +132,14 @@ def plan(
             on_duplicate=on_duplicate,
             limit=limit,
         ),
-        decode=DecodeOptions(decode, allow_truncated, exif_rotate, max_bytes, max_pixels),  # type: ignore[arg-type]
+        decode=DecodeOptions(
+            decode,  # type: ignore[arg-type]
+            allow_truncated,
+            exif_rotate,
+            max_bytes,
+            max_pixels,
+            preprocess=preprocess,  # type: ignore[arg-type]
+        ),
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
         protocol=protocol,
         device=device,

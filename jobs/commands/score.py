@@ -39,6 +39,7 @@ from jobs.commands.options import (
     MaxPixels,
     OnBadRow,
     OnDuplicate,
+    Preprocess,
     Protocol,
     Quantize,
     Questions,
@@ -126,6 +127,7 @@ def score(
     decode: Decode = "exact",
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
+    preprocess: Preprocess = "published",
     max_bytes: MaxBytes = MAX_BYTES,
     max_pixels: MaxPixels = MAX_PIXELS,
     decoder_timeout: DecoderTimeout = DECODER_TIMEOUT_S,
@@ -191,6 +193,7 @@ def score(
             max_pixels,
             decoder_timeout,
             decoder_memory,
+            preprocess,  # type: ignore[arg-type]
         ),
         fetch=fetch,
         protocol=protocol,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -235,8 +235,7 @@ def _thumbnails(
         connect_timeout_s=_CONNECT_TIMEOUT_S,
     )
     # Twice as fast, and the difference is not visible in a thumbnail.
-    asked = store.fingerprint.preprocessing
-    decoding = DecodeOptions("fast", "allow-truncated" in asked, exif_rotate="exif-rotate" in asked)
+    decoding = replace(DecodeOptions.of_version(store.fingerprint.preprocessing), decode="fast")
     # The rows as they stand in the table: what is shown of them may be cut.
     uris = [picture.uri for picture in pictures]
     made = make_thumbnails([uri for uri in uris if uri], budget, fetching, decoding)
