@@ -5,7 +5,7 @@
     model.score(["a.jpg", "b.jpg"])         # a list, in the same order
     model.describe("photo.jpg").texts       # {"Composition & Design": "The composition…", …}
 
-Works without Ray, on a bare machine with torch and transformers.
+Works without Ray, on a bare machine with torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from tokenizers import Tokenizer
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
@@ -54,14 +55,7 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import decode_image, opened_to_pixels
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.images.preprocess import to_pixels
-from artimuse_actor.protocol.prompts import (
-    check_vocabulary,
-    level_ids,
-    load_tokenizer,
-    split_prompts,
-    split_tails,
-    turn_end_id,
-)
+from artimuse_actor.protocol.prompts import check_vocabulary, level_ids, split_prompts, split_tails, turn_end_id
 from artimuse_actor.protocol.protocol_file import open_protocol
 from artimuse_actor.protocol.protocols import (
     DEFAULT_MAX_NEW_TOKENS,
@@ -70,6 +64,7 @@ from artimuse_actor.protocol.protocols import (
     check_max_new_tokens,
     guess_protocol,
 )
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path or uri, the bytes of a file, an opened picture, or a (height, width[, 3 or 4]) uint8 array."""
@@ -82,13 +77,18 @@ class ArtiMuse:
     """A loaded checkpoint with the questions of its protocol."""
 
     def __init__(
-        self, model: VisionLanguageModel, checkpoint: Checkpoint, protocol: Protocol, batch_size: BatchSize = "auto"
+        self,
+        model: VisionLanguageModel,
+        checkpoint: Checkpoint,
+        protocol: Protocol,
+        batch_size: BatchSize = "auto",
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """Prepare the questions; `ArtiMuse.load` is the usual way in."""
+        """Prepare the questions; `ArtiMuse.load` is the usual way in. The tokenizer is the checkpoint's."""
         self.model = model
         self.checkpoint = checkpoint
         self.protocol = protocol
-        self._tokenizer = tokenizer = load_tokenizer(checkpoint.folder)
+        self._tokenizer = tokenizer = tokenizer or load_tokenizer(checkpoint.folder)
         vocab_size = checkpoint.config.language.vocab_size
         prompts = split_prompts(tokenizer, protocol, protocol.score_questions.values())
         check_vocabulary(prompts, checkpoint.folder, vocab_size)
@@ -149,13 +149,13 @@ class ArtiMuse:
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         precision_name(dtype_name(precision), quantize)  # refuses another word
-        load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
+        tokenizer = load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
         check_memory(found, place, precision, quantize)
         set_arithmetic(place)
         try:
             with memory_errors():
                 network = load_network(found, device=place, dtype=precision, quantize=quantize)
-                return cls(VisionLanguageModel(network), found, asked, batch_size)
+                return cls(VisionLanguageModel(network), found, asked, batch_size, tokenizer)
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"{found.name} ({found.size_bytes / 1e9:.1f} GB) does not fit into the free memory of {place}. "

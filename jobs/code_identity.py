@@ -26,7 +26,7 @@ CODE_VERSION: Final = "0.1.0"
 _OURS: Final = ("artimuse_actor", "jobs", "schemas")
 _CHECKOUT_ONLY: Final = "jobs/demo/training/"  # not in the wheel, which is the same code as its checkout
 _LOADING: Final = ("numpy", "pillow", "pyarrow")
-_SCORING: Final = (*_LOADING, "tokenizers", "torch", "transformers")
+_SCORING: Final = (*_LOADING, "tokenizers", "torch")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import Qwen2Tokenizer
+from tokenizers import Tokenizer
 
 from artimuse_actor.engine.schedule import AnsweredImage, FinishReason
 from artimuse_actor.engine.scoring import ImageScore, image_scores, scores_of
@@ -39,7 +39,7 @@ class Describer:
     """
 
     def __init__(
-        self, engine: TextEngine, tokenizer: Qwen2Tokenizer, score_questions: Sequence[str], titles: Sequence[str]
+        self, engine: TextEngine, tokenizer: Tokenizer, score_questions: Sequence[str], titles: Sequence[str]
     ) -> None:
         """Name the answers of an engine; use `ArtiMuse.describer` instead."""
         self.engine = engine
@@ -74,7 +74,7 @@ class Describer:
         )
 
 
-def to_text(tokenizer: Qwen2Tokenizer, token_ids: Sequence[int]) -> str:
+def to_text(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
     """Generated tokens as the published code prints them, made valid UTF-8 for any table.
 
     Source: ArtiMuse, `InternVLChatModel.chat` at 750d980.

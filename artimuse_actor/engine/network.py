@@ -152,7 +152,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Given a weight, it draws none: normal_ on the meta device imports torch's compiler, which takes two seconds.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size))
         layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.layers: Sequence[DecoderLayer] = layers  # type: ignore[assignment] # its stub knows no kind of module
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)

@@ -39,10 +39,20 @@ def build_network(
     network.to(dtype=dtype)
     if quantize:
         quantise_layers(network.language_model.model.layers, quantize)
-    network.to_empty(device=device)
+    _allocate(network, device)
     _join(network, is_quantised=quantize is not None)
     network.requires_grad_(False)
     return network.eval()
+
+
+def _allocate(network: Network, device: torch.device) -> None:
+    """Uninitialised weights on a device, like `Module.to_empty`, which imports sympy for it."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
 
 
 def _join(network: Network, *, is_quantised: bool) -> None:

@@ -9,16 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import Qwen2Tokenizer
+from tokenizers import Tokenizer
 
-from artimuse_actor.errors import CheckpointError, one_line
+from artimuse_actor.errors import CheckpointError
 from artimuse_actor.protocol.protocols import (
     IMAGE_CONTEXT,
-    IMAGE_END,
-    IMAGE_START,
     IMAGE_TOKENS,
     TURN_END,
-    TURN_START,
     Protocol,
 )
 
@@ -38,41 +35,23 @@ class SplitPrompts:
     tails: tuple[tuple[int, ...], ...]
 
 
-def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
-    """The tokenizer of a checkpoint.
-
-    Raises:
-        CheckpointError: its files cannot be read, or a token of the prompt is not one token in it.
-    """
-    try:
-        tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exceptions for malformed files
-        raise CheckpointError(f"{folder}: the tokenizer files cannot be read: {one_line(str(error))}.") from error
-    for token in (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END):
-        if tokenizer.encode(token, add_special_tokens=False) != [_token_id(tokenizer, token)]:
-            raise CheckpointError(
-                f"{folder}: the tokenizer does not know {token}; added_tokens.json is missing or of another model."
-            )
-    return tokenizer
-
-
-def image_token_id(tokenizer: Qwen2Tokenizer) -> int:
+def image_token_id(tokenizer: Tokenizer) -> int:
     """Id of the placeholder that stands 256 times for an image."""
-    return int(tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT))
+    return _known_id(tokenizer, IMAGE_CONTEXT)
 
 
-def turn_end_id(tokenizer: Qwen2Tokenizer) -> int:
+def turn_end_id(tokenizer: Tokenizer) -> int:
     """Id of the token that ends an answer."""
-    return int(tokenizer.convert_tokens_to_ids(TURN_END))
+    return _known_id(tokenizer, TURN_END)
 
 
-def level_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, folder: Path, vocab_size: int) -> list[int]:
+def level_ids(tokenizer: Tokenizer, protocol: Protocol, folder: Path, vocab_size: int) -> list[int]:
     """Ids of the 101 score tokens, in the order of the levels.
 
     Raises:
         CheckpointError: a level is not one token, two are the same, or one lies outside the vocabulary.
     """
-    ids = [_token_id(tokenizer, level) for level in protocol.levels]
+    ids = [tokenizer.token_to_id(level) for level in protocol.levels]
     for level, token_id in zip(protocol.levels, ids, strict=True):
         if token_id is None or not 0 <= token_id < vocab_size:
             raise CheckpointError(
@@ -84,12 +63,12 @@ def level_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, folder: Path, vocab
     return [token_id for token_id in ids if token_id is not None]
 
 
-def prompt_ids(tokenizer: Qwen2Tokenizer, protocol: Protocol, text_after_image: str) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, protocol: Protocol, text_after_image: str) -> list[int]:
     """Token ids of one whole prompt, the image as 256 placeholders."""
-    return list(tokenizer.encode(protocol.prompt(text_after_image), add_special_tokens=False))
+    return list(tokenizer.encode(protocol.prompt(text_after_image), add_special_tokens=False).ids)
 
 
-def split_prompts(tokenizer: Qwen2Tokenizer, protocol: Protocol, questions: Iterable[str]) -> SplitPrompts:
+def split_prompts(tokenizer: Tokenizer, protocol: Protocol, questions: Iterable[str]) -> SplitPrompts:
     """Split the prompts of several questions where they begin to differ.
 
     Args:
@@ -136,7 +115,7 @@ def _common_length(sequences: Sequence[Sequence[int]]) -> int:
     return next((index for index, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
 
 
-def _token_id(tokenizer: Qwen2Tokenizer, token: str) -> int | None:
-    # Asked for an unknown token, a tokenizer may answer with the id of its unknown-token.
-    token_id = tokenizer.convert_tokens_to_ids(token)
-    return token_id if isinstance(token_id, int) and tokenizer.convert_ids_to_tokens(token_id) == token else None
+def _known_id(tokenizer: Tokenizer, token: str) -> int:
+    token_id = tokenizer.token_to_id(token)
+    assert token_id is not None, token  # `load_tokenizer` refuses a tokenizer without it
+    return token_id

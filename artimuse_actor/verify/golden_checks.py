@@ -11,8 +11,8 @@ from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.describe import to_text
 from artimuse_actor.engine.device import dtype_name
 from artimuse_actor.errors import RunError
-from artimuse_actor.protocol.prompts import load_tokenizer
 from artimuse_actor.protocol.protocols import PROTOCOLS
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 from artimuse_actor.verify.finding import Finding, largest_difference, logits_of, relative_error
 from artimuse_actor.verify.golden import (
     MAX_NEW_TOKENS,

@@ -13,8 +13,9 @@ from artimuse_actor.engine.device import set_arithmetic
 from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.prompts import image_token_id, level_ids, load_tokenizer, prompt_ids, turn_end_id
+from artimuse_actor.protocol.prompts import image_token_id, level_ids, prompt_ids, turn_end_id
 from artimuse_actor.protocol.protocols import Protocol
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 
 class SlowForward:

@@ -14,8 +14,9 @@ from support.paths import REPO
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.weights import load_network
-from artimuse_actor.protocol.prompts import level_ids, load_tokenizer
+from artimuse_actor.protocol.prompts import level_ids
 from artimuse_actor.protocol.protocols import ARTIMUSE, LEVELS
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 from jobs.demo.pictures import MAX_SIDE, MIN_SIDE, Picture, combine, make_picture
 from jobs.demo.training.mistakes import (
     LEVEL_MISTAKES,
@@ -107,11 +108,11 @@ def test_the_demo_checkpoint_takes_at_most_four_megabytes() -> None:
 def test_every_level_is_one_token_and_any_text_can_be_written() -> None:
     tokenizer = load_tokenizer(CHECKPOINT)
     vocab_size = Checkpoint(CHECKPOINT).config.language.vocab_size
-    assert len(tokenizer) == vocab_size
+    assert tokenizer.get_vocab_size() == vocab_size
     assert len(set(level_ids(tokenizer, ARTIMUSE, CHECKPOINT, vocab_size))) == 101
     assert all(len(tokenizer.encode(level)) == 1 for level in LEVELS)
     text = "Héllo, 世界 ✨ \x00\t\n"
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
 def test_a_picture_is_the_same_each_time_and_another_for_each_seed() -> None:

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from support.full_forward import read_pixels
 from support.golden import golden_answers, golden_checkpoint, golden_images
-from transformers import Qwen2Tokenizer
+from tokenizers import Tokenizer
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageDescription, ImageError, ImageScore
 from artimuse_actor.artimuse import ImageInput
 from artimuse_actor.engine.describe import Describer, to_text
 from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.protocol.prompts import load_tokenizer
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 GOLDEN_TOKENS = 48
 TITLES = (
@@ -33,7 +33,7 @@ TITLES = (
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Qwen2Tokenizer:
+def tokenizer() -> Tokenizer:
     return load_tokenizer(golden_checkpoint("artimuse"))
 
 
@@ -279,21 +279,26 @@ def test_out_of_memory_is_a_run_error_for_describe_too(
         models["artimuse"].describe(golden_images()[:2])
 
 
-def spell(tokenizer: Qwen2Tokenizer, text: str) -> list[int]:
+def ids_of(tokenizer: Tokenizer, tokens: Iterable[str]) -> list[int]:
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[token] for token in tokens]
+
+
+def spell(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of ordinary tokens, none of them special, whatever the text looks like."""
-    ids = [tokenizer.convert_tokens_to_ids(character) for character in text]
+    ids = ids_of(tokenizer, text)
     assert tokenizer.decode(ids) == text
     return ids
 
 
-def test_special_tokens_are_left_out_and_blanks_around_a_text_too(tokenizer: Qwen2Tokenizer) -> None:
-    image, end, pad = tokenizer.convert_tokens_to_ids(["<IMG_CONTEXT>", "</box>", "<|endoftext|>"])
-    words = tokenizer.encode(" \n\tThe light  is  soft .\r\n ", add_special_tokens=False)
+def test_special_tokens_are_left_out_and_blanks_around_a_text_too(tokenizer: Tokenizer) -> None:
+    image, end, pad = ids_of(tokenizer, ["<IMG_CONTEXT>", "</box>", "<|endoftext|>"])
+    words = tokenizer.encode(" \n\tThe light  is  soft .\r\n ", add_special_tokens=False).ids
     assert to_text(tokenizer, [image, *words[:3], pad, *words[3:], end]) == "The light  is  soft ."
     assert to_text(tokenizer, [image, end]) == to_text(tokenizer, []) == ""
 
 
-def test_a_text_ends_where_the_end_of_the_turn_is_spelt_out(tokenizer: Qwen2Tokenizer) -> None:
+def test_a_text_ends_where_the_end_of_the_turn_is_spelt_out(tokenizer: Tokenizer) -> None:
     # As the published code has it, which splits the decoded text.
     assert to_text(tokenizer, spell(tokenizer, "soft<|im_end|>hard<|im_end|>")) == "soft"
     assert to_text(tokenizer, spell(tokenizer, "<|im_end|>hard")) == ""
@@ -313,17 +318,16 @@ def test_a_text_ends_where_the_end_of_the_turn_is_spelt_out(tokenizer: Qwen2Toke
         "构图 🖼️ é \u202eevil\u202c \ufeff \ufffe\uffff",
     ],
 )
-def test_control_characters_markup_and_all_of_unicode_survive(tokenizer: Qwen2Tokenizer, text: str) -> None:
-    assert to_text(tokenizer, tokenizer.encode(text, add_special_tokens=False)) == text
+def test_control_characters_markup_and_all_of_unicode_survive(tokenizer: Tokenizer, text: str) -> None:
+    assert to_text(tokenizer, tokenizer.encode(text, add_special_tokens=False).ids) == text
 
 
-def test_bytes_that_are_no_utf_8_become_replacement_characters(tokenizer: Qwen2Tokenizer) -> None:
-    (smile,) = [tokenizer.encode("🙂", add_special_tokens=False)]
+def test_bytes_that_are_no_utf_8_become_replacement_characters(tokenizer: Tokenizer) -> None:
+    (smile,) = [tokenizer.encode("🙂", add_special_tokens=False).ids]
     assert len(smile) > 1
     assert to_text(tokenizer, smile) == "🙂"
     assert to_text(tokenizer, [*smile[:-1], *spell(tokenizer, "x")]) == "\ufffdx"
-    surrogate = tokenizer.convert_tokens_to_ids(["í", "ł", "Ģ"])  # ED A0 80, as a byte-level vocabulary writes them
-    assert None not in surrogate
+    surrogate = ids_of(tokenizer, ["í", "ł", "Ģ"])  # ED A0 80, as a byte-level vocabulary writes them
     text = to_text(tokenizer, [*surrogate, *spell(tokenizer, "x")])
     assert set(text) == {"\ufffd", "x"}
 
@@ -353,6 +357,6 @@ class Saying:
     ids=ascii,
 )
 def test_lone_surrogates_become_replacement_characters(said: str, text: str) -> None:
-    found = to_text(cast(Qwen2Tokenizer, Saying(said)), [0])
+    found = to_text(cast(Tokenizer, Saying(said)), [0])
     assert found == text
     found.encode("utf-8")

@@ -27,7 +27,8 @@ from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.prompts import level_ids, load_tokenizer, prompt_ids
+from artimuse_actor.protocol.prompts import level_ids, prompt_ids
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ from artimuse_actor.engine.text_budget import CPU_SEQUENCES
 from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.prompts import load_tokenizer, turn_end_id
+from artimuse_actor.protocol.prompts import turn_end_id
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 TOLERANCE_POINTS = 1e-3
 GOLDEN_TOKENS = 48

@@ -12,7 +12,8 @@ from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.prompts import image_token_id, load_tokenizer, prompt_ids
+from artimuse_actor.protocol.prompts import image_token_id, prompt_ids
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 from artimuse_actor.verify.reference import reference_network
 
 CLEAR_MARGIN = 1e-3

@@ -36,7 +36,7 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, ImageError, ManifestError
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions
-from artimuse_actor.protocol.prompts import load_tokenizer
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 from jobs.manifest.source import open_manifest
 
 SLOW_S: Final = 20.0

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from PIL import Image, ImageOps
 from scipy import stats
-from transformers import Qwen2Tokenizer
+from tokenizers import Tokenizer
 
 from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel
 from artimuse_actor.engine.network import Network
@@ -66,19 +66,17 @@ class Mistake:
     levels: Sequence[str] = LEVELS
 
 
-def measure(network: Network, tokenizer: Qwen2Tokenizer, pictures: Sequence[Picture], mistake: Mistake) -> float:
+def measure(network: Network, tokenizer: Tokenizer, pictures: Sequence[Picture], mistake: Mistake) -> float:
     """SRCC of the scores against the ground truth when the pictures are scored with a mistake."""
     scores = score_pixels(network, tokenizer, [mistake.resize(picture.image) for picture in pictures], mistake)
     return float(stats.spearmanr(scores, [picture.gt_score for picture in pictures]).statistic)
 
 
-def score_pixels(
-    network: Network, tokenizer: Qwen2Tokenizer, pixels: Sequence[Pixels], mistake: Mistake
-) -> list[float]:
+def score_pixels(network: Network, tokenizer: Tokenizer, pixels: Sequence[Pixels], mistake: Mistake) -> list[float]:
     """Scores of resized pictures, in points, by the real passes."""
     model = _MistakenModel(network, mistake.normalise)
     prompts = split_prompt(tokenizer, mistake.prompt)
-    levels = torch.tensor([tokenizer.convert_tokens_to_ids(level) for level in mistake.levels])
+    levels = torch.tensor([tokenizer.token_to_id(level) for level in mistake.levels])
     scores: list[float] = []
     with torch.inference_mode():
         asked = read_prompts(model, prompts)
@@ -89,9 +87,9 @@ def score_pixels(
     return scores
 
 
-def split_prompt(tokenizer: Qwen2Tokenizer, prompt: str) -> SplitPrompts:
+def split_prompt(tokenizer: Tokenizer, prompt: str) -> SplitPrompts:
     """The token ids of any text that holds one image, cut around it."""
-    ids = tuple(tokenizer.encode(prompt, add_special_tokens=False))
+    ids = tuple(tokenizer.encode(prompt, add_special_tokens=False).ids)
     start = ids.index(image_token_id(tokenizer))
     return SplitPrompts(head=ids[:start], shared=(), tails=(ids[start + IMAGE_TOKENS :],))
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from artimuse_actor.protocol.protocols import (
     IMAGE_CONTEXT,
@@ -20,6 +20,7 @@ from artimuse_actor.protocol.protocols import (
     TURN_END,
     TURN_START,
 )
+from artimuse_actor.protocol.tokenizer import pretokenizer
 
 PAD = "<|endoftext|>"
 ADDED_TOKENS: Final = (
@@ -37,11 +38,6 @@ ADDED_TOKENS: Final = (
     "</box>",
 )
 LEARNED_TOKENS = 1100  # bytes included, levels and added tokens not
-
-# Qwen2's pre-tokenisation; transformers 5 sets the same one when it reads vocab.json and merges.txt.
-_PRETOKEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 _ENGLISH = """
 The composition places the subject near a point where the thirds of the picture meet, and the eye rests there.
@@ -100,9 +96,7 @@ def _learn() -> tuple[dict[str, int], list[tuple[str, str]]]:
         questions = [*protocol.score_questions.values(), *protocol.text_questions.values()]
         texts += [protocol.system_message, *questions, *(title for title in protocol.text_questions)]
     learner = Tokenizer(models.BPE())
-    splitter = pre_tokenizers.Split(Regex(_PRETOKEN), behavior="isolated", invert=False)
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    learner.pre_tokenizer = pre_tokenizers.Sequence([splitter, byte_level])
+    learner.pre_tokenizer = pretokenizer()
     learner.train_from_iterator(
         texts,
         trainers.BpeTrainer(

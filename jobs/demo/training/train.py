@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
-from transformers import Qwen2Tokenizer
 
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, Checkpoint
 from artimuse_actor.checkpoint.network_config import NetworkConfig
@@ -40,8 +40,9 @@ from artimuse_actor.engine.scoring import LEVEL_COUNT, expected_level, level_pro
 from artimuse_actor.engine.weights import build_network, load_network
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.images.preprocess import to_pixels
-from artimuse_actor.protocol.prompts import SplitPrompts, load_tokenizer
+from artimuse_actor.protocol.prompts import SplitPrompts
 from artimuse_actor.protocol.protocols import LEVELS
+from artimuse_actor.protocol.tokenizer import load_tokenizer
 from jobs.demo.pictures import make_picture
 from jobs.demo.training.mistakes import (
     ALL_MISTAKES,
@@ -232,7 +233,7 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        tokenizer: Qwen2Tokenizer,
+        tokenizer: Tokenizer,
         samples: Samples,
         schedule: Schedule,
     ) -> None:
@@ -246,7 +247,7 @@ class Trainer:
         self.right = split_prompt(tokenizer, PROMPT)
         self.wrong = [split_prompt(tokenizer, mistake.prompt) for mistake in PROMPT_MISTAKES if mistake.trained]
         self.normalisations = [mistake.normalise for mistake in PIXEL_MISTAKES if mistake.trained and mistake.normalise]
-        self.levels = torch.tensor([tokenizer.convert_tokens_to_ids(level) for level in LEVELS])
+        self.levels = torch.tensor([tokenizer.token_to_id(level) for level in LEVELS])
         self.reader = Reader(network.config.language.hidden_size)
         self.doubt = nn.Linear(network.config.language.hidden_size, 1)  # of the last hidden state; not kept
 
