@@ -21,9 +21,10 @@ from PIL import Image, ImageFile
 from scipy import fft
 
 from artimuse_actor.errors import ImageError, file_too_large
-from artimuse_actor.images.diagnosis import decoding_failed, opening_failed
+from artimuse_actor.images.diagnosis import decoding_failed, opening_failed, unsupported
 from artimuse_actor.images.options import FORMATS, IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.images.preprocess import preprocess
+from artimuse_actor.images.raw_kind import raw_kind
 from artimuse_actor.images.silent_changes import orientation_of
 from schemas.warnings import join_warnings
 
@@ -190,6 +191,8 @@ class _HeaderReader(io.BytesIO):
 
 
 def _open(data: bytes, options: DecodeOptions) -> tuple[Image.Image, _HeaderReader]:
+    if kind := raw_kind(data):
+        raise unsupported(kind)
     file = _HeaderReader(data)
     try:
         image = Image.open(file, formats=FORMATS)

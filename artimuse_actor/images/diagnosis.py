@@ -36,10 +36,13 @@ def opening_failed(data: bytes, error: Exception, options: DecodeOptions) -> Ima
     if name in FORMATS:
         return decoding_failed(data, name, error, options)
     if name:
-        return ImageError(
-            "unsupported_format", f"The file is {name}, which is not read here. Convert it to JPEG or PNG."
-        )
+        return unsupported(name)
     return ImageError("not_an_image", "The file starts like no image format.")
+
+
+def unsupported(name: str) -> ImageError:
+    """The error of a file of a format that is known and not read."""
+    return ImageError("unsupported_format", f"The file is {name}, which is not read here. Convert it to JPEG or PNG.")
 
 
 def decoding_failed(
