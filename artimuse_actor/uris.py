@@ -35,7 +35,7 @@ _SIGNATURE = re.compile(
 )
 _AZURE: Final = frozenset(["se", "st", "sp", "sr", "spr", "ske", "skt", "sks", "skv", "skoid", "sktid"])  # beside `sig`
 _MASK: Final = "…"
-_ID_DIGEST = re.compile(f"#{_MASK}[0-9a-f]{{16}}")
+_HARMLESS_FRAGMENT = re.compile(f"#({_MASK}[0-9a-f]{{16}}|bytes=[0-9]+-[0-9]+)")  # of an id, or of a part of a tar
 _DEPTH: Final = 4  # of uris within paths of others, as archives have them
 
 _Hides = Callable[[str, str], bool]
@@ -113,7 +113,7 @@ def _without(uri: str, hides: _Hides, depth: int = _DEPTH) -> str:
     path = _PATH_PART.sub(lambda part: _masked(part, _is_signature), path)
     is_azure = bool(re.search("[?&]sig=", query, re.IGNORECASE))
     query = _QUERY_PART.sub(lambda part: _masked(part, hides, is_azure=is_azure), query)
-    if len(fragment) > 1 and not _ID_DIGEST.fullmatch(fragment) and hides("", fragment):
+    if len(fragment) > 1 and not _HARMLESS_FRAGMENT.fullmatch(fragment) and hides("", fragment):
         fragment = f"#{_MASK}"
     return uri[: found.end()] + host + _without(path, hides, depth - 1) + query + fragment
 

@@ -1,8 +1,9 @@
 """Uri → bytes, many at once.
 
-A uri is a local path, `file://`, `s3://`, `http://` or `https://`, and nothing else: a manifest is data from
-elsewhere, and fsspec knows protocols that open archives, caches and other people's code. Object names are taken to the
-letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so objects are read one by one.
+A uri is a local path, `file://`, `s3://`, `http://` or `https://`, or a range of a tar file at one of these, and
+nothing else: a manifest is data from elsewhere, and fsspec knows protocols that open archives, caches and other
+people's code. Object names are taken to the letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so objects
+are read one by one.
 
 All fetches of a process run on fsspec's event loop, in a thread of its own, and local files in threads beside it. A
 file is read by `local_files`, `s3_objects` or `web`, each one attempt at a time; `retry` tries again, `byte_budget`
@@ -17,31 +18,35 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import fsspec.asyn
 
 from artimuse_actor.errors import ImageError, RunError, reason_of
 from artimuse_actor.fetch.byte_budget import ByteBudget, NoRoom, Reserve
 from artimuse_actor.fetch.confinement import check_uri_inside
+from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.local import read_local
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import gate_of, retrying
-from artimuse_actor.uris import lacks_secrets, uri_scheme
+from artimuse_actor.uris import canonical_uri, lacks_secrets, uri_scheme
+
+if TYPE_CHECKING:
+    from artimuse_actor.fetch.web import WebFile
 
 FETCH_AHEAD: Final = 32
 
 
-def fetch(uri: str, options: FetchOptions) -> bytes:
+def fetch(uri: str | FileRange, options: FetchOptions) -> bytes:
     """Read one image file.
 
     Args:
-        uri: a local path, or a file://, s3://, http:// or https:// uri.
+        uri: a local path, or a file://, s3://, http:// or https:// uri; or some bytes of such a file.
         options: see `FetchOptions`.
 
     Raises:
         ImageError: `missing`, `forbidden`, `not_a_file`, `too_large`, `unsupported_uri`, `outside_root`,
-            `forbidden_host` or `fetch_failed`; of these only the last is worth another run.
+            `forbidden_host`, `changed` or `fetch_failed`; of these only the last two are worth another run.
         RunError: S3 does not accept the credentials, so no object can be read.
     """
     (data,) = fetch_many([uri], options, ahead=1)
@@ -51,12 +56,13 @@ def fetch(uri: str, options: FetchOptions) -> bytes:
 
 
 def fetch_many(
-    uris: Iterable[str | bytes | ImageError], options: FetchOptions, ahead: int = FETCH_AHEAD
+    uris: Iterable[str | FileRange | bytes | ImageError], options: FetchOptions, ahead: int = FETCH_AHEAD
 ) -> Iterator[bytes | ImageError]:
     """Read many image files, in order, some of them before they are asked for.
 
     Args:
-        uris: uris, or what is known already: bytes, or an error. The next one is asked for only when there is room.
+        uris: uris, ranges, or what is known already: bytes, or an error. The next one is asked for only when there is
+            room.
         options: see `FetchOptions`; `held_bytes` bounds what is fetched, or given as bytes, and not yet used.
         ahead: how many are fetched at the same time, at most.
 
@@ -97,6 +103,19 @@ def fetch_many(
         threads.shutdown(cancel_futures=True)
 
 
+def look_at(uri: str, options: FetchOptions) -> WebFile:
+    """Size and version of a file of a web server that sends parts of files.
+
+    Raises:
+        ImageError: as of `fetch`.
+    """
+    from artimuse_actor.fetch.web import look_at_web
+
+    server = "/".join(uri.split("/", 3)[:3])
+    attempt = retrying(partial(look_at_web, uri, options), gate_of(server), options)
+    return asyncio.run_coroutine_threadsafe(attempt, fsspec.asyn.get_loop()).result()
+
+
 @dataclass(frozen=True)
 class _Fetcher:
     """The fetches of one `fetch_many`, on the event loop; `threads` read local files."""
@@ -105,9 +124,9 @@ class _Fetcher:
     budget: ByteBudget
     threads: Executor
 
-    async def fetch(self, place: int, uri: str | bytes | ImageError) -> bytes | ImageError | RunError:
+    async def fetch(self, place: int, uri: str | FileRange | bytes | ImageError) -> bytes | ImageError | RunError:
         """The bytes of a uri, or its error; returned and not raised, since nobody may be there to catch it."""
-        if not isinstance(uri, str):
+        if isinstance(uri, bytes | ImageError):
             return uri
         try:
             server, attempt = self._reader(uri, partial(self.budget.reserve, place))
@@ -121,17 +140,19 @@ class _Fetcher:
         except Exception as error:
             return ImageError("fetch_failed", f"{reason_of(error)}.", retryable=True)
 
-    def _reader(self, uri: str, reserve: Reserve) -> tuple[str, Callable[[], Awaitable[bytes]]]:
+    def _reader(self, asked: str | FileRange, reserve: Reserve) -> tuple[str, Callable[[], Awaitable[bytes]]]:
         """The server that a uri names, and a function that makes one attempt to read it."""
+        part = asked if isinstance(asked, FileRange) else FileRange.parse(asked)
+        uri = canonical_uri(part.uri if part else str(asked))
         if self.options.root is not None:
             check_uri_inside(uri, self.options.root)
         scheme = uri_scheme(uri)
         server = "/".join(uri.split("/", 3)[:3])  # scheme://bucket or scheme://host:port
         # Imported here: aiohttp and botocore take a third of a second, and local files do without.
         if scheme == "s3":
-            from artimuse_actor.fetch.s3 import read_s3
+            from artimuse_actor.fetch.s3 import asked_of_s3, read_s3
 
-            return server, partial(read_s3, uri, self.options, reserve)
+            return server, partial(read_s3, uri, self.options, reserve, asked_of_s3(part) if part else None)
         if scheme in ("http", "https"):
             if lacks_secrets(uri):
                 raise ImageError(
@@ -140,8 +161,8 @@ class _Fetcher:
                 )
             from artimuse_actor.fetch.web import read_web
 
-            return server, partial(read_web, uri, self.options, reserve)
+            return server, partial(read_web, uri, self.options, reserve, part)
         if scheme == "file":
             in_thread = asyncio.get_running_loop().run_in_executor
-            return "file:", partial(in_thread, self.threads, read_local, uri, self.options, reserve)
+            return "file:", partial(in_thread, self.threads, read_local, uri, self.options, reserve, part)
         raise ImageError("unsupported_uri", f"{scheme}:// is not read. Use a path, file://, s3:// or https://.")

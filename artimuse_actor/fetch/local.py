@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final
+from typing import IO, Final
 
 from artimuse_actor.errors import ImageError, file_too_large, reason_of
 from artimuse_actor.fetch.byte_budget import Reserve
 from artimuse_actor.fetch.confinement import check_open_file_inside, check_path_inside
+from artimuse_actor.fetch.file_range import FileRange, changed_meanwhile
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import TryAgain
 from artimuse_actor.uris import local_path
@@ -17,11 +18,16 @@ from artimuse_actor.uris import local_path
 _MISSING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def read_local(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
-    """One attempt to read the file that a local path or a file:// uri names.
+def local_version(status: os.stat_result) -> str:
+    """The version of a local file: its size and time of modification."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def read_local(uri: str, options: FetchOptions, reserve: Reserve, part: FileRange | None = None) -> bytes:
+    """One attempt to read the file that a local path or a file:// uri names, or a part of it.
 
     Raises:
-        ImageError: `missing`, `forbidden`, `not_a_file`, `too_large` or `outside_root`.
+        ImageError: `missing`, `forbidden`, `not_a_file`, `too_large`, `changed` or `outside_root`.
         TryAgain: the disk, or the network behind it, failed.
     """
     path = local_path(uri)
@@ -34,6 +40,8 @@ def read_local(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
                 check_open_file_inside(file.fileno(), options.root)
             status = os.fstat(file.fileno())
             _check_regular(status)
+            if part is not None:
+                return _read_part(file, part, options, reserve)
             if status.st_size > options.max_bytes:
                 raise file_too_large(status.st_size, options.max_bytes)
             if not status.st_size:  # in /proc that means nothing: such a file may be endless, or wait for ever
@@ -46,6 +54,18 @@ def read_local(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
         raise _translated(error) from error
     if len(data) > status.st_size:
         raise TryAgain("The file grows while it is read")
+    return data
+
+
+def _read_part(file: IO[bytes], part: FileRange, options: FetchOptions, reserve: Reserve) -> bytes:
+    if part.size_bytes > options.max_bytes:
+        raise file_too_large(part.size_bytes, options.max_bytes)
+    reserve(part.size_bytes)
+    file.seek(part.first)
+    data = file.read(part.size_bytes)
+    is_other = part.version not in (None, local_version(os.fstat(file.fileno())))  # looked at after the reading
+    if is_other or len(data) < part.size_bytes:
+        raise changed_meanwhile()
     return data
 
 

@@ -34,6 +34,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 from artimuse_actor.errors import ImageError, RunError, one_line, reason_of
 from artimuse_actor.fetch.byte_budget import Reserve, read_body
+from artimuse_actor.fetch.file_range import FileRange, changed_meanwhile
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import TryAgain, try_again_later
 from artimuse_actor.fetch.s3_errors import s3_answer, s3_error_code
@@ -105,6 +106,11 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapp
                 "forbidden", "The server does not accept the signature of this name, but does of others."
             ) from error
         raise _translated(error, bucket) from error
+
+
+def asked_of_s3(part: FileRange) -> dict[str, str]:
+    """What asks for a range of an object, in the version that it must have."""
+    return {"Range": part.header} | ({"IfMatch": f'"{part.version}"'} if part.version else {})
 
 
 async def list_s3(uri: str, options: FetchOptions) -> list[S3Object]:
@@ -207,8 +213,8 @@ def _refused(answer: dict[str, Any], error: Exception, bucket: str) -> ImageErro
         )
     if code == "NoSuchBucket":
         return ImageError("missing", f"There is no bucket {bucket}.")
-    if status == HTTPStatus.PRECONDITION_FAILED:
-        return ImageError("fetch_failed", "The object has changed meanwhile.", retryable=True)
+    if status in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+        return changed_meanwhile()
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return ImageError("missing", "There is no such object.")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ import fsspec
 
 from artimuse_actor.errors import ImageError, one_line, reason_of
 from artimuse_actor.fetch.byte_budget import Reserve, read_body
+from artimuse_actor.fetch.file_range import FileRange, changed_meanwhile
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.public_hosts import NotPublic, public_socket
 from artimuse_actor.fetch.retry import TryAgain, try_again_later
@@ -27,13 +30,57 @@ _FORBIDDEN: Final = (
 )
 
 
-async def read_web(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
-    """One attempt to read a file from the web.
+@dataclass(frozen=True)
+class WebFile:
+    """A file of a web server that sends parts of it.
+
+    Attributes:
+        size_bytes: its length.
+        version: its entity tag, else its time of modification, else None.
+    """
+
+    size_bytes: int
+    version: str | None
+
+
+async def look_at_web(uri: str, options: FetchOptions) -> WebFile:
+    """Ask for the first byte of a file, since what is signed for GET answers nothing else. Raises as `read_web`."""
+    found: list[WebFile] = []
+
+    async def note(answer: aiohttp.ClientResponse) -> bytes:
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if not size.isdecimal():
+            raise ImageError("fetch_failed", "The server does not say how large the file is.", retryable=True)
+        found.append(WebFile(int(size), _version_of(answer)))
+        return b""
+
+    await _asked(uri, options, FileRange(uri, 0, 1), note)
+    return found[0]
+
+
+async def read_web(uri: str, options: FetchOptions, reserve: Reserve, part: FileRange | None = None) -> bytes:
+    """One attempt to read a file from the web, or a part of it.
 
     Raises:
-        ImageError: `missing`, `forbidden`, `too_large`, `forbidden_host`, `unsupported_uri` or `fetch_failed`.
+        ImageError: `missing`, `forbidden`, `too_large`, `forbidden_host`, `unsupported_uri`, `changed` or
+            `fetch_failed`.
         TryAgain: the failure may be transient.
     """
+
+    async def body(answer: aiohttp.ClientResponse) -> bytes:
+        length = None if "Content-Encoding" in answer.headers else answer.content_length
+        data = await read_body(answer.content.read, length, options, reserve)
+        if part is not None and len(data) != part.size_bytes:
+            raise changed_meanwhile()
+        return data
+
+    return await _asked(uri, options, part, body)
+
+
+async def _asked(
+    uri: str, options: FetchOptions, part: FileRange | None, use: Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
+) -> bytes:
+    """Ask for a file, or a part of it, and use the answer."""
     # fsspec keeps the session for the whole process. Its own `open` is not used: of every failure, a server's bad
     # minute included, it says that there is no such file.
     web = fsspec.filesystem("https", get_client=_any_host if options.allow_private_hosts else _public_hosts)
@@ -45,17 +92,32 @@ async def read_web(uri: str, options: FetchOptions, reserve: Reserve) -> bytes:
         session = await web.set_session()
         async with session.get(
             url,
-            headers={"Accept-Encoding": "identity"},  # pictures are compressed already, and so the length is the size
+            # Pictures are compressed already, and so the length is the size.
+            headers={"Accept-Encoding": "identity", **({"Range": part.header} if part else {})},
             max_redirects=MAX_REDIRECTS,
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=options.connect_timeout_s, sock_read=options.read_timeout_s
             ),
         ) as answer:
+            if part is not None and answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise changed_meanwhile()
             answer.raise_for_status()
-            length = None if "Content-Encoding" in answer.headers else answer.content_length
-            return await read_body(answer.content.read, length, options, reserve)
+            if part is not None:
+                _check_part(answer, part)
+            return await use(answer)
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         raise _translated(error) from error
+
+
+def _check_part(answer: aiohttp.ClientResponse, part: FileRange) -> None:
+    if answer.status != HTTPStatus.PARTIAL_CONTENT:
+        raise ImageError("fetch_failed", "The server sends whole files only, and not parts of them.", retryable=True)
+    if part.version not in (None, _version_of(answer)):
+        raise changed_meanwhile()
+
+
+def _version_of(answer: aiohttp.ClientResponse) -> str | None:
+    return answer.headers.get("ETag") or answer.headers.get("Last-Modified")
 
 
 async def _public_hosts(**settings: Any) -> aiohttp.ClientSession:

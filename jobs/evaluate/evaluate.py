@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from artimuse_actor.errors import ArtiMuseError, GroundTruthError, UsageError
 from jobs.evaluate.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from jobs.evaluate.evaluation import Comparison, Disagreement, Evaluation, GroupAgreement
-from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth, truth_table
+from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth, tar_truths, truth_table
 from jobs.evaluate.join import MATCHES, Pairs, ScoreIndex, choose_match, clean_names, pair, path_depths
 from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
 from jobs.evaluate.metrics.estimate import Agreement
 from jobs.manifest.manifest import ManifestOptions
-from jobs.manifest.source import open_manifest
+from jobs.manifest.source import open_manifest, open_tars
 from jobs.storage.parquet import parquet_bytes, read_parquet
 from jobs.store.layout import metrics_path
 from jobs.store.run_record import read_runs
@@ -308,11 +308,13 @@ def _truths_of(
         raise GroundTruthError(f"{out}: does not say what was scored. Name the ground truth with --ground-truth.")
     arguments = runs[-1]
     own = str(arguments["source"])
+    options = ManifestOptions.from_arguments(arguments)
+    if tars := open_tars(own, options):
+        return (lambda: tar_truths(tars, columns)), own
     if own.endswith(".json") or columns != TruthColumns():
         key = columns.key or arguments.get("id_column") or arguments.get("uri_column")
         chosen = TruthColumns(key, columns.truth, columns.group)
         return (lambda: read_ground_truth(own, chosen)), own
-    options = ManifestOptions.from_arguments(arguments)
 
     def truths() -> Iterator[pa.Table]:
         try:

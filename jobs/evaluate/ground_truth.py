@@ -19,6 +19,9 @@ from pyarrow import csv
 
 from artimuse_actor.errors import GroundTruthError, ManifestError, one_line
 from jobs.manifest.listing import list_local, list_s3
+from jobs.manifest.manifest import Manifest
+from jobs.manifest.source import open_tars
+from jobs.manifest.tars import is_tar
 from jobs.storage.user_files import (
     BATCH_ROWS,
     is_hidden,
@@ -74,7 +77,8 @@ def read_ground_truth(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
     """A source of ground truth, in batches of the columns `key`, `truth` and `group`.
 
     Args:
-        source: a `.json` list of objects, a `.csv` file, or Parquet (a file, folder or glob); local or on S3.
+        source: a `.json` list of objects, a `.csv` file, Parquet (a file, folder or glob), or tars of images with
+            a JSON object beside each; local or on S3.
         columns: see `TruthColumns`.
 
     Raises:
@@ -86,6 +90,8 @@ def read_ground_truth(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
             yield from _json_tables(source, columns)
         elif kind.endswith((".csv", ".csv.gz")):
             yield from _csv_tables(source, columns)
+        elif is_tar(source) and (tars := open_tars(source)):
+            yield from tar_truths(tars, columns)
         else:
             yield from _parquet_tables(source, columns)
     except ManifestError as error:  # of the readers that manifests have too
@@ -133,6 +139,57 @@ def _parquet_tables(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
             for batch in limited(parquet.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names)))):
                 yield truth_table(pa.table(batch), columns, path, first_row)
                 first_row += batch.num_rows
+
+
+def tar_truths(tars: Manifest, columns: TruthColumns) -> Iterator[pa.Table]:
+    """The ground truth of tars of images: columns of theirs, or fields of the JSON object beside each image.
+
+    Raises:
+        GroundTruthError: no image has the field.
+        ManifestError: a tar cannot be read.
+    """
+    wanted = dict.fromkeys([name for name in (columns.key, columns.truth, columns.group) if name])
+    # `gt_score` is a column of every manifest, and in tars it is empty.
+    own = [name for name in wanted if name in tars.columns().names and name != TRUTH_COLUMN]
+    has_json = "json" in tars.columns().names
+    known: dict[str, None] = {}
+    rated = False
+    for batch in tars.batches([*own, *(["json"] if has_json else [])]):
+        assert batch.own is not None
+        objects = [_object(text) for text in batch.own["json"].to_pylist()] if has_json else [{}] * len(batch.rows)
+        known |= dict.fromkeys(name for one in objects[:1000] for name in one)
+        found = {
+            name: batch.own[name].to_pylist() if name in own else [one.get(name) for one in objects] for name in wanted
+        }
+        keys = found[columns.key] if columns.key else batch.rows["image_id"].to_pylist()
+        truths = [_points(value) for value in found[columns.truth]]
+        rated = rated or any(value is not None for value in truths)
+        made = {"key": pa.array(map(str, keys), pa.string()), "truth": pa.array(truths, pa.float64())}
+        if columns.group:
+            groups = ["" if value is None else str(value) for value in found[columns.group]]
+            made["group"] = pa.array(groups, pa.string())
+        yield pa.table(made)
+    if not rated:
+        raise GroundTruthError(
+            f"{tars.source}: no image has a number {columns.truth!r} beside it (its JSON has "
+            f"{', '.join(list(known)[:20]) or 'no fields'}). Name another field with --truth-column, or the ground "
+            "truth with --ground-truth."
+        )
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _points(value: Any) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _csv_tables(source: str, columns: TruthColumns) -> Iterator[pa.Table]:

@@ -156,7 +156,7 @@ def look_ahead(settings: OutlookSettings) -> Outlook:
         ArtiMuseError: the source, the store or the checkpoint cannot be read.
     """
     _check_speeds(settings)
-    manifest = open_manifest(settings.source, settings.manifest)
+    manifest = open_manifest(settings.source, settings.manifest, settings.fetch)
     store = _open_store(settings)
     texts_alone = store is not None and store.texts is not None  # every run into such a store makes texts
     with_texts = settings.texts is not None or texts_alone

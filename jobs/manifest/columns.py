@@ -7,7 +7,7 @@ Ids are texts. Of another type they are written as people write them: an integer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import S3_ALIAS, uri_as_id
+from jobs.manifest.img2dataset import KEY, STATUS, image_column
 from jobs.manifest.manifest import ManifestOptions
 
 GUESSED: Final = ("url", "URL", "path", "image_path", "file_name", "filepath")
@@ -34,6 +35,7 @@ class Columns:
         image: of images that the table holds itself, or None.
         version: or None.
         gt_score: or None.
+        status: of img2dataset's download, without which there is no image; or None.
     """
 
     ids: tuple[str, ...]
@@ -41,6 +43,7 @@ class Columns:
     image: str | None
     version: str | None
     gt_score: str | None
+    status: str | None = None
 
     @classmethod
     def choose(cls, schema: pa.Schema, options: ManifestOptions, path: str) -> Columns:
@@ -50,8 +53,13 @@ class Columns:
         for name in (options.uri_column, options.image_column, *options.id_names):
             if name is not None and name not in schema.names:
                 raise ManifestError(f"{path}: has no column {name!r} (it has {_some(schema)}).")
+        status = None
+        if (downloaded := image_column(schema)) and not (options.uri_column or options.image_column):
+            options = replace(options, image_column=downloaded)
+            status = STATUS
         uri, image = _uri_and_image(schema, options, path)
-        ids = options.id_names or (("image_id",) if "image_id" in schema.names else ())
+        default = "image_id" if "image_id" in schema.names else KEY if status else None
+        ids = options.id_names or ((default,) if default else ())
         version = "version" if "version" in schema.names else None
         gt_score = "gt_score" if "gt_score" in schema.names else None
         if uri and not is_text(kind := schema.field(uri).type):
@@ -61,7 +69,7 @@ class Columns:
                 raise _wrong_type(path, name, kind, "a string, an integer or bytes")
         if gt_score and not _is_number(kind := schema.field(gt_score).type):
             raise ManifestError(f"{path}: `gt_score` is of type {kind}; it must be a number.")
-        return cls(ids, uri, image, version, gt_score)
+        return cls(ids, uri, image, version, gt_score, status)
 
     @property
     def types(self) -> dict[str, pa.DataType]:

@@ -7,12 +7,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-from artimuse_actor.errors import ManifestError
+from artimuse_actor.errors import ImageError, ManifestError
+from artimuse_actor.fetch.fetch import look_at
+from artimuse_actor.fetch.local import local_version
+from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.uris import shown_uri
+from jobs.manifest.braces import above_braces, expand_braces, has_braces
 from jobs.manifest.manifest import Coverage
+from jobs.storage.place import READ_THREADS
 from jobs.storage.s3_place import s3_filesystem
 from jobs.words import one_line_name
 
@@ -168,7 +175,7 @@ def local_file(path: str, base: str) -> ListedFile:
     relative = os.path.relpath(path, base)
     try:
         status = os.stat(path)
-        size, version = status.st_size, f"{status.st_size}-{status.st_mtime_ns}"
+        size, version = status.st_size, local_version(status)
     except (OSError, ValueError):  # a dangling link, or a NUL in the name: loading it will make an error row
         size, version = None, None
     try:
@@ -207,6 +214,38 @@ def list_s3(source: str) -> Listing:
     ]
     by_pattern = pattern or single
     return Listing(files, by_pattern=by_pattern, root=None if by_pattern else f"s3://{base}")
+
+
+def list_braces(source: str) -> Listing:
+    """Local files or objects of all names that one with braces stands for. Raises ManifestError if one is missing."""
+    is_s3 = source.startswith("s3://")
+    names = expand_braces(source)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        found = list(pool.map(list_s3 if is_s3 else list_local, names))
+    above = above_braces(source)
+    base = above if is_s3 else os.path.abspath(os.path.expanduser(above.removeprefix("file://")))
+    files = [
+        replace(file, image_id=file.path.removeprefix(f"{base}/")) if is_s3 else local_file(file.path, base)
+        for listing in found
+        for file in listing.named
+    ]
+    return Listing(files, by_pattern=True)
+
+
+def list_web(source: str, fetching: FetchOptions) -> Listing:
+    """Files of web servers of all names that an http(s) uri, perhaps with braces, stands for. Raises ManifestError."""
+
+    def look(name: str) -> ListedFile:
+        try:
+            found = look_at(name, fetching)
+        except ImageError as error:
+            raise ManifestError(f"{shown_uri(name)}: {error}") from error
+        relative = name.partition("?")[0].removeprefix(f"{base}/")
+        return ListedFile(name, relative, found.size_bytes, found.version)
+
+    base = above_braces(source) if has_braces(source) else os.path.dirname(source.partition("?")[0])
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return Listing(list(pool.map(look, expand_braces(source))), by_pattern=True)
 
 
 def version_of(path: str) -> str | None:

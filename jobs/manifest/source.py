@@ -1,8 +1,8 @@
 """Anything that names images → one manifest, streamed.
 
-A source is a folder (or an s3:// prefix), a glob, a table (Parquet, Arrow, CSV or JSON lines: a file, a folder or a
-glob of them, with uris or with the images themselves), or a benchmark's `test.json`. All of them become batches of the
-same columns. Only names of images are read here, never an image.
+A source is a folder (or an s3:// prefix), a glob, tar files of images, a table (Parquet, Arrow, CSV or JSON lines: a
+file, a folder or a glob of them, with uris or with the images themselves), or a benchmark's `test.json`. All of them
+become batches of the same columns. Only names of images are read here, never an image.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from artimuse_actor.errors import ManifestError, UsageError
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import FORMATS
 from artimuse_actor.uris import canonical_uri, uri_scheme
-from jobs.manifest.derived import FirstOfEach, Head, Prefixed
+from jobs.manifest.braces import has_braces
+from jobs.manifest.derived import Derived, FirstOfEach, Head, Prefixed
+from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
-from jobs.manifest.listing import ListedFile, Listing, list_local, list_s3
+from jobs.manifest.listing import ListedFile, Listing, list_braces, list_local, list_s3, list_web
 from jobs.manifest.manifest import FIRST, Coverage, Manifest, ManifestOptions
 from jobs.manifest.tables import TableManifest
+from jobs.manifest.tar_index import PACKED_TARS, TarIndexes, packed_tar
+from jobs.manifest.tars import TarManifest, is_tar
+from jobs.storage.place import Place
 from jobs.storage.user_files import is_hidden, names_parquet, open_source, write_user_file
 from jobs.storage.user_tables import ARROW, PARQUET, TABLES, TEXTS, is_table
 from schemas.manifest import MANIFEST
 
 _TAKEN: Final = (
-    "Taken are folders, prefixes and globs of images; tables of them "
+    "Taken are folders, prefixes and globs of images; tar files of images (.tar); tables of them "
     f"({', '.join((*PARQUET, *ARROW, *TEXTS))}); and a benchmark's test.json."
 )
 _ELSEWHERE: Final = {
@@ -50,8 +56,19 @@ _OTHER_TABLES: Final = {
 }
 
 
-def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> Manifest:
+def open_manifest(
+    source: str,
+    options: ManifestOptions = ManifestOptions(),
+    fetching: FetchOptions = FetchOptions(),
+    keep: Place | None = None,
+) -> Manifest:
     """Open a source as the kind of manifest that it is.
+
+    Args:
+        source: see the module.
+        options: how it is read.
+        fetching: how tars of web servers are read.
+        keep: where indexes of tars are kept for the next time, such as a store; they are written when rows are read.
 
     Raises:
         ManifestError: there is nothing of that name, or nothing in it.
@@ -59,7 +76,7 @@ def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> 
     """
     if options.limit is not None and options.limit < 1:
         raise UsageError("--limit takes a whole number from 1.")
-    manifest = _open_manifest(canonical_uri(source), options)
+    manifest = _open_manifest(canonical_uri(source), options, fetching, keep)
     if options.on_duplicate == FIRST:
         manifest = FirstOfEach(manifest)
     if options.id_prefix:
@@ -67,18 +84,39 @@ def open_manifest(source: str, options: ManifestOptions = ManifestOptions()) -> 
     return manifest if options.limit is None else Head(manifest, options.limit)
 
 
-def _open_manifest(source: str, options: ManifestOptions) -> Manifest:
+def open_tars(source: str, options: ManifestOptions = ManifestOptions()) -> Manifest | None:
+    """A source of tar files; None if it is another one. Raises as `open_manifest`."""
+    if is_table(source) or source.lower().endswith(".json"):
+        return None
+    inner = manifest = open_manifest(source, options)
+    while isinstance(inner, Derived):
+        inner = inner.manifest
+    return manifest if isinstance(inner, TarManifest) else None
+
+
+def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions, keep: Place | None) -> Manifest:
     scheme = uri_scheme(source)
+    if source.lower().endswith(PACKED_TARS):
+        raise packed_tar(source)
+    if scheme in ("http", "https"):
+        if not is_tar(source):
+            raise UsageError(
+                f"{source}: on the web only tar files are sources; images are named by a table of their urls."
+            )
+        return _tars(source, list_web(source, fetching).named, [], options, fetching, keep)
     if scheme not in ("file", "s3"):
         raise UsageError(
             f"{source}: {scheme}:// is no place that sources are read from. {_ELSEWHERE.get(scheme, _TAKEN)}"
         )
     if source.lower().endswith(".json"):
         return read_test_json(source, options)
-    files = list_s3(source) if scheme == "s3" else list_local(source)
+    files = _listed(source)
+    tars = [file for file in files.named if is_tar(file.path) and not is_hidden(file.image_id)]
     tables = [file for file in files.named if is_table(file.path) and not is_hidden(file.image_id)]
     # A pattern or a single name is taken literally; from a folder, only files with an image suffix are taken.
     pictures = files.pictures if not files.by_pattern else [f for f in files.named if not is_table(f.path)]
+    if tars and (len(tars) == len(files.named) or not (files.by_pattern or files.pictures)):
+        return _tars(source, tars, files.named, options, fetching, keep)
     if tables and files.by_pattern:
         pictures = [file for file in pictures if not is_hidden(file.image_id)]  # such as Spark's _SUCCESS
     if tables and not pictures:
@@ -92,7 +130,29 @@ def _open_manifest(source: str, options: ManifestOptions) -> Manifest:
         raise UsageError(f"{source}: is called like no image and no table, and does not begin like an image. {_TAKEN}")
     if options.images:
         raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
-    return ListedManifest(source, file_rows(pictures), files.notes(), files.coverage)
+    notes = [*files.notes(), *failed_note(failed_rows(shard_tables(pictures, files.named)))]
+    return ListedManifest(source, file_rows(pictures), notes, files.coverage)
+
+
+def _listed(source: str) -> Listing:
+    if has_braces(source) and not os.path.lexists(os.path.expanduser(source)):
+        return list_braces(source)
+    return list_s3(source) if uri_scheme(source) == "s3" else list_local(source)
+
+
+def _tars(
+    source: str,
+    tars: list[ListedFile],
+    listed: list[ListedFile],
+    options: ManifestOptions,
+    fetching: FetchOptions,
+    keep: Place | None,
+) -> TarManifest:
+    if options.images:
+        raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
+    coverage = None if glob.has_magic(source) or has_braces(source) else Coverage(None)
+    beside = tables_beside(tars, listed)
+    return TarManifest(source, tars, options, TarIndexes(keep, fetching), fetching, coverage, beside)
 
 
 def _tables(source: str, tables: list[ListedFile], files: Listing, options: ManifestOptions) -> TableManifest:
@@ -153,7 +213,7 @@ def write_manifest(manifest: Manifest, out: str) -> int:
     rows = 0
     with write_user_file(out) as growing, pq.ParquetWriter(growing, MANIFEST, compression="zstd") as writer:
         for batch in manifest.batches():
-            if batch.rows["source_file"].null_count < batch.rows.num_rows:
+            if batch.rows["uri"].null_count:
                 raise ManifestError(f"{manifest.source}: holds its images itself; use it as it is.")
             writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
             rows += batch.rows.num_rows

@@ -18,6 +18,7 @@ from jobs.manifest.columns import (
     joined_ids,
     text_of,
 )
+from jobs.manifest.img2dataset import is_failed
 from jobs.manifest.listing import ListedFile
 from jobs.manifest.manifest import ROW, ROWS, ManifestOptions, absolute
 
@@ -30,7 +31,9 @@ class TableRows:
     Attributes:
         columns: which they are.
         keys: those that a plan reads, without the image.
+        selecting: those that say which rows have an image.
         is_list: whether a row holds a list of images; each becomes a row.
+        failed: number of rows without one.
         bad: places of rows that named no image, such as `a.parquet, row 7`.
     """
 
@@ -40,27 +43,33 @@ class TableRows:
         self.columns = Columns.choose(schema, options, file.path)
         named = [*self.columns.ids, self.columns.uri, self.columns.version, self.columns.gt_score]
         self.keys = list(dict.fromkeys(name for name in named if name))
+        self.selecting = [self.columns.status] if self.columns.status else []
         self.is_list = self.columns.image is not None and is_list(schema.field(self.columns.image).type)
         self.bad: list[str] = []
+        self.failed = 0
         self._bad: pa.Array = pa.array([], pa.bool_())
         self._base = options.images or _folder_of(file.path)
 
     def exploded(self, table: pa.Table) -> tuple[pa.Table, pa.Array | None]:
-        """A row for each item of a list of images, and the items' places in it; other tables as they are."""
+        """A row for each item of a list of images, and the items' places in it; other tables without failed rows."""
         image = self.columns.image
+        if self.columns.status:
+            failed = is_failed(table[self.columns.status])
+            self.failed += pc.sum(failed).as_py() or 0
+            return _numbered(table).filter(pc.invert(failed)), None
         if not self.is_list or image not in table.column_names:
             return table, None
         lists = table[image].combine_chunks()
         parents = pc.list_parent_indices(lists)
         starts = pc.index_in(parents, parents)  # of each item's row
         items = pc.subtract(pa.array(range(len(parents)), pa.int32()), starts)
-        rows = table.append_column(_PARENT, pa.array(range(len(table)), pa.int32())).take(parents)
-        return rows.append_column(_ITEM, pc.list_flatten(lists)), items
+        return _numbered(table).take(parents).append_column(_ITEM, pc.list_flatten(lists)), items
 
     def rows(self, table: pa.Table, items: pa.Array | None, first_row: int, group: int, row_in_group: int) -> pa.Table:
         """The rows of schema `ROWS`."""
         count = table.num_rows
-        own_row = table[_PARENT].combine_chunks() if items is not None else pa.array(range(count), pa.int32())
+        is_numbered = _ROW in table.column_names
+        own_row = table[_ROW].combine_chunks() if is_numbered else pa.array(range(count), pa.int32())
         self._bad = pa.repeat(False, count)
         self._places = pc.add(own_row.cast(pa.int64()), first_row)
         uri, needs_uri = self._uris(table)
@@ -189,8 +198,13 @@ class TableRows:
             self.bad += [f"row {row} of {self.path}" for row in self._places.filter(self._bad).to_pylist()]
 
 
-_PARENT: Final = "artimuse:row"
+_ROW: Final = "artimuse:row"
 _ITEM: Final = "artimuse:item"
+
+
+def _numbered(table: pa.Table) -> pa.Table:
+    """A table with the number of each row, so that it is known when there are fewer or more."""
+    return table.append_column(_ROW, pa.array(range(len(table)), pa.int32()))
 
 
 def _folder_of(path: str) -> str:

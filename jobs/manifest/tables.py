@@ -13,6 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ManifestError
+from jobs.manifest.img2dataset import failed_note
 from jobs.manifest.listing import ListedFile
 from jobs.manifest.manifest import ROWS, Coverage, ManifestBatch, ManifestOptions, absolute_base
 from jobs.manifest.partitions import Partitions
@@ -38,14 +39,16 @@ class TableManifest:
     id_prefix = ""
     bad_rows: int = 0
     first_bad: str = ""
+    failed_downloads: int = 0
 
     @property
     def notes(self) -> list[str]:
         """See `Manifest`; of bad rows, as many as were seen when it was last read."""
-        if not self.bad_rows:
-            return self.found
-        rows = "row names" if self.bad_rows == 1 else "rows name"
-        return [*self.found, f"{self.bad_rows:,} {rows} no image ({self.first_bad}): error rows of the type bad_row."]
+        said = [*self.found, *failed_note(self.failed_downloads)]
+        if self.bad_rows:
+            rows = "row names" if self.bad_rows == 1 else "rows name"
+            said.append(f"{self.bad_rows:,} {rows} no image ({self.first_bad}): error rows of the type bad_row.")
+        return said
 
     def identity(self) -> str:
         """See `Manifest`: a digest of the files' names, sizes and times, and of the options; reads no row."""
@@ -74,7 +77,7 @@ class TableManifest:
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         """See `Manifest`."""
         schema = pa.schema([self._schema.field(name) for name in own]) if own else None
-        self.bad_rows, rows = 0, 0
+        self.bad_rows, self.failed_downloads, rows = 0, 0, 0
         for file in self.files:
             with open_table(file.path) as table:
                 _refuse_too_many(file.path, rows + (table.num_rows or 0))
@@ -98,6 +101,7 @@ class TableManifest:
         for group in range(table.groups):
             parts = table.image_parts(image, group) if image else []
             about = [*reader.keys, *parts] if keys or not mine else parts if reader.is_list else []
+            about += reader.selecting
             asked = [name for name in dict.fromkeys([*about, *mine]) if name in table.schema.names or name in parts]
             if image in asked:  # whole, so no parts of it
                 asked = [name for name in asked if name not in parts or name == image]
@@ -107,11 +111,13 @@ class TableManifest:
                 exploded, items = reader.exploded(full)
                 made = reader.rows(exploded, items, first_row, group, row_in_group) if keys else ROWS.empty_table()
                 carried = reader.own(exploded, own) if own is not None else None
-                self._count_bad(reader)
+                self._count(reader)
                 yield ManifestBatch(made, file.path, first_row, carried)
                 first_row += rows.num_rows
 
-    def _count_bad(self, reader: TableRows) -> None:
+    def _count(self, reader: TableRows) -> None:
+        self.failed_downloads += reader.failed
+        reader.failed = 0
         if reader.bad and not self.bad_rows:
             self.first_bad = f"the first is {reader.bad[0]}"
         self.bad_rows += len(reader.bad)

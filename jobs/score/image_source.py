@@ -1,7 +1,8 @@
-"""The source of each image of a unit: its uri, or the bytes that a table holds itself.
+"""The source of each image of a unit: its uri, or the bytes that a table or a tar holds itself.
 
-A plan names such bytes by file, row group and row. If the file was rewritten since, they may be another image's; so its
-version is compared before and after the images are read.
+A plan names the bytes in a table by file, row group and row. If the file was rewritten since, they may be another
+image's; so its version is compared before and after the images are read. A member of a tar is read in the version that
+was planned, or not at all.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ImageError, reason_of
+from artimuse_actor.fetch.file_range import FileRange
+from artimuse_actor.fetch.options import FetchOptions
 from jobs.manifest.listing import version_of
 from jobs.score.attempts import FATAL, Attempt
 from jobs.storage.embedded_images import embedded_image
+from jobs.storage.file_parts import read_parts
 
 _BAD_ROW: Final = ImageError(
     "bad_row",
@@ -45,12 +49,22 @@ def rewritten(file: str) -> ImageError:
 
 
 def unit_sources(
-    rows: list[dict[str, Any]], attempt: Attempt, changed: Collection[str]
+    rows: list[dict[str, Any]], attempt: Attempt, changed: Collection[str], fetching: FetchOptions
 ) -> Iterator[str | bytes | ImageError]:
-    """The source of each row's image, noted by the attempt as it is reached."""
-    for number, row in enumerate(rows):
+    """The source of each row's image, noted by the attempt as it is reached; members of tars are read here."""
+    members = [_member(row) if number not in attempt.fatal else None for number, row in enumerate(rows)]
+    read = read_parts([member for member in members if member], fetching)
+    for number, (row, member) in enumerate(zip(rows, members, strict=True)):
         attempt.reach(number)
-        yield FATAL if number in attempt.fatal else image_source(row, changed)
+        if member:
+            yield next(read)
+        else:
+            yield FATAL if number in attempt.fatal else image_source(row, changed)
+
+
+def _member(row: dict[str, Any]) -> FileRange | None:
+    """The part of a file that a row's uri names, in the version that was planned."""
+    return row["uri"] and FileRange.parse(row["uri"], row["source_version"])
 
 
 def image_source(row: dict[str, Any], changed: Collection[str] = ()) -> str | bytes | ImageError:

@@ -87,7 +87,10 @@ class UnitLoader:
         decode = child.decode if in_child else _DecoderHere(self.options, child, self.fetching).decode
         changed = rewritten_files(rows)
         ahead = 1 if attempt.is_careful else FETCH_AHEAD
-        images, began = _Awaited(fetch_many(unit_sources(rows, attempt, changed), self.fetching, ahead)), perf_counter()
+        images, began = (
+            _Awaited(fetch_many(unit_sources(rows, attempt, changed, self.fetching), self.fetching, ahead)),
+            perf_counter(),
+        )
         loaded: list[dict[str, Any]] = []
         for row, data, place in zip(rows, images, pixels, strict=True):
             about = self._load_image(row, data, decode, self.plan.shards[shard].replaces, into=place)

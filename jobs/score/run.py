@@ -29,6 +29,7 @@ from jobs.score.run_context import Run
 from jobs.score.run_plan import checked_pruner, plan_run
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
+from jobs.storage.places import open_place
 from jobs.storage.s3_place import bucket_exists
 from jobs.store.counts import Counts
 from jobs.store.doubles import refuse_doubles
@@ -72,7 +73,8 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
     """
     with Run(settings.log_format) as run:
         asked = _identify(settings, run)
-        manifest = open_manifest(settings.source, settings.manifest)
+        keep = None if settings.dry_run else open_place(settings.out)
+        manifest = open_manifest(settings.source, settings.manifest, settings.fetch, keep)
         store = _open_store(asked)  # refuses another fingerprint before anything is written
         if settings.dry_run:
             return _dry_run(asked, store, manifest, run)

@@ -1,0 +1,367 @@
+"""Tar files of images: indexes of the headers, rows, and what is read of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from support.golden import golden_images
+from support.range_server import RangeServer
+from support.score_job import run_artimuse, run_score, table_rows
+
+from artimuse_actor.errors import ImageError, ManifestError, UsageError
+from artimuse_actor.fetch.fetch import fetch
+from artimuse_actor.fetch.file_range import FileRange
+from artimuse_actor.fetch.options import FetchOptions
+from jobs.manifest.braces import expand_braces
+from jobs.manifest.listing import local_file
+from jobs.manifest.manifest import Manifest, ManifestOptions
+from jobs.manifest.source import open_manifest
+from jobs.manifest.tar_index import make_index
+from jobs.storage.file_parts import read_parts
+from jobs.storage.local_place import LocalPlace
+
+LOCAL = FetchOptions(allow_private_hosts=True, attempts=1)
+
+
+def write_tar(path: Path, members: dict[str, bytes], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def photo_tar(path: Path, count: int = 4, **others: bytes) -> Path:
+    members: dict[str, bytes] = {}
+    for number, image in enumerate(golden_images()[:count]):
+        members[f"{number:04}{image.suffix}"] = image.read_bytes()
+        members[f"{number:04}.json"] = json.dumps({"gt_score": number, "caption": f"picture {number}"}).encode()
+        members[f"{number:04}.txt"] = f"caption {number}".encode()
+    return write_tar(path, members | others)
+
+
+def rows_of(manifest: Manifest) -> list[dict[str, Any]]:
+    return [row for batch in manifest.batches() for row in batch.rows.to_pylist()]
+
+
+def bytes_of(manifest: Manifest) -> list[bytes]:
+    return [fetch(row["uri"], LOCAL) for row in rows_of(manifest)]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_member_is_where_tarfile_says(tmp_path: Path, form: int) -> None:
+    generator = random.Random(form)
+    long = "/".join(["long"] * 20 + ["a" * 90 + ".jpg"])
+    names = ["a.jpg", "b/c.PNG", "d.seg.webp", "e.json", *(["ü.jpg", long] if form != tarfile.USTAR_FORMAT else [])]
+    members = {name: generator.randbytes(generator.choice([0, 1, 511, 512, 513, 3000])) for name in names}
+    path = write_tar(tmp_path / "a.tar", members, format=form)
+    index = make_index(local_file(str(path), str(tmp_path)), LOCAL)
+    assert index.cut is None
+    with tarfile.open(path) as tar:
+        expected = [(m.name, m.offset_data, m.size) for m in tar.getmembers()]
+    assert [tuple(row.values()) for row in index.members.to_pylist()] == expected
+    manifest = open_manifest(str(path))
+    assert [row["image_id"] for row in rows_of(manifest)] == [f"a.tar/{n}" for n in names if not n.endswith("json")]
+    assert bytes_of(manifest) == [data for name, data in members.items() if not name.endswith("json")]
+
+
+def test_what_is_no_plain_file_or_no_image_is_no_row(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (
+            ("folder.jpg", tarfile.DIRTYPE), ("link.jpg", tarfile.SYMTYPE), ("hard.jpg", tarfile.LNKTYPE),
+            ("device.jpg", tarfile.CHRTYPE), ("pipe.jpg", tarfile.FIFOTYPE),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        for name in ("../../up.jpg", "/absolute.jpg", "._mac.jpg", "notes.md", "a\nb.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"xyz"))
+    manifest = open_manifest(str(tmp_path / "a.tar"))
+    assert [row["image_id"] for row in rows_of(manifest)] == [
+        "a.tar/../../up.jpg", "a.tar//absolute.jpg", "a.tar/a\nb.jpg",
+    ]  # fmt: skip
+    assert bytes_of(manifest) == [b"xyz"] * 3
+
+
+def test_a_sparse_file_is_no_row(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("sparse.jpg")
+    header.size, header.type = 512, tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[386:398], block[398:410] = b"00000000000\0", b"00000001000\0"  # one piece, at 0, of 512 bytes
+    block[483:495] = b"00000002000\0"  # its real size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "a.tar").write_bytes(bytes(block) + b"x" * 512 + bytes(1024))
+    assert rows_of(open_manifest(str(tmp_path / "a.tar"))) == []
+
+
+@pytest.mark.parametrize("keep", ["header", "body", "last body", "no end", "middle of a header"])
+def test_a_tar_cut_short_gives_what_is_before_the_cut_and_one_sentence(tmp_path: Path, keep: str) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"{n}.jpg": bytes([n]) * 3000 for n in range(5)})
+    header = 512 + 3072
+    size, rows = {
+        "header": (3 * header, 3), "body": (3 * header + 600, 3), "last body": (4 * header + 3000, 4),
+        "no end": (5 * header, 5), "middle of a header": (2 * header + 100, 2),
+    }[keep]  # fmt: skip
+    os.truncate(path, size)
+    manifest = open_manifest(str(path))
+    assert len(rows_of(manifest)) == rows
+    (note,) = manifest.notes
+    assert note.startswith(f"{path}: ")
+    assert f"its {rows} files before that are taken" in note
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>no tar</html>" * 100, b"\0" * 100, random.Random(1).randbytes(3000)])
+def test_a_file_that_is_no_tar_gives_no_rows_and_a_sentence(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    photo_tar(tmp_path / "b.tar")
+    manifest = open_manifest(f"{tmp_path}/*.tar")
+    assert {row["image_id"].partition("/")[0] for row in rows_of(manifest)} == {"b.tar"}
+    assert [note for note in manifest.notes if "its 0 files before that" in note]
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_is_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
+    with tarfile.open(tmp_path / f"a.tar.{kind}", f"w:{kind}") as tar:  # type: ignore[call-overload]
+        tar.add(golden_images()[0], "a.jpg")
+    with pytest.raises(UsageError, match="is compressed, so no image in it can be read without all before it"):
+        open_manifest(str(tmp_path / f"a.tar.{kind}"))
+    (tmp_path / f"a.tar.{kind}").rename(tmp_path / "a.tar")
+    with pytest.raises(UsageError, match="is compressed with"):
+        rows_of(open_manifest(str(tmp_path / "a.tar")))
+
+
+def test_headers_that_ask_for_much_are_a_sentence(tmp_path: Path) -> None:
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
+    photo_tar(tmp_path / "a.tar", 1)
+    whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
+    padded = whole + bytes(-len(whole) % 512)
+    with (tmp_path / "a.tar").open("wb") as file:
+        file.write(padded + long.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(1 << 34)
+    manifest = open_manifest(str(tmp_path / "a.tar"))
+    assert len(rows_of(manifest)) == 1
+    assert "a header has 8,589,934,592 bytes" in manifest.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("{008..011}.tar", ["008.tar", "009.tar", "010.tar", "011.tar"]),
+        ("{3..1}.tar", ["3.tar", "2.tar", "1.tar"]),
+        ("{train,val}-{0..1}.tar", ["train-0.tar", "train-1.tar", "val-0.tar", "val-1.tar"]),
+        ("a.tar", ["a.tar"]),
+        ("odd{name}{1..2}.tar", ["odd{name}1.tar", "odd{name}2.tar"]),
+        ("{a..b}.tar", ["{a..b}.tar"]),
+    ],
+)
+def test_names_with_braces_stand_for_many(name: str, names: list[str]) -> None:
+    assert expand_braces(name) == names
+
+
+def test_more_names_than_a_million_are_refused() -> None:
+    with pytest.raises(UsageError, match="stands for more than 1,000,000 names"):
+        expand_braces("{0..99999}-{0..99}.tar")
+
+
+@contextmanager
+def _served(kind: str, folder: Path, s3_environment: Any) -> Iterator[str]:
+    """Where the files of a folder are found: on the disk, on S3 or on a web server."""
+    if kind == "local":
+        yield str(folder)
+    elif kind == "s3":
+        from jobs.storage.s3_place import s3_filesystem
+
+        fs, bucket = s3_filesystem(), f"tars-{folder.parent.name.replace('_', '-')[-40:]}".strip("-").lower()
+        fs.makedirs(bucket, exist_ok=True)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                fs.put_file(str(path), f"{bucket}/in/{path.relative_to(folder)}")
+        yield f"s3://{bucket}/in"
+    else:
+        with RangeServer(folder) as server:
+            yield server.url
+
+
+@pytest.mark.server
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["local", "s3", "web"])
+def test_tars_are_scored_from_end_to_end_with_a_broken_member(tmp_path: Path, s3_environment: Any, kind: str) -> None:
+    photo_tar(tmp_path / "in/00000.tar", 6, **{"broken.jpg": golden_images()[0].read_bytes()[:700], "empty.png": b""})
+    photo_tar(tmp_path / "in/00001.tar", 3)
+    with _served(kind, tmp_path / "in", s3_environment) as place:
+        options = ["--allow-private-hosts"] if kind == "web" else []
+        run_score(f"{place}/{{00000..00001}}.tar", tmp_path / "out", *options)
+        rows = table_rows(tmp_path / "out")
+        assert len(rows) == 11
+        assert {name: row["error_type"] for name, row in rows.items() if row["status"] != "ok"} == {
+            "00000.tar/broken.jpg": "truncated",
+            "00000.tar/empty.png": "empty",
+        }
+        one = rows["00001.tar/0000.jpg"]
+        assert fetch(one["uri"], LOCAL) == golden_images()[0].read_bytes()
+        assert "Nothing to do" in run_score(f"{place}/{{00000..00001}}.tar", tmp_path / "out", *options)
+
+
+@pytest.mark.process
+def test_scores_of_tars_equal_those_of_loose_files(tmp_path: Path) -> None:
+    (tmp_path / "loose").mkdir()
+    for number, image in enumerate(golden_images()[:4]):
+        (tmp_path / "loose" / f"{number:04}{image.suffix}").write_bytes(image.read_bytes())
+    photo_tar(tmp_path / "a.tar", 4)
+    run_score(tmp_path / "a.tar", tmp_path / "of-tar")
+    run_score(tmp_path / "loose", tmp_path / "of-files")
+    files = table_rows(tmp_path / "of-files")
+    for name, row in table_rows(tmp_path / "of-tar").items():
+        loose = files[name.removeprefix("a.tar/")]
+        assert row["sha256"] == loose["sha256"]
+        assert row["score"] == pytest.approx(loose["score"], abs=1e-3)
+
+
+@pytest.mark.process
+def test_columns_and_ground_truth_come_from_the_files_beside_an_image(tmp_path: Path) -> None:
+    photo_tar(tmp_path / "a.tar", 6)
+    run_score(tmp_path / "a.tar", tmp_path / "out")
+    assert open_manifest(str(tmp_path / "a.tar")).columns().names[-2:] == ["json", "txt"]
+    run_artimuse(
+        "curate", tmp_path / "out", "--manifest", tmp_path / "a.tar", "--top", "3", "--out", tmp_path / "best.parquet"
+    )
+    best = pq.read_table(tmp_path / "best.parquet").to_pylist()
+    assert len(best) == 3
+    for row in best:
+        number = int(row["image_id"][6:10])
+        assert row["txt"] == f"caption {number}"
+        assert json.loads(row["json"])["caption"] == f"picture {number}"
+    run_artimuse("curate", tmp_path / "out", "--as", "webdataset", "--out", tmp_path / "best")
+    with tarfile.open(tmp_path / "best" / "00000.tar") as tar:
+        assert sum(name.endswith(".json") for name in tar.getnames()) == 6
+    for command in (["--ground-truth", tmp_path / "a.tar"], ["--truth-column", "gt_score"], []):
+        found = json.loads(run_artimuse("evaluate", tmp_path / "out", *command, "--json").stdout)
+        assert found["counts"]["scored"] == 6, command
+    missing = run_artimuse("evaluate", tmp_path / "out", "--truth-column", "mos", code=1)
+    assert "no image has a number 'mos' beside it (its JSON has gt_score, caption)" in missing.stderr
+
+
+def test_an_index_is_made_once_for_as_long_as_a_tar_is_the_same(tmp_path: Path) -> None:
+    place = LocalPlace(str(tmp_path / "store"))
+    photo_tar(tmp_path / "a.tar")
+    for expected in (1, 0):
+        manifest: Any = open_manifest(str(tmp_path / "a.tar"), keep=place)
+        assert len(rows_of(manifest)) == 4
+        assert manifest.indexes.made == expected
+        assert len(rows_of(manifest)) == 4
+    (index,) = (tmp_path / "store").rglob("*.parquet")
+    index.write_bytes(index.read_bytes()[:50])  # cut short: made again
+    again: Any = open_manifest(str(tmp_path / "a.tar"), keep=place)
+    assert len(rows_of(again)) == 4
+    assert again.indexes.made == 1
+    os.utime(tmp_path / "a.tar", ns=(1, 1))
+    changed: Any = open_manifest(str(tmp_path / "a.tar"), keep=place)
+    assert changed.identity() != again.identity()
+    assert rows_of(changed)[0]["version"] != rows_of(again)[0]["version"]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("kind", ["local", "s3", "web"])
+def test_a_tar_rewritten_after_it_was_listed_gives_no_other_images(
+    tmp_path: Path, s3_environment: Any, kind: str
+) -> None:
+    path = photo_tar(tmp_path / "in/a.tar")
+    with _served(kind, tmp_path / "in", s3_environment) as place:
+        manifest: Any = open_manifest(f"{place}/a.tar", fetching=LOCAL)
+        rows = rows_of(manifest)
+        parts = [FileRange.parse(row["uri"], row["source_version"]) for row in rows]
+        assert all(isinstance(data, bytes) for data in read_parts([p for p in parts if p], LOCAL))
+        time.sleep(1.1 if kind == "web" else 0)  # Last-Modified has seconds
+        write_tar(path, {f"{n}.jpg": b"another" * 20_000 for n in range(4)})
+        if kind == "s3":
+            from jobs.storage.s3_place import s3_filesystem
+
+            s3_filesystem().put_file(str(path), f"{place}/a.tar")
+        for data in read_parts([p for p in parts if p], LOCAL):
+            assert isinstance(data, ImageError)
+            assert (data.error_type, data.retryable) == ("changed", True)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("body_bytes", "most_requests"), [(20_000, 30), (3_000_000, 60)])
+def test_bodies_are_gone_past_where_they_are_large(tmp_path: Path, body_bytes: int, most_requests: int) -> None:
+    write_tar(tmp_path / "in/a.tar", {f"{n}.jpg": bytes(body_bytes) for n in range(30)})
+    with RangeServer(tmp_path / "in") as server:
+        assert len(rows_of(open_manifest(f"{server.url}/a.tar", fetching=LOCAL))) == 30
+        asked = server.requests - 1  # the look at its size
+        assert asked <= most_requests
+        if body_bytes > 1_000_000:
+            assert server.sent_bytes < 30 * body_bytes / 10
+        else:
+            assert asked < 10
+
+
+@pytest.mark.server
+def test_neighbours_are_read_together_and_nothing_else(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", {f"{n:03}.jpg": bytes([n]) * 50_000 for n in range(100)})
+    with RangeServer(tmp_path / "in") as server:
+        rows = rows_of(open_manifest(f"{server.url}/a.tar", fetching=LOCAL))
+        server.forget()
+        parts = [FileRange.parse(row["uri"], row["source_version"]) for row in rows[10:60]]
+        found = list(read_parts([p for p in parts if p], LOCAL))
+        assert found == [bytes([n]) * 50_000 for n in range(10, 60)]
+        assert server.requests == 1
+        assert server.sent_bytes < 50 * 51_000
+        small = list(read_parts([p for p in parts if p], FetchOptions(max_bytes=49_999, allow_private_hosts=True)))
+        assert {data.error_type for data in small if isinstance(data, ImageError)} == {"too_large"}
+
+
+@pytest.mark.server
+def test_a_web_server_without_ranges_is_a_sentence(tmp_path: Path) -> None:
+    photo_tar(tmp_path / "in/a.tar")
+    with RangeServer(tmp_path / "in", ranges=False) as server, pytest.raises(ManifestError, match="whole files only"):
+        open_manifest(f"{server.url}/a.tar", fetching=LOCAL)
+    with RangeServer(tmp_path / "in") as server:
+        with pytest.raises(ManifestError, match="There is no such file"):
+            open_manifest(f"{server.url}/b.tar", fetching=LOCAL)
+        with pytest.raises(ManifestError, match="--allow-private-hosts"):
+            open_manifest(f"{server.url}/a.tar")
+        with pytest.raises(UsageError, match="on the web only tar files are sources"):
+            open_manifest(f"{server.url}/a.jpg", fetching=LOCAL)
+
+
+def test_a_folder_of_tars_is_a_source_and_doubled_members_are_doubled_ids(tmp_path: Path) -> None:
+    photo_tar(tmp_path / "in/train/0.tar", 2)
+    photo_tar(tmp_path / "in/val/0.tar", 1)
+    ids = [row["image_id"] for row in rows_of(open_manifest(str(tmp_path / "in")))]
+    assert ids == ["train/0.tar/0000.jpg", "train/0.tar/0001.jpg", "val/0.tar/0000.jpg"]
+    assert [row["image_id"] for row in rows_of(open_manifest(f"{tmp_path}/in/{{train,val}}/0.tar"))] == ids
+    with pytest.raises(ManifestError, match=r"test/0\.tar: there is no such file"):
+        open_manifest(f"{tmp_path}/in/{{train,test}}/0.tar")
+    with tarfile.open(tmp_path / "in/val/0.tar", "a") as tar:
+        tar.add(golden_images()[1], "0000.jpg")
+    found = rows_of(open_manifest(str(tmp_path / "in"), ManifestOptions(on_duplicate="first")))
+    assert [row["image_id"] for row in found] == ids
+
+
+def test_a_plan_names_its_members_by_place(tmp_path: Path) -> None:
+    photo_tar(tmp_path / "a.tar", 2)
+    run_artimuse("manifest", tmp_path / "a.tar", "--out", tmp_path / "m.parquet")
+    table = pq.read_table(tmp_path / "m.parquet")
+    assert table["image_id"].to_pylist() == ["a.tar/0000.jpg", "a.tar/0001.jpg"]
+    assert [fetch(uri, LOCAL) for uri in table["uri"].to_pylist()] == [p.read_bytes() for p in golden_images()[:2]]
+    outside = FetchOptions(root=str(tmp_path / "elsewhere"))
+    with pytest.raises(ImageError, match="--root"):
+        fetch(table["uri"][0].as_py(), outside)
