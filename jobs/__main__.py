@@ -93,7 +93,7 @@ app.command(
     epilog=example(
         "artimuse curate scored --top 10% --dedupe near --min-side 1024 --max-std 12 --out best.parquet",
         "artimuse curate scored --manifest photos.parquet --top 5000 --per category --out best.parquet",
-        "artimuse curate scored --where \"width > height and not startswith(uri, 's3://old/')\" --out wide.jsonl",
+        "artimuse curate scored --where \"width > height AND NOT starts_with(uri, 's3://old/')\" --out wide.jsonl",
         "artimuse curate scored --min-score 70 --as webdataset --out s3://photos/best",
     )
 )(curate)

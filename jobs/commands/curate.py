@@ -61,10 +61,9 @@ FileFormat = Annotated[
 Where = Annotated[
     str | None,
     typer.Option(
-        metavar="EXPR",
-        help="Keep rows for which this holds: columns of the store, its texts or the manifest, numbers, 'strings', "
-        "== != < <= > >=, in (…), is None, and, or, not, + - * /, and startswith, endswith, contains, matches, lower, "
-        "upper, length, abs, column('odd name').",
+        metavar="SQL",
+        help="Keep rows for which this holds: an SQL condition (DuckDB's) on columns of the store, its texts or the "
+        "manifest, such as \"score > 60 AND uri NOT LIKE '%/old/%'\".",
         show_default=False,
     ),
 ]

@@ -1,281 +1,257 @@
 """The rows a curation chooses from: those of a store, or those of a manifest with the store's columns.
 
-They are read again and again, a file or a batch at a time and only the columns that are asked for, always in the same
-order. What is remembered in between is one bit for each row; with a manifest also where in the store each of its rows
-stands (8 bytes), and meanwhile the columns of the store that are asked for, of the rows that are in question still.
+Conditions, ranks and joins are SQL, see `jobs.store.database`. The table `chosen` there has the rows that are still
+chosen: `row`, their place in the store or the manifest; `held`, their `ROW` in the view `scores`; `points`, and `grp`,
+the value of --per. The rows that are left at the end are read from their files again, in order, for the columns that
+are written.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Protocol, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import ManifestError, StoreError
+from artimuse_actor.errors import ArtiMuseError, ManifestError
 from jobs.curate.filters import TEXT_MATCHES
-from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.curate.where import columns_sql
 from jobs.manifest.manifest import Manifest
-from jobs.storage.parquet import read_footer, read_parquet
+from jobs.storage.parquet import read_parquet
+from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, quoted
+from jobs.store.layout import TEXTS
 from jobs.store.store import Store
 from schemas.texts import texts_schema
+
+OWN: Final = "own:"
+"""Before the name of a manifest's column that the store has too."""
 
 _AHEAD: Final = 3  # files that are read while one is used
 _T = TypeVar("_T")
 
-Mask = NDArray[np.bool_]
-
-
-class Chosen:
-    """The rows that are still chosen: one bit each."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        """All rows of batches of these sizes."""
-        self.sizes = list(sizes)
-        self.counts = list(sizes)
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)]).astype(np.int64)
-        self._bits = [np.packbits(np.ones(size, dtype=bool)) for size in self.sizes]
-
-    def mask(self, batch: int) -> Mask:
-        """True for each chosen row of a batch."""
-        return np.unpackbits(self._bits[batch], count=self.sizes[batch]).astype(bool)
-
-    def narrow(self, batch: int, kept: Mask) -> None:
-        """Keep only these of a batch's chosen rows."""
-        mask = self.mask(batch)
-        mask[mask] = kept
-        self._put(batch, mask)
-
-    def keep(self, places: NDArray[np.int64]) -> None:
-        """Keep only the chosen rows at these places, ascending, counted through all batches."""
-        edges = np.searchsorted(places, self.starts)
-        for batch in range(len(self.sizes)):
-            mask = np.zeros(self.sizes[batch], dtype=bool)
-            mask[places[edges[batch] : edges[batch + 1]] - self.starts[batch]] = True
-            self._put(batch, mask)
-
-    def places(self, batch: int) -> NDArray[np.int64]:
-        """Places of a batch's chosen rows, counted through all batches."""
-        places: NDArray[np.int64] = np.flatnonzero(self.mask(batch)) + self.starts[batch]
-        return places
-
-    def __len__(self) -> int:
-        return sum(self.counts)
-
-    def _put(self, batch: int, mask: Mask) -> None:
-        self._bits[batch] = np.packbits(mask)
-        self.counts[batch] = int(mask.sum())
+Rows = NDArray[np.int64]
 
 
 class Candidates(Protocol):
-    """Rows in batches."""
+    """Rows to choose from."""
 
     @property
     def schema(self) -> pa.Schema:
         """Schema of all columns."""
 
     @property
-    def chosen(self) -> Chosen:
-        """The rows that are still chosen."""
-
-    @property
     def own(self) -> pa.Schema | None:
         """Schema of the manifest they come from, or None."""
 
-    def scan(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """For each batch with chosen rows, its number and these columns of those rows."""
+    def sql(self, names: frozenset[str]) -> str:
+        """A query of all rows: `row`, `held`, and the columns of these names, in lower case; to be executed once."""
+
+    def explained(self) -> AbstractContextManager[None]:
+        """A block that executes `sql`, and raises what made it fail."""
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the chosen rows, in order, in batches that are not empty."""
 
 
 class StoreRows:
-    """The rows of the scores table, with those of the texts table beside them; a batch is a file."""
+    """The rows of the scores table, with those of the texts table beside them."""
 
-    def __init__(self, store: Store, text_pattern: str | None = None) -> None:
+    def __init__(self, store: Store, database: Database, text_pattern: str | None = None) -> None:
         """Note which files there are.
 
         Args:
             store: the store with the rows.
-            text_pattern: regular expression of the column `text_matches`.
+            database: gets the view `scores`, and `texts` if there are texts.
+            text_pattern: regular expression of the column `TEXT_MATCHES`.
         """
         self.own: pa.Schema | None = None
         self._store = store
-        self._pattern = text_pattern
-        self._tables = store.table_files()
-        self.files = self._tables.scores
-        self._text_columns = list(store.texts.columns) if store.texts else []
-        texts = [texts_schema(store.texts).field(name) for name in store.texts.all_columns] if store.texts else []
-        matched = [pa.field(TEXT_MATCHES, pa.bool_())] if text_pattern is not None else []
-        self.schema = pa.schema([*store.schema, *texts, *matched])
-        self.chosen = Chosen(list(_ahead(self._size, self._tables.scores_paths)))
+        self._database = database
+        tables = store.table_files()
+        self.files = tables.scores
+        database.add_files("scores", [(store.place, file) for file in tables.scores], store.schema)
+        texts = texts_schema(store.texts) if store.texts else pa.schema([])
+        self._texts = pa.schema([texts.field(name) for name in store.texts.all_columns] if store.texts else [])
+        if store.texts:
+            described = set(tables.described)
+            files = [(store.place, file) for file in store.place.files(TEXTS) if file.path in described]
+            database.add_files("texts", files, texts)
+        pattern = quoted(text_pattern or "")
+        texts_columns = store.texts.columns if store.texts else ()
+        self._matches = " OR ".join(f"regexp_matches({identifier(name)}, {pattern})" for name in texts_columns)
+        self.schema = pa.schema([*store.schema, *self._texts])
 
-    def scan(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+    def sql(self, names: frozenset[str]) -> str:
         """See `Candidates`."""
-        batches = [batch for batch, count in enumerate(self.chosen.counts) if count]
-        tables = _ahead(lambda batch: self._read(batch, list(columns)), batches)
-        yield from zip(batches, tables, strict=True)
+        return f"SELECT *, row AS held FROM ({self.view(names)})"
+
+    def view(self, names: frozenset[str]) -> str:
+        """A query of `row`, `image_id` and the columns of these names."""
+        columns = f"{columns_sql(self._store.schema, names | {'image_id'})}{identifier(ROW)} AS row"
+        texts = [field for field in self._texts if field.name.lower() in names]
+        if not texts and TEXT_MATCHES not in names:
+            return f"SELECT {columns} FROM scores"
+        matches = f"{self._matches} AS {identifier(TEXT_MATCHES)}, " if TEXT_MATCHES in names else ""
+        # The pattern is matched before the join, so that a truth value is joined and no text.
+        return (
+            f"SELECT {columns}, about.* EXCLUDE (described) FROM scores LEFT JOIN "
+            f"(SELECT {columns_sql(pa.schema(texts))}{matches}image_id AS described FROM texts) AS about "
+            "ON described = image_id"
+        )
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """See `Candidates`."""
+        yield from _ahead(lambda rows: self._read(rows, list(columns)), self._rows_by_file())
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """See `Candidates`."""
+        yield
 
     def check_unchanged(self) -> None:
         """Raise StoreError if one of the files is another than at the beginning."""
         now = {file.path: file.version for file in self._store.table_files().scores}
         for file in self.files:
             if now.get(file.path) != file.version:
-                raise self._changed(file.path)
+                raise changed_meanwhile(self._store.place, file.path)
 
-    def _size(self, path: str) -> int:
+    def _rows_by_file(self) -> Iterator[Rows]:
+        """The chosen rows, those of one file at a time."""
+        waiting: list[Rows] = []
+        for batch in self._database.batches("SELECT row FROM chosen ORDER BY row"):
+            rows = np.asarray(batch["row"])
+            for part in np.split(rows, np.flatnonzero(np.diff(rows >> FILE_ROWS)) + 1):
+                if waiting and waiting[0][0] >> FILE_ROWS != part[0] >> FILE_ROWS:
+                    yield np.concatenate(waiting)
+                    waiting = []
+                waiting.append(part)
+        if waiting:
+            yield np.concatenate(waiting)
+
+    def _read(self, rows: Rows, columns: list[str]) -> pa.Table:
+        path = self.files[int(rows[0] >> FILE_ROWS)].path
         try:
-            return int(read_footer(self._store.place, path).num_rows)
+            table = read_parquet(self._store.place, path, columns)
         except FileNotFoundError:
-            raise self._changed(path) from None
-
-    def _read(self, batch: int, columns: list[str]) -> pa.Table:
-        path = self.files[batch].path
-        about_texts = [name for name in columns if name not in self._store.schema.names]
-        wanted = [name for name in columns if name not in about_texts]
-        try:
-            table = read_parquet(
-                self._store.place, path, list(dict.fromkeys([*wanted, *(["image_id"] if about_texts else [])]))
-            )
-            if len(table) != self.chosen.sizes[batch]:
-                raise self._changed(path)
-            if about_texts:
-                texts = self._read_texts(path, about_texts)
-                rows = pc.index_in(table["image_id"], texts["image_id"].combine_chunks())
-                for name in about_texts:
-                    table = table.append_column(name, texts[name].take(rows))
-        except FileNotFoundError:
-            raise self._changed(path) from None
-        mask = self.chosen.mask(batch)
-        return table.select(columns) if mask.all() else table.select(columns).filter(pa.array(mask))
-
-    def _read_texts(self, path: str, columns: list[str]) -> pa.Table:
-        beside = self._tables.texts_beside(path)
-        if beside is None:
-            fields = [self.schema.field(name) for name in ("image_id", *columns)]
-            return pa.schema(fields).empty_table()
-        read = list(dict.fromkeys(["image_id", *(name for name in columns if name != TEXT_MATCHES)]))
-        matched = TEXT_MATCHES in columns
-        texts = read_parquet(self._store.place, beside, list({*read, *(self._text_columns if matched else [])}))
-        if matched:
-            found = [pc.match_substring_regex(texts[name], self._pattern) for name in self._text_columns]
-            any_of = found[0]
-            for one in found[1:]:
-                any_of = pc.or_kleene(any_of, one)
-            texts = texts.append_column(TEXT_MATCHES, any_of)
-        return texts
-
-    def _changed(self, path: str) -> StoreError:
-        return StoreError(
-            f"{self._store.place.uri(path)}: was changed by a run while it was read. Nothing was written. Curate again."
-        )
+            raise changed_meanwhile(self._store.place, path) from None
+        here = rows & ((1 << FILE_ROWS) - 1)
+        if here[-1] >= len(table):
+            raise changed_meanwhile(self._store.place, path)
+        return table if len(here) == len(table) else table.take(pa.array(here))
 
 
 class ManifestRows:
-    """The rows of a manifest that have one in the store; a batch is one of the manifest's.
+    """The rows of a manifest, with the columns of the store.
 
     Attributes:
         schema: the store's columns, and those of the manifest of other names.
-        chosen: rows that are in the store, each id once.
-        not_in_store: rows that are not.
-        doubled: rows with an id that an earlier row has.
     """
 
-    def __init__(self, store_rows: StoreRows, manifest: Manifest) -> None:
-        """Find each row in the store. Raises ManifestError."""
+    def __init__(self, store_rows: StoreRows, manifest: Manifest, database: Database) -> None:
         self._store_rows = store_rows
         self._manifest = manifest
+        self._database = database
         self.own = manifest.columns()
-        own = [_plain(field) for field in self.own if field.name not in store_rows.schema.names]
-        self.schema = pa.schema([*store_rows.schema, *own])
-        self.not_in_store = self.doubled = 0
-        self._store_places = self._find()
+        own: dict[str, pa.Field] = {}  # by lower case, since SQL makes no difference
+        for field in self.own:
+            own.setdefault(field.name.lower(), _plain(field))
+        for name in store_rows.schema.names:
+            own.pop(name.lower(), None)
+        self._own = pa.schema(own.values())
+        self.schema = pa.schema([*store_rows.schema, *self._own])
+        self._rows = 0
+        self._failure: ArtiMuseError | None = None
 
-    def scan(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """See `Candidates`. A column that both have is the store's; `own:NAME` is the manifest's in any case."""
-        own = [name for name in columns if name.startswith(OWN) or name not in self._store_rows.schema.names]
-        held_columns = [name for name in columns if name not in own and name != "image_id"]
-        held, rank = self._held(held_columns)
-        own_names = [name.removeprefix(OWN) for name in own]
-        for number, table in enumerate(self._read(own_names, ids="image_id" in columns)):
-            if not self.chosen.counts[number]:
-                continue
-            mask = self.chosen.mask(number)
-            found = {}
-            if table is not None:
-                rows = table.filter(pa.array(mask))
-                for name, plain in zip(own, own_names, strict=True):
-                    column = rows[f"{OWN}{plain}"]
-                    found[name] = column if name.startswith(OWN) else column.cast(self.schema.field(name).type)
-                if "image_id" in columns:
-                    found["image_id"] = rows["image_id"]
-            if held is not None:
-                start = self.chosen.starts[number]
-                places = self._store_places[start : start + len(mask)][mask]
-                rows = held.take(pa.array(rank[places]))
-                found |= {name: rows[name].cast(self.schema.field(name).type) for name in held_columns}
-            yield number, pa.table({name: found[name] for name in columns})
-
-    def _read(self, own: list[str], *, ids: bool) -> Iterator[pa.Table | None]:
-        """For each batch its `own:NAME` columns and ids, or None if neither is wanted. Raises ManifestError."""
-        if not own and not ids:
-            yield from [None] * len(self.chosen.sizes)
-            return
-        sizes = iter(self.chosen.sizes)
-        for batch in self._manifest.batches(own, keys=ids or not own):
-            columns = {f"{OWN}{name}": batch.own[name] for name in own} if batch.own is not None else {}
-            table = pa.table(columns | ({"image_id": batch.rows["image_id"]} if ids else {}))
-            if next(sizes, -1) != len(table):
-                break
-            yield table
-        else:
-            if next(sizes, None) is None:
-                return
-        raise ManifestError(
-            f"{self._manifest.source}: was changed while it was read. Nothing was written. Curate again."
+    def sql(self, names: frozenset[str]) -> str:
+        """See `Candidates`; `held` is null where the store has no such row."""
+        own = pa.schema([field for field in self._own if field.name.lower() in names])
+        schema = pa.schema([("row", pa.int64()), ("own id", pa.string()), *own])
+        schema = pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
+        self._database.add_rows("manifest", pa.RecordBatchReader.from_batches(schema, self._stream(schema)))
+        return (
+            f"SELECT {columns_sql(own)} m.row AS row, s.row AS held, s.* EXCLUDE (row) "
+            f'FROM manifest AS m LEFT JOIN ({self._store_rows.view(names)}) AS s ON m."own id" = s.image_id'
         )
 
-    def _held(self, columns: list[str]) -> tuple[pa.Table | None, NDArray[np.int32]]:
-        """The store's columns of the rows in question, and for each row of the store which of these it is."""
-        wanted = np.zeros(int(self._store_rows.chosen.starts[-1]), dtype=bool)
-        if not columns:
-            return None, np.empty(0, dtype=np.int32)
-        for batch in range(len(self.chosen.sizes)):
-            wanted[self._store_places[self.chosen.places(batch)]] = True
-        rank = np.cumsum(wanted, dtype=np.int32) - np.int32(1)
-        self._store_rows.chosen = Chosen(self._store_rows.chosen.sizes)
-        self._store_rows.chosen.keep(np.flatnonzero(wanted))
-        parts = [_compact(table) for _, table in self._store_rows.scan(columns)]
-        if not parts:
-            return pa.schema([self.schema.field(name) for name in columns]).empty_table(), rank
-        return pa.concat_tables(parts).unify_dictionaries().combine_chunks(), rank
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """See `Candidates`: DuckDB hands on only the words of what ended the manifest's stream."""
+        try:
+            yield
+        except ArtiMuseError as error:
+            raise self._failure or error from error
 
-    def _find(self) -> NDArray[np.int64]:
-        """For each row of the manifest its place in the store, or -1."""
-        hashes = [hash_strings(rows["image_id"]) for _, rows in self._store_rows.scan(["image_id"])]
-        ids = IdIndex(np.concatenate([np.empty((0, 2), dtype=np.uint64), *hashes]))
-        hashes.clear()
-        seen = np.zeros(len(ids) + 1, dtype=bool)  # and one for -1, which an empty store has too
-        places = []
-        for batch in self._manifest.batches():
-            found = ids.find(hash_strings(batch.rows["image_id"]))
-            self.not_in_store += int((found < 0).sum())
-            doubled = np.ones(len(found), dtype=bool)
-            doubled[np.unique(found, return_index=True)[1]] = False
-            doubled = (found >= 0) & (doubled | seen[found])
-            self.doubled += int(doubled.sum())
-            seen[found[found >= 0]] = True
-            places.append(np.where(doubled, -1, found))
-        self.chosen = Chosen([len(part) for part in places])
-        for number, part in enumerate(places):
-            self.chosen.narrow(number, part >= 0)
-        return np.concatenate([np.empty(0, dtype=np.int64), *places])
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """See `Candidates`. A column that both have is the store's; `own:NAME` is the manifest's in any case."""
+        own = [name for name in columns if name.startswith(OWN) or name not in self._store_rows.schema.names]
+        held = [name for name in columns if name not in own and name != "image_id"]
+        chosen = _Ordered(
+            self._database.batches(
+                f"SELECT chosen.row{''.join(f', {identifier(name)}' for name in held)} FROM chosen "
+                f"JOIN scores ON held = {identifier(ROW)} ORDER BY chosen.row"
+            )
+        )
+        start = 0
+        for batch in self._batches([name.removeprefix(OWN) for name in own]):
+            here, first = chosen.below(start + len(batch)), start
+            start += len(batch)
+            if here is None:
+                continue
+            rows = batch.take(pc.subtract(here["row"], first))
+            found = {"image_id": rows["image_id"]}
+            for name in own:
+                column = rows[f"{OWN}{name.removeprefix(OWN)}"]
+                found[name] = column if name.startswith(OWN) else column.cast(self.schema.field(name).type)
+            found |= {name: here[name].cast(self.schema.field(name).type) for name in held}
+            yield pa.table({name: found[name] for name in columns})
+        if start != self._rows:
+            raise ManifestError(
+                f"{self._manifest.source}: was changed while it was read. Nothing was written. Curate again."
+            )
+
+    def _batches(self, own: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows with their ids and, as `own:NAME`, these columns."""
+        for batch in self._manifest.batches(own):
+            columns = {f"{OWN}{name}": batch.own[name] for name in own} if batch.own is not None else {}
+            yield pa.table(columns | {"image_id": batch.rows["image_id"]})
+
+    def _stream(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches(schema.names[2:]):
+                rows = pa.array(np.arange(self._rows, self._rows + len(batch)))
+                columns = [rows, batch["image_id"], *(batch[f"{OWN}{name}"] for name in schema.names[2:])]
+                self._rows += len(batch)
+                plain = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+                yield from pa.table(plain, schema=schema).combine_chunks().to_batches()
+        except ArtiMuseError as error:
+            self._failure = error
+            raise
 
 
-OWN: Final = "own:"
-"""Before the name of a manifest's column that the store has too."""
+class _Ordered:
+    """Batches of rows ordered by `row`, taken from the front."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._rest: Any = None
+
+    def below(self, end: int) -> pa.Table | None:
+        """The next rows below this one; None if there are none."""
+        parts = []
+        for batch in chain([self._rest] if self._rest is not None else [], self._batches):
+            count = int(np.searchsorted(np.asarray(batch["row"]), end))
+            parts.append(batch.slice(0, count))
+            self._rest = batch.slice(count) if count < len(batch) else None
+            if self._rest is not None:
+                break
+        return pa.Table.from_batches(parts) if sum(map(len, parts)) else None
 
 
 def _plain(field: pa.Field) -> pa.Field:
@@ -283,15 +259,7 @@ def _plain(field: pa.Field) -> pa.Field:
     return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
-def _compact(table: pa.Table) -> pa.Table:
-    """Dictionary-encode strings with few values, since millions of rows are in memory."""
-    for place, name in enumerate(table.column_names):
-        if name in ("status", "format"):
-            table = table.set_column(place, name, table[name].dictionary_encode())
-    return table
-
-
-def _ahead(work: Callable[..., _T], items: Sequence[object]) -> Iterator[_T]:
+def _ahead(work: Callable[[Rows], _T], items: Iterable[Rows]) -> Iterator[_T]:
     """The results in order, a few of them before they are asked for."""
     waiting: deque[Future[_T]] = deque()
     with ThreadPoolExecutor(_AHEAD) as pool:

@@ -9,10 +9,10 @@ that passed them stays; the best are chosen among what is different; a sample is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +22,23 @@ from artimuse_actor.fetch.options import FetchOptions
 from jobs.code_identity import CODE_VERSION
 from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
 from jobs.curate.duplicates import drop_duplicates, read_dedupe
-from jobs.curate.filters import TEXT_MATCHES, Filter, FilterOptions, read_filters, scored_rows
+from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel, curation_json
 from jobs.curate.output_place import Target, read_target, workshop
 from jobs.curate.output_rows import write_chosen
-from jobs.curate.quotas import MAX_SEED, GroupNumbers, Quotas, random_points, read_top, shares_of_sample, strata
-from jobs.curate.where import unknown_column
+from jobs.curate.quotas import MAX_SEED, best_rows, random_points, read_top, shares_of_sample, stratum
+from jobs.curate.where import MACROS, unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
+from jobs.store.database import ROW, Database, identifier, open_database
 from jobs.store.layout import CURATIONS, SCORES, TEXTS
 from jobs.store.store import Store
 from schemas.curation import CURATION_MARK
+
+_ABSENT: Final = -1
+_DOUBLED: Final = -2
+"""Why a row is not chosen, beside the number of a filter."""
 
 
 @dataclass(frozen=True)
@@ -103,44 +108,48 @@ def curate(settings: CurateSettings) -> Curation:
     store = Store.open(settings.store)
     score_column = store.question("--score-column", settings.score_column)
     _check_choice(settings, store)
-    store_rows = StoreRows(store, settings.filters.text_matches)
-    candidates: StoreRows | ManifestRows = store_rows
-    schema = _schema(store_rows, settings)
-    filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
-    if settings.per is not None and settings.per not in schema.names:
-        raise unknown_column("--per", settings.per, schema.names)
-    _keep_out_of_tables(target, store)
-    target.check_free()
+    with open_database() as database:
+        store_rows = StoreRows(store, database, settings.filters.text_matches)
+        manifest = open_manifest(settings.manifest, settings.manifest_options) if settings.manifest else None
+        candidates = ManifestRows(store_rows, manifest, database) if manifest else store_rows
+        schema = candidates.schema
+        filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
+        if settings.per is not None and settings.per not in schema.names:
+            raise unknown_column("--per", settings.per, schema.names)
+        _keep_out_of_tables(target, store)
+        target.check_free()
+        database.lock()
 
-    funnel = Funnel(settings.manifest or settings.store, sum(store_rows.chosen.sizes))
-    if mixture := store.fingerprint.mixture:
-        funnel.notes.append(f"The precisions of the scores in {settings.store} are {mixture}.")
-    if settings.manifest is not None:
-        candidates = _join_manifest(store_rows, settings, funnel)
-    _apply(candidates, filters, funnel)
-    groups = None
-    if dedupe:
-        groups = drop_duplicates(candidates, dedupe, score_column)
-        funnel.remove(groups.name, len(groups.table))
-        funnel.notes += groups.notes
-    if settings.top is not None:
-        _take_top(candidates, settings, score_column, funnel)
-    if settings.sample is not None:
-        _take_sample(candidates, settings, score_column, funnel)
+        funnel = Funnel(settings.manifest or settings.store)
+        if mixture := store.fingerprint.mixture:
+            funnel.notes.append(f"The precisions of the scores in {settings.store} are {mixture}.")
+        _apply(database, candidates, filters, funnel, score_column, settings.per)
+        if manifest:
+            _note_others(database, settings, funnel)
+            funnel.notes += manifest.notes
+        groups = None
+        if dedupe:
+            groups = drop_duplicates(database, dedupe)
+            funnel.remove(groups.name, len(groups.table))
+            funnel.notes += groups.notes
+        if settings.top is not None:
+            _take_top(database, settings, funnel)
+        if settings.sample is not None:
+            _take_sample(database, settings, funnel)
 
-    with workshop(target) as aside:
-        if groups and len(groups.table):
-            with open(aside.path(target.groups), "wb") as file:
-                file.write(parquet_bytes(groups.table))
-        write_chosen(candidates, store, aside, settings.fetch, funnel)
-        store_rows.check_unchanged()
-        record = _record(settings, store, target, funnel, len(groups.table) if groups else None)
-        with open(aside.path(target.funnel), "w", encoding="utf-8") as text:
-            text.write(record)
-        aside.publish()
-    written = json.loads(record)
-    _remember(store, written, funnel)
-    return Curation(funnel, target, written)
+        with workshop(target) as aside:
+            if groups and len(groups.table):
+                with open(aside.path(target.groups), "wb") as file:
+                    file.write(parquet_bytes(groups.table))
+            write_chosen(candidates, store, aside, settings.fetch, funnel)
+            store_rows.check_unchanged()
+            record = _record(settings, store, target, funnel, len(groups.table) if groups else None)
+            with open(aside.path(target.funnel), "w", encoding="utf-8") as text:
+                text.write(record)
+            aside.publish()
+        written = json.loads(record)
+        _remember(store, written, funnel)
+        return Curation(funnel, target, written)
 
 
 def _keep_out_of_tables(target: Target, store: Store) -> None:
@@ -164,95 +173,90 @@ def _check_choice(settings: CurateSettings, store: Store) -> None:
         raise UsageError(f"--text-matches: {settings.store} has no texts. Score with --texts first.")
 
 
-def _schema(store_rows: StoreRows, settings: CurateSettings) -> pa.Schema:
-    """All columns that conditions can be about."""
-    fields = [field for field in store_rows.schema if field.name != TEXT_MATCHES]
-    if settings.manifest is not None:
-        own = open_manifest(settings.manifest, settings.manifest_options).columns()
-        names = {field.name for field in fields}
-        fields += [
-            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-            for field in own
-            if field.name not in names
-        ]
-    return pa.schema(fields)
+def _apply(
+    database: Database,
+    candidates: Candidates,
+    filters: Sequence[Filter],
+    funnel: Funnel,
+    score_column: str,
+    per: str | None = None,
+) -> None:
+    """Make the table `chosen` of the rows that meet all conditions; one that fails several is counted by the first.
+
+    Raises:
+        CurationError: there are none.
+    """
+    names = frozenset({score_column.lower(), *([per.lower()] if per else [])}.union(*(one.names for one in filters)))
+    cases = " ".join(f"WHEN NOT coalesce({one.sql}, false) THEN {number}" for number, one in enumerate(filters))
+    for macro in MACROS:
+        database.run(macro)
+    rows = candidates.sql(names)
+    with database.limited(), candidates.explained():
+        database.run(
+            f"CREATE TABLE judged AS SELECT row, held, {identifier(score_column)} AS points, "
+            f"{identifier(per) if per else 'NULL'} AS grp, "
+            f"CASE WHEN held IS NULL THEN {_ABSENT} {cases} END AS failed FROM ({rows})"
+        )
+    if candidates.own is not None:  # whose ids may come again: the first row counts
+        database.run(
+            f"UPDATE judged SET failed = {_DOUBLED} FROM (SELECT held, min(row) AS first FROM judged "
+            "WHERE held IS NOT NULL GROUP BY held HAVING count(*) > 1) AS doubled "
+            "WHERE judged.held = doubled.held AND judged.row > first"
+        )
+    removed = dict(database.rows("SELECT failed, count(*) FROM judged GROUP BY failed"))
+    database.run("CREATE TABLE chosen AS SELECT row, held, points, grp FROM judged WHERE failed IS NULL")
+    funnel.rows = sum(removed.values())
+    if candidates.own is not None:
+        funnel.remove("not in the store", removed.get(_ABSENT, 0))
+        if _DOUBLED in removed:
+            funnel.remove("doubled image_id", removed[_DOUBLED])
+    for number, one in enumerate(filters):
+        funnel.remove(one.name, removed.get(number, 0))
 
 
-def _join_manifest(store_rows: StoreRows, settings: CurateSettings, funnel: Funnel) -> ManifestRows:
-    assert settings.manifest is not None
-    manifest = open_manifest(settings.manifest, settings.manifest_options)
-    candidates = ManifestRows(store_rows, manifest)
-    stored, funnel.rows = funnel.rows, sum(candidates.chosen.sizes)
-    funnel.remove("not in the store", candidates.not_in_store)
-    if candidates.doubled:
-        funnel.remove("doubled image_id", candidates.doubled)
-    others = stored - len(candidates.chosen)
+def _note_others(database: Database, settings: CurateSettings, funnel: Funnel) -> None:
+    """Note the rows of the store that the manifest lacks."""
+    ((stored, others),) = database.rows(
+        "SELECT count(*), count(*) - (SELECT count(DISTINCT held) FROM judged) FROM scores"
+    )
     if others:
         funnel.notes.append(f"{others:,} of {stored:,} rows of {settings.store} are not in {settings.manifest}.")
-    funnel.notes += manifest.notes
-    return candidates
 
 
-def _apply(candidates: Candidates, filters: Sequence[Filter], funnel: Funnel) -> None:
-    """Keep the rows that meet all conditions; one that fails several is counted by the first."""
-    columns = list(dict.fromkeys(name for one in filters for name in one.columns))
-    removed = [0] * len(filters)
-    for batch, rows in candidates.scan(columns):
-        kept = np.ones(len(rows), dtype=bool)
-        for number, one in enumerate(filters):
-            still = kept & np.asarray(one.keeps(rows), dtype=bool)
-            removed[number] += int(kept.sum() - still.sum())
-            kept = still
-        candidates.chosen.narrow(batch, kept)
-    for one, count in zip(filters, removed, strict=True):
-        funnel.remove(one.name, count)
-
-
-def _take_top(candidates: Candidates, settings: CurateSettings, score_column: str, funnel: Funnel) -> None:
+def _take_top(database: Database, settings: CurateSettings, funnel: Funnel) -> None:
     assert settings.top is not None
-    top, numbers, quotas = read_top(settings.top), GroupNumbers(), Quotas()
-    columns = [score_column, *([settings.per] if settings.per else [])]
-
-    def ranked(rows: pa.Table) -> tuple[Any, Any]:
-        points = rows[score_column].to_numpy().astype(np.float64)
-        return (numbers.of(rows[settings.per]) if settings.per else np.zeros(len(rows), dtype=np.int64)), points
-
-    before = len(candidates.chosen)
-    for _, rows in candidates.scan(columns):
-        quotas.count(*ranked(rows))
-    quotas.settle(top.places)
-    _choose(candidates, quotas, columns, ranked)
-    name = f"--top {top.text}" + (f" --per {settings.per}" if settings.per else "")
-    funnel.remove(name, before - len(candidates.chosen))
+    top = read_top(settings.top)
+    ((groups,),) = database.rows("SELECT count(*) FROM (SELECT DISTINCT grp FROM chosen)")
+    removed = _keep(database, best_rows("chosen", top.places))
+    funnel.remove(f"--top {top.text}" + (f" --per {settings.per}" if settings.per else ""), removed)
     if settings.per:
-        funnel.notes.append(f"{settings.per} has {len(numbers.values):,} groups.")
+        funnel.notes.append(f"{settings.per} has {groups:,} groups.")
 
 
-def _take_sample(candidates: Candidates, settings: CurateSettings, score_column: str, funnel: Funnel) -> None:
-    size, quotas, before = settings.sample or 0, Quotas(), len(candidates.chosen)
-    columns = [score_column, "image_id"]
-
-    def ranked(rows: pa.Table) -> tuple[Any, Any]:
-        scores = rows[score_column].to_numpy().astype(np.float64)
-        return strata(scores), random_points(rows["image_id"], settings.seed)
-
-    for _, rows in candidates.scan(columns):
-        quotas.count(*ranked(rows))
-    quotas.settle(lambda counts: shares_of_sample(size, counts))
-    _choose(candidates, quotas, columns, ranked)
+def _take_sample(database: Database, settings: CurateSettings, funnel: Funnel) -> None:
+    size, before = settings.sample or 0, funnel.left
+    points: Callable[[Any], Any] = lambda ids: pa.array(random_points(ids, settings.seed))  # noqa: E731
+    database.add_function("random_points", points, "VARCHAR", "DOUBLE")
+    database.run(
+        f"CREATE TABLE drawn AS SELECT row, held, {stratum('points')} AS grp, random_points(image_id) AS points "
+        f"FROM chosen JOIN scores ON held = {identifier(ROW)}"
+    )
+    counts = database.rows("SELECT grp, count(*) FROM drawn GROUP BY grp ORDER BY grp")
+    shares = shares_of_sample(size, np.array([count for _, count in counts]))
+    cases = " ".join(f"WHEN {one} THEN {places}" for (one, _), places in zip(counts, shares, strict=True))
+    removed = _keep(database, best_rows("drawn", f"CASE grp {cases} END"))
     if before < size:
         funnel.notes.append(f"--sample {size}: there were only {before:,} rows left to draw from, and all are taken.")
-    funnel.remove(f"--sample {size} --seed {settings.seed}", before - len(candidates.chosen))
+    funnel.remove(f"--sample {size} --seed {settings.seed}", removed)
 
 
-def _choose(candidates: Candidates, quotas: Quotas, columns: list[str], ranked: Any) -> None:
-    chosen, places = candidates.chosen, []
-    for batch, rows in candidates.scan(list(dict.fromkeys([*columns, "image_id"]))):
-        here = chosen.places(batch)
-        groups, points = ranked(rows)
-        taken = quotas.choose(groups, points, rows["image_id"], here)
-        places.append(here[taken])
-    chosen.keep(np.sort(np.concatenate([quotas.last_places(), *places])))
+def _keep(database: Database, rows: str) -> int:
+    """Keep only these of the chosen rows; returns the number of the others."""
+    count = "SELECT count(*) FROM chosen"
+    ((before,),) = database.rows(count)
+    database.run(f"CREATE OR REPLACE TABLE chosen AS SELECT * FROM chosen SEMI JOIN ({rows}) AS kept USING (row)")
+    ((after,),) = database.rows(count)
+    return int(before - after)
 
 
 def _record(settings: CurateSettings, store: Store, target: Target, funnel: Funnel, groups: int | None) -> str:

@@ -1,7 +1,7 @@
 """Keep the best-scored image of each duplicate group; the groups are written as a table.
 
 Exact duplicates have the same SHA-256, near-duplicates perceptual hashes that differ in few bits (`near_duplicates`).
-Every candidate's hash, score and id are in memory meanwhile.
+Every candidate's hash is in memory meanwhile.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError
-from jobs.curate.candidates import Candidates
 from jobs.curate.equal_hashes import first_of_equals, hash_words
 from jobs.curate.near_duplicates import MAX_DISTANCE, Followers, default_distance, follow_best, hamming
+from jobs.store.database import ROW, Database, identifier
 from schemas.curation import GROUPS
 
 Likeness = Literal["exact", "near"]
 
 _DIGITS: Final = {"exact": ("sha256", 64), "near": ("phash", 16)}
+_WORDS: Final = {"exact": 2, "near": 1}
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,21 @@ class Groups:
     notes: list[str]
 
 
-def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -> Groups:
+def drop_duplicates(database: Database, dedupe: Dedupe) -> Groups:
     """Keep the best candidate of each group; ties are broken by image_id, in byte order."""
     column, digits = _DIGITS[dedupe.likeness]
-    ids, scores, words, known = [], [], [], []
-    for _, rows in candidates.scan(["image_id", score_column, column]):
-        ids += rows["image_id"].chunks
-        scores.append(rows[score_column].to_numpy())
-        batch_words, batch_known = hash_words(rows[column], digits)
-        words.append(batch_words)
-        known.append(batch_known)
-    if not ids:
-        return Groups(f"--dedupe {dedupe.likeness}", GROUPS.empty_table(), [])
-    table = pa.table({"score": np.concatenate(scores), "image_id": pa.chunked_array(ids, pa.string())})
-    ids.clear()
-    scores.clear()
-    has_hash = np.concatenate(known)
-    best_first = np.asarray(pc.sort_indices(table, [("score", "descending"), ("image_id", "ascending")]))
-    ranked = best_first[has_hash[best_first]]
-    del best_first
-    all_words = np.concatenate(words)
+    best_first = (
+        f"SELECT row, {column} FROM chosen JOIN scores ON held = {identifier(ROW)} ORDER BY points DESC, image_id"
+    )
+    words, rows, without = [np.empty((0, _WORDS[dedupe.likeness]), np.uint64)], [np.empty(0, np.int64)], 0
+    for batch in database.batches(best_first):
+        batch_words, known = hash_words(pa.chunked_array([batch[column]]), digits)
+        words.append(batch_words[known])
+        rows.append(np.asarray(batch["row"])[known])
+        without += int((~known).sum())
+    hashes, ranked = np.concatenate(words), np.concatenate(rows)
     words.clear()
-    hashes = all_words[ranked]
-    del all_words
+    rows.clear()
     name = f"--dedupe {dedupe.likeness}"
     if dedupe.likeness == "near":
         distance = default_distance(len(ranked)) if dedupe.distance is None else dedupe.distance
@@ -98,16 +90,27 @@ def drop_duplicates(candidates: Candidates, dedupe: Dedupe, score_column: str) -
     else:
         followers = Followers(first_of_equals(hashes), 0)
     rank = np.flatnonzero(followers.leader != np.arange(len(ranked)))
-    rank = rank[np.argsort(followers.leader[rank], kind="stable")]
     leader = followers.leader[rank]
     bits = hamming(hashes[rank, 0], hashes[leader, 0]) if dedupe.likeness == "near" else np.zeros(len(rank))
-    left, kept = table.take(ranked[rank]), table.take(ranked[leader])
-    columns = [kept["image_id"], left["image_id"], pa.array(bits.astype(np.int8)), kept["score"], left["score"]]
-    stays = np.ones(len(table), dtype=bool)
-    stays[ranked[rank]] = False
-    chosen = candidates.chosen
-    chosen.keep(np.concatenate([chosen.places(batch) for batch in range(len(chosen.sizes))])[stays])
-    return Groups(name, pa.table(columns, schema=GROUPS), _notes(int((~has_hash).sum()), column, followers.left_out))
+    dropped = {
+        "row": ranked[rank],
+        "best": ranked[leader],
+        "nth": leader,
+        "rank": rank,
+        "distance": bits.astype(np.int8),
+    }
+    database.add_rows("dropped", pa.table(dropped))
+    table = database.table(
+        "SELECT b.image_id, d.image_id, distance, best.points, mine.points FROM dropped "
+        "JOIN chosen AS best ON best = best.row JOIN chosen AS mine ON dropped.row = mine.row "
+        f"JOIN scores AS b ON best.held = b.{identifier(ROW)} JOIN scores AS d ON mine.held = d.{identifier(ROW)} "
+        "ORDER BY nth, rank"
+    )
+    database.run("CREATE OR REPLACE TABLE chosen AS SELECT * FROM chosen ANTI JOIN dropped USING (row)")
+    groups = pa.table(
+        [column.cast(field.type) for column, field in zip(table.columns, GROUPS, strict=True)], schema=GROUPS
+    )
+    return Groups(name, groups, _notes(without, column, followers.left_out))
 
 
 def _notes(without: int, column: str, left_out: int) -> list[str]:

@@ -9,23 +9,24 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError, one_line
 from jobs.curate.where import MAX_CHARACTERS, parse_condition
+from jobs.store.database import identifier, quoted
 from schemas.scores import OK
 
-TEXT_MATCHES: Final = "text_matches"
-"""A column that a store's rows have on request: true if any text matches the pattern."""
+TEXT_MATCHES: Final = "one of the texts matches"
+"""A column that a store's rows have on request."""
 
 _FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")
 _FORMATS_BY_OTHER_NAMES: Final = {"JPG": "JPEG", "JP2": "JPEG2000", "TIF": "TIFF"}
+_SIDES: Final = frozenset(("width", "height"))
 _ASPECT_TOLERANCE: Final = Fraction(2, 100)  # 1920×1088 counts as 16:9
 
 
@@ -35,13 +36,13 @@ class Filter:
 
     Attributes:
         name: as the funnel shows it: the option and its value.
-        columns: the columns it reads.
-        keeps: of a table with these columns, which rows meet it: boolean, without nulls.
+        sql: an expression; a row meets the condition if it is true, and not if it is null.
+        names: of the columns it reads, in lower case.
     """
 
     name: str
-    columns: tuple[str, ...]
-    keeps: Callable[[pa.Table], pa.ChunkedArray]
+    sql: str
+    names: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,8 @@ class FilterOptions:
 
 def scored_rows(score_column: str) -> Filter:
     """The filter that always comes first: an error row is never chosen."""
-
-    def keeps(rows: pa.Table) -> Any:
-        scored = pc.is_finite(pc.fill_null(rows[score_column], math.nan))
-        return pc.and_(pc.equal(rows["status"], OK), scored)
-
-    return Filter("error rows", ("status", score_column), keeps)
+    sql = f"status = {quoted(OK)} AND isfinite({identifier(score_column)})"
+    return Filter("error rows", sql, frozenset(("status", score_column.lower())))
 
 
 def read_filters(options: FilterOptions, score_column: str, schema: pa.Schema) -> list[Filter]:
@@ -92,9 +89,9 @@ def read_filters(options: FilterOptions, score_column: str, schema: pa.Schema) -
     """
     std = f"{score_column}_std"
     found = [
-        _bound("--min-score", options.min_score, score_column, pc.greater_equal),
-        _bound("--max-score", options.max_score, score_column, pc.less_equal),
-        _bound("--max-std", options.max_std, std, pc.less_equal),
+        _bound("--min-score", options.min_score, score_column, ">="),
+        _bound("--max-score", options.max_score, score_column, "<="),
+        _bound("--max-std", options.max_std, std, "<="),
         _min_side(options.min_side),
         _aspect(options.aspect),
         _format(options.format),
@@ -121,14 +118,14 @@ def check_pattern(option: str, pattern: str) -> None:
         ) from error
 
 
-def _bound(option: str, bound: float | None, column: str, compare: Callable[[Any, Any], Any]) -> Filter | None:
+def _bound(option: str, bound: float | None, column: str, compare: str) -> Filter | None:
     if bound is None:
         return None
     if not math.isfinite(bound):
         raise UsageError(f"{option} takes a number of points, not {bound}.")
-    # In float64: 70.1 is no float32, and a score must not be compared with its neighbour.
-    keeps = lambda rows: pc.fill_null(compare(rows[column].cast(pa.float64()), bound), False)  # noqa: E731
-    return Filter(f"{option} {bound:g}", (column,), keeps)
+    return Filter(
+        f"{option} {bound:g}", f"{identifier(column)} {compare} {_double(bound)}", frozenset((column.lower(),))
+    )
 
 
 def _min_side(pixels: int | None) -> Filter | None:
@@ -137,10 +134,7 @@ def _min_side(pixels: int | None) -> Filter | None:
     if pixels < 1:
         raise UsageError(f"--min-side takes a whole number of pixels from 1, not {pixels}.")
 
-    def keeps(rows: pa.Table) -> Any:
-        return pc.fill_null(pc.greater_equal(pc.min_element_wise(rows["width"], rows["height"]), pixels), False)
-
-    return Filter(f"--min-side {pixels}", ("width", "height"), keeps)
+    return Filter(f"--min-side {pixels}", f"least(width, height) >= {pixels}", _SIDES)
 
 
 def _aspect(text: str | None) -> Filter | None:
@@ -153,19 +147,18 @@ def _aspect(text: str | None) -> Filter | None:
     if (smallest is None and largest is None) or (smallest and largest and smallest > largest):
         raise UsageError(f"--aspect {text}: goes from the narrower to the wider, such as 3:4..16:9.")
 
-    def keeps(rows: pa.Table) -> Any:
-        # Whole numbers below 2^31 times small ones: exact, so that 3:4 itself is in 3:4..16:9.
-        width, height = rows["width"].cast(pa.float64()), rows["height"].cast(pa.float64())
-        kept = pc.is_valid(width)
-        if smallest is not None:
-            wide = pc.multiply(width, float(smallest.denominator))
-            kept = pc.and_(kept, pc.greater_equal(wide, pc.multiply(height, float(smallest.numerator))))
-        if largest is not None:
-            wide = pc.multiply(width, float(largest.denominator))
-            kept = pc.and_(kept, pc.less_equal(wide, pc.multiply(height, float(largest.numerator))))
-        return pc.fill_null(kept, False)
+    # Whole numbers below 2^31 times small ones: exact, so that 3:4 itself is in 3:4..16:9.
+    conditions = [
+        f"width * {_double(ratio.denominator)} {compare} height * {_double(ratio.numerator)}"
+        for ratio, compare in ((smallest, ">="), (largest, "<="))
+        if ratio is not None
+    ]
+    return Filter(f"--aspect {text}", " AND ".join(conditions), _SIDES)
 
-    return Filter(f"--aspect {text}", ("width", "height"), keeps)
+
+def _double(number: float) -> str:
+    """A number as SQL writes a DOUBLE: another literal may be a DECIMAL."""
+    return f"{float(number)!r}::DOUBLE"
 
 
 def _ratio(text: str, whole: str) -> Fraction:
@@ -190,20 +183,19 @@ def _format(text: str | None) -> Filter | None:
             meant = f" Did you mean {near[0]}?" if near else ""
             raise UsageError(f"--format: there is no {name!r}.{meant} There are {', '.join(_FORMATS)}.")
         formats += [known, "MPO"] if known == "JPEG" else [known]  # what cameras write is called .jpg all the same
-    among = pa.array(sorted(set(formats)), pa.string())
-    keeps = lambda rows: pc.is_in(rows["format"].cast(pa.string()), among)  # noqa: E731
-    return Filter(f"--format {text}", ("format",), keeps)
+    among = ", ".join(map(quoted, sorted(set(formats))))
+    return Filter(f"--format {text}", f"format IN ({among})", frozenset(("format",)))
 
 
 def _where(text: str | None, schema: pa.Schema) -> Filter | None:
     if text is None:
         return None
     condition = parse_condition(text, schema)
-    return Filter(f"--where {text}", condition.columns, condition.holds)
+    return Filter(f"--where {text}", condition.sql, condition.names)
 
 
 def _text_matches(pattern: str | None) -> Filter | None:
     if pattern is None:
         return None
     check_pattern("--text-matches", pattern)
-    return Filter(f"--text-matches {pattern}", (TEXT_MATCHES,), lambda rows: pc.fill_null(rows[TEXT_MATCHES], False))
+    return Filter(f"--text-matches {pattern}", identifier(TEXT_MATCHES), frozenset((TEXT_MATCHES,)))

@@ -41,7 +41,7 @@ class Funnel:
     """
 
     source: str
-    rows: int
+    rows: int = 0
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -68,7 +68,7 @@ def write_chosen(candidates: Candidates, store: Store, aside: Workshop, fetch: F
             out.write(table.filter(pa.array(kept)).set_column(uri, schema.field(uri), uris))
         funnel.remove(_UNREAD, unread)
     else:
-        for _, rows in candidates.scan(list(dict.fromkeys(columns.values()))):
+        for rows in candidates.scan(list(dict.fromkeys(columns.values()))):
             out.write(pa.table([rows[source] for source in columns.values()], schema=schema))
     out.close({CURATION_KEY: json.dumps(funnel.to_json(), ensure_ascii=False).encode()})
 
@@ -82,7 +82,7 @@ def _with_images(
         (f"{OWN}{field.name}" for field in own if field.name == "image" and is_image_type(field.type)), None
     )
     asked = [*columns.values(), *_ABOUT_IMAGES, *([embedded] if embedded else [])]
-    for _, rows in candidates.scan(list(dict.fromkeys(asked))):
+    for rows in candidates.scan(list(dict.fromkeys(asked))):
         images = fetch_scored(rows.select(_ABOUT_IMAGES), rows[embedded] if embedded else None, fetch)
         table = pa.table([rows[source] for source in columns.values()], schema=schema)
         yield table, rows["format"].to_pylist(), images

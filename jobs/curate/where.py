@@ -1,109 +1,90 @@
-"""`--where EXPR`: a condition on the columns of a table, in a small part of Python's own grammar.
+"""`--where`: a condition on a row, in SQL.
 
-    score > 60 and width >= 2 * height
-    category in ('cat', 'dog') and not startswith(uri, 's3://private/')
-    gt_score is not None and abs(score - 10 * gt_score) < 15
+    score > 60 AND width >= 2 * height
+    category IN ('cat', 'dog') AND NOT starts_with(uri, 's3://private/')
+    gt_score IS NOT NULL AND abs(score - 10 * gt_score) < 15
 
-Python parses the text, and each node of the tree is looked up in a list of what is allowed; nothing is ever evaluated
-as Python. What remains is computed by pyarrow, a column at a time. A comparison with a null is neither true nor false,
-as in SQL, and a row is taken only if the condition is true. Numbers are float64 where they are calculated with.
+DuckDB parses the text, and its tree must be one expression of columns, constants, operators and functions of these:
+no other table, no aggregate, nothing that gives another answer the next time. Whole numbers of a table are BIGINT here,
+and others DOUBLE.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
-import operator
-import warnings
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError, one_line
 from jobs.storage.user_files import is_unicode
+from jobs.store.database import Database, identifier, open_database, quoted
 
 MAX_CHARACTERS: Final = 10_000
-MAX_NODES: Final = 2_000
-MAX_DEPTH: Final = 50
+_MAX_NODES: Final = 50_000
+_TRY_S: Final = 10.0
+_ALLOWED: Final = {
+    *("COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CAST", "CASE", "BETWEEN"),
+    *("COLLATE", "LAMBDA", "TYPE"),
+}
+"""Classes of nodes in DuckDB's tree of an expression."""
 
-_Value = Callable[[pa.Table], Any]
-
-_COMPARISONS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
-    ast.Eq: pc.equal,
-    ast.NotEq: pc.not_equal,
-    ast.Lt: pc.less,
-    ast.LtE: pc.less_equal,
-    ast.Gt: pc.greater,
-    ast.GtE: pc.greater_equal,
-}
-_ARITHMETIC: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
-    ast.Add: pc.add,
-    ast.Sub: pc.subtract,
-    ast.Mult: pc.multiply,
-    ast.Div: pc.divide,
-}
-_TEXT_FUNCTIONS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
-    "startswith": lambda text, what: pc.starts_with(text, what),
-    "endswith": lambda text, what: pc.ends_with(text, what),
-    "contains": lambda text, what: pc.match_substring(text, what),
-    "matches": lambda text, what: pc.match_substring_regex(text, what),  # RE2: linear in the text, whatever the pattern
-}
-_FUNCTIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "lower": pc.utf8_lower,
-    "upper": pc.utf8_upper,
-    "length": pc.utf8_length,
-    "abs": pc.abs,
-}
-_HELP: Final = (
-    "Columns, numbers and 'strings' go with == != < <= > >=, in (…), is None, and, or, not, + - * /, and "
-    f"{', '.join([*_TEXT_FUNCTIONS, *_FUNCTIONS, 'column'])}(…)."
+MACROS: Final = (
+    "CREATE MACRO startswith(text, beginning) AS starts_with(text, beginning)",
+    "CREATE MACRO endswith(text, ending) AS ends_with(text, ending)",
+    "CREATE MACRO matches(text, pattern) AS regexp_matches(text, pattern)",
 )
+"""Functions under the names that Python has for them."""
+
+_HINTS: Final = (
+    (r"\bNone\b", "None is NULL: uri IS NULL, uri IS NOT NULL."),
+    (r"\bcolumn\s*\(", 'An odd name of a column stands in double quotes: "odd name" > 5.'),
+    (r"\bin\s*\{", "Several values stand in round brackets: width IN (800, 1200)."),
+    (r"\\'", "A quote within a string is doubled: 'it''s'."),
+    (r'[=(,<>]\s*"', "Strings stand in single quotes, names of columns in double ones."),
+)
+"""What looks like Python, and what SQL has instead."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A parsed condition.
+    """A condition on a row.
 
     Attributes:
-        text: as the user gave it.
-        columns: what it reads.
-        value: the condition on each row of a table that has these columns: boolean, or null.
+        sql: an expression that is true, false or null.
+        names: of columns it may read, in lower case; some may be names of other things.
     """
 
-    text: str
-    columns: tuple[str, ...]
-    value: _Value
-
-    def holds(self, table: pa.Table) -> pa.ChunkedArray:
-        """True for each row of a table that meets it: boolean, without nulls."""
-        value = self.value(table)
-        if isinstance(value, pa.Scalar):  # it names no column
-            value = pa.chunked_array([pa.repeat(value, len(table))])
-        return pc.fill_null(value, False)
+    sql: str
+    names: frozenset[str]
 
 
 def parse_condition(text: str, schema: pa.Schema, option: str = "--where") -> Condition:
-    """Parse a condition on a table of this schema.
+    """Read a condition on rows of this schema.
 
     Raises:
         UsageError: it is too long or not a condition, a column is unknown, or types do not match.
     """
-    reader = _Reader(text, schema, option)
-    tree = reader.parse()
-    value = reader.condition(tree)
-    condition = Condition(text, tuple(dict.fromkeys(reader.columns)), value)
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"{option} takes at most {MAX_CHARACTERS:,} characters, not {len(text):,}.")
     try:
-        # A row of nulls has all the types, so what does not go together is found before any file is read.
-        condition.holds(pa.table([pa.nulls(1, field.type) for field in schema], schema.names))
-    except (pa.ArrowException, TypeError) as error:
-        raise UsageError(
-            f"{option} {_short(text)}: does not fit the types of its columns ({reader.types()}): "
-            f"{one_line(str(error))}. Nothing was written."
-        ) from error
-    return condition
+        with open_database() as database:
+            nodes = list(_nodes(database, text))
+            _check_answers(database, nodes)
+            _check_types(database, text, schema)
+    except UsageError as error:
+        if unknown := re.search(r'Referenced column "(.*?)" (was )?not found', error.message):
+            message = unknown_column(option, unknown[1], schema.names).message
+        else:
+            message = f"{option} {_short(text)}: {error.message.removesuffix('.')}."
+        hint = next((f" {said}" for looks, said in _HINTS if re.search(looks, text)), "")
+        raise UsageError(f"{message}{hint} Nothing was written.") from error
+    names = (str(part).lower() for node in nodes for part in node.get("column_names", ()))
+    return Condition(f"({text}\n)", frozenset(names))  # the line ends a comment
 
 
 def unknown_column(option: str, name: str, columns: list[str]) -> UsageError:
@@ -113,158 +94,79 @@ def unknown_column(option: str, name: str, columns: list[str]) -> UsageError:
     return UsageError(f"{option}: there is no column {name!r}.{meant} There are {one_line(', '.join(columns))}.")
 
 
-class _Reader:
-    """Parser of one text into a function of a table."""
-
-    def __init__(self, text: str, schema: pa.Schema, option: str) -> None:
-        self.text = text
-        self.schema = schema
-        self.option = option
-        self.columns: list[str] = []
-
-    def parse(self) -> ast.expr:
-        if len(self.text) > MAX_CHARACTERS:
-            raise UsageError(f"{self.option} takes at most {MAX_CHARACTERS:,} characters, not {len(self.text):,}.")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Python's, such as about the escapes of a regular expression
-                tree = ast.parse(self.text.strip(), mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._wrong(
-                f"is no condition ({one_line(getattr(error, 'msg', '') or type(error).__name__)})"
-            ) from None
-        waiting, nodes, depth = [tree], 0, 0
-        while waiting:  # level by level, not by recursion, which hostile text would exhaust
-            nodes, depth = nodes + len(waiting), depth + 1
-            if nodes > MAX_NODES or depth > MAX_DEPTH:
-                raise self._wrong(f"has more than {MAX_NODES:,} parts, or {MAX_DEPTH} inside each other")
-            self._check_constants(waiting)
-            waiting = [child for node in waiting for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
-        return tree
-
-    def _check_constants(self, nodes: list[ast.expr]) -> None:
-        """Refuse constants that Arrow does not hold, and whose digits Python would not even print."""
-        for value in (node.value for node in nodes if isinstance(node, ast.Constant)):
-            if isinstance(value, int) and value.bit_length() > 64:
-                raise self._wrong("has a number of more than 64 bits")
-            if isinstance(value, str) and not is_unicode(value):
-                raise self._wrong("has a lone surrogate, which no text holds")
-
-    def types(self) -> str:
-        return ", ".join(f"{name}: {self.schema.field(name).type}" for name in dict.fromkeys(self.columns))
-
-    def condition(self, node: ast.expr) -> _Value:
-        """A node that is true or false."""
-        match node:
-            case ast.BoolOp(op=op, values=values):
-                join = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
-                parts = [self.condition(value) for value in values]
-                return lambda table: _reduced(join, [part(table) for part in parts])
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                inner = self.condition(operand)
-                return lambda table: pc.invert(inner(table))
-            case ast.Compare(left=left, ops=ops, comparators=comparators):
-                sides = [left, *comparators]
-                pairs = [self._comparison(*part) for part in zip(sides, ops, comparators, strict=False)]
-                return lambda table: _reduced(pc.and_kleene, [pair(table) for pair in pairs])
-            case ast.Call(func=ast.Name(id=name)) if name in _TEXT_FUNCTIONS:
-                return self._text_function(name, node)
-            case ast.Name() | ast.Call(func=ast.Name(id="column")):
-                column = self.value(node)
-                return lambda table: pc.and_(column(table), True)  # refuses what is not boolean
-            case ast.Constant(value=bool(constant)):
-                return lambda table: pa.chunked_array([pa.repeat(constant, len(table))], pa.bool_())
-        raise self._wrong(f"is not true or false at {_short(ast.unparse(node))}")
-
-    def value(self, node: ast.expr) -> _Value:
-        """A node that is a number or a string."""
-        match node:
-            case ast.Name(id=name):
-                return self._column(name)
-            case ast.Call(func=ast.Name(id="column"), args=[ast.Constant(value=str(name))], keywords=[]):
-                return self._column(name)
-            case ast.Constant():
-                constant = pa.scalar(self._constant(node))
-                return lambda _: constant
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                inner = self.value(operand)
-                return lambda table: pc.negate(_number(inner(table)))
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                first, second, compute = self.value(left), self.value(right), _ARITHMETIC[type(op)]
-                return lambda table: compute(_number(first(table)), _number(second(table)))
-            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
-                inner, function = self.value(argument), _FUNCTIONS[name]
-                return lambda table: function(inner(table))
-        raise self._wrong(f"{_short(ast.unparse(node))} is not allowed")
-
-    def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> _Value:
-        match op, right:
-            case ((ast.Is() | ast.IsNot()), (ast.Constant(value=None) | ast.Name(id="null" | "NULL" | "Null"))):
-                value, test = self.value(left), pc.is_null if isinstance(op, ast.Is) else pc.is_valid
-                return lambda table: test(value(table))
-            case ((ast.In() | ast.NotIn()), (ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items))):
-                value, among = self.value(left), self._constants(items)
-                found = _is_in(value, among)
-                return found if isinstance(op, ast.In) else lambda table: pc.invert(found(table))
-        if type(op) not in _COMPARISONS:
-            raise self._wrong("`in` goes with a list in brackets, `is` with None")
-        first, second, compare = self.value(left), self.value(right), _COMPARISONS[type(op)]
-        return lambda table: compare(first(table), second(table))
-
-    def _text_function(self, name: str, node: ast.Call) -> _Value:
-        match node:
-            case ast.Call(args=[text, ast.Constant(value=str(what))], keywords=[]):
-                value, function = self.value(text), _TEXT_FUNCTIONS[name]
-                return lambda table: function(value(table), what)
-        raise self._wrong(f"{name} goes with a column and a string, such as {name}(uri, 's3://')")
-
-    def _column(self, name: str) -> _Value:
-        if name not in self.schema.names:
-            raise unknown_column(self.option, name, self.schema.names)
-        self.columns.append(name)
-        return lambda table: table[name]
-
-    def _constants(self, items: list[ast.expr]) -> pa.Array:
-        values = [self._constant(item) for item in items]
-        try:
-            return pa.array(values)
-        except (pa.ArrowException, TypeError):
-            raise self._wrong("the values behind `in` are of different types") from None
-
-    def _constant(self, node: ast.expr) -> Any:
-        sign = 1
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            sign, node = -1, node.operand
-        if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
-            value = node.value if isinstance(node.value, bool | str) else operator.mul(sign, node.value)
-            if not isinstance(value, int) or -(2**63) <= value < 2**63:
-                return value
-        raise self._wrong(f"{_short(ast.unparse(node))} is no number or string")
-
-    def _wrong(self, what: str) -> UsageError:
-        return UsageError(f"{self.option} {_short(self.text)}: {what}. {_HELP} Nothing was written.")
+def columns_sql(schema: pa.Schema, names: frozenset[str] | None = None) -> str:
+    """The columns of a table as conditions see them, with a comma behind each; of `names`, in lower case, if given."""
+    chosen = [field for field in schema if names is None or field.name.lower() in names]
+    return "".join(f"{_wide(field)} AS {identifier(field.name)}, " for field in chosen)
 
 
-def _is_in(value: _Value, among: pa.Array) -> _Value:
-    """True where a value is one of these; null where it is null."""
-
-    def found(table: pa.Table) -> Any:
-        values = value(table)
-        # Cast to the column's type, since is_in does not compare 1 with 1.0.
-        return pc.if_else(pc.is_valid(values), pc.is_in(values, among.cast(values.type)), pa.scalar(None, pa.bool_()))
-
-    return found
+def _wide(field: pa.Field) -> str:
+    """A column as the widest number: 70.1 is no FLOAT, and the product of two INTEGERs may be none."""
+    if pa.types.is_signed_integer(field.type) or pa.types.is_floating(field.type):
+        return f"{identifier(field.name)}::{'DOUBLE' if pa.types.is_floating(field.type) else 'BIGINT'}"
+    return identifier(field.name)
 
 
-def _reduced(join: Callable[[Any, Any], Any], parts: list[Any]) -> Any:
-    result = parts[0]
-    for part in parts[1:]:
-        result = join(result, part)
-    return result
+def _nodes(database: Database, text: str) -> Iterator[dict[str, Any]]:
+    """All nodes of the expression. Raises UsageError."""
+    tree, empty = (_tree(database, f"SELECT {part}") for part in (text, "1"))
+    expressions = tree.pop("select_list", [])
+    del empty["select_list"]
+    if tree != empty or len(expressions) != 1 or expressions[0]["alias"]:
+        raise UsageError("is not one condition")
+    waiting: list[Any] = expressions
+    for _ in range(_MAX_NODES):  # not by recursion, which hostile text would exhaust
+        if not waiting:
+            return
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if node.get("class", "COLUMN_REF") not in _ALLOWED:
+                raise UsageError(f"{node['class'].lower().replace('_', ' ')} is not allowed in a condition on a row")
+            yield node
+        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    raise UsageError("has too many parts")
 
 
-def _number(value: Any) -> Any:
-    return value.cast(pa.float64()) if not pa.types.is_string(value.type) else pc.abs(value)  # which no string has
+def _tree(database: Database, sql: str) -> Any:
+    if "\0" in sql or not is_unicode(sql):
+        raise UsageError("has a character that no text has")
+    ((raw,),) = database.rows(f"SELECT json_serialize_sql({quoted(sql)})")
+    try:
+        found = json.loads(raw)
+    except RecursionError:
+        raise UsageError("has too many parts inside each other") from None
+    if found["error"]:
+        raise UsageError(f"is no condition ({one_line(found['error_message'])})")
+    if len(found["statements"]) != 1:
+        raise UsageError("is not one condition")
+    return found["statements"][0]["node"]
+
+
+def _check_answers(database: Database, nodes: list[dict[str, Any]]) -> None:
+    """Refuse functions such as random and now: the same store and condition give the same rows."""
+    called = ", ".join(quoted(str(node["function_name"]).lower()) for node in nodes if node.get("function_name"))
+    if called and (
+        found := database.rows(
+            "SELECT function_name FROM duckdb_functions() "
+            f"WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY') AND function_name IN ({called})"
+        )
+    ):
+        raise UsageError(f"{found[0][0]} does not give the same answer every time")
+
+
+def _check_types(database: Database, text: str, schema: pa.Schema) -> None:
+    """Try the condition on a row of nulls, which have all the types, before any file is read."""
+    nulls = pa.table([pa.nulls(1, field.type) for field in schema], [field.name for field in schema])
+    database.add_rows("nulls", nulls)
+    for macro in MACROS:
+        database.run(macro)
+    database.lock()
+    tried = f"SELECT ({text}\n) AS holds FROM (SELECT {columns_sql(schema)}NULL FROM nulls)"
+    with database.limited(_TRY_S):
+        ((_, kind, *_),) = database.rows(f"DESCRIBE {tried}")
+        if kind != "BOOLEAN":
+            raise UsageError(f"is not true or false, but {kind}")
+        database.rows(f"{tried} WHERE holds")
 
 
 def _short(text: str) -> str:

@@ -27,6 +27,7 @@ from jobs.curate.funnel import Funnel
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.local_place import LocalPlace
+from jobs.store.database import open_database
 from jobs.store.store import Store
 
 Row = dict[str, Any]
@@ -163,11 +164,13 @@ def test_filters_commute(order: list[int], tmp_path_factory: pytest.TempPathFact
     options = FilterOptions(100.0, 1900.0, 1800.0, 100, "1:8..2:1", where="score > 2 * score_std or width > 300")
     kept = []
     for numbers in (range(6), order):
-        rows = StoreRows(Store.open(str(folder)))
-        filters = read_filters(options, "score", rows.schema)
-        _apply(rows, [scored_rows("score"), *(filters[number] for number in numbers)], funnel := Funnel("store", 300))
-        kept.append([table["image_id"].to_pylist() for _, table in rows.scan(["image_id"])])
-        assert funnel.rows == sum(step.removed for step in funnel.steps) + funnel.left
+        with open_database() as database:
+            rows = StoreRows(Store.open(str(folder)), database)
+            filters = read_filters(options, "score", rows.schema)
+            chosen = [scored_rows("score"), *(filters[number] for number in numbers)]
+            _apply(database, rows, chosen, funnel := Funnel("store"), "score")
+            kept.append([table["image_id"].to_pylist() for table in rows.scan(["image_id"])])
+        assert funnel.rows == 300 == sum(step.removed for step in funnel.steps) + funnel.left
     assert kept[0] == kept[1]
 
 
@@ -304,6 +307,40 @@ def test_hexadecimal_strings_are_read_as_numbers() -> None:
     words, known = hash_words(pa.chunked_array([["0" * 15 + "1" + "0" * 15 + "2" + "f" * 32]]), 64)
     assert words.tolist() == [[1, 2]]
     assert hash_words(pa.chunked_array([], pa.string()), 16)[0].shape == (0, 1)
+
+
+# Conditions.
+
+
+def test_a_condition_may_be_about_scores_texts_and_manifest_at_once(store: Path, tmp_path: Path) -> None:
+    ids = ["003.jpg", "001.jpg", "002.jpg", "150.jpg"]
+    source = _manifest(tmp_path / "m.parquet", ids, **{"odd name": [1, 2, 3, 4], "SCORE": ["a", "b", "c", "d"]})
+    where = "\"odd name\" < 4 AND score > 0 AND contains(overall_gestalt, 'sharp') AND overall_gestalt_tokens IS NULL"
+    _choose(store, tmp_path / "best.parquet", manifest=str(source), where=where)
+    assert _ids(tmp_path / "best.parquet") == ["001.jpg", "002.jpg"]
+    # SQL makes no difference between SCORE and score: it is the store's.
+    _choose(store, tmp_path / "best.parquet", manifest=str(source), where="SCORE > 0")
+    assert pq.read_table(tmp_path / "best.parquet")["SCORE"].to_pylist() == ["a", "b", "c", "d"]
+
+
+def test_a_condition_that_fails_on_a_row_gets_a_sentence(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Could not convert string '\d+\.jpg' to INT32"):
+        _choose(store, tmp_path / "best.parquet", where="image_id::INTEGER > 5")
+    assert not (tmp_path / "best.parquet").exists()
+
+
+def test_a_folder_may_be_called_like_a_pattern(tmp_path: Path, rows: list[Row]) -> None:
+    for name in ("photos [1]* 'x'", "photos 1 'x'"):
+        write_store(tmp_path / name, rows if "[" in name else rows[:3], shard_rows=50)
+    _choose(tmp_path / "photos [1]* 'x'", tmp_path / "best.parquet", where="true")
+    assert len(_ids(tmp_path / "best.parquet")) == 180
+
+
+def test_a_file_that_is_cut_short_is_named(store: Path, tmp_path: Path) -> None:
+    path = sorted((store / "scores").iterdir())[1]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=r"t-00001\.parquet: is not a whole file of ours"):
+        _choose(store, tmp_path / "best.parquet", min_score=1.0)
 
 
 # Manifests.

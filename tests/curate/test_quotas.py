@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -10,17 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artimuse_actor.errors import UsageError
-from jobs.curate import quotas
 from jobs.curate.quotas import (
     SCORE_BINS,
-    GroupNumbers,
-    Quotas,
     Top,
+    best_rows,
     random_points,
     read_top,
     shares_of_sample,
-    strata,
+    stratum,
 )
+from jobs.store.database import ROW, Database, open_database
 
 _rows = st.lists(
     st.tuples(
@@ -30,6 +30,7 @@ _rows = st.lists(
     ),
     max_size=60,
 )
+_RANKED = ["row", "held", "grp", "points"]
 _tops = st.one_of(
     st.integers(1, 70).map(str), st.integers(1, 100).map("{}%".format), st.sampled_from(["0.5%", "33.3%", "99.9%"])
 )
@@ -46,58 +47,46 @@ def best_by_sorting(rows: list[tuple[int, float, str]], top: Top) -> set[int]:
     return chosen
 
 
-def best_by_quotas(rows: list[tuple[int, float, str]], top: Top, batch: int) -> set[int]:
-    batches = [range(start, min(len(rows), start + batch)) for start in range(0, len(rows), batch)]
-    found, chosen = Quotas(), set()
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with open_database() as found:
+        yield found
 
-    def columns(places: range) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([rows[p][0] for p in places], dtype=np.int64), np.array([rows[p][1] for p in places])
 
-    for places in batches:
-        found.count(*columns(places))
-    found.settle(top.places)
-    for places in batches:
-        ids = pa.chunked_array([pa.array([rows[place][2] for place in places], pa.string())])
-        taken = found.choose(*columns(places), ids, np.array(places, dtype=np.int64))
-        chosen.update(np.array(places)[taken].tolist())
-    return chosen | set(found.last_places().tolist())
+def best_by_quotas(database: Database, rows: list[tuple[int, float, str]], top: Top) -> set[int]:
+    groups, points, ids = ([row[column] for row in rows] for column in range(3))
+    places = pa.array(range(len(rows)), pa.int64())
+    ranked = {
+        "row": places,
+        "held": places,
+        "grp": pa.array(groups, pa.int64()),
+        "points": pa.array(points, pa.float64()),
+    }
+    database.add_rows("ranked", pa.table(ranked))
+    database.add_rows("scores", pa.table({ROW: places, "image_id": pa.array(ids, pa.string())}))
+    return {row for (row,) in database.rows(best_rows("ranked", top.places))}
 
 
 def _unique_ids(rows: list[tuple[int, float, str]]) -> list[tuple[int, float, str]]:
     return list({row[2]: row for row in rows}.values())
 
 
-@given(_rows, _tops, st.integers(1, 20))
+@settings(deadline=None)
+@given(rows=_rows, text=_tops)
 def test_the_best_of_each_group_are_those_of_a_plain_sort(
-    rows: list[tuple[int, float, str]], text: str, batch: int
+    database: Database, rows: list[tuple[int, float, str]], text: str
 ) -> None:
     rows = _unique_ids(rows)
-    assert best_by_quotas(rows, read_top(text), batch) == best_by_sorting(rows, read_top(text))
+    assert best_by_quotas(database, rows, read_top(text)) == best_by_sorting(rows, read_top(text))
 
 
-@settings(max_examples=30)
-@given(_rows, _tops, st.integers(1, 20))
-def test_few_bins_and_little_memory_change_nothing(rows: list[tuple[int, float, str]], text: str, batch: int) -> None:
-    rows = _unique_ids(rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quotas, "_CELLS", 4)
-        patch.setattr(quotas, "_MOST_UNDECIDED", 2)
-        assert best_by_quotas(rows, read_top(text), batch) == best_by_sorting(rows, read_top(text))
-
-
-def test_many_groups_share_the_memory_of_the_histogram() -> None:
-    generator = np.random.default_rng(0)
-    groups, points = generator.integers(0, 300_000, 400_000), generator.uniform(0, 100, 400_000)
-    found = Quotas()
-    found.count(groups, points)
-    assert found._histogram.size <= 2 * quotas._CELLS
-    found.settle(read_top("1").places)
-    ids = pa.chunked_array([pa.array([f"{number:06}" for number in range(400_000)])])
-    taken = found.choose(groups, points, ids, np.arange(400_000))
-    chosen = np.concatenate([np.flatnonzero(taken), found.last_places()])
-    best = np.zeros(300_000)
-    np.maximum.at(best, groups, points)
-    assert sorted(points[chosen]) == sorted(best[np.unique(groups)])
+def test_null_and_nan_are_groups_too(database: Database) -> None:
+    groups = [None, float("nan"), 1.0, None, float("nan")]
+    places = pa.array(range(5), pa.int64())
+    points = pa.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    database.add_rows("ranked", pa.table([places, places, pa.array(groups), points], _RANKED))
+    database.add_rows("scores", pa.table({ROW: places, "image_id": ["a", "b", "c", "d", "e"]}))
+    assert {row for (row,) in database.rows(best_rows("ranked", read_top("1").places))} == {2, 3, 4}
 
 
 @pytest.mark.parametrize("text", ["110%", "0", "0%", "-5", "ten", "1e3", "5.5", "%", "100.1%"])
@@ -106,9 +95,18 @@ def test_a_top_that_means_nothing_gets_a_sentence(text: str) -> None:
         read_top(text)
 
 
-def test_a_share_is_rounded_up_exactly() -> None:
-    assert read_top("10%").places(np.array([0, 1, 10, 25, 10**15])).tolist() == [0, 1, 1, 3, 10**14]
-    assert read_top("100%").places(np.array([7])).tolist() == [7]
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("10%", {0: 0, 1: 1, 10: 1, 25: 3, 10**15: 10**14}),
+        ("100%", {7: 7}),
+        ("33.3%", {1000: 333, 1001: 334}),
+        ("5", {3: 3}),
+    ],
+)
+def test_a_share_is_rounded_up_exactly(database: Database, text: str, rows: dict[int, int]) -> None:
+    for total, places in rows.items():
+        assert database.rows(f"SELECT {read_top(text).places} FROM (SELECT {total}::HUGEINT AS total)") == [(places,)]
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=20), st.integers(1, 3000))
@@ -134,14 +132,7 @@ def test_random_points_depend_on_id_and_seed_alone() -> None:
     assert abs(many.mean() - 50) < 1
 
 
-def test_strata_are_five_points_wide() -> None:
-    found = strata(np.array([-1.0, 0.0, 4.99, 5.0, 99.9, 100.0, 120.0]))
-    assert found.tolist() == [0, 0, 0, 1, SCORE_BINS - 1, SCORE_BINS - 1, SCORE_BINS - 1]
-
-
-def test_groups_keep_their_numbers_whatever_their_type() -> None:
-    numbers = GroupNumbers()
-    first = numbers.of(pa.chunked_array([[1.0, None, float("nan")], [2.0]]))
-    assert numbers.of(pa.chunked_array([[float("nan"), 2.0, None, 1.0]])).tolist() == first[[2, 3, 1, 0]].tolist()
-    assert numbers.of(pa.chunked_array([pa.array([], pa.float64())])).tolist() == []
-    assert len(numbers.values) == 4
+def test_strata_are_five_points_wide(database: Database) -> None:
+    points = {-1.0: 0, 0.0: 0, 4.99: 0, 5.0: 1, 99.9: SCORE_BINS - 1, 100.0: SCORE_BINS - 1, 120.0: SCORE_BINS - 1}
+    database.add_rows("ranked", pa.table({"points": list(points)}))
+    assert [place for (place,) in database.rows(f"SELECT {stratum('points')} FROM ranked")] == list(points.values())

@@ -1,0 +1,196 @@
+"""Tables of stores in DuckDB, for conditions and queries that people write: nothing else is read, nothing written.
+
+    with open_database() as database:
+        database.add_files("scores", [(store.place, file) for file in store.table_files().scores], store.schema)
+        database.lock()
+        database.rows("SELECT count(*) FROM scores")
+
+From `lock` on no other file, setting, extension or address can be reached. Memory has two limits: DuckDB's own, beyond
+which it writes to a temporary folder, and, around text from outside, one of the process, since DuckDB does not count
+the values that an expression makes.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+from duckdb.func import ARROW
+
+from artimuse_actor.errors import StoreError, UsageError, one_line
+from artimuse_actor.images.memory_limit import memory_limit
+from jobs.storage.listed_files import ListedFiles
+from jobs.storage.parquet import read_footer
+from jobs.storage.place import READ_THREADS, Place, StoredFile
+
+MEMORY_BYTES: Final = 1 << 30
+"""DuckDB's own limit where a command has no option for it."""
+
+ROW: Final = "row of the table"
+"""Column of a view of files: the number of the row's file times 2^32, and its number within it."""
+
+_KIND: Final = re.compile(r"^(\w+ )+Error: ")
+_ADVICE: Final = re.compile(r"\n+(?:LINE \d|\s*Candidate|Possible solutions)|You might need to add")
+"""Where DuckDB goes on about its own text of the statement, of which people wrote only a part, and its settings."""
+
+FILE_ROWS: Final = 32
+"""Bits of a `ROW` below the number of its file."""
+
+_VALUES_BYTES: Final = 2 << 30
+_MAX_THREADS: Final = 8
+_BATCH_ROWS: Final = 65_536
+
+
+class Database:
+    """A DuckDB connection; use `open_database`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> None:
+        self._connection = connection
+        self._memory_bytes = memory_bytes
+        self._files: list[tuple[Place, StoredFile]] = []
+        self._names: list[str] = []
+
+    def add_files(self, view: str, files: Sequence[tuple[Place, StoredFile]], schema: pa.Schema) -> None:
+        """Make a view of Parquet files, with the column `ROW`; the schema is for a table without a file."""
+        if not files:
+            empty = pa.schema([field.remove_metadata() for field in schema]).empty_table()
+            self.add_rows(view, empty.append_column(ROW, pa.array([], pa.int64())))
+            return
+        names = [place.local_path(file.path) or ListedFiles.name_of(place.uri(file.path)) for place, file in files]
+        self._files += files
+        self._names += names
+        if any(place.local_path("") is None for place, _ in files):
+            sizes = zip(self._names, (file.size_bytes for _, file in self._files), strict=True)
+            if self._connection.filesystem_is_registered(ListedFiles.protocol):
+                self._connection.unregister_filesystem(ListedFiles.protocol)
+            self._connection.register_filesystem(ListedFiles(dict(sizes)))
+            # Requests wait for the network, not for a processor.
+            self._connection.execute(f"SET threads = {READ_THREADS}")
+        row = f"(file_index::BIGINT << {FILE_ROWS}) | file_row_number AS {identifier(ROW)}"
+        columns = ", ".join(identifier(name) for name in schema.names)
+        listed = ", ".join(quoted(glob.escape(name)) for name in names)  # a folder may be called like a pattern
+        self.run(f"CREATE VIEW {identifier(view)} AS SELECT {columns}, {row} FROM read_parquet([{listed}])")
+
+    def add_rows(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        """Make a table of Arrow's, or a stream that can be read once, known by a name."""
+        self._connection.register(name, rows)
+
+    def add_function(self, name: str, function: Callable[..., Any], takes: str, gives: str) -> None:
+        """Make a function of ours, from an array to one of the same length, known by a name."""
+        self._connection.create_function(name, function, [takes], gives, type=ARROW)
+
+    def lock(self) -> None:
+        """Shut out all that was not added."""
+        allowed = {*self._names, *map(glob.escape, self._names)}  # DuckDB asks for both
+        self._connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, sorted(allowed)))}]")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+    def run(self, sql: str) -> None:
+        """Execute a statement. Raises as `rows`."""
+        with self._explained():
+            self._connection.execute(sql)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query.
+
+        Raises:
+            StoreError: a file is not there any more, or not whole.
+            UsageError: anything else that DuckDB refuses; the message is its own.
+        """
+        with self._explained():
+            return self._connection.execute(sql).fetchall()
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, a batch at a time; no other statement may be executed meanwhile. Raises as `rows`."""
+        with self._explained():
+            yield from self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+
+    def table(self, sql: str) -> pa.Table:
+        """The rows of a query as one table. Raises as `rows`."""
+        with self._explained():
+            return self._connection.sql(sql).to_arrow_table()
+
+    def statements(self, sql: str) -> list[duckdb.Statement]:
+        """The statements of a text. Raises UsageError."""
+        with self._explained():
+            return self._connection.extract_statements(sql)
+
+    @contextmanager
+    def limited(self, timeout_s: float | None = None) -> Iterator[None]:
+        """Bound the memory of the process, and the time, while statements with text from outside are executed."""
+        timer = threading.Timer(timeout_s, self._connection.interrupt) if timeout_s else None
+        try:
+            if timer:
+                timer.start()
+            with memory_limit(self._memory_bytes + _VALUES_BYTES):
+                yield
+        finally:
+            if timer:
+                timer.cancel()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise UsageError("it takes longer than it may") from error
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
+            raise UsageError("it takes more memory than it may") from error
+        except (duckdb.Error, RuntimeError) as error:  # the latter of its C++ library
+            self._check_files()
+            raise UsageError(one_line(_ADVICE.split(_KIND.sub("", str(error)))[0])) from error
+
+    def _check_files(self) -> None:
+        for place, file in self._files:
+            try:
+                read_footer(place, file.path)
+            except FileNotFoundError:
+                raise changed_meanwhile(place, file.path) from None
+
+
+@contextmanager
+def open_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Database]:
+    """A database in memory; beyond its limit it uses a temporary folder that is deleted."""
+    with tempfile.TemporaryDirectory(prefix="artimuse-", ignore_cleanup_errors=True) as folder:
+        connection = duckdb.connect(
+            config={
+                "memory_limit": f"{memory_bytes // 1024}KiB",
+                "threads": min(os.cpu_count() or 1, _MAX_THREADS),
+                "temp_directory": folder,
+                "preserve_insertion_order": False,
+                "enable_external_file_cache": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "python_enable_replacements": False,
+            }
+        )
+        try:
+            yield Database(connection, memory_bytes)
+        finally:
+            connection.close()
+
+
+def changed_meanwhile(place: Place, path: str) -> StoreError:
+    """The error of a file that is not as it was."""
+    return StoreError(
+        f"{place.uri(path)}: was changed by a run while it was read. Nothing was written. Run the command again."
+    )
+
+
+def identifier(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted(text: str) -> str:
+    """A string as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
