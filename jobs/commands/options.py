@@ -74,8 +74,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder or s3:// prefix of images, a glob, tar files such as '{000..009}.tar', a table of paths, urls or "
-        "images (Parquet, Arrow, CSV or JSON lines: file, folder or glob), or a benchmark's test.json.",
+        help="A folder or s3:// prefix of images, a glob, tar files such as '{000..009}.tar', a table of paths, urls "
+        "or images (Parquet, Arrow, CSV or JSON lines: file, folder or glob), or a benchmark's test.json.",
         show_default=False,
     ),
 ]
