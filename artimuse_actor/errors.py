@@ -103,6 +103,10 @@ class BrokenFile(StoreError):  # noqa: N818
     """A file of our own that is not whole."""
 
 
+class GoneFile(StoreError, FileNotFoundError):  # noqa: N818
+    """A file of our own that was listed, and is not there."""
+
+
 class StoreLocked(StoreError):  # noqa: N818
     """An output folder that another run is writing to."""
 

@@ -34,6 +34,7 @@ from jobs.storage.s3_place import bucket_exists
 from jobs.store.counts import Counts
 from jobs.store.doubles import refuse_doubles
 from jobs.store.fingerprints import fingerprint_of
+from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import RunLock, run_lock
 from jobs.store.plan_progress import unit_rows_of
 from jobs.store.precision import admit_precision, refuse_other_precision
@@ -238,9 +239,10 @@ def _reconcile(committer: ShardCommitter) -> Counts:
 
     Raises:
         RunError: rows are missing, or there are too many.
-        StoreError: an id is in the table twice.
+        StoreError: an id is in the table twice, or a file of the tables is not listed.
     """
     plan, store, files = committer.plan, committer.store, committer.store.table_files()
+    refuse_lagging_listing(store.place, files)
     missing = len(plan.shards) - len(committer.progress.committed(files))
     counts, expected = store.counts(files), plan.store_rows + plan.new_rows
     if committer.rows_to_commit or counts.rows > expected:

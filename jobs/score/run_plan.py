@@ -9,6 +9,7 @@ from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import Plan, plan_identity
 from jobs.score.run_context import Run
 from jobs.score.settings import ScoreSettings
+from jobs.store.listing import refuse_lagging_listing
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.pruning import Pruner
@@ -46,6 +47,7 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
         if old := PlanProgress.current(store):
             old.retire(files)
             files = store.table_files()
+            refuse_lagging_listing(store.place, files)
         sizes = settings.unit_size, settings.shard_rows
 
         def check(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import BrokenFile
+from artimuse_actor.errors import BrokenFile, GoneFile
 from jobs.storage.place import Place
 from schemas.scores import LATER
 
@@ -21,7 +21,7 @@ def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> p
     """Read a Parquet file of a store as a table; columns that came later than the file are null.
 
     Raises:
-        FileNotFoundError: it is not there.
+        GoneFile: it is not there; also a FileNotFoundError.
         BrokenFile: it is not a whole Parquet file, or it lacks one of the columns.
     """
     with _whole_parquet(place, path) as parquet:
@@ -66,7 +66,14 @@ def is_whole(place: Place, path: str) -> bool:
 
 @contextmanager
 def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
-    with place.open(path) as file:
+    try:
+        opened = place.open(path)
+    except FileNotFoundError as error:
+        raise GoneFile(
+            f"{place.uri(path)}: was listed, and is not there. Somebody deletes files of this store, or the server's "
+            "listings lag behind. What is committed stays; run again."
+        ) from error
+    with opened as file:
         try:
             yield parquet_file(file)
         except (pa.ArrowInvalid, OSError) as error:

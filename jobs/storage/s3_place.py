@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from artimuse_actor.errors import StoreError
 from artimuse_actor.fetch.s3_errors import s3_error_code
 from jobs.storage.place import Claim, Rooted, StoredFile, changes, clock_s, says_where
 
+_TAKE_ATTEMPTS: Final = 20
+_PAUSE_S: Final = 0.25
 _EXISTS: Final = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
@@ -152,11 +155,12 @@ class _Lease:
     def take(self) -> None:
         """Create the object, or take over a stale one. Raises StoreError, or as `Claim.refuse`."""
         place, path, claim = self._place, self._path, self._claim
-        while True:
+        for _ in range(_TAKE_ATTEMPTS):
             asked_at_s = clock_s()
             created = place.create(path, claim.owner())
             found = place.read_age(path)
             if found is None:
+                time.sleep(_PAUSE_S)
                 continue
             owner, version, age_s = found
             # If the answer to our PUT was lost, its retry finds the object there: look who wrote it.
@@ -166,6 +170,11 @@ class _Lease:
                 claim.refuse(owner)
             # Several may find it stale; the conditional PUT lets only one replace the version that they all saw.
             place.swap(path, claim.owner(), version)
+        else:
+            raise StoreError(
+                f"{place.uri(path)}: the server does not show this file after it was written, so nobody can be kept "
+                "from writing at the same time. Use a server that does, or an --out on a disk."
+            )
         self._version = version
         claim.confirm(asked_at_s)
         if place.create(path, claim.owner()) or place.swap(path, claim.owner(), '"0"'):

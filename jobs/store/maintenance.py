@@ -16,6 +16,7 @@ from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place
 from jobs.storage.places import open_place
 from jobs.store.layout import RUNS, SCORES, broken_path, compacted_path, is_run_path, texts_path, work_of
+from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import run_lock
 from jobs.store.plan_file import current_plan, end_plan
 from jobs.store.precision import stored_precisions
@@ -39,6 +40,7 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
     place.delete_tree(TEMPORARY)  # unfinished files of runs that were killed
     fence_pruning(place)
     files = store.table_files()
+    refuse_lagging_listing(place, files)
     paths = [*files.scores_paths, *sorted(files.texts)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
@@ -82,7 +84,7 @@ def _drop(store: Store, path: str) -> bool:
 def _rows_if_whole(place: Place, path: str) -> int | None:
     try:
         return int(read_footer(place, path).num_rows)
-    except (BrokenFile, FileNotFoundError):
+    except BrokenFile:
         return None
 
 
@@ -141,22 +143,28 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
         store.place = store.place.fenced(check)
         left = store.table_files()  # files of an attempt that was killed, or is suspended and may wake
         old_files, made = old.table_files(), 0
+        refuse_lagging_listing(old.place, old_files)
         for scores, texts in _shards(old, old_files, shard_rows):
             store.write_tables(compacted_path(made), scores, texts, made_by=run_id)
             made += 1
         # An attempt that is suspended may still want to write the file after its last one.
         for number in range(made, len(left.scores) + 1 if left.scores or left.texts else 0):
-            _drop(store, compacted_path(number))
-            _drop(store, texts_path(compacted_path(number)))
+            for path in _table_paths(number):
+                _drop(store, path)
         counts = store.counts()
         if counts != old.counts(old_files):
             raise StoreError(f"{new}: does not hold the same rows as {out}, and was not declared. Run again.")
         for file in old.place.files(RUNS):
             if is_run_path(file.path):  # each row names its run
                 store.place.write(file.path, old.place.read(file.path))
+        end_plan(store.place, files=[path for number in range(made) for path in _table_paths(number)])
         store.declare()
         check()  # else a run may have added rows to the old store meanwhile
     return Compaction(counts.rows, len(old_files.scores), made)
+
+
+def _table_paths(number: int) -> tuple[str, str]:
+    return compacted_path(number), texts_path(compacted_path(number))
 
 
 def _shards(store: Store, files: TableFiles, shard_rows: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:

@@ -13,7 +13,7 @@ from typing import Any
 from artimuse_actor.errors import StoreLocked
 from jobs.plan.plan import Plan
 from jobs.storage.place import Place
-from jobs.store.layout import PLAN_FILE
+from jobs.store.layout import PLAN_FILE, scores_path, texts_path
 
 
 def current_plan(place: Place) -> Plan | None:
@@ -27,6 +27,14 @@ def current_plan(place: Place) -> Plan | None:
         return None
 
 
+def recorded_files(place: Place) -> set[str]:
+    """Paths of the files that the tables have, according to the last plan; some may not be written yet."""
+    if plan := current_plan(place):
+        own = [scores_path(plan, shard) for shard in plan.shards]
+        return {*plan.store_files, *plan.store_texts, *own, *map(texts_path, own if plan.texts else ())}
+    return set(_ended(place).get("files", ()))
+
+
 def plan_version(place: Place) -> str | None:
     """The version of the file, for `make_current`."""
     found = place.read_version(PLAN_FILE)
@@ -38,28 +46,39 @@ def make_current(place: Place, plan: Plan, version: str | None) -> None:
     _swap(place, plan.to_json(), version)
 
 
-def end_plan(place: Place, pruning: Sequence[str] = ()) -> None:
+def end_plan(place: Place, pruning: Sequence[str] = (), files: Sequence[str] = ()) -> None:
     """Let no run go on with the current plan.
 
     Args:
         place: the place of the store.
         pruning: paths of the files that are pruned now; another `end_plan` notes that this is done.
+        files: paths of files of the tables that no plan names.
+
+    The file goes on naming the files of the tables, see `recorded_files`.
 
     Raises:
         StoreLocked: another run has written the file meanwhile.
     """
-    if (version := plan_version(place)) is not None or pruning:
-        _swap(place, json.dumps({"pruning": list(pruning)}), version)
+    if (version := plan_version(place)) is not None or pruning or files:
+        ended = {"pruning": list(pruning), "files": sorted(recorded_files(place).union(files))}
+        _swap(place, json.dumps(ended), version)
 
 
 def unfinished_pruning(place: Place) -> list[str]:
     """Paths of files that a run was pruning when it died; empty if none was."""
+    return list(_ended(place).get("pruning", ()))
+
+
+def _ended(place: Place) -> dict[str, list[str]]:
+    """The content of the file after `end_plan`; empty if there is a plan, or it cannot be read."""
     try:
         raw: Any = json.loads(place.read(PLAN_FILE))
     except (FileNotFoundError, ValueError):
-        return []
-    paths = raw.get("pruning") if isinstance(raw, dict) else None
-    return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
+        return {}
+    if not isinstance(raw, dict):
+        return {}
+    lists = {name: raw[name] for name in ("pruning", "files") if isinstance(raw.get(name), list)}
+    return {name: [path for path in paths if isinstance(path, str)] for name, paths in lists.items()}
 
 
 def _swap(place: Place, content: str, version: str | None) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections import defaultdict
+import random
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from typing import IO
 from jobs.storage.local_place import LocalPlace
 from jobs.storage.place import Claim, Place, Rooted, StoredFile, changes, says_where
 from jobs.storage.s3_place import S3Place
+
+SERVERS = ("lagging", "unseen", "throttled")
+"""Servers that do not always do what S3 promises."""
 
 
 class Killed(BaseException):
@@ -37,6 +41,9 @@ class Faults:
             called as another process that works while this one is suspended right before its change.
         changes: changes so far.
         work: whether changes of the work of a run, below `_runs/`, count.
+        server: what a bucket's server does meanwhile, whatever the change: `lagging`: each listing shows some of the
+            last changes, and some not; `unseen`: a file is not found once right after it was written; `throttled`: from
+            the change `at` on it refuses three requests, also reads; None for nothing.
     """
 
     look: Callable[[], object] = lambda: None
@@ -45,10 +52,22 @@ class Faults:
     changes: int = 0
     work: bool = True
     dead: bool = False
+    server: str | None = None
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    refusals: int = 0
 
     def arm(self, at: int | None, fault: str | Callable[[], None] = "killed", *, work: bool = True) -> None:
         """Count from the start, and let this go wrong; None for nothing."""
         self.at, self.fault, self.changes, self.work, self.dead = at, fault, 0, work, False
+        self.server, self.refusals = None, 0
+        if fault in SERVERS and at is not None:
+            self.server, self.chance = str(fault), random.Random(at)
+
+    def request(self, path: str) -> None:
+        """One request of any kind."""
+        if self.server and self.refusals:
+            self.refusals -= 1
+            raise TimeoutError(f"{path}: 503 SlowDown")
 
     @contextmanager
     def change(self, path: str) -> Iterator[None]:
@@ -66,11 +85,17 @@ class Faults:
             raise Killed
         elif is_now and self.fault == "failed":
             raise OSError(28, "No space left on device", path)
+        elif is_now and self.fault == "throttled":
+            self.refusals = 3
+        self.request(path)
         yield
+        server, self.server = self.server, None  # a reader sees what is there
         try:
             self.look()
         except AssertionError as error:
             raise Seen(str(error)) from error
+        finally:
+            self.server = server
         if is_now and self.fault == "unanswered":
             raise TimeoutError(f"{path}: no answer")
 
@@ -83,10 +108,38 @@ class Bucket:
     writes: int = 0
     owner: Claim | None = None
     faults: Faults = field(default_factory=Faults)
+    recent: deque[tuple[str, tuple[bytes, int] | None]] = field(default_factory=lambda: deque(maxlen=8))
+    unseen: str | None = None
 
     def put(self, path: str, data: bytes) -> None:
+        self.recent.append((path, self.files.get(path)))
+        self.unseen = path
         self.writes += 1
         self.files[path] = data, self.writes
+
+    def pop(self, path: str) -> None:
+        if path in self.files:
+            self.recent.append((path, self.files.pop(path)))
+
+    def get(self, path: str) -> tuple[bytes, int] | None:
+        """A file as a GET or a HEAD finds it."""
+        self.faults.request(path)
+        if self.faults.server == "unseen" and self.unseen == path:
+            self.unseen = None
+            return None
+        return self.files.get(path)
+
+    def listed(self) -> dict[str, tuple[bytes, int]]:
+        """All files as a listing shows them."""
+        self.faults.request("a listing")
+        if self.faults.server != "lagging":
+            return self.files
+        shown = dict(self.files)
+        for path, before in reversed(self.recent):
+            if self.faults.chance.random() < 0.5:
+                shown.pop(path, None)
+                shown |= {} if before is None else {path: before}
+        return shown
 
 
 BUCKETS: defaultdict[str, Bucket] = defaultdict(Bucket)
@@ -106,9 +159,9 @@ class MemoryPlace(Rooted):
 
     @says_where
     def read(self, path: str) -> bytes:
-        if path not in self.bucket.files:
+        if (found := self.bucket.get(path)) is None:
             raise FileNotFoundError(path)
-        return self.bucket.files[path][0]
+        return found[0]
 
     @says_where
     def open(self, path: str) -> IO[bytes]:
@@ -127,7 +180,7 @@ class MemoryPlace(Rooted):
         return self._put_if(path, data, None)
 
     def read_version(self, path: str) -> tuple[bytes, str] | None:
-        found = self.bucket.files.get(path)
+        found = self.bucket.get(path)
         return found and (found[0], str(found[1]))
 
     @changes
@@ -145,19 +198,19 @@ class MemoryPlace(Rooted):
     @says_where
     def files(self, folder: str) -> list[StoredFile]:
         prefix = f"{folder}/" if folder else ""
-        found = [item for item in self.bucket.files.items() if item[0].startswith(prefix)]
+        found = [item for item in self.bucket.listed().items() if item[0].startswith(prefix)]
         return [StoredFile(path, len(data), str(version)) for path, (data, version) in sorted(found)]
 
     @changes
     def delete(self, path: str) -> None:
         with self.bucket.faults.change(path):
-            self.bucket.files.pop(path, None)
+            self.bucket.pop(path)
 
     @changes
     def delete_tree(self, folder: str) -> None:
         for file in self.files(folder):
             with self.bucket.faults.change(file.path):
-                self.bucket.files.pop(file.path, None)
+                self.bucket.pop(file.path)
 
     def local_path(self, path: str) -> None:  # noqa: ARG002
         return

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from support.faulty_places import BUCKETS, Killed, Seen
+from support.faulty_places import BUCKETS, SERVERS, Killed, Seen
 from support.trial import AWAY, CORRUPT, Photo, Trial
 
 from artimuse_actor.errors import ArtiMuseError
@@ -18,6 +18,7 @@ from jobs.manifest.listed import ListedManifest
 
 STEPS = 3
 NAMES = "abcdefgh"
+FAULTS = ("killed", "failed", "unanswered", "suspended", *SERVERS)
 
 
 class Sequence:
@@ -27,6 +28,7 @@ class Sequence:
         self.trial = Trial(root)
         self.former: list[ListedManifest] = []
         self.is_clean = True  # the last run has ended
+        self.is_damaged = False  # a file may be gone that names the others
         self.counts: Counter[str] = Counter()
         for name in "abcd":
             self.trial.library.put(name, name.encode())
@@ -73,7 +75,7 @@ class Sequence:
             path = chance.choice(files)
             data = place.read(path)
             place.delete(path) if chance.random() < 0.5 else place.write(path, data[: chance.randrange(len(data) + 1)])
-            self.is_clean = False
+            self.is_clean, self.is_damaged = False, True
 
     def _some(self, chance: random.Random) -> str | None:
         names = sorted(self.trial.library.photos)
@@ -116,7 +118,7 @@ class Sequence:
             return
         self.former.append(manifest)
         self.trial.parts = chance.random() < 0.5
-        fault = chance.choice(["none", "none", "killed", "failed", "unanswered", "suspended"])
+        fault = chance.choice([*("none",) * 3, *FAULTS])
         if fault != "none" and not self._faulty(chance, fault, manifest, prune=prune):
             return
         self.trial.faults.arm(None)
@@ -124,13 +126,17 @@ class Sequence:
         result = self.trial.run(manifest, prune=prune)
         self.trial.check_finished(manifest, before, prune=prune, strict=self.is_clean)
         assert result.counts.rows == len(self.trial.look())
-        self.is_clean = True
+        self.is_clean, self.is_damaged = True, False
         self.counts["finished"] += 1
 
     def _faulty(self, chance: random.Random, fault: str, manifest: ListedManifest, *, prune: bool) -> bool:
         """One run with a fault; returns whether the same command is given again."""
         faults = self.trial.faults
         at = chance.randrange(1, chance.choice([12, 20, 40]))  # small runs have few changes
+        if fault == "lagging" and self.is_damaged:
+            fault = "throttled"
+        if fault in SERVERS:
+            self.is_clean = False  # what a run takes for its end may not be
         faults.arm(at, self._other_run(chance) if fault == "suspended" else fault)
         try:
             self.trial.run(manifest, prune=prune)
