@@ -58,6 +58,11 @@ def s3_bucket(uri: str) -> str | None:
     return uri.split("/", 3)[2] if uri_scheme(uri) == "s3" else None
 
 
+def origin_of(uri: str) -> str:
+    """The server that a uri names: `scheme://bucket` or `scheme://host:port`; the same text for every local path."""
+    return "file:" if uri_scheme(uri) == "file" else "/".join(uri.split("/", 3)[:3])
+
+
 def shown_uri(uri: str) -> str:
     """A uri for tables and people: without user and password, and without values of its query that may be secret.
 

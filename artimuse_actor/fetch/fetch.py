@@ -29,7 +29,7 @@ from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.local import read_local
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import gate_of, retrying
-from artimuse_actor.uris import canonical_uri, lacks_secrets, uri_scheme
+from artimuse_actor.uris import canonical_uri, lacks_secrets, origin_of, uri_scheme
 
 if TYPE_CHECKING:
     from artimuse_actor.fetch.web import WebFile
@@ -147,7 +147,7 @@ class _Fetcher:
         if self.options.root is not None:
             check_uri_inside(uri, self.options.root)
         scheme = uri_scheme(uri)
-        server = "/".join(uri.split("/", 3)[:3])  # scheme://bucket or scheme://host:port
+        server = origin_of(uri)
         # Imported here: aiohttp and botocore take a third of a second, and local files do without.
         if scheme == "s3":
             from artimuse_actor.fetch.s3 import asked_of_s3, read_s3

@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 _THROTTLED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _TRANSIENT: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _PATIENCE: Final = 8  # files in a row for which a server may be too slow
+_SILENCE: Final = 3  # files in a row for which it may not answer at all, each attempted as often as allowed
+_PROBE_EVERY_S: Final = 30.0
 
 
 class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and by nobody else)
@@ -33,12 +35,22 @@ class TryAgain(Exception):  # noqa: N818 (said by readers to the loop below, and
         throttled: whether the server asked for fewer requests.
         after_s: seconds the server asked to wait.
         is_slow: whether it took a timeout to find out.
+        no_answer: whether the server did not answer: no connection, or one that ended without an answer.
     """
 
-    def __init__(self, reason: str, *, throttled: bool = False, after_s: float = 0.0, is_slow: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        throttled: bool = False,
+        after_s: float = 0.0,
+        is_slow: bool = False,
+        no_answer: bool = False,
+    ) -> None:
         """Say what went wrong, without a full stop."""
         super().__init__(reason)
         self.is_slow = is_slow
+        self.no_answer = no_answer
         self.throttled = throttled
         self.after_s = after_s
 
@@ -53,6 +65,7 @@ class Gate:
         width: requests at a time, from 1.
         served: number of successful requests so far.
         given_up: files in a row that were given up since the server was too slow for all attempts.
+        unanswered: files in a row that were given up since the server did not answer any attempt.
     """
 
     def __init__(self) -> None:
@@ -60,7 +73,9 @@ class Gate:
         self.width = math.inf
         self.served = 0
         self.given_up = 0
+        self.unanswered = 0
         self._active = 0
+        self._probed_at_s = -math.inf
         self._narrowed_at_s = -math.inf
         self._left = asyncio.Event()
 
@@ -79,10 +94,29 @@ class Gate:
         """Whether the server has earned more than one attempt at a file."""
         return self.given_up < _PATIENCE
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server has not answered for so many files that the next ones need not wait for it."""
+        return self.unanswered >= _SILENCE
+
+    def may_probe(self, now_s: float) -> bool:
+        """Whether a silent server may be asked now, as every half minute; the caller then asks it."""
+        if now_s - self._probed_at_s < _PROBE_EVERY_S:
+            return False
+        self._probed_at_s = now_s
+        return True
+
+    def give_up(self, failure: TryAgain, now_s: float) -> None:
+        """Count a file whose last attempt failed."""
+        self.given_up += failure.is_slow
+        self.unanswered = self.unanswered + 1 if failure.no_answer else 0
+        if self.unanswered == _SILENCE:
+            self._probed_at_s = now_s
+
     def widen(self) -> None:
         """Count a successful request."""
         self.served += 1
-        self.given_up = 0
+        self.given_up = self.unanswered = 0
         self.width += 1 / self.width
 
     def narrow(self, started_s: float, now_s: float) -> None:
@@ -106,7 +140,8 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
 
     Waits are exponential with full jitter. An attempt that is throttled while others succeed does not count as one,
     but its time does: the server works, and asks only for a slower pace. A server that was too slow for many files in a
-    row gets one attempt at each further one, as long as one read may take, so that it cannot hold a unit for hours.
+    row gets one attempt at each further one, as long as one read may take, so that it cannot hold a unit for hours. One
+    that did not answer at all for a few files is asked for no further one, but for one each half minute.
 
     Args:
         attempt: one attempt; raises `TryAgain` if another may go better.
@@ -117,12 +152,15 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
         ImageError: `fetch_failed`, with the last reason and the number of attempts.
     """
     clock = asyncio.get_running_loop().time
+    is_probe = gate.is_silent
+    if is_probe and not gate.may_probe(clock()):
+        raise _silent(gate)
     tried, counted, spent_s = 0, 0, 0.0
     while True:
         served = gate.served
         async with gate:
             limit_s = options.total_timeout_s if gate.is_patient or tried else options.read_timeout_s
-            attempts = options.attempts if gate.is_patient else 1
+            attempts = options.attempts if gate.is_patient and not is_probe else 1
             started_s = clock()
             try:
                 async with asyncio.timeout(limit_s - spent_s):
@@ -131,6 +169,9 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
                 failure = error
                 if failure.throttled:
                     gate.narrow(started_s, clock())
+            except ImageError:  # the server has answered
+                gate.unanswered = 0
+                raise
             except TimeoutError:
                 failure = TryAgain(f"{limit_s:g} s were not enough", is_slow=True)
             else:
@@ -141,14 +182,24 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
         counted += not (failure.throttled and gate.served > served)
         longest_s = min(options.first_wait_s * 2.0 ** min(tried - 1, 60), options.longest_wait_s)
         wait_s = max(random.uniform(0, longest_s), min(failure.after_s, options.longest_wait_s))
+        if failure.no_answer and gate.is_silent and not is_probe:  # as others have found out meanwhile
+            raise _silent(gate) from failure
         if counted >= attempts or spent_s + wait_s >= limit_s:
-            gate.given_up += failure.is_slow
+            gate.give_up(failure, clock())
             times = "once" if tried == 1 else f"{tried} times"
             raise ImageError(
                 "fetch_failed", f"{failure}; tried {times} in {spent_s:.0f} s.", retryable=True
             ) from failure
         await asyncio.sleep(wait_s)
         spent_s += wait_s
+
+
+def _silent(gate: Gate) -> ImageError:
+    return ImageError(
+        "fetch_failed",
+        f"The server did not answer for {gate.unanswered} files in a row, so it was not asked for this one.",
+        retryable=True,
+    )
 
 
 def try_again_later(status: int, reason: str, retry_after: str | None) -> TryAgain | None:

@@ -65,6 +65,7 @@ _BROKEN_CONNECTIONS: Final = (
     aiohttp.ClientError,
     TimeoutError,
 )
+_NO_ANSWER: Final = (HTTPClientError, ConnectionError, aiohttp.ClientConnectionError)
 _TIMEOUTS: Final = (TimeoutError, ReadTimeoutError, ConnectTimeoutError)
 
 
@@ -185,7 +186,7 @@ def _translated(error: Exception, bucket: str) -> ImageError | RunError | TryAga
     if isinstance(error, ParamValidationError):
         return ImageError("missing", f"No object can have this name: {reason_of(error)}.")
     if isinstance(error, _BROKEN_CONNECTIONS) and not isinstance(error, SSLError):
-        return TryAgain(reason_of(error), is_slow=isinstance(error, _TIMEOUTS))
+        return TryAgain(reason_of(error), is_slow=isinstance(error, _TIMEOUTS), no_answer=isinstance(error, _NO_ANSWER))
     return ImageError("fetch_failed", f"{reason_of(error)}.", retryable=True)
 
 

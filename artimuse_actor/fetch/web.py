@@ -160,7 +160,8 @@ def _translated(error: aiohttp.ClientError | OSError) -> ImageError | TryAgain:
                 "forbidden_host",
                 f"{error.host} is not on the public internet. --allow-private-hosts lets images be fetched from there.",
             )
-    return TryAgain(reason_of(error), is_slow=isinstance(error, TimeoutError))
+    no_answer = isinstance(error, aiohttp.ClientConnectionError)
+    return TryAgain(reason_of(error), is_slow=isinstance(error, TimeoutError), no_answer=no_answer)
 
 
 def _refused(status: int, said: str, retry_after: str | None) -> ImageError | TryAgain:

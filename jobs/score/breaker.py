@@ -1,21 +1,25 @@
 """The stop of a run whose source has gone away: a disk that was unmounted, a server that does not answer any more.
 
 Units of which no image could be read are held back until another one shows that the source is there. If too many come
-in a row, or the folder itself is gone, the run stops, and none of them is committed.
+in a row, or the folder itself is gone, the run stops, and none of them is committed. In a manifest single dead servers
+are usual; their images fail at once after a few (see `artimuse_actor.fetch.retry`), and only several stop the run.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from artimuse_actor.errors import RunError
 
 FETCH_ERRORS: Final = frozenset(("missing", "forbidden", "fetch_failed"))
+_NO_ANSWER: Final = frozenset(("fetch_failed",))
 MOST_IN_A_ROW: Final = 64
-"""Images of a listed source that may fail one after the other; fewer are rows that the next run retries."""
+"""Images that may fail one after the other; fewer are rows that the next run retries."""
+MOST_ORIGINS: Final = 3
+"""Servers of a manifest of which no image can be read, one after the other: the network, and not they, is gone."""
 
 Unit = tuple[int, int]
 
@@ -23,17 +27,23 @@ Unit = tuple[int, int]
 class Breaker:
     """Holds back the units of one run."""
 
-    def __init__(self, root: str | None, unstage: Callable[[list[Unit]], None]) -> None:
+    def __init__(
+        self,
+        root: str | None,
+        unstage: Callable[[list[Unit]], None],
+        origins: Callable[[Unit], Iterable[str]] = lambda _: (),
+    ) -> None:
         """Watch a source.
 
         Args:
-            root: the folder or prefix that was listed a moment ago; None holds back nothing, since single dead uris are
-                usual in a manifest.
+            root: the folder or prefix that was listed a moment ago; None for a manifest of the user's.
             unstage: called with units that must not be committed.
+            origins: gives the servers of a unit's images, see `origin_of`.
         """
-        self._root, self._unstage = root, unstage
+        self._root, self._unstage, self._origins_of = root, unstage, origins
         self._held: list[Unit] = []
         self._errors: Counter[str] = Counter()
+        self._origins: set[str] = set()
 
     def admit(self, receipt: Mapping[str, Any]) -> list[Unit]:
         """The units, as (shard, unit), that may be committed after this receipt.
@@ -41,20 +51,31 @@ class Breaker:
         Raises:
             RunError: the source has gone away.
         """
-        failed = [kind for kind in receipt["error_types"] if kind in FETCH_ERRORS]
-        self._held.append((receipt["shard"], receipt["unit"]))
-        if self._root is None or not failed:
+        unit = receipt["shard"], receipt["unit"]
+        expected = FETCH_ERRORS if self._root is not None else _NO_ANSWER
+        failed = [kind for kind in receipt["error_types"] if kind in expected]
+        self._held.append(unit)
+        if not failed:
             return self.rest()
         self._errors.update(failed)
-        is_gone = _is_gone(self._root)
+        is_gone = self._root is not None and _is_gone(self._root)
         if len(failed) < receipt["rows"] and not is_gone:
             return self.rest()
-        if is_gone or self._errors.total() >= MOST_IN_A_ROW:
+        self._origins.update(self._origins_of(unit) if self._root is None else ())
+        is_broken = self._errors.total() >= MOST_IN_A_ROW and (
+            self._root is not None or len(self._origins) >= MOST_ORIGINS
+        )
+        if is_gone or is_broken:
             self._unstage(self._held)
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._errors.most_common())
+            what = (
+                f"The network seems to be away: images of {len(self._origins)} servers"
+                if self._root is None
+                else f"{self._root} has gone away: it was listed a moment ago, and now images"
+            )
             raise RunError(
-                f"{self._root} has gone away: it was listed a moment ago, and now images cannot be read one after the "
-                f"other ({kinds}). None of them was committed. Run again when it is back."
+                f"{what} cannot be read one after the other ({kinds}). None of them was committed. Run again when it "
+                "is back."
             )
         return []
 
@@ -62,6 +83,7 @@ class Breaker:
         """The units that are still held back; no more than these have failed."""
         held, self._held = self._held, []
         self._errors.clear()
+        self._origins.clear()
         return held
 
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
@@ -13,7 +14,7 @@ from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
 from artimuse_actor.protocol.protocol_file import open_protocol
 from artimuse_actor.protocol.protocols import Protocol, guess_protocol
-from artimuse_actor.uris import s3_bucket, shown_uri, without_secrets
+from artimuse_actor.uris import origin_of, s3_bucket, shown_uri, without_secrets
 from jobs.code_identity import this_code
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
@@ -149,7 +150,8 @@ def _score_units(
             return Counter()
         _refuse_missing_buckets(asked.settings, committer)
         root = manifest.coverage.root if manifest.coverage else None
-        done = Receipts(committer, record, run.events, Breaker(root, committer.unstage))
+        breaker = Breaker(root, committer.unstage, partial(_origins, committer))
+        done = Receipts(committer, record, run.events, breaker)
         with done.shown.shown():
             if committer.plan.store_files:  # otherwise there are no images to copy from
                 done.take(without_model.receipts(committer.units, *_steps_without_model(asked, committer, run.id)))
@@ -157,6 +159,12 @@ def _score_units(
                 _score_with_model(asked, committer, units, done, run)
         done.end()
     return done.errors
+
+
+def _origins(committer: ShardCommitter, unit: tuple[int, int]) -> set[str]:
+    """The servers of a unit's images."""
+    rows = unit_rows_of(committer.store.place, committer.plan, *unit)
+    return {origin_of(uri) for uri in rows["uri"].to_pylist() if uri}
 
 
 def _score_with_model(
