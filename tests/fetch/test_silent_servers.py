@@ -30,12 +30,12 @@ class _Photos(BaseHTTPRequestHandler):
         self.server.asked += 1
         if self.server.hangs_up:
             self.close_connection = True
-            return self.connection.close()
+            self.connection.close()
+            return
         self.send_response(404 if "missing" in self.path else 200)
         self.send_header("Content-Length", "5")
         self.end_headers()
         self.wfile.write(b"photo")
-        return None
 
     def finish(self) -> None:
         if not self.server.hangs_up:
