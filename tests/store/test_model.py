@@ -51,7 +51,7 @@ def _checked(seeds: range) -> tuple[Counter[str], list[str]]:
 
 
 def main() -> int:
-    """Play sequences and print what they had in them, so far at each thousand; 1 if any has failed."""
+    """Play sequences and print what they had in them, after each 500; 1 if any has failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sequences", type=int, help="how many")
     parser.add_argument("first", type=int, nargs="?", default=0, help="seed of the first one (default 0)")
@@ -66,7 +66,7 @@ def main() -> int:
             counts, played, bad = counts + more, played + 100, bad + len(failed)
             for failure in failed:
                 print(failure, flush=True)
-            if played % 1_000 == 0 or played >= len(seeds):
+            if played % 500 == 0 or played >= len(seeds):
                 had = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
                 print(f"{min(played, len(seeds)):,} sequences: {had}; {bad:,} lost or doubled a row", flush=True)
     return bool(bad)
