@@ -1,9 +1,9 @@
 """Uri → bytes, many at once.
 
-A uri is a local path, `file://`, `s3://`, `http://` or `https://`, or a range of a tar file at one of these, and
-nothing else: a manifest is data from elsewhere, and fsspec knows protocols that open archives, caches and other
-people's code. Object names are taken to the letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so objects
-are read one by one.
+A uri is a local path, `file://`, `s3://`, `http://`, `https://` or `hf://datasets/`, or a range of a tar file at one of
+these, and nothing else: a manifest is data from elsewhere, and fsspec knows protocols that open archives, caches and
+other people's code. Object names are taken to the letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so
+objects are read one by one.
 
 All fetches of a process run on fsspec's event loop, in a thread of its own, and local files in threads beside it. A
 file is read by `local_files`, `s3_objects` or `web`, each one attempt at a time; `retry` tries again, `byte_budget`
@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,7 @@ def fetch(uri: str | FileRange, options: FetchOptions) -> bytes:
     """Read one image file.
 
     Args:
-        uri: a local path, or a file://, s3://, http:// or https:// uri; or some bytes of such a file.
+        uri: a local path, or a file://, s3://, http(s):// or hf:// uri; or some bytes of such a file.
         options: see `FetchOptions`.
 
     Raises:
@@ -104,15 +104,19 @@ def fetch_many(
 
 
 def look_at(uri: str, options: FetchOptions) -> WebFile:
-    """Size and version of a file of a web server that sends parts of files.
+    """Size and version of a file of a web server, or of the hub, that sends parts of files.
 
     Raises:
         ImageError: as of `fetch`.
     """
+    from artimuse_actor.fetch.hub_files import hub_url
     from artimuse_actor.fetch.web import look_at_web
 
+    headers: dict[str, str] = {}
+    if uri_scheme(uri) == "hf":
+        (uri, headers), options = hub_url(uri), replace(options, allow_private_hosts=True)
     server = "/".join(uri.split("/", 3)[:3])
-    attempt = retrying(partial(look_at_web, uri, options), gate_of(server), options)
+    attempt = retrying(partial(look_at_web, uri, options, headers), gate_of(server), options)
     return asyncio.run_coroutine_threadsafe(attempt, fsspec.asyn.get_loop()).result()
 
 
@@ -162,7 +166,18 @@ class _Fetcher:
             from artimuse_actor.fetch.web import read_web
 
             return server, partial(read_web, uri, self.options, reserve, part)
+        if scheme == "hf":
+            from artimuse_actor.fetch.hub_files import hub_url
+            from artimuse_actor.fetch.web import read_web
+
+            url, headers = hub_url(uri)
+            # The hub is named by the environment, not by a manifest. A commit has no versions.
+            trusted = replace(self.options, allow_private_hosts=True)
+            pinned = replace(part, version=None) if part else None
+            return "/".join(url.split("/", 3)[:3]), partial(read_web, url, trusted, reserve, pinned, headers)
         if scheme == "file":
             in_thread = asyncio.get_running_loop().run_in_executor
             return "file:", partial(in_thread, self.threads, read_local, uri, self.options, reserve, part)
-        raise ImageError("unsupported_uri", f"{scheme}:// is not read. Use a path, file://, s3:// or https://.")
+        raise ImageError(
+            "unsupported_uri", f"{scheme}:// is not read. Use a path, file://, s3://, https:// or hf://datasets/."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -20,6 +20,7 @@ from artimuse_actor.fetch.retry import TryAgain, try_again_later
 from artimuse_actor.uris import shown_uri
 
 MAX_REDIRECTS: Final = 10
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _MISSING: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _FORBIDDEN: Final = (
@@ -43,7 +44,7 @@ class WebFile:
     version: str | None
 
 
-async def look_at_web(uri: str, options: FetchOptions) -> WebFile:
+async def look_at_web(uri: str, options: FetchOptions, headers: Mapping[str, str] = _NO_HEADERS) -> WebFile:
     """Ask for the first byte of a file, since what is signed for GET answers nothing else. Raises as `read_web`."""
     found: list[WebFile] = []
 
@@ -54,12 +55,25 @@ async def look_at_web(uri: str, options: FetchOptions) -> WebFile:
         found.append(WebFile(int(size), _version_of(answer)))
         return b""
 
-    await _asked(uri, options, FileRange(uri, 0, 1), note)
+    await _asked(uri, options, FileRange(uri, 0, 1), note, headers)
     return found[0]
 
 
-async def read_web(uri: str, options: FetchOptions, reserve: Reserve, part: FileRange | None = None) -> bytes:
+async def read_web(
+    uri: str,
+    options: FetchOptions,
+    reserve: Reserve,
+    part: FileRange | None = None,
+    headers: Mapping[str, str] = _NO_HEADERS,
+) -> bytes:
     """One attempt to read a file from the web, or a part of it.
+
+    Args:
+        uri: its address.
+        options: see `FetchOptions`.
+        reserve: see `Reserve`.
+        part: which bytes of it, and of which version.
+        headers: sent too, but to no other server that this one sends on to.
 
     Raises:
         ImageError: `missing`, `forbidden`, `too_large`, `forbidden_host`, `unsupported_uri`, `changed` or
@@ -74,11 +88,15 @@ async def read_web(uri: str, options: FetchOptions, reserve: Reserve, part: File
             raise changed_meanwhile()
         return data
 
-    return await _asked(uri, options, part, body)
+    return await _asked(uri, options, part, body, headers)
 
 
 async def _asked(
-    uri: str, options: FetchOptions, part: FileRange | None, use: Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
+    uri: str,
+    options: FetchOptions,
+    part: FileRange | None,
+    use: Callable[[aiohttp.ClientResponse], Awaitable[bytes]],
+    headers: Mapping[str, str],
 ) -> bytes:
     """Ask for a file, or a part of it, and use the answer."""
     # fsspec keeps the session for the whole process. Its own `open` is not used: of every failure, a server's bad
@@ -93,7 +111,7 @@ async def _asked(
         async with session.get(
             url,
             # Pictures are compressed already, and so the length is the size.
-            headers={"Accept-Encoding": "identity", **({"Range": part.header} if part else {})},
+            headers={"Accept-Encoding": "identity", **({"Range": part.header} if part else {}), **headers},
             max_redirects=MAX_REDIRECTS,
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=options.connect_timeout_s, sock_read=options.read_timeout_s

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import (
+    HfConfig,
     IdColumn,
     IdColumns,
     ImageColumn,
@@ -17,6 +18,7 @@ from jobs.commands.options import (
     OnBadRow,
     OnDuplicate,
     Source,
+    Split,
     UriColumn,
 )
 from jobs.words import show
@@ -30,6 +32,8 @@ def manifest(
     id_columns: IdColumns = None,
     uri_column: UriColumn = None,
     image_column: ImageColumn = None,
+    hf_config: HfConfig = None,
+    split: Split = None,
     on_bad_row: OnBadRow = "error",
     on_duplicate: OnDuplicate = "error",
     limit: Limit = None,
@@ -47,6 +51,8 @@ def manifest(
         id_columns=id_columns,
         uri_column=uri_column,
         image_column=image_column,
+        hf_config=hf_config,
+        split=split,
         on_bad_row=on_bad_row,
         on_duplicate=on_duplicate,
         limit=limit,

@@ -74,8 +74,9 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder or s3:// prefix of images, a glob, tar files such as '{000..009}.tar', a table of paths, urls "
-        "or images (Parquet, Arrow, CSV or JSON lines: file, folder or glob), or a benchmark's test.json.",
+        help="A folder or s3:// prefix of images, a glob, hf://datasets/owner/name, tar files such as "
+        "'{000..009}.tar', a table of paths, urls or images (Parquet, Arrow, CSV or JSON lines: file, folder or glob), "
+        "or a benchmark's test.json.",
         show_default=False,
     ),
 ]
@@ -153,6 +154,11 @@ ImageColumn = Annotated[
         metavar="NAME", help="Column of a table with the images themselves, or lists of them. [default: image]"
     ),
 ]
+HfConfig = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Configuration of a data set on the Hugging Face hub.", show_default=False),
+]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Its split, such as train.", show_default=False)]
 OnBadRow = Annotated[
     str,
     typer.Option(

@@ -114,6 +114,8 @@ class ManifestOptions:
         id_columns: the columns that are the id together, with commas in between.
         uri_column: the column with the uri; by default `uri`.
         image_column: the column with the images themselves; by default `image`.
+        hf_config: configuration of a data set on the Hugging Face hub.
+        split: its split.
         on_bad_row: `error`, or `row`: a row of a table that names no image becomes an error row.
         on_duplicate: `error`, or `first`: of rows with the same id the first is taken.
         limit: read only the first rows, that many.
@@ -125,6 +127,8 @@ class ManifestOptions:
     id_columns: str | None = None
     uri_column: str | None = None
     image_column: str | None = None
+    hf_config: str | None = None
+    split: str | None = None
     on_bad_row: str = ERROR
     on_duplicate: str = ERROR
     limit: int | None = None

@@ -1,8 +1,8 @@
 """Anything that names images → one manifest, streamed.
 
-A source is a folder (or an s3:// prefix), a glob, tar files of images, a table (Parquet, Arrow, CSV or JSON lines: a
-file, a folder or a glob of them, with uris or with the images themselves), or a benchmark's `test.json`. All of them
-become batches of the same columns. Only names of images are read here, never an image.
+A source is a folder (or an s3:// prefix, or a data set on the hub), a glob, tar files of images, a table (Parquet,
+Arrow, CSV or JSON lines: a file, a folder or a glob of them, with uris or with the images themselves), or a benchmark's
+`test.json`. All of them become batches of the same columns. Only names of images are read here, never an image.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from artimuse_actor.images.options import FORMATS
 from artimuse_actor.uris import canonical_uri, uri_scheme
 from jobs.manifest.braces import has_braces
 from jobs.manifest.derived import Derived, FirstOfEach, Head, Prefixed
+from jobs.manifest.hub import list_hub, names_data_set
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
 from jobs.manifest.listing import ListedFile, Listing, list_braces, list_local, list_s3, list_web
@@ -104,13 +105,13 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
                 f"{source}: on the web only tar files are sources; images are named by a table of their urls."
             )
         return _tars(source, list_web(source, fetching).named, [], options, fetching, keep)
-    if scheme not in ("file", "s3"):
+    if scheme not in ("file", "s3", "hf"):
         raise UsageError(
             f"{source}: {scheme}:// is no place that sources are read from. {_ELSEWHERE.get(scheme, _TAKEN)}"
         )
-    if source.lower().endswith(".json"):
+    if source.lower().endswith(".json") and scheme != "hf":
         return read_test_json(source, options)
-    files = _listed(source)
+    files = _listed(source, options)
     tars = [file for file in files.named if is_tar(file.path) and not is_hidden(file.image_id)]
     tables = [file for file in files.named if is_table(file.path) and not is_hidden(file.image_id)]
     # A pattern or a single name is taken literally; from a folder, only files with an image suffix are taken.
@@ -134,8 +135,21 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
     return ListedManifest(source, file_rows(pictures), notes, files.coverage)
 
 
-def _listed(source: str) -> Listing:
-    if has_braces(source) and not os.path.lexists(os.path.expanduser(source)):
+def _listed(source: str, options: ManifestOptions) -> Listing:
+    is_here = os.path.lexists(os.path.expanduser(source))
+    asks_hub = options.hf_config is not None or options.split is not None
+    if uri_scheme(source) == "hf" or (asks_hub and names_data_set(source) and not is_here):
+        return list_hub(source, options.hf_config, options.split)
+    if asks_hub:
+        raise UsageError(
+            f"--hf-config and --split are of data sets on the hub; {source} is none. Write hf://datasets/…"
+        )
+    if names_data_set(source) and not is_here:
+        raise ManifestError(
+            f"{source}: there is no such file or folder. A data set on the hub is hf://datasets/{source}, or this with "
+            "--split."
+        )
+    if has_braces(source) and not is_here:
         return list_braces(source)
     return list_s3(source) if uri_scheme(source) == "s3" else list_local(source)
 

@@ -124,13 +124,8 @@ def make_index(file: ListedFile, fetching: FetchOptions) -> TarIndex:
 
 def _opened(file: ListedFile, fetching: FetchOptions) -> Any:
     if "://" in file.path and not file.path.startswith("file://"):
-        return _Closing(file.path, file.size_bytes or 0, file.version, fetching)
+        return RangedFile(file.path, file.size_bytes or 0, file.version, fetching)
     return open(local_path(file.path), "rb")
-
-
-class _Closing(RangedFile):
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 def _refuse_compressed(file: IO[bytes], shown: str) -> None:

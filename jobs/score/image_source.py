@@ -30,6 +30,7 @@ _BAD_ROW: Final = ImageError(
 def rewritten_files(rows: list[dict[str, Any]]) -> set[str]:
     """Files with images of these rows that are no longer the files that were planned."""
     planned = {(row["source_file"], row["source_version"]) for row in rows if row["uri"] is None and row["source_file"]}
+    planned = {(file, version) for file, version in planned if not file.startswith("hf://")}  # of a commit
     return {file for file, version in planned if version is not None and _version_now(file) != version}
 
 

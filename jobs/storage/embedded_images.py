@@ -16,8 +16,7 @@ import pyarrow as pa
 
 from artimuse_actor.errors import ImageError
 from jobs.storage.parquet import parquet_file
-from jobs.storage.s3_place import s3_filesystem
-from jobs.storage.user_files import LIMIT_BYTES, limited
+from jobs.storage.user_files import LIMIT_BYTES, is_remote, limited, open_source
 from jobs.storage.user_tables import ARROW, arrow_batches
 
 _BUFFER_BYTES: Final = 1 << 20  # without a buffer the whole compressed row group is read at once
@@ -87,7 +86,7 @@ def _batches_of(path: str, row_group: int, column: str) -> Iterator[Any]:
     """The rows of a group, each a record batch with this column."""
     is_arrow = path.lower().endswith(ARROW)
     opened = pa.memory_map if is_arrow else pa.OSFile
-    file: IO[bytes] = s3_filesystem().open(path, "rb") if path.startswith("s3://") else opened(path, "r")
+    file: IO[bytes] = open_source(path) if is_remote(path) else opened(path, "r")
     if is_arrow:
         found = arrow_batches(file)
         _check_column(column, found.schema)

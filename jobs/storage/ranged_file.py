@@ -1,12 +1,13 @@
-"""A file on S3 or the web, read by ranges: large ones as long as all of it is wanted, small ones to go past much."""
+"""A file on S3, the web or the hub, read by ranges: large while all of it is wanted, small to go past much."""
 
 from __future__ import annotations
 
+import io
 import os
-from typing import Final
+from typing import Any, Final
 
 from artimuse_actor.errors import ImageError
-from artimuse_actor.fetch.fetch import fetch
+from artimuse_actor.fetch.fetch import fetch, look_at
 from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.options import FetchOptions
 
@@ -16,8 +17,8 @@ LEAST_BYTES: Final = 1 << 14
 MOST_BYTES: Final = 4 << 20
 
 
-class RangedFile:
-    """As much of a binary file as readers of archives ask for: `read`, `seek` and `tell`.
+class RangedFile(io.RawIOBase):
+    """A binary file for readers of archives and tables.
 
     Attributes:
         size_bytes: its length.
@@ -26,6 +27,7 @@ class RangedFile:
 
     def __init__(self, uri: str, size_bytes: int, version: str | None, options: FetchOptions) -> None:
         """Read nothing yet. With a version, a file of another one is not read."""
+        super().__init__()
         self.size_bytes, self.requests = size_bytes, 0
         self._uri, self._version, self._options = uri, version, options
         self._at = 0
@@ -41,9 +43,17 @@ class RangedFile:
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size_bytes}[whence]
         return self._at
 
-    def read(self, size: int = -1) -> bytes:
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
         """The next bytes, fewer only at the end. Raises OSError: they cannot be read."""
-        end = self.size_bytes if size < 0 else min(self._at + size, self.size_bytes)
+        end = self.size_bytes if size is None or size < 0 else min(self._at + size, self.size_bytes)
         parts = []
         while self._at < end:
             if not self._start <= self._at < self._start + len(self._data):
@@ -64,3 +74,14 @@ class RangedFile:
         except ImageError as error:
             raise OSError(error.message) from error
         self._start = self._at
+
+
+def open_ranged(uri: str) -> Any:
+    """A file of the hub. Raises OSError: it cannot be read."""
+    options = FetchOptions()
+    try:
+        return RangedFile(uri, look_at(uri, options).size_bytes, None, options)
+    except ImageError as error:
+        if error.error_type == "missing":
+            raise FileNotFoundError(error.message) from error
+        raise OSError(error.message) from error

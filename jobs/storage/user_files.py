@@ -14,6 +14,7 @@ from artimuse_actor.errors import ManifestError, StoreError, one_line
 from artimuse_actor.images.memory_limit import memory_limit
 from artimuse_actor.whole_file import whole_file
 from jobs.storage.parquet import parquet_file
+from jobs.storage.ranged_file import open_ranged
 from jobs.storage.s3_place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
@@ -37,8 +38,16 @@ def names_parquet(path: str) -> bool:
     return path.lower().endswith((".parquet", ".parq"))
 
 
+def is_remote(path: str) -> bool:
+    """Whether a file is read over the network."""
+    return path.startswith(("s3://", "hf://"))
+
+
 def open_source(path: str) -> IO[bytes]:
-    """Open a local path, file:// or s3:// uri for reading."""
+    """Open a local path, file://, s3:// or hf:// uri for reading. Raises OSError."""
+    if path.startswith("hf://"):
+        ranged: IO[bytes] = open_ranged(path)
+        return ranged
     if path.startswith("s3://"):
         file: IO[bytes] = s3_filesystem().open(path, "rb")
         return file
@@ -47,7 +56,7 @@ def open_source(path: str) -> IO[bytes]:
 
 def open_for_arrow(path: str) -> IO[bytes]:
     """As `open_source`; a local file is one of pyarrow's own."""
-    if path.startswith("s3://"):
+    if is_remote(path):
         return open_source(path)
     file: IO[bytes] = pa.OSFile(os.path.expanduser(path.removeprefix("file://")), "rb")
     return file

@@ -20,7 +20,7 @@ from pyarrow import json as json_lines
 
 from artimuse_actor.errors import ManifestError, one_line
 from jobs.storage.parquet import parquet_file
-from jobs.storage.user_files import LIMIT_BYTES, open_for_arrow, open_source
+from jobs.storage.user_files import LIMIT_BYTES, is_remote, open_for_arrow, open_source
 
 PARQUET: Final = (".parquet", ".parq", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
@@ -137,7 +137,7 @@ class _Parquet:
 @contextmanager
 def _open_arrow(path: str) -> Iterator[UserTable]:
     """A file or a stream of the Arrow IPC format, such as `datasets` saves; a local one is mapped into memory."""
-    with open_source(path) if path.startswith("s3://") else pa.memory_map(os.path.expanduser(path), "r") as file:
+    with open_source(path) if is_remote(path) else pa.memory_map(os.path.expanduser(path), "r") as file:
         yield _Arrow(arrow_batches(file))
 
 
@@ -190,7 +190,7 @@ class _Arrow:
 def _open_text(path: str, kind: Callable[[str, bool, bool], UserTable]) -> Iterator[UserTable]:
     plain = path.lower().removesuffix(".gz")
     is_gzip = plain != path.lower()
-    if not path.startswith("s3://"):
+    if not is_remote(path):
         yield kind(os.path.expanduser(path), is_gzip, plain.endswith(".tsv"))
         return
     # Read from a disk: a thread of pyarrow may be the last to release a Python file, see `jobs.storage.parquet`.

@@ -4,6 +4,7 @@
     texts/<plan>-<shard>.parquet                the texts of the same shard
     metrics/<evaluation>.parquet                evaluations
     _store.json                                 the fingerprint of all scores of the store, and which texts it has
+    _tars/                                      indexes of a source's tars, see `jobs.manifest.tar_index`
     _plan.json                                  the current plan, written after its rows; or that there is none
     _lock                                       the run that is writing
     _runs/<run>/run.json                        the record of a run

@@ -155,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.served.requests.append(
             Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
         )
+        path = re.sub("^/(?:(api)/)?datasets/", lambda match: "/api/models/" if match[1] else "/", path)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._answer_model(match[1], match[2] or "main")
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):
@@ -207,12 +208,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file(file, repository.commits[commit][file], commit)
 
     def _send_file(self, file: str, data: bytes, commit: str) -> None:
-        start = 0
-        if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+        start, size = 0, len(data)
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if match:
             start = int(match[1])
-        self.send_response(HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            data = data[: int(match[2]) + 1] if match[2] else data
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if match else HTTPStatus.OK)
+        if match:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{size}")
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("ETag", f'"{_etag(data)}"')

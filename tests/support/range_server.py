@@ -66,17 +66,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self._answer(HTTPStatus.NOT_FOUND, b"")
             return
-        data = path.read_bytes()
+        size = path.stat().st_size
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if match is None or not self._served.ranges:
-            self._answer(HTTPStatus.OK, data, path)
+            self._answer(HTTPStatus.OK, path.read_bytes(), path)
             return
-        first, last = int(match[1]), min(int(match[2]), len(data) - 1)
-        if first >= len(data):
+        first, last = int(match[1]), min(int(match[2]), size - 1)
+        if first >= size:
             self._answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"")
             return
-        part = data[first : last + 1]
-        self._answer(HTTPStatus.PARTIAL_CONTENT, part, path, f"bytes {first}-{last}/{len(data)}")
+        with path.open("rb") as file:
+            file.seek(first)
+            part = file.read(last + 1 - first)
+        self._answer(HTTPStatus.PARTIAL_CONTENT, part, path, f"bytes {first}-{last}/{size}")
 
     def _answer(self, status: HTTPStatus, data: bytes, path: Path | None = None, content_range: str = "") -> None:
         self._served.count(len(data))
