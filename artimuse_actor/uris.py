@@ -35,6 +35,8 @@ _SIGNATURE = re.compile(
 )
 _AZURE: Final = frozenset(["se", "st", "sp", "sr", "spr", "ske", "skt", "sks", "skv", "skoid", "sktid"])  # beside `sig`
 _MASK: Final = "…"
+_CONTAINERS: Final = ("abfs", "abfss", "wasb", "wasbs")  # container@account, where others have user@host
+_CONTAINER = re.compile("[a-z0-9$-]+@[a-z0-9.-]+$")
 _HARMLESS_FRAGMENT = re.compile(f"#({_MASK}[0-9a-f]{{16}}|bytes=[0-9]+-[0-9]+)")  # of an id, or of a part of a tar
 _DEPTH: Final = 4  # of uris within paths of others, as archives have them
 
@@ -107,7 +109,7 @@ def _without(uri: str, hides: _Hides, depth: int = _DEPTH) -> str:
     match = _PARTS.fullmatch(rest)
     assert match is not None
     host, path, query, fragment = (part or "" for part in match.groups())
-    if "@" in host:
+    if "@" in host and not (scheme in _CONTAINERS and _CONTAINER.match(host)):
         host = f"{_MASK}@{host.rpartition('@')[2]}"
     elif scheme != "s3" and not _HOST_AND_PORT.fullmatch(host):
         # No port, but a password: it has a slash, or in a text a blank.
