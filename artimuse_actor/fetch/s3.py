@@ -34,7 +34,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 from artimuse_actor.errors import ImageError, RunError, one_line, reason_of
 from artimuse_actor.fetch.byte_budget import Reserve, read_body
-from artimuse_actor.fetch.file_range import FileRange, changed_meanwhile
+from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import TryAgain, try_again_later
 from artimuse_actor.fetch.s3_errors import s3_answer, s3_error_code
@@ -215,7 +215,7 @@ def _refused(answer: dict[str, Any], error: Exception, bucket: str) -> ImageErro
     if code == "NoSuchBucket":
         return ImageError("missing", f"There is no bucket {bucket}.")
     if status in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
-        return changed_meanwhile()
+        return ImageError("changed", "The object has changed meanwhile.", retryable=True)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return ImageError("missing", "There is no such object.")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
