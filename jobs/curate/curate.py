@@ -227,7 +227,7 @@ def _take_top(database: Database, settings: CurateSettings, funnel: Funnel) -> N
     assert settings.top is not None
     top = read_top(settings.top)
     ((groups,),) = database.rows("SELECT count(*) FROM (SELECT DISTINCT grp FROM chosen)")
-    removed = _keep(database, best_rows("chosen", top.places))
+    removed = _keep(database, best_rows(database, "chosen", top.places))
     funnel.remove(f"--top {top.text}" + (f" --per {settings.per}" if settings.per else ""), removed)
     if settings.per:
         funnel.notes.append(f"{settings.per} has {groups:,} groups.")
@@ -244,7 +244,7 @@ def _take_sample(database: Database, settings: CurateSettings, funnel: Funnel) -
     counts = database.rows("SELECT grp, count(*) FROM drawn GROUP BY grp ORDER BY grp")
     shares = shares_of_sample(size, np.array([count for _, count in counts]))
     cases = " ".join(f"WHEN {one} THEN {places}" for (one, _), places in zip(counts, shares, strict=True))
-    removed = _keep(database, best_rows("drawn", f"CASE grp {cases} END"))
+    removed = _keep(database, best_rows(database, "drawn", f"CASE grp {cases} END"))
     if before < size:
         funnel.notes.append(f"--sample {size}: there were only {before:,} rows left to draw from, and all are taken.")
     funnel.remove(f"--sample {size} --seed {settings.seed}", removed)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from artimuse_actor.errors import UsageError
 from jobs.manifest.id_index import keyed_hashes
-from jobs.store.database import ROW, identifier
+from jobs.store.database import ROW, Database, identifier
 
 SCORE_BINS: Final = 20
 """Strata of a sample: 5 points each."""
@@ -90,14 +90,18 @@ def random_points(image_ids: pa.Array | pa.ChunkedArray, seed: int) -> Points:
     return (keyed_hashes(image_ids, f"{seed:016}") >> np.uint64(11)).astype(np.float64) * (100 / 2**53)
 
 
-def best_rows(ranked: str, places: str) -> str:
+def best_rows(database: Database, ranked: str, places: str) -> str:
     """A query of `row`: those that take the places of their groups.
 
     Args:
-        ranked: a table of `row`, `held`, `grp` and `points`; `held` is the `ROW` in the view `scores`.
+        database: has the view `scores`.
+        ranked: a table of `row`, `held`, `grp` and `points`; `held` is the `ROW` in the view.
         places: as SQL, how many rows to take of the group `grp` with `total` rows, at most all.
     """
-    return f"""
+    # A table, so that its size is known: of a query DuckDB expects so much that it would hash all ids of the store.
+    database.run(
+        f"""
+        CREATE OR REPLACE TABLE near AS
         WITH counted AS (
             SELECT grp, points, count(*) AS rows FROM {ranked} GROUP BY grp, points
         ), ordered AS (
@@ -107,10 +111,11 @@ def best_rows(ranked: str, places: str) -> str:
         ), last AS (
             SELECT grp, points, rows, {places} - (upto - rows) AS open FROM ordered
             WHERE upto - rows < {places} AND {places} <= upto
-        ), near AS (
-            SELECT row, held, {ranked}.grp, open, {ranked}.points > last.points OR open = rows AS taken
-            FROM {ranked} JOIN last ON {ranked}.grp IS NOT DISTINCT FROM last.grp AND {ranked}.points >= last.points
         )
+        SELECT row, held, mine.grp, open, mine.points > last.points OR open = rows AS taken
+        FROM {ranked} AS mine JOIN last ON mine.grp IS NOT DISTINCT FROM last.grp AND mine.points >= last.points"""
+    )
+    return f"""
         SELECT row FROM near WHERE taken
         UNION ALL (
             SELECT row FROM near JOIN scores ON held = {identifier(ROW)} WHERE NOT taken

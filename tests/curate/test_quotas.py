@@ -64,7 +64,7 @@ def best_by_quotas(database: Database, rows: list[tuple[int, float, str]], top: 
     }
     database.add_rows("ranked", pa.table(ranked))
     database.add_rows("scores", pa.table({ROW: places, "image_id": pa.array(ids, pa.string())}))
-    return {row for (row,) in database.rows(best_rows("ranked", top.places))}
+    return {row for (row,) in database.rows(best_rows(database, "ranked", top.places))}
 
 
 def _unique_ids(rows: list[tuple[int, float, str]]) -> list[tuple[int, float, str]]:
@@ -86,7 +86,7 @@ def test_null_and_nan_are_groups_too(database: Database) -> None:
     points = pa.array([1.0, 2.0, 3.0, 4.0, 5.0])
     database.add_rows("ranked", pa.table([places, places, pa.array(groups), points], _RANKED))
     database.add_rows("scores", pa.table({ROW: places, "image_id": ["a", "b", "c", "d", "e"]}))
-    assert {row for (row,) in database.rows(best_rows("ranked", read_top("1").places))} == {2, 3, 4}
+    assert {row for (row,) in database.rows(best_rows(database, "ranked", read_top("1").places))} == {2, 3, 4}
 
 
 @pytest.mark.parametrize("text", ["110%", "0", "0%", "-5", "ten", "1e3", "5.5", "%", "100.1%"])
