@@ -18,6 +18,7 @@ from jobs.commands.image import image
 from jobs.commands.manifest import manifest
 from jobs.commands.options import example
 from jobs.commands.plan import plan
+from jobs.commands.query import query
 from jobs.commands.report import report
 from jobs.commands.score import score
 from jobs.commands.store import compact, status
@@ -99,6 +100,13 @@ app.command(
 )(curate)
 
 
+app.command(
+    epilog=example(
+        'artimuse query scored "SELECT format, count(*), avg(score) FROM scores GROUP BY format"',
+        'artimuse query scored "SELECT error_type, count(*) FROM scores GROUP BY ALL" --json',
+        'artimuse query scored "SELECT image_id, overall_gestalt FROM texts" --csv texts.csv',
+    )
+)(query)
 app.command(epilog=example("artimuse compact scored --out scored-2026"))(compact)
 app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
 app.command(epilog=example("artimuse verify", "artimuse verify --checkpoint ArtiMuse --device cuda --json"))(verify)

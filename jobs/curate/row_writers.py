@@ -29,8 +29,8 @@ class RowFile(Protocol):
         """Finish the file; `metadata` is what a Parquet file says of itself."""
 
 
-def open_row_file(kind: str, path: str, schema: pa.Schema) -> RowFile:
-    """Begin a file.
+def open_row_file(kind: str, path: Any, schema: pa.Schema) -> RowFile:
+    """Begin a file at a path, or in an open one if its kind is csv.
 
     Raises:
         UsageError: a column of the schema cannot be written like this.
@@ -95,7 +95,7 @@ class _JsonRows:
 class _CsvRows:
     """CSV in which no cell is a formula to a spreadsheet: a text that begins like one gets an apostrophe before it."""
 
-    def __init__(self, path: str, schema: pa.Schema) -> None:
+    def __init__(self, path: Any, schema: pa.Schema) -> None:
         self._types = [_plain(field.type) for field in schema]
         names = pc.replace_substring_regex(pa.array(schema.names), _FORMULA, r"'\1").to_pylist()
         self._schema = pa.schema(zip(names, self._types, strict=True))

@@ -58,11 +58,13 @@ class Database:
         self._files: list[tuple[Place, StoredFile]] = []
         self._names: list[str] = []
 
-    def add_files(self, view: str, files: Sequence[tuple[Place, StoredFile]], schema: pa.Schema) -> None:
-        """Make a view of Parquet files, with the column `ROW`; the schema is for a table without a file."""
+    def add_files(
+        self, view: str, files: Sequence[tuple[Place, StoredFile]], schema: pa.Schema, *, rows: bool = True
+    ) -> None:
+        """Make a view of Parquet files with the columns of a schema and, with `rows`, the column `ROW`."""
         if not files:
-            empty = pa.schema([field.remove_metadata() for field in schema]).empty_table()
-            self.add_rows(view, empty.append_column(ROW, pa.array([], pa.int64())))
+            fields = [field.remove_metadata() for field in schema]
+            self.add_rows(view, pa.schema([*fields, *([pa.field(ROW, pa.int64())] if rows else [])]).empty_table())
             return
         names = [place.local_path(file.path) or ListedFiles.name_of(place.uri(file.path)) for place, file in files]
         self._files += files
@@ -74,10 +76,11 @@ class Database:
             self._connection.register_filesystem(ListedFiles(dict(sizes)))
             # Requests wait for the network, not for a processor.
             self._connection.execute(f"SET threads = {READ_THREADS}")
-        row = f"(file_index::BIGINT << {FILE_ROWS}) | file_row_number AS {identifier(ROW)}"
-        columns = ", ".join(identifier(name) for name in schema.names)
+        columns = ", ".join(map(identifier, schema.names))
+        if rows:
+            columns += f", (file_index::BIGINT << {FILE_ROWS}) | file_row_number AS {identifier(ROW)}"
         listed = ", ".join(quoted(glob.escape(name)) for name in names)  # a folder may be called like a pattern
-        self.run(f"CREATE VIEW {identifier(view)} AS SELECT {columns}, {row} FROM read_parquet([{listed}])")
+        self.run(f"CREATE VIEW {identifier(view)} AS SELECT {columns} FROM read_parquet([{listed}])")
 
     def add_rows(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Make a table of Arrow's, or a stream that can be read once, known by a name."""
@@ -111,18 +114,35 @@ class Database:
 
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         """The rows of a query, a batch at a time; no other statement may be executed meanwhile. Raises as `rows`."""
+        yield from self.reader(sql)[1]
+
+    def reader(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The schema of a query's rows, and these as `batches` gives them. Raises as `rows`."""
         with self._explained():
-            yield from self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+            reader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        return reader.schema, self._read(reader)
+
+    def _read(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._explained():
+                try:
+                    batch = reader.read_next_batch()
+                except StopIteration:
+                    return
+                except (pa.ArrowException, OSError) as error:  # Arrow's stream hands on the words alone
+                    failed = duckdb.InterruptException if "Interrupted!" in str(error) else duckdb.Error
+                    raise failed(str(error)) from error
+            yield batch
 
     def table(self, sql: str) -> pa.Table:
         """The rows of a query as one table. Raises as `rows`."""
         with self._explained():
             return self._connection.sql(sql).to_arrow_table()
 
-    def statements(self, sql: str) -> list[duckdb.Statement]:
-        """The statements of a text. Raises UsageError."""
+    def is_query(self, sql: str) -> bool:
+        """Whether a text is one statement that gives rows and changes nothing. Raises UsageError if it is no SQL."""
         with self._explained():
-            return self._connection.extract_statements(sql)
+            return [one.type for one in self._connection.extract_statements(sql)] == [duckdb.StatementType.SELECT]
 
     @contextmanager
     def limited(self, timeout_s: float | None = None) -> Iterator[None]:
