@@ -8,7 +8,20 @@ import sys
 from typing import Final
 
 COMMANDS: Final = (
-    *("", "score", "plan", "manifest", "status", "evaluate", "benchmark", "curate", "report", "compact", "image"),
+    *(
+        "",
+        "score",
+        "plan",
+        "manifest",
+        "status",
+        "evaluate",
+        "benchmark",
+        "curate",
+        "query",
+        "report",
+        "compact",
+        "image",
+    ),
     *("verify", "demo"),
 )
 _HEAD: Final = """# The command line
