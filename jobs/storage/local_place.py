@@ -63,8 +63,10 @@ class LocalPlace(Rooted):
         try:
             _write(temporary, data)
             sync(temporary)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            return _linked(temporary, target) or _moved(temporary, target)
+            os.makedirs(folder := os.path.dirname(target), exist_ok=True)
+            created = _linked(temporary, target) or _moved(temporary, target)
+            sync(folder)  # else a power cut may leave tables whose description is gone
+            return created
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)

@@ -243,10 +243,8 @@ class PlanProgress:
             schema = texts_schema(self.store.texts)
             made = staged.filter(pc.or_(texts_only, pc.equal(staged["status"], OK)))
             made = made.append_column("described_at", made["scored_at"])
-            if "described_by" in made.column_names:  # else an older version staged it
-                runs = pc.coalesce(made["described_by"], made["run_id"])
-                made = made.set_column(made.schema.get_field_index("run_id"), "run_id", runs)
-            made = made.select(schema.names)
+            runs = pc.coalesce(made["described_by"], made["run_id"])
+            made = made.set_column(made.schema.get_field_index("run_id"), "run_id", runs).select(schema.names)
             texts = self._merged(texts_path(path), schema, made, replaced=staged["image_id"])
         if not shard.texts_only or not pc.all(texts_only).as_py():  # a picture may have changed since it was scored
             made = staged.filter(pc.invert(texts_only)).select(self.store.schema.names)
