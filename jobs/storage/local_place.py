@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Final
 
 import pyarrow as pa
 
+from artimuse_actor.errors import StoreError
 from artimuse_actor.whole_file import sync, whole_file
 from jobs.storage.place import Claim, Rooted, StoredFile, changes, says_where
 
@@ -82,14 +85,25 @@ class LocalPlace(Rooted):
 
     @changes
     def swap(self, path: str, data: bytes, version: str | None) -> bool:
-        """See `Place`: the lock of a disk ends with its process, so nobody writes between the look and the rename."""
+        """See `Place`: the lock of a disk ends with its process, so nobody writes between the look and the rename.
+
+        Where hosts do not see each other's locks that is a moment, since the file is written and synced before.
+        """
+        with suppress(_Changed), whole_file(self.uri(path), aside=self.uri(TEMPORARY)) as growing:
+            _write(growing, data)
+            sync(growing)
+            if self.fence:
+                self.fence()
+            if self._version_of(path) != version:
+                raise _Changed
+            return True
+        return False
+
+    def _version_of(self, path: str) -> str | None:
         try:
-            now = _version(os.stat(self.uri(path)))
+            return _version(os.stat(self.uri(path)))
         except FileNotFoundError:
-            now = None
-        if now == version:
-            self.write(path, data)
-        return now == version
+            return None
 
     @says_where
     def files(self, folder: str) -> list[StoredFile]:
@@ -127,20 +141,64 @@ class LocalPlace(Rooted):
 
     @contextmanager
     def hold(self, path: str, claim: Claim) -> Iterator[None]:
-        """See `Place`: a lock of the kernel, which releases it however the owner dies."""
+        """See `Place`: a lock of the kernel, which releases it however the owner dies.
+
+        Hosts that share a disk may not see each other's locks (NFS with `local_lock`). So the file names its owner too,
+        who renews it; an owner on another host that has done so lately is believed, and each change reads it again.
+        """
         with self._opened_lock(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
                 claim.refuse(file.read())
+            file.seek(0)
+            before = file.read()
+            if claim.is_elsewhere(before) and not claim.is_stale(before, self._age_s(path)):
+                claim.refuse(before)
             file.truncate(0)
             file.write(claim.owner())
             file.flush()
+            read = partial(self._owner, path)
+            claim.watch(read)
+            stop = threading.Event()
+            renewer = threading.Thread(target=self._renew, args=(path, claim, stop), name="lock", daemon=True)
+            renewer.start()
             try:
                 yield
             finally:
-                file.truncate(0)
+                stop.set()
+                renewer.join()
+                if claim.is_ours(read()):
+                    file.truncate(0)
+
+    def _owner(self, path: str) -> bytes:
+        """The content of a lock file; empty if it is gone."""
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            return b""
+
+    def _age_s(self, path: str) -> float:
+        """Seconds since a file was written, by the clock of the machine that keeps it: that of a file written now."""
+        aside = self.uri(f"{TEMPORARY}/{uuid.uuid4().hex}")
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        _write(aside, b"")
+        try:
+            return os.stat(aside).st_mtime - os.stat(self.uri(path)).st_mtime
+        finally:
+            os.unlink(aside)
+
+    def _renew(self, path: str, claim: Claim, stop: threading.Event) -> None:
+        """Renew the time of a lock file, by the clock of the machine that keeps it, as long as it is ours."""
+        while not stop.wait(claim.renew_every_s):
+            with suppress(OSError, StoreError):
+                if claim.is_ours(self._owner(path)):
+                    os.utime(self.uri(path))
+
+
+class _Changed(Exception):  # noqa: N818 (ends a write, and is seen by nobody else)
+    """A file has another version than was read."""
 
 
 def _version(status: os.stat_result) -> str:

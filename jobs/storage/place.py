@@ -117,6 +117,12 @@ class Claim(Protocol):
     def is_stale(self, owner: bytes, age_s: float) -> bool:
         """Whether the process that wrote that content, so many seconds ago, has died."""
 
+    def is_elsewhere(self, owner: bytes) -> bool:
+        """Whether a process on another host wrote that content, so that its lock may not be seen here."""
+
+    def watch(self, read: Callable[[], bytes]) -> None:
+        """Read the content by this before each change, to see that it is still ours."""
+
     def refuse(self, owner: bytes) -> NoReturn:
         """Raise: another process has the lock."""
 

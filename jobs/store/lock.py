@@ -1,10 +1,11 @@
 """The lock that lets only one run at a time write to a store.
 
-The storage implements it (`Place.hold`): a disk by `flock`, which ends with its owner's process; S3 by an object that
-its owner renews. An object that was not renewed for minutes, by the server's clock, or whose process is gone from this
-machine, is stale. An owner that could not renew it stops writing earlier than that, by a clock of its own. And every
-file that it commits is written on the condition that nobody else has written it (`Place.swap`): a process that was
-suspended right before a PUT cannot know how late it is.
+The storage implements it (`Place.hold`): a disk by `flock`, which ends with its owner's process, and by the content of
+the file, for hosts that do not see each other's `flock`; S3 by an object that its owner renews. An object that was not
+renewed for minutes, by the server's clock, or whose process is gone from this machine, is stale. An owner that could
+not renew it stops writing earlier than that, by a clock of its own. And every file that it commits is written on the
+condition that nobody else has written it (`Place.swap`): a process that was suspended right before a PUT cannot know
+how late it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -40,6 +41,7 @@ class RunLock:
         """Use `run_lock`."""
         self.lost = False
         self._confirmed_at_s: float | None = None
+        self._read: Callable[[], bytes] | None = None
         self.renew_every_s = RENEW_EVERY_S
         self._root, self._run_id = root, run_id
 
@@ -49,6 +51,13 @@ class RunLock:
         Raises:
             StoreLocked: the lock is lost, or could not be renewed, and another run may be writing.
         """
+        if self._read and not self.is_ours(found := self._read()):
+            raw = _read(found)
+            who = f"run {raw['run_id']} on {raw['host']}" if "run_id" in raw and "host" in raw else "somebody"
+            raise StoreLocked(
+                f"{self._root}: {who} has taken the lock over. Hosts that share this disk must see each other's locks: "
+                "mount NFS without local_lock and nolock. What was committed stays; run again when the other has ended."
+            )
         if self.lost:
             raise StoreLocked(
                 f"{self._root}: another run has taken the lock over, since this one did not renew it for "
@@ -88,6 +97,19 @@ class RunLock:
         except (ValueError, KeyError, TypeError):
             return True
         return age_s > STALE_AFTER_S
+
+    def is_elsewhere(self, owner: bytes) -> bool:
+        """See `Claim`: neither the host nor its kernel is this one."""
+        raw = _read(owner)
+        return (
+            "host" in raw
+            and raw["host"] != socket.gethostname()
+            and _boot(raw.get("processes")) != _boot(_process_space())
+        )
+
+    def watch(self, read: Callable[[], bytes]) -> None:
+        """See `Claim`."""
+        self._read = read
 
     def refuse(self, owner: bytes) -> NoReturn:
         """See `Claim`. Raises StoreLocked."""
@@ -130,6 +152,11 @@ def _process_space() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
+
+
+def _boot(space: object) -> str:
+    """The boot id in a process space: containers of one kernel see each other's locks."""
+    return str(space).partition(" ")[0]
 
 
 def _is_alive(pid: int) -> bool:
