@@ -110,7 +110,9 @@ def curate(settings: CurateSettings) -> Curation:
     _check_choice(settings, store)
     with open_database() as database:
         store_rows = StoreRows(store, database, settings.filters.text_matches)
-        manifest = open_manifest(settings.manifest, settings.manifest_options) if settings.manifest else None
+        manifest = None
+        if settings.manifest:
+            manifest = open_manifest(settings.manifest, settings.manifest_options, settings.fetch, store.place)
         candidates = ManifestRows(store_rows, manifest, database) if manifest else store_rows
         schema = candidates.schema
         filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]

@@ -131,8 +131,8 @@ class LoadedSample:
         sizes: for each row the bytes that were read, 0 if it could not be fetched.
         cpu_s: for each row the CPU seconds to decode, resize and digest it.
         errors: type → rows of the sample that could not be read as an image.
-        s3_rows: rows that are objects on S3.
-        embedded_rows: rows whose image is in a Parquet file.
+        s3_rows: rows that are objects on S3 of their own, and not members of a tar, many of which are read together.
+        embedded_rows: rows whose image is in a table.
         pixels: the images that could be read, (448, 448, 3) uint8 each.
     """
 
@@ -173,13 +173,13 @@ def load_sample(rows: pa.Table, fetching: FetchOptions, decoding: DecodeOptions)
                 errors[error.error_type] += 1
             sizes.append(len(data))
             cpu_s.append(child.cpu_s - before_s + hashed_s)
-    uris = [row["uri"] for row in listed]
+    loose = [row["uri"] for row in listed if not row["source_file"]]
     return LoadedSample(
         sizes=sizes,
         cpu_s=cpu_s,
         errors=errors,
-        s3_rows=sum(uri is not None and uri_scheme(uri) == "s3" for uri in uris),
-        embedded_rows=uris.count(None),
+        s3_rows=sum(uri is not None and uri_scheme(uri) == "s3" for uri in loose),
+        embedded_rows=sum(row["uri"] is None for row in listed),
         pixels=pixels,
     )
 

@@ -166,7 +166,7 @@ def _tars(
         raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
     coverage = None if glob.has_magic(source) or has_braces(source) else Coverage(None)
     beside = tables_beside(tars, listed)
-    return TarManifest(source, tars, options, TarIndexes(keep, fetching), fetching, coverage, beside)
+    return TarManifest(source, tars, options, TarIndexes(keep, fetching, len(tars)), fetching, coverage, beside)
 
 
 def _tables(source: str, tables: list[ListedFile], files: Listing, options: ManifestOptions) -> TableManifest:

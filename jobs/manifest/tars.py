@@ -75,8 +75,8 @@ class TarManifest:
 
     @cached_property
     def _table_columns(self) -> list[pa.Field]:
-        taken = {*MANIFEST.names, *self._sidecars}
         for table in self.beside.values():
+            taken = {*MANIFEST.names, *self._sidecars}
             with open_table(table.path) as opened:
                 return (
                     [column for column in opened.schema if column.name not in taken] if is_output(opened.schema) else []
@@ -85,7 +85,8 @@ class TarManifest:
 
     @cached_property
     def _sidecars(self) -> list[str]:
-        for _, index in self._indexes():
+        for file in self.files:
+            index = self.indexes.index(file)
             if len(images_of(index)):
                 ends = set(_extensions(index.members["name"]).to_pylist())
                 return [name for name in SIDECARS if name in ends]

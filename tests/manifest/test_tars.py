@@ -160,6 +160,58 @@ def test_headers_that_ask_for_much_are_a_sentence(tmp_path: Path) -> None:
     assert "a header has 8,589,934,592 bytes" in manifest.notes[0]
 
 
+def _damaged(generator: random.Random) -> bytes:
+    """A small tar with some bytes changed, most often with the checksums that make tarfile believe them."""
+    written = io.BytesIO()
+    form = generator.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    with tarfile.open(fileobj=written, mode="w", format=form) as tar:
+        for number in range(5):
+            long = "d" * generator.choice([1, 120]) + "/" if form != tarfile.USTAR_FORMAT else ""
+            member = tarfile.TarInfo(f"{long}{number}.jpg")
+            member.size = generator.choice([0, 10, 600])
+            member.pax_headers = {"size": str(member.size), "mtime": "1.5"}
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    data = bytearray(written.getvalue())
+    for _ in range(generator.choice([1, 3, 30])):
+        data[generator.randrange(len(data) - tarfile.RECORDSIZE // 2)] = generator.choice([0, 45, 57, 128, 255])
+    if generator.random() < 0.8:
+        for start in range(0, len(data) - 511, 512):
+            header = data[start : start + 512]
+            if header[257:262] == b"ustar":
+                header[148:156] = b" " * 8
+                data[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+    return bytes(data)
+
+
+def test_damaged_headers_end_a_tar_and_nothing_else(tmp_path: Path) -> None:
+    generator = random.Random(7)
+    cuts = 0
+    for _ in range(400):
+        (tmp_path / "a.tar").write_bytes(_damaged(generator))
+        index = make_index(local_file(str(tmp_path / "a.tar"), str(tmp_path)), LOCAL)
+        cuts += index.cut is not None
+        size = (tmp_path / "a.tar").stat().st_size
+        for member in index.members.to_pylist():
+            assert 0 <= member["first"] <= member["first"] + member["size"] <= size
+    assert 50 < cuts < 400
+
+
+@pytest.mark.parametrize("size", [b"\xff" * 12, b"\xff" * 10 + b"\xf0\0", b"\x80" + b"\x7f" * 11])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_impossible_sizes_end_a_tar(tmp_path: Path, size: bytes, kind: bytes) -> None:
+    member = tarfile.TarInfo("a.jpg")
+    member.type = kind
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[124:136], block[148:156] = size, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    photo_tar(tmp_path / "a.tar", 1)
+    data = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(bytes(block) + data)
+    index = make_index(local_file(str(tmp_path / "a.tar"), str(tmp_path)), LOCAL)
+    assert index.members.num_rows == 0
+    assert index.cut is not None
+
+
 @pytest.mark.parametrize(
     ("name", "names"),
     [
@@ -354,6 +406,20 @@ def test_a_folder_of_tars_is_a_source_and_doubled_members_are_doubled_ids(tmp_pa
         tar.add(golden_images()[1], "0000.jpg")
     found = rows_of(open_manifest(str(tmp_path / "in"), ManifestOptions(on_duplicate="first")))
     assert [row["image_id"] for row in found] == ids
+
+
+@pytest.mark.process
+def test_many_tars_are_gone_through_by_several_processes(tmp_path: Path) -> None:
+    for number in range(64):
+        write_tar(tmp_path / f"in/{number:02}.tar", {"a.jpg": b"x", "b.jpg": bytes([number])})
+    (tmp_path / "in/07.tar").write_bytes(b"no tar")
+    manifest: Any = open_manifest(f"{tmp_path}/in/{{00..63}}.tar")
+    rows = rows_of(manifest)
+    assert [row["image_id"] for row in rows[:3]] == ["00.tar/a.jpg", "00.tar/b.jpg", "01.tar/a.jpg"]
+    assert len(rows) == 63 * 2
+    assert manifest.indexes.made == 64
+    assert len(manifest.notes) == 1
+    assert [fetch(row["uri"], LOCAL) for row in rows[1::2]] == [bytes([n]) for n in range(64) if n != 7]
 
 
 def test_a_plan_names_its_members_by_place(tmp_path: Path) -> None:
