@@ -29,9 +29,10 @@ from schemas.text_settings import TextSettings
 from schemas.units import SPENT, answer_fields, scored_unit, spent_column
 
 if TYPE_CHECKING:
-    from artimuse_actor.artimuse import ArtiMuse, BatchSize
+    from artimuse_actor.artimuse import ArtiMuse
     from artimuse_actor.engine.describe import Describer, ImageDescription
     from artimuse_actor.engine.scoring import ImageScore
+    from artimuse_actor.loaded_model import BatchSize
 
 # Only the actor's process imports torch and the model: the driver needs this class without them.
 

@@ -105,6 +105,11 @@ class Checkpoint:
         return hashlib.sha256(listing.encode()).hexdigest()
 
     @property
+    def shapes(self) -> dict[str, Shape]:
+        """Published tensor name → shape."""
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all weight files."""
         return sum(path.stat().st_size for path in self._weight_files)

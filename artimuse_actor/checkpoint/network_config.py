@@ -20,7 +20,7 @@ _MAX_DIMENSION: Final = 10_000_000
 Shape = tuple[int, ...]
 
 DTYPE_NAMES: Final = ("float32", "bfloat16", "float16")
-QUANTIZATIONS: Final = ("int8", "fp8", "nf4")
+QUANTIZATIONS: Final = ("int8", "fp8", "fp8-products", "nf4")
 AUTO_DTYPES: Final[Mapping[str, str]] = {"cuda": "bfloat16", "mps": "float32", "cpu": "float32"}
 """The dtype that `--dtype auto` selects on each kind of device."""
 
@@ -38,6 +38,13 @@ def precision_name(dtype: str, quantize: str | None) -> str:
     if quantize not in QUANTIZATIONS:
         raise UsageError(f"--quantize takes {', '.join(QUANTIZATIONS)}, not {quantize!r}.")
     return f"{dtype}/{quantize}"
+
+
+def known_precision(dtype: str, device: str, quantize: str | None) -> str | None:
+    """The precision that `--dtype`, `--device` and `--quantize` name, if it is known without looking at a GPU."""
+    if dtype == "auto":
+        return precision_name(AUTO_DTYPES[device], quantize) if device in ("cpu", "mps") else None
+    return precision_name(dtype, quantize)
 
 
 @dataclass(frozen=True)

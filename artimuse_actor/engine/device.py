@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ import torch
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES, NetworkConfig, precision_name
+from artimuse_actor.checkpoint.network_memory import prefill_bytes, weight_bytes
 from artimuse_actor.errors import RunError, UsageError
 
 DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPE_NAMES}
@@ -21,7 +21,6 @@ CPU_BATCH_SIZE: Final = 2  # one image's 470 tokens fill a CPU's matrix products
 MAX_AUTO_BATCH_SIZE: Final = 64  # 30,000 tokens in a pass; larger matrices are no faster
 _MEMORY_SHARE: Final = 0.8
 _AMPERE: Final = (8, 0)
-_QUANTISED: Final = re.compile(r"^language_model\.model\.layers\..*_proj\.weight$")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -125,23 +124,8 @@ def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, d
     free = None if device.type == "cpu" else free_bytes(device)
     if free is None:
         return CPU_BATCH_SIZE
-    language, vision = config.language, config.vision
-    kv_features = 2 * language.num_layers * language.num_kv_heads * language.head_dim
-    per_token = 8 * language.hidden_size + 3 * language.intermediate_size + 2 * kv_features
-    per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
-    bytes_per_image = dtype.itemsize * (tokens * per_token + (vision.num_patches + 1) * per_patch)
-    return int(max(1, min(MAX_AUTO_BATCH_SIZE, _MEMORY_SHARE * free // bytes_per_image)))
-
-
-def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype, quantize: str | None = None) -> int:
-    """Memory of a checkpoint's weights in a precision; scales of quantised ones are counted."""
-    bits = {None: 8 * dtype.itemsize, "int8": 8, "fp8": 8, "nf4": 4.5}[quantize]
-    return int(
-        sum(
-            math.prod(tensor.shape) * (bits if _QUANTISED.search(name) else 8 * dtype.itemsize) / 8
-            for name, tensor in checkpoint.tensors.items()
-        )
-    )
+    fit = _MEMORY_SHARE * free // prefill_bytes(config, tokens, dtype.itemsize)
+    return int(max(1, min(MAX_AUTO_BATCH_SIZE, fit)))
 
 
 def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantize: str | None = None) -> None:
@@ -152,13 +136,13 @@ def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     Raises:
         RunError: it does not fit.
     """
-    needed, free = weight_bytes(checkpoint, dtype, quantize), free_bytes(device)
+    precision = precision_name(dtype_name(dtype), quantize)
+    needed, free = weight_bytes(checkpoint.shapes, precision), free_bytes(device)
     if free is not None and needed > free:
         advice = "Use a GPU" if device.type == "cpu" else "Stop what else runs there, choose another --device"
         half = ", or --dtype bfloat16: half of what float32 takes" if dtype == torch.float32 else ""
         if dtype != torch.float32 and device.type != "cpu" and quantize is None:
             half = ", or --quantize int8, half of it, or nf4, a third"
-        precision = precision_name(dtype_name(dtype), quantize)
         raise RunError(
             f"{checkpoint.name} takes {needed / 1e9:.0f} GB of memory as {precision}, and {free / 1e9:.0f} GB are "
             f"free. {advice}{half}."

@@ -12,11 +12,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from artimuse_actor.engine.fp8_products import Float8Rows
 from artimuse_actor.engine.quantised import QuantisedLinear
 
 
 class JoinedLinear:
-    """Several linear layers as one, over weights that `join_weights` has put together; quantised ones stay several."""
+    """Several linear layers as one, over weights that `join_weights` has put together.
+
+    Quantised ones stay several; where products are of 8 bits, their input is rounded once.
+    """
 
     def __init__(self, modules: Sequence[nn.Linear]) -> None:
         """Find the joined weights.
@@ -25,7 +29,8 @@ class JoinedLinear:
             ValueError: they are not joined.
         """
         self._modules, self._weight, self._bias = modules, None, None
-        if any(isinstance(module, QuantisedLinear) for module in modules):
+        self._quantised = [module for module in modules if isinstance(module, QuantisedLinear)]
+        if self._quantised:
             return
         self._sizes = [module.out_features for module in modules]
         self._weight = _joined([module.weight for module in modules])
@@ -34,6 +39,10 @@ class JoinedLinear:
 
     def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What each of them gives for (…, C): views (…, N) of one tensor, unless the weights are being trained."""
+        if self._quantised and self._quantised[0].kind == "fp8-products":
+            rows = Float8Rows.of(hidden.flatten(end_dim=-2))
+            products = (module.times(rows, hidden.dtype) for module in self._quantised)
+            return tuple(product.view(*hidden.shape[:-1], -1) for product in products)
         if self._weight is None or self._modules[0].weight.requires_grad:
             return tuple(module(hidden) for module in self._modules)
         joined = functional.linear(hidden, self._weight, self._bias)

@@ -6,7 +6,8 @@ here, since it takes no kernel: without a compiler torchao 0.18 expands its weig
 bitsandbytes 0.50 was wrong in 4 bits for the demo's checkpoint on a CPU (SRCC -0.8), and asked for kernels from a hub.
 
 int8 and fp8 have a scale for each row of a weight. nf4 has the 16 levels of the NormalFloat of QLoRA (Dettmers et al.,
-2023, appendix E), and a scale for each 64 weights.
+2023, appendix E), and a scale for each 64 weights. fp8-products stores what fp8 stores and expands nothing: activations
+are rounded to 8 bits too, see `fp8_products`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from artimuse_actor.engine.fp8_products import FLOAT8, LARGEST, Float8Rows, refuse_without_units
+from artimuse_actor.errors import UsageError
+
 _BLOCK: Final = 64
 _AT_ONCE: Final = 1024  # rows of a weight, or as many weights in blocks: what is expanded while it is stored
 _LEVELS: Final = (
@@ -26,15 +30,15 @@ _LEVELS: Final = (
     *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
-_LARGEST: Final = {"int8": 127.0, "fp8": 448.0}
-_STORED: Final = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+_LARGEST: Final = {"int8": 127.0, "fp8": LARGEST, "fp8-products": LARGEST}
+_STORED: Final = {"int8": torch.int8, "fp8": FLOAT8, "fp8-products": FLOAT8}
 
 
 class QuantisedLinear(nn.Module):
     """A linear layer that stores its weight in few bits.
 
     Attributes:
-        kind: `int8`, `fp8` or `nf4`.
+        kind: `int8`, `fp8`, `fp8-products` or `nf4`.
         bias: (N,), or None.
         stored: (N, C) int8 or float8; of nf4 (N·C / 2,) uint8, two codes in each.
         scale: (N,) float32; of nf4 (N·C / 64,).
@@ -83,13 +87,25 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(…, C) → (…, N)."""
+        if self.kind == "fp8-products":
+            product = self.times(Float8Rows.of(hidden.flatten(end_dim=-2)), hidden.dtype)
+            return product.view(*hidden.shape[:-1], -1)
         if self.kind == "nf4":
-            expanded = functional.embedding(self.stored.int(), self.pairs.to(hidden.dtype)).view(-1, _BLOCK)
-            weight = expanded.mul_(self.scale.to(hidden.dtype).unsqueeze(1)).view(self._shape)
-            return functional.linear(hidden, weight, self.bias)
+            return functional.linear(hidden, self.expanded(hidden.dtype), self.bias)
         # Scaled afterwards: whole numbers to 127 are exact in every dtype.
         product = functional.linear(hidden, self.stored.to(hidden.dtype)) * self.scale.to(hidden.dtype)
         return product if self.bias is None else product + self.bias
+
+    def expanded(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight with all bits: (N, C)."""
+        if self.kind == "nf4":
+            levels = functional.embedding(self.stored.int(), self.pairs.to(dtype)).view(-1, _BLOCK)
+            return levels.mul_(self.scale.to(dtype).unsqueeze(1)).view(self._shape)
+        return self.stored.to(dtype) * self.scale.to(dtype).unsqueeze(1)
+
+    def times(self, rows: Float8Rows, dtype: torch.dtype) -> torch.Tensor:
+        """(M, C) rounded tokens → (M, N) in this dtype; of kind `fp8-products`."""
+        return rows.times(self.stored, self.scale, self.bias, dtype)
 
 
 def quantise_layers(modules: Iterable[nn.Module], kind: str) -> None:
@@ -100,6 +116,37 @@ def quantise_layers(modules: Iterable[nn.Module], kind: str) -> None:
                 setattr(module, name, QuantisedLinear(child, kind))
             else:
                 quantise_layers([child], kind)
+
+
+def expand_layers(modules: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Replace all quantised layers in these modules by linear ones over their weights, such as they are stored."""
+    for module in modules:
+        for name, child in list(module.named_children()):
+            if isinstance(child, QuantisedLinear):
+                weight = child.expanded(dtype)
+                linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+                linear.weight, linear.bias = nn.Parameter(weight, requires_grad=False), child.bias
+                setattr(module, name, linear)
+            else:
+                expand_layers([child], dtype)
+
+
+def kind_of(network: nn.Module) -> str | None:
+    """The kind of a network's quantised layers; None if it has none."""
+    return next((module.kind for module in network.modules() if isinstance(module, QuantisedLinear)), None)
+
+
+def refuse_quantisation(kind: str | None, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a kind of weights that a device cannot work with.
+
+    Raises:
+        UsageError: it lacks the dtype, or the units.
+        RunError: see `refuse_without_units`.
+    """
+    if kind == "fp8-products":
+        refuse_without_units(device, dtype)
+    elif kind == "fp8" and device.type == "mps":
+        raise UsageError("--quantize fp8: torch has no 8-bit floats on Apple's GPUs. Use --quantize int8.")
 
 
 def _nonzero(scale: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Final
 import torch
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.checkpoint.network_memory import prefill_bytes
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device_memory import release_memory
 from artimuse_actor.engine.graphs import MAX_GRAPHS
@@ -92,7 +93,7 @@ def text_budget(
     )  # own pages of a sequence
     admission = max(1, min(batch_size, wanted // (2 * prompts.count)))
     while True:
-        left = free_bytes - admission * prefill_bytes(config, prompts.prefix, dtype)
+        left = free_bytes - admission * prefill_bytes(config, prompts.prefix, dtype.itemsize)
         pages = (left - wanted * step_bytes(config, prompts, dtype, kind)) // bytes_per_page - 1
         waiting = admission * (whole + 1)
         fit = (pages - waiting) * prompts.count // (prompts.count * expected + whole + 1)
@@ -103,15 +104,6 @@ def text_budget(
     images = -(-in_flight // prompts.count) + admission
     enough = in_flight * most + images * (whole + 1)  # for texts that all reach the limit
     return TextBudget(in_flight, admission, 1 + max(whole + 1 + 1, min(pages, enough)))
-
-
-def prefill_bytes(config: NetworkConfig, tokens: int, dtype: torch.dtype) -> int:
-    """Activations of one image's prefill, its keys and values twice, since they are written into pages."""
-    language, vision = config.language, config.vision
-    kv_features = 2 * language.num_layers * language.num_kv_heads * language.head_dim
-    per_token = 8 * language.hidden_size + 3 * language.intermediate_size + 2 * kv_features
-    per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
-    return dtype.itemsize * (tokens * per_token + (vision.num_patches + 1) * per_patch)
 
 
 def step_bytes(config: NetworkConfig, prompts: TextPrompts, dtype: torch.dtype, kind: Pages) -> int:

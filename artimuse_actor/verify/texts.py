@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from artimuse_actor.artimuse import ArtiMuse, BatchSize
+from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.images.options import Pixels
+from artimuse_actor.loaded_model import BatchSize
 from artimuse_actor.verify.slow_forward import SlowForward
 
 Answers = list[tuple[GeneratedText, ...]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,16 +9,14 @@ import torch
 
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
-from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.network import Network
-from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.schedule import AnsweredImage
-from artimuse_actor.engine.scoring import expected_level, level_probabilities
-from artimuse_actor.engine.text_budget import TextPrompts, text_budget
+from artimuse_actor.engine.score_engine import ScoreEngine
+from artimuse_actor.engine.scoring import expected_level
+from artimuse_actor.engine.sized_text_engine import sized_text_engine
 from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.protocol.prompts import SplitPrompts
-from bench.engine.operations import PromptLengths
 from bench.engine.random_network import RandomModel
 
 if TYPE_CHECKING:  # a bare GPU machine reads no files
@@ -37,27 +34,23 @@ class Engine:
             prompts: with exactly one tail.
             level_ids: (101,) int64, ids of the score tokens.
         """
-        self._model = VisionLanguageModel(network)
-        self._level_ids = level_ids
-        with torch.inference_mode():
-            self._prompts = read_prompts(self._model, prompts)
+        self._engine = ScoreEngine(VisionLanguageModel(network), prompts, level_ids=level_ids, batch_size=1)
 
-    @torch.inference_mode()
     def score(self, pixels: torch.Tensor, batch_size: int) -> list[float]:
         """Scores, in points.
 
         Args:
             pixels: (N, 448, 448, 3) uint8, RGB, on the CPU.
             batch_size: images of one forward pass.
+
+        Raises:
+            torch.OutOfMemoryError: so many do not fit.
         """
-        scores: list[float] = []
-        late: deque[LateRead] = deque()
-        for batch in pixels.split(batch_size):
-            hidden = read_answers(self._model, self._prompts, self._model.encode_images(batch))  # (B, 1, C)
-            late.append(LateRead(level_probabilities(self._model.head_logits(hidden, self._level_ids))))
-            if len(late) == 2:
-                scores += expected_level(late.popleft().read())[:, 0].tolist()
-        return scores + expected_level(late.popleft().read())[:, 0].tolist()
+        self._engine.batch_size = batch_size
+        scores: list[float] = self._engine.score(pixels.numpy()).score[:, 0].tolist()
+        if self._engine.batch_size < batch_size:
+            raise torch.OutOfMemoryError(f"a batch of {batch_size} became one of {self._engine.batch_size}")
+        return scores
 
 
 def text_engine(
@@ -73,24 +66,16 @@ def text_engine(
         pages: the attention of decode steps, if not the device's own.
     """
     language = VisionLanguageModel(model.network, pages)
-    lengths = PromptLengths.of(model.text_prompts)
-    budget = text_budget(
-        model.config,
-        TextPrompts(lengths.text_shared, max(lengths.texts) - lengths.text_shared, len(lengths.texts), max_new_tokens),
-        device=language.device,
-        dtype=language.dtype,
-        kind=language.pages,
-        batch_size=CPU_BATCH_SIZE if language.device.type == "cpu" else MAX_AUTO_BATCH_SIZE,
-        sequences=sequences,
-    )
-    return TextEngine(
+    return sized_text_engine(
         language,
+        model.config,
         model.text_prompts,
         level_ids=model.level_ids,
         score_questions=1,
         stop_id=stop_id,
         max_new_tokens=max_new_tokens,
-        budget=budget,
+        batch_size=CPU_BATCH_SIZE if language.device.type == "cpu" else MAX_AUTO_BATCH_SIZE,
+        sequences=sequences,
     )
 
 

@@ -24,7 +24,7 @@ from jobs.store.store import Store
 from jobs.words import show
 
 if TYPE_CHECKING:
-    from artimuse_actor.artimuse import BatchSize
+    from artimuse_actor.loaded_model import BatchSize
 
 
 @dataclass(frozen=True)

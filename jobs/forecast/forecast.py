@@ -34,7 +34,8 @@ from jobs.store.text_request import WantedTexts
 from jobs.words import show
 
 if TYPE_CHECKING:
-    from artimuse_actor.artimuse import ArtiMuse, BatchSize
+    from artimuse_actor.artimuse import ArtiMuse
+    from artimuse_actor.loaded_model import BatchSize
 
 SCORES: Final = "scores only"
 TEXTS: Final = "with texts"

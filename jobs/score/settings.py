@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, precision_name
+from artimuse_actor.checkpoint.network_config import known_precision, precision_name
 from artimuse_actor.errors import UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
@@ -25,7 +25,7 @@ from schemas.fingerprint import Fingerprint
 from schemas.text_settings import TextSettings
 
 if TYPE_CHECKING:
-    from artimuse_actor.artimuse import BatchSize
+    from artimuse_actor.loaded_model import BatchSize
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ScoreSettings:
         unit_size: rows of a unit, or None for a size that fits the job.
         actors: number of models that work at the same time; None for as many as fit the GPUs, and one on the CPU.
         actors_per_gpu: number of models that share a GPU.
-        quantize: `int8`, `fp8`, `nf4`, or None for weights of all bits.
+        quantize: `int8`, `fp8`, `fp8-products`, `nf4`, or None for weights of all bits.
         allow_mixed: whether rows may be added in another precision than those of the store.
         keep_distribution: whether the probabilities of the levels are stored.
         texts: which texts to generate, or None for those of the store, if it has any.
@@ -115,9 +115,7 @@ class ScoreSettings:
     @property
     def known_precision(self) -> str | None:
         """The precision, if it can be known without looking at a GPU."""
-        if self.dtype != "auto":
-            return self.precision(self.dtype)
-        return self.precision(AUTO_DTYPES[self.device]) if self.device in ("cpu", "mps") else None
+        return known_precision(self.dtype, self.device, self.quantize)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from artimuse_actor.artimuse import ArtiMuse, BatchSize
+from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.engine.describe import ImageDescription
 from artimuse_actor.engine.scoring import ImageScore
 from artimuse_actor.errors import ImageError
@@ -14,6 +14,7 @@ from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.decode import DecodedImage, decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
+from artimuse_actor.loaded_model import BatchSize
 from jobs.store.text_request import WantedTexts
 from jobs.words import show
 

@@ -14,9 +14,9 @@ from support.golden import golden_answers, golden_checkpoint, golden_images
 from tokenizers import Tokenizer
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageDescription, ImageError, ImageScore
-from artimuse_actor.artimuse import ImageInput
 from artimuse_actor.engine.describe import Describer, to_text
 from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.images.inputs import ImageInput
 from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 GOLDEN_TOKENS = 48

@@ -13,13 +13,14 @@ import pytest
 import torch
 from support.cuda_doubles import EmulatedCuda, EmulatedEvent, emulate_cuda
 
+from artimuse_actor.checkpoint.network_memory import prefill_bytes
 from artimuse_actor.engine import attention
 from artimuse_actor.engine.attention import GatheredPages, Pages, VarlenPages
 from artimuse_actor.engine.choose_pages import varlen_pages
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
-from artimuse_actor.engine.text_budget import TextPrompts, prefill_bytes, step_bytes
+from artimuse_actor.engine.text_budget import TextPrompts, step_bytes
 from bench.engine.fake_cuda import CUDA, Counts, fake_cuda, fake_model
 from bench.engine.fake_kernels import FAKE_PAGES, PAGED_ATTENTION
 from bench.engine.fake_passes import PREFIX_TOKENS, admission, captured_step, decode_step, score_batch
@@ -92,7 +93,7 @@ def test_the_memory_set_aside_beside_the_cache_holds_what_is_counted(
 ) -> None:
     images, rows, dtype = 4, 64, torch.bfloat16
     use(shallow, monkeypatch, pages)
-    assert admission(shallow, images).peak_bytes < images * prefill_bytes(SHALLOW, PREFIX_TOKENS, dtype)
+    assert admission(shallow, images).peak_bytes < images * prefill_bytes(SHALLOW, PREFIX_TOKENS, dtype.itemsize)
     prompts = TextPrompts(prefix=PREFIX_TOKENS, longest=11, count=8, max_new_tokens=512)
     assert decode_step(shallow, rows, 371).peak_bytes < rows * step_bytes(SHALLOW, prompts, dtype, pages)
 

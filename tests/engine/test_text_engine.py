@@ -67,7 +67,7 @@ def texts_of(answered: Mapping[Any, AnsweredImage]) -> dict[Any, tuple[Generated
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, token_id: int) -> None:
     """Let another token end the texts."""
-    monkeypatch.setattr("artimuse_actor.artimuse.turn_end_id", lambda _: token_id)
+    monkeypatch.setattr("artimuse_actor.loaded_model.turn_end_id", lambda _: token_id)
 
 
 def watch_rows(model: ArtiMuse, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -167,7 +167,7 @@ def test_a_run_is_refused_before_anything_starts(tmp_path: Path, options: dict[s
 def test_a_precision_that_is_none_is_refused_before_the_store_is_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--dtype takes auto, float32, bfloat16, float16, not 'int9'"):
         ScoreSettings("photos", "ArtiMuse", str(tmp_path / "out"), dtype="int9")
-    with pytest.raises(UsageError, match="--quantize takes int8, fp8, nf4, not 'int9'"):
+    with pytest.raises(UsageError, match="--quantize takes int8, fp8, fp8-products, nf4, not 'int9'"):
         ScoreSettings("photos", "ArtiMuse", str(tmp_path / "out"), quantize="int9")
 
 

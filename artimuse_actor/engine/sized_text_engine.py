@@ -1,0 +1,76 @@
+"""A text engine of the size that a device has memory for."""
+
+from __future__ import annotations
+
+import torch
+
+from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.engine.device_memory import memory_errors
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.text_budget import TextPrompts, text_budget
+from artimuse_actor.engine.text_engine import TextEngine
+from artimuse_actor.errors import RunError
+from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS
+
+
+def sized_text_engine(
+    model: VisionLanguageModel,
+    config: NetworkConfig,
+    prompts: SplitPrompts,
+    *,
+    level_ids: torch.Tensor,
+    score_questions: int,
+    stop_id: int,
+    max_new_tokens: int,
+    batch_size: int,
+    sequences: int | None = None,
+) -> TextEngine:
+    """A text engine with as many sequences in flight, and as large a cache, as there is memory for.
+
+    Args:
+        model: the network, on its device.
+        config: its sizes.
+        prompts: as of `TextEngine`.
+        level_ids: as of `TextEngine`.
+        score_questions: as of `TextEngine`.
+        stop_id: as of `TextEngine`.
+        max_new_tokens: as of `TextEngine`.
+        batch_size: images of a prefill, at most.
+        sequences: in flight; None for as many as fit.
+
+    Raises:
+        RunError: not even one text fits.
+    """
+    shared, tails = split_tails(prompts.tails[score_questions:])
+    lengths = TextPrompts(
+        prefix=len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + len(shared),
+        longest=max(map(len, tails)),
+        count=len(tails),
+        max_new_tokens=max_new_tokens,
+    )
+    budget = text_budget(
+        config,
+        lengths,
+        device=model.device,
+        dtype=model.dtype,
+        kind=model.pages,
+        batch_size=batch_size,
+        sequences=sequences,
+    )
+    try:
+        with memory_errors():
+            return TextEngine(
+                model,
+                prompts,
+                level_ids=level_ids,
+                score_questions=score_questions,
+                stop_id=stop_id,
+                max_new_tokens=max_new_tokens,
+                budget=budget,
+            )
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"Texts do not fit into the free memory of {model.device}. "
+            "Stop what else runs there, or choose another --device."
+        ) from error

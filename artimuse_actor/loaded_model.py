@@ -1,0 +1,207 @@
+"""A checkpoint on a device, with its questions: preprocessed pixels → scores and texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, Self, TypeAlias
+
+import torch
+from tokenizers import Tokenizer
+
+from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.names import open_checkpoint
+from artimuse_actor.checkpoint.network_config import precision_name
+from artimuse_actor.engine.describe import Describer
+from artimuse_actor.engine.device import (
+    check_memory,
+    device_name,
+    driver_version,
+    dtype_name,
+    probe_batch_size,
+    resolve_device,
+    resolve_dtype,
+    set_arithmetic,
+)
+from artimuse_actor.engine.device_memory import memory_errors
+from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.quantised import kind_of, refuse_quantisation
+from artimuse_actor.engine.score_engine import ScoreEngine
+from artimuse_actor.engine.scoring import Scores
+from artimuse_actor.engine.sized_text_engine import sized_text_engine
+from artimuse_actor.engine.weights import load_network
+from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.images.options import Pixels
+from artimuse_actor.protocol.prompts import (
+    check_vocabulary,
+    level_ids,
+    split_prompts,
+    turn_end_id,
+)
+from artimuse_actor.protocol.protocol_file import open_protocol
+from artimuse_actor.protocol.protocols import (
+    DEFAULT_MAX_NEW_TOKENS,
+    IMAGE_TOKENS,
+    Protocol,
+    check_max_new_tokens,
+    guess_protocol,
+)
+from artimuse_actor.protocol.tokenizer import load_tokenizer
+
+BatchSize: TypeAlias = int | Literal["auto"]
+"""Images of a pass, or sequences in flight; `auto` derives it from the device's free memory."""
+
+
+class LoadedModel:
+    """A loaded checkpoint with the questions of its protocol.
+
+    Attributes:
+        model: the network's passes.
+        checkpoint: its files.
+        protocol: the questions.
+        prompt_tokens: tokens that are read for the scores of one image, the image's included.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        checkpoint: Checkpoint,
+        protocol: Protocol,
+        batch_size: BatchSize = "auto",
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Prepare the questions; `load` is the usual way in. The tokenizer is the checkpoint's."""
+        self.model = model
+        self.checkpoint = checkpoint
+        self.protocol = protocol
+        self._tokenizer = tokenizer = tokenizer or load_tokenizer(checkpoint.folder)
+        vocab_size = checkpoint.config.language.vocab_size
+        prompts = split_prompts(tokenizer, protocol, protocol.score_questions.values())
+        check_vocabulary(prompts, checkpoint.folder, vocab_size)
+        ids = level_ids(tokenizer, protocol, checkpoint.folder, vocab_size)
+        self._level_ids = torch.tensor(ids, device=model.device)
+        self.prompt_tokens = IMAGE_TOKENS + len(prompts.shared) + max(map(len, prompts.tails))
+        if batch_size == "auto":
+            batch_size = probe_batch_size(checkpoint.config, self.prompt_tokens, model.device, model.dtype)
+        elif batch_size < 1:
+            raise UsageError(f"--batch-size takes a whole number from 1 or `auto`, not {batch_size}.")
+        self._score_engine = ScoreEngine(model, prompts, level_ids=self._level_ids, batch_size=batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one forward pass; reduced when the device's memory runs out."""
+        return self._score_engine.batch_size
+
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        self._score_engine.batch_size = images
+
+    @property
+    def precision(self) -> str:
+        """Of the network, as fingerprints have it: `bfloat16`, or `bfloat16/nf4` with weights of fewer bits."""
+        return precision_name(dtype_name(self.model.dtype), kind_of(self.model.network))
+
+    @property
+    def hardware(self) -> dict[str, str | int | None]:
+        """Processor, GPU driver, precision, attention and batch size, for records."""
+        model = self.model
+        return {
+            "processor": device_name(model.device),
+            "driver": None if model.device.type == "cpu" else driver_version(),
+            "dtype": dtype_name(model.dtype),
+            "attention": model.pages.__name__,
+            "batch_size": self.batch_size,
+        }
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | os.PathLike[str] | Checkpoint = "ArtiMuse",
+        *,
+        protocol: str | Protocol | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantize: str | None = None,
+        batch_size: BatchSize = "auto",
+    ) -> Self:
+        """Load a checkpoint.
+
+        Args:
+            checkpoint: a local folder, an s3:// folder, a published name such as `ArtiMuse_AVA`, or
+                `owner/name[@revision]` on the hub; or one that is opened already.
+            protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol.protocol_file`; guessed from
+                the checkpoint's name if not given.
+            device: `auto` (the first GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+            dtype: `auto` (see `resolve_dtype`), `float32`, `bfloat16` or `float16`.
+            quantize: `int8`, `fp8` or `nf4`: store the weights of the language model in 8 or 4 bits; `fp8-products`:
+                multiply in 8 bits too; None for all bits.
+            batch_size: images of one forward pass; `auto` derives it from the device's free memory.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be fetched, read or verified.
+            UsageError: an argument is not valid here.
+        """
+        found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
+        if protocol is None:
+            protocol = guess_protocol(found.source)
+        asked = open_protocol(protocol) if isinstance(protocol, str) else protocol
+        place = resolve_device(device)
+        precision = resolve_dtype(dtype, place)
+        precision_name(dtype_name(precision), quantize)  # refuses another word
+        refuse_quantisation(quantize, place, precision)
+        tokenizer = load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
+        check_memory(found, place, precision, quantize)
+        set_arithmetic(place)
+        try:
+            with memory_errors():
+                network = load_network(found, device=place, dtype=precision, quantize=quantize)
+                return cls(VisionLanguageModel(network), found, asked, batch_size, tokenizer)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"{found.name} ({found.size_bytes / 1e9:.1f} GB) does not fit into the free memory of {place}. "
+                "Stop what else runs there, or choose another --device."
+            ) from error
+
+    def score_pixels(self, pixels: Pixels) -> Scores:
+        """Score pictures that are preprocessed already.
+
+        When the device's memory runs out, the batch is halved permanently, and scoring continues.
+
+        Args:
+            pixels: (N, 448, 448, 3) uint8, RGB.
+
+        Raises:
+            RunError: not even one image fits into the device's memory.
+        """
+        return self._score_engine.score(pixels)
+
+    def describer(
+        self,
+        *,
+        attributes: Sequence[str] | None = None,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        sequences: BatchSize = "auto",
+    ) -> Describer:
+        """The `Describer` of pictures that are preprocessed already; arguments as of `ArtiMuse.describe`.
+
+        Raises:
+            UsageError: an attribute is unknown, or a number out of range.
+        """
+        questions = self.protocol.choose_texts(attributes)
+        scores = self.protocol.score_questions
+        prompts = split_prompts(self._tokenizer, self.protocol, [*scores.values(), *questions.values()])
+        check_vocabulary(prompts, self.checkpoint.folder, self.checkpoint.config.language.vocab_size)
+        if sequences != "auto" and sequences < 1:
+            raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
+        engine = sized_text_engine(
+            self.model,
+            self.checkpoint.config,
+            prompts,
+            level_ids=self._level_ids,
+            score_questions=len(scores),
+            stop_id=turn_end_id(self._tokenizer),
+            max_new_tokens=check_max_new_tokens(max_new_tokens),
+            batch_size=self.batch_size,
+            sequences=None if sequences == "auto" else sequences,
+        )
+        return Describer(engine, self._tokenizer, tuple(scores), tuple(questions))
