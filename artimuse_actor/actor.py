@@ -29,10 +29,9 @@ from schemas.text_settings import TextSettings
 from schemas.units import SPENT, answer_fields, scored_unit, spent_column
 
 if TYPE_CHECKING:
-    from artimuse_actor.artimuse import ArtiMuse
     from artimuse_actor.engine.describe import Describer, ImageDescription
     from artimuse_actor.engine.scoring import ImageScore
-    from artimuse_actor.loaded_model import BatchSize
+    from artimuse_actor.loaded_model import BatchSize, LoadedModel
 
 # Only the actor's process imports torch and the model: the driver needs this class without them.
 
@@ -254,21 +253,21 @@ def _open_checkpoint(config: ActorConfig) -> Checkpoint:
     return checkpoint
 
 
-def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> ArtiMuse:
+def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> LoadedModel:
     import torch
 
-    from artimuse_actor.artimuse import ArtiMuse
     from artimuse_actor.engine.device import resolve_device, resolve_dtype
+    from artimuse_actor.loaded_model import LoadedModel
     from artimuse_actor.verify.self_check import refuse_wrong_device
 
     device = resolve_device(config.device)
     if device.type != "cpu":
         dtype = resolve_dtype(config.dtype, device)
-        refuse_wrong_device(device, dtype, texts=config.texts is not None)
+        refuse_wrong_device(device, dtype, texts=config.texts is not None, quantize=config.quantize)
     elif config.actors_per_node:
         # Ray gives a worker one thread; the model may use all cores that loading leaves free.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.actors_per_node))
-    return ArtiMuse.load(
+    return LoadedModel.load(
         checkpoint,
         protocol=config.protocol,
         device=config.device,

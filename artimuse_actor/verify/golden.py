@@ -22,10 +22,12 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import set_arithmetic
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.quantised import refuse_quantisation
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.protocol.protocols import PROTOCOLS
+from artimuse_actor.verify.finding import logits_of
 
 FOLDER: Final = Path(__file__).parent / "golden_set"
 MAX_NEW_TOKENS: Final = 48
@@ -77,11 +79,29 @@ def golden_checkpoint(protocol: str) -> Checkpoint:
     return Checkpoint(FOLDER / protocol / "checkpoint")
 
 
-def golden_model(protocol: str, device: torch.device, dtype: torch.dtype, pages: Pages | None = None) -> ArtiMuse:
-    """A tiny checkpoint on a device, with this attention in decode steps; with the one it would choose if None."""
+@cache
+def quantised_answers(protocol: str, quantize: str) -> GoldenAnswers:
+    """The answers with weights of fewer bits, in float32 on the CPU and without texts: the published code has none."""
+    found = golden_model(protocol, torch.device("cpu"), torch.float32, quantize=quantize).score_pixels(golden_pixels())
+    return GoldenAnswers(found.score.astype(np.float64), logits_of(found.distribution), ())
+
+
+def golden_model(
+    protocol: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    pages: Pages | None = None,
+    quantize: str | None = None,
+) -> ArtiMuse:
+    """A tiny checkpoint on a device, with this attention in decode steps; with the one it would choose if None.
+
+    Raises:
+        UsageError: the device cannot work with weights of this kind.
+    """
+    refuse_quantisation(quantize, device, dtype)
     checkpoint = golden_checkpoint(protocol)
     set_arithmetic(device)
-    network = load_network(checkpoint, device=device, dtype=dtype)
+    network = load_network(checkpoint, device=device, dtype=dtype, quantize=quantize)
     return ArtiMuse(VisionLanguageModel(network, pages), checkpoint, PROTOCOLS[protocol])
 
 

@@ -1,4 +1,7 @@
-"""The golden set on a device: scores and texts beside the published code's, in one precision with one attention."""
+"""The golden set on a device: scores and texts beside the published code's, in one precision with one attention.
+
+With weights of fewer bits scores are beside those of the same weights on the CPU, and the slow forward has them too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
+from artimuse_actor.checkpoint.network_config import precision_name
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.describe import to_text
 from artimuse_actor.engine.device import dtype_name
@@ -21,6 +25,7 @@ from artimuse_actor.verify.golden import (
     golden_checkpoint,
     golden_model,
     golden_pixels,
+    quantised_answers,
 )
 from artimuse_actor.verify.slow_forward import SlowForward
 from artimuse_actor.verify.texts import describe, regrets
@@ -31,20 +36,27 @@ def pixel_finding() -> Finding:
     return Finding("pixels of the golden pictures", "uint8", error=len(changed_pictures()) / len(golden_pixels()))
 
 
-def golden_findings(device: torch.device, dtype: torch.dtype, pages: Pages) -> Iterator[Finding]:
+def golden_findings(
+    device: torch.device, dtype: torch.dtype, pages: Pages | None = None, quantize: str | None = None
+) -> Iterator[Finding]:
     """Check the scores of both checkpoints, and the texts of the one that has texts about one picture."""
-    yield golden_scores("artimuse", device, dtype, pages)
-    yield golden_scores("unipercept", device, dtype, pages)
-    yield golden_texts(device, dtype, pages, images=1)
+    yield golden_scores("artimuse", device, dtype, pages, quantize=quantize)
+    yield golden_scores("unipercept", device, dtype, pages, quantize=quantize)
+    yield golden_texts(device, dtype, pages, images=1, quantize=quantize)
 
 
 def golden_scores(
-    protocol: str, device: torch.device, dtype: torch.dtype, pages: Pages | None = None, images: int | None = None
+    protocol: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    pages: Pages | None = None,
+    images: int | None = None,
+    quantize: str | None = None,
 ) -> Finding:
     """Compare the scores of the first so many golden pictures, or of all."""
-    check, precision = f"golden scores, {protocol}", dtype_name(dtype)
-    answers = golden_answers(protocol)
-    model = golden_model(protocol, device, dtype, pages)
+    check, precision = f"golden scores, {protocol}", precision_name(dtype_name(dtype), quantize)
+    answers = quantised_answers(protocol, quantize) if quantize else golden_answers(protocol)
+    model = golden_model(protocol, device, dtype, pages, quantize)
     attention = model.model.pages.__name__
     try:
         found = model.score_pixels(golden_pixels()[:images])
@@ -60,12 +72,16 @@ def golden_scores(
 
 
 def golden_texts(
-    device: torch.device, dtype: torch.dtype, pages: Pages | None = None, images: int | None = None
+    device: torch.device,
+    dtype: torch.dtype,
+    pages: Pages | None = None,
+    images: int | None = None,
+    quantize: str | None = None,
 ) -> Finding:
     """Compare the texts about the first so many golden pictures; the slow forward judges those that differ."""
     checkpoint, protocol = golden_checkpoint("artimuse"), PROTOCOLS["artimuse"]
     pixels, expected = golden_pixels()[:images], golden_answers("artimuse").texts[:images]
-    model = golden_model("artimuse", device, dtype, pages)
+    model = golden_model("artimuse", device, dtype, pages, quantize)
     answers = describe(model, pixels, max_new_tokens=MAX_NEW_TOKENS)
     tokenizer = load_tokenizer(checkpoint.folder)
     different = [
@@ -75,10 +91,10 @@ def golden_texts(
         if to_text(tokenizer, text.token_ids) != expected[image][title]
     ]
     count = sum(map(len, answers))
-    slow = SlowForward(checkpoint, protocol, device, dtype) if different else None
+    slow = SlowForward(checkpoint, protocol, device, dtype, quantize) if different else None
     return Finding(
         "golden texts, artimuse",
-        dtype_name(dtype),
+        precision_name(dtype_name(dtype), quantize),
         model.model.pages.__name__,
         texts=count,
         equal_texts=count - len(different),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.device import set_arithmetic
 from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
+from artimuse_actor.engine.quantised import expand_layers
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import image_token_id, level_ids, prompt_ids, turn_end_id
@@ -26,8 +27,15 @@ class SlowForward:
         stop_id: the token that ends a text.
     """
 
-    def __init__(self, checkpoint: Checkpoint, protocol: Protocol, device: torch.device, dtype: torch.dtype) -> None:
-        """Load the network."""
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        protocol: Protocol,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantize: str | None = None,
+    ) -> None:
+        """Load the network; with weights of fewer bits, these are expanded once."""
         self._tokenizer = tokenizer = load_tokenizer(checkpoint.folder)
         self.protocol, self._device = protocol, device
         self._image_id, self.stop_id = image_token_id(tokenizer), turn_end_id(tokenizer)
@@ -35,7 +43,8 @@ class SlowForward:
         set_arithmetic(device)
         from artimuse_actor.verify.reference import reference_network  # imports transformers, which takes seconds
 
-        network = load_network(checkpoint, device=device, dtype=dtype)
+        network = load_network(checkpoint, device=device, dtype=dtype, quantize=quantize)
+        expand_layers([network], dtype)
         self._network = reference_network(network, self._image_id)
         self._network.set_attn_implementation("eager")  # no kernel that the fast path uses
         rows = torch.tensor(ids, device=device)

@@ -40,7 +40,7 @@ def verify(
         dtype: the one precision to check; None for all.
         checkpoint: name or folder.
         protocol: of the checkpoint; None to guess it from its name.
-        quantize: also compare the checkpoint with weights of fewer bits; None for no such check.
+        quantize: also check the device with weights of fewer bits, and what they do to the checkpoint's scores.
         pictures: (N, 448, 448, 3) uint8, scored for that beside the golden ones.
 
     Raises:
@@ -58,6 +58,8 @@ def verify(
     for precision in dtypes:
         for pages in candidate_pages(place, precision):
             yield from _golden(place, precision, pages, is_needed=precision == chosen and pages is GatheredPages)
+    if quantize:
+        yield from golden_findings(place, chosen, quantize=quantize)
     if opened and asked:
         pair = (chosen, torch.bfloat16 if chosen == torch.float32 else torch.float32)
         yield from own_findings(opened, asked, place, dtypes if dtype else pair)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from artimuse_actor.errors import UsageError
 from jobs.commands.options import AsJson, Device, Protocol, Quantize
 
 if TYPE_CHECKING:
     from artimuse_actor.verify.finding import Finding
     from artimuse_actor.verify.speed import Speed
 
-_WIDTHS: Final = (45, 10, 18, 10, 8)
+_WIDTHS: Final = (45, 21, 18, 10, 8)
 _HEAD: Final = ("check", "precision", "attention", "points", "texts")
 
 
@@ -38,22 +37,21 @@ def verify(
     """Check that this device answers as the published code does: after installing, on a new card, with a new torch.
 
     Golden pictures and tiny checkpoints, which come with the package, are scored and described in every precision and
-    with every attention. With --checkpoint its fast path is compared with transformers' slow forward, batch 1 with
-    larger ones, texts alone with texts together, bfloat16 with float32; and its speed is measured. Rounding drifts, on
-    the random weights of the golden checkpoints by some points. More than rounding is wrong: then the exit code is 1.
+    with every attention; with --quantize also with fewer bits, beside the same weights on the CPU. With --checkpoint
+    its fast path is compared with transformers' slow forward, batch 1 with larger ones, texts alone with texts
+    together, bfloat16 with float32; and its speed is measured. Rounding drifts, on the random weights of the golden
+    checkpoints by some points. More than rounding is wrong: then the exit code is 1.
     """
     from artimuse_actor.verify.finding import Finding, exit_code
     from artimuse_actor.verify.verify import verify as run
 
-    if quantize and not checkpoint:
-        raise UsageError("--quantize is about weights. Name some with --checkpoint.")
     head = _about(device)
     findings: list[Finding] = []
     speeds: list[Speed] = []
     if not as_json:
         print(f"{head['processor']}; torch {head['torch']}, transformers {head['transformers']}\n")
         print(_line(*_HEAD, "verdict"))
-    drawn = _drawn_pictures() if quantize else None
+    drawn = _drawn_pictures() if quantize and checkpoint else None
     for found in run(
         device=device, dtype=dtype, checkpoint=checkpoint, protocol=protocol, quantize=quantize, pictures=drawn
     ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from artimuse_actor.actor import ActorConfig, ArtiMuseActor
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
+from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from artimuse_actor.engine import device as device_module
 from artimuse_actor.engine.kv_cache import PagedKVCache
 from artimuse_actor.errors import ArtiMuseError, RunError, UsageError
@@ -153,7 +156,7 @@ def test_a_checkpoint_and_fewer_bits_are_checked_after_the_device(
     few_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = golden_pixels()
-    monkeypatch.setattr(verify, "golden_findings", lambda *_: iter(()))
+    monkeypatch.setattr(verify, "golden_findings", lambda *_, **__: iter(()))
     monkeypatch.setattr(verify, "golden_pixels", lambda: pixels[:2])
     options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "checkpoint": str(golden_checkpoint("artimuse"))}
     found = list(verify.verify(**options, protocol="artimuse", quantize="int8", pictures=pixels[2:3]))
@@ -163,7 +166,7 @@ def test_a_checkpoint_and_fewer_bits_are_checked_after_the_device(
     ]  # fmt: skip
     assert checks[-1] == "int8 beside all bits, 3 pictures"
     assert all(one.verdict.startswith(("ok", "drift")) for one in found if isinstance(one, Finding))
-    with pytest.raises(UsageError, match="--quantize takes int8, fp8, nf4"):
+    with pytest.raises(UsageError, match="--quantize takes int8, fp8, fp8-products, nf4"):
         list(verify.verify(**options, quantize="int3"))
 
 
@@ -226,6 +229,53 @@ def test_an_actor_on_a_gpu_that_answers_wrong_does_not_start(gpu: None, monkeypa
 @pytest.mark.parametrize("texts", [False, True])
 def test_a_right_gpu_passes_its_check(gpu: None, texts: bool) -> None:
     self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=texts)
+
+
+@pytest.mark.parametrize("quantize", QUANTIZATIONS)
+def test_fewer_bits_are_checked_beside_the_same_weights_on_the_cpu(
+    gpu: None, quantize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, texts = torch.device("cuda"), quantize in ("int8", "fp8-products")
+    self_check.refuse_wrong_device(device, torch.bfloat16, texts=texts, quantize=quantize)
+    finding = golden_checks.golden_scores("unipercept", CPU, torch.float32, images=1, quantize=quantize)
+    assert (finding.verdict, finding.precision) == ("ok", f"float32/{quantize}")
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", aligned_to_the_upper_left)
+    message = (
+        rf"answers wrong in bfloat16/{quantize} .*, .* points off beside the CPU's. .* --quantize {quantize}` there"
+    )
+    with pytest.raises(RunError, match=message):
+        self_check.refuse_wrong_device(device, torch.bfloat16, texts=False, quantize=quantize)
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "fp8-products"])
+def test_decode_steps_that_see_no_new_token_are_found_out_with_fewer_bits(
+    quantize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PagedKVCache, "write", lambda *_: None)
+    assert golden_checks.golden_texts(CPU, torch.bfloat16, images=1, quantize=quantize).verdict == "wrong"
+
+
+def test_an_actor_checks_the_device_with_the_weights_of_its_run(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", aligned_to_the_upper_left)
+    with pytest.raises(RunError, match=r"NVIDIA T9 \(cuda\) answers wrong in bfloat16/nf4"):
+        ArtiMuseActor(replace(_config(Starts()), quantize="nf4"))
+
+
+def test_the_command_checks_fewer_bits_without_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_fewer_bits(
+        device: torch.device, dtype: torch.dtype, pages: Any = None, quantize: str | None = None
+    ) -> Iterator[Finding]:
+        return golden_checks.golden_findings(device, dtype, pages, quantize) if quantize else iter(())
+
+    monkeypatch.setattr(verify, "golden_findings", only_fewer_bits)
+    options = ("--device", "cpu", "--dtype", "float32", "--quantize", "nf4")
+    screen = run_artimuse("verify", *options).stdout.splitlines()
+    assert [line.split() for line in screen[4:6]] == [
+        ["golden", "scores,", protocol, "float32/nf4", "GatheredPages", "0.0000", "ok"]
+        for protocol in ("artimuse", "unipercept")
+    ]
+    assert screen[6].endswith("texts")  # those with fewer bits are others than the published code's
+    assert screen[-1] == "CPU: ok."
 
 
 def test_a_gpu_whose_texts_are_wrong_is_refused_where_texts_are_made(
