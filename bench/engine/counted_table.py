@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from bench.engine.fake_cuda import Counts, fake_cuda, fake_model
 from bench.engine.fake_kernels import FAKE_PAGES
 from bench.engine.fake_passes import PREFIX_TOKENS, admission, decode_step, score_batch
@@ -39,6 +40,37 @@ def count_passes() -> dict[str, Counts]:
                 found[step_name(kind, 64)] = decode_step(model, 64, STEP_AT)
             found[step_name(kind)] = decode_step(model, ROWS, STEP_AT)
     return found
+
+
+def print_quantised() -> None:
+    """Print the same for each kind of `--quantize`, with torch's kernel: images/s, and how much longer they take."""
+    widths = (15, 10, 35, 37)
+    heads = ("score batch, ms", "step, ms", "images/s", "images/s with eight texts")
+    print(f"| --quantize   | {' | '.join(f'{head:{width}}' for head, width in zip(heads, widths, strict=True))} |")
+    print(f"| ------------ | {' | '.join('-' * width for width in widths)} |")
+    whole: list[tuple[float, float]] = []
+    kind = next(iter(FAKE_PAGES))
+    for quantize in (None, *QUANTIZATIONS):
+        with fake_cuda():
+            model = fake_model(FULL, FAKE_PAGES[kind], quantize=quantize)
+            passes = {SCORES: score_batch(model, BATCH), ADMITS: admission(model, ADMISSION)}
+            passes[step_name(kind)] = decode_step(model, ROWS, STEP_AT)
+        speeds = [(_scores(passes, card), _texts(passes, kind, card)) for card in CARDS]
+        whole = whole or speeds
+        columns = [
+            _pair([f"{1e3 * _seconds(name, passes[name], card):.{digits}f}" for card in CARDS])
+            for name, digits in ((SCORES, 0), (step_name(kind), 1))
+        ]
+        for part in range(2):
+            times = [before[part] / now[part] for before, now in zip(whole, speeds, strict=True)]
+            rates = _pair([f"{now[part]:.{part}f}" for now in speeds])
+            columns.append(f"{rates} ({_pair([f'{time:.2f}' for time in times])} times as long)" if quantize else rates)
+        padded = (f"{column:{width}}" for column, width in zip(columns, widths, strict=True))
+        print(f"| {quantize or 'all bits':12} | {' | '.join(padded)} |", flush=True)
+
+
+def _pair(values: Sequence[str]) -> str:
+    return ", ".join(values)
 
 
 def print_table(measured: Mapping[str, float] | None = None) -> None:

@@ -150,9 +150,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(arguments)
-    from bench.engine.counted_table import print_table  # it needs torch's fake tensors, which the counts above do not
+    # It needs torch's fake tensors, which the counts above do not.
+    from bench.engine.counted_table import print_quantised, print_table
 
     print_table()
+    print("\nweights of fewer bits, on an H100 SXM and an H200:\n")
+    print_quantised()
     return 0
 
 

@@ -16,7 +16,8 @@ from bench.engine.fake_kernels import PAGED_ATTENTION
 _ATTENTION: Final = frozenset(
     {"_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention", PAGED_ATTENTION}
 )
-_PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution"})
+_FLOAT8: Final = "_scaled_mm"
+_PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", _FLOAT8})
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Card:
 
     Attributes:
         name: as the maker gives it.
-        product_flops: a second, in large bfloat16 products.
+        product_flops: a second, in large bfloat16 products; of 8-bit floats twice as many.
         attention_flops: a second, in flash-attn 2.
         bytes_per_s: of its memory.
         launch_s: of one kernel from Python.
@@ -60,8 +61,9 @@ def predicted_s(counts: Counts, card: Card, *, captured: bool = False) -> float:
     """
     products, attention, rest = moved_bytes(counts)
     attention_flops = sum(counts.flops[kind] for kind in _ATTENTION)
+    product_flops = counts.flops.total() - attention_flops - counts.flops[_FLOAT8] / 2
     device_s = (
-        max((counts.flops.total() - attention_flops) / card.product_flops, products / card.bytes_per_s)
+        max(product_flops / card.product_flops, products / card.bytes_per_s)
         + max(attention_flops / card.attention_flops, attention / card.bytes_per_s)
         + rest / card.bytes_per_s
     )

@@ -16,6 +16,7 @@ from jobs.commands.options import (
     MAX_PIXELS,
     Actors,
     ActorsPerGpu,
+    AllowMixed,
     AllowPrivateHosts,
     AllowTruncated,
     AsJson,
@@ -83,9 +84,7 @@ def score(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
-    allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="Add rows to a store whose rows have another precision.")
-    ] = False,
+    allow_mixed: AllowMixed = False,
     actors: Actors = None,
     actors_per_gpu: ActorsPerGpu = 1,
     batch_size: BatchSize = "auto",

@@ -39,6 +39,7 @@ class BenchmarkSettings:
         protocol: of all of them, or None to guess it from each one's name.
         device: as of `score`.
         dtype: as of `score`.
+        quantize: as of `score`.
         actors: as of `score`.
         actors_per_gpu: as of `score`.
         batch_size: as of `score`.
@@ -54,6 +55,7 @@ class BenchmarkSettings:
     protocol: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str | None = None
     actors: ActorPool | None = None
     actors_per_gpu: int = 1
     batch_size: BatchSize = "auto"
@@ -103,6 +105,7 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
                 protocol=settings.protocol,
                 device=settings.device,
                 dtype=settings.dtype,
+                quantize=settings.quantize,
                 batch_size=settings.batch_size,
                 actors=settings.actors,
                 actors_per_gpu=settings.actors_per_gpu,
@@ -118,6 +121,7 @@ def run_benchmarks(settings: BenchmarkSettings) -> list[Evaluation]:
                 "protocol": settings.protocol,
                 "device": settings.device,
                 "dtype": settings.dtype,
+                "quantize": settings.quantize,
                 "allow_truncated": settings.allow_truncated,
             }
             result = score(scoring, arguments)

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from artimuse_actor.checkpoint.network_config import known_precision
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
 from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, mean, share, whole
+from jobs.forecast.precision import ModelMemory
 from jobs.forecast.sample import (
     MAX_SAMPLE,
     Counted,
@@ -29,6 +31,7 @@ from jobs.manifest.source import open_manifest
 from jobs.storage.places import open_place
 from jobs.store.fingerprints import fingerprint_of
 from jobs.store.layout import STORE_FILE
+from jobs.store.precision import refuse_other_precision
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
 from jobs.words import show
@@ -57,6 +60,8 @@ class OutlookSettings:
         protocol: its name or TOML file, or None to guess it from the checkpoint's name.
         device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        quantize: as of `score`.
+        allow_mixed: as of `score`.
         batch_size: images of a forward pass, or `auto`.
         texts: which texts to generate, or None for those of the store, if it has any.
         images_per_s: images that one device scores per second; None to measure.
@@ -78,6 +83,8 @@ class OutlookSettings:
     protocol: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str | None = None
+    allow_mixed: bool = False
     batch_size: BatchSize = "auto"
     texts: WantedTexts | None = None
     images_per_s: float | None = None
@@ -90,6 +97,7 @@ class OutlookSettings:
     price: float | None = None
 
     def __post_init__(self) -> None:
+        known_precision("float32" if self.dtype == "auto" else self.dtype, self.device, self.quantize)
         for option, most, number in (("--sample", MAX_SAMPLE, self.sample), ("--gpus", 1_000_000, self.gpus)):
             if number is not None and not 1 <= number <= most:
                 raise UsageError(f"{option} takes a whole number from 1 to {most:,}, not {number}.")
@@ -135,6 +143,7 @@ class Outlook:
         notes: sentences about files and rows of the source that were left out.
         counted: the rows of the source.
         loaded: the loaded sample, with its costs; None if there is nothing to do.
+        memory: of the model, if one was loaded.
         speeds: `SCORES`, `TEXTS` or both → speed of the model.
         wholes: `SCORES`, `TEXTS` or both → cost of the whole run.
     """
@@ -143,6 +152,7 @@ class Outlook:
     notes: list[str]
     counted: Counted
     loaded: LoadedSample | None
+    memory: ModelMemory | None
     speeds: Mapping[str, Speed]
     wholes: Mapping[str, Whole]
 
@@ -166,7 +176,7 @@ def look_ahead(settings: OutlookSettings) -> Outlook:
     asked = [*([] if texts_alone else [SCORES]), *([TEXTS] if with_texts else [])]
     works = {name: counted.work(texts=name == TEXTS) for name in asked}
     if not any(work.rows for work in works.values()):
-        return Outlook(settings, manifest.notes, counted, None, {}, {})
+        return Outlook(settings, manifest.notes, counted, None, None, {}, {})
     loaded = load_sample(counted.sample, settings.fetch, settings.decode)
     if not loaded.pixels:
         kinds = ", ".join(f"{count} {kind}" for kind, count in loaded.errors.most_common())
@@ -174,14 +184,14 @@ def look_ahead(settings: OutlookSettings) -> Outlook:
             f"{settings.source}: none of the {len(loaded.sizes)} images that were drawn can be read ({kinds}). Look at "
             "one of them with `artimuse image`, or draw more with --sample."
         )
-    speeds = _speeds(settings, asked, loaded, store)
+    speeds, memory = _speeds(settings, asked, loaded, store)
     machines = _machines(settings)
     wholes = {
         name: whole(work, _image_cost(loaded, work.rows, speeds[name]), machines)
         for name, work in works.items()
         if work.rows
     }
-    return Outlook(settings, manifest.notes, counted, loaded, speeds, wholes)
+    return Outlook(settings, manifest.notes, counted, loaded, memory, speeds, wholes)
 
 
 def _check_speeds(settings: OutlookSettings) -> None:
@@ -212,19 +222,26 @@ def _open_store(settings: OutlookSettings) -> Store | None:
     protocol = open_protocol(settings.protocol) if settings.protocol else guess_protocol(checkpoint.source)
     fingerprint = fingerprint_of(checkpoint, protocol, settings.decode)
     Store.for_run(settings.out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
-    return Store.open(settings.out)
+    store = Store.open(settings.out)
+    precision = known_precision(settings.dtype, settings.device, settings.quantize)
+    if precision and not settings.allow_mixed:
+        refuse_other_precision(store, precision)
+    return store
 
 
-def _speeds(settings: OutlookSettings, asked: list[str], loaded: LoadedSample, store: Store | None) -> dict[str, Speed]:
+def _speeds(
+    settings: OutlookSettings, asked: list[str], loaded: LoadedSample, store: Store | None
+) -> tuple[dict[str, Speed], ModelMemory | None]:
     given = {SCORES: settings.images_per_s, TEXTS: settings.texts_images_per_s}
     speeds = {
         name: Speed(Measured(1 / images_per_s), "given") for name in asked if (images_per_s := given[name]) is not None
     }
     open_ = [name for name in asked if name not in speeds]
     if not open_:
-        return speeds
+        return speeds, None
     if settings.checkpoint is None:
-        return speeds | dict.fromkeys(open_, Speed(None, "unknown", "no --checkpoint was named to measure it with"))
+        unknown = Speed(None, "unknown", "no --checkpoint was named to measure it with")
+        return speeds | dict.fromkeys(open_, unknown), None
     from artimuse_actor.artimuse import ArtiMuse
 
     try:
@@ -233,11 +250,13 @@ def _speeds(settings: OutlookSettings, asked: list[str], loaded: LoadedSample, s
             protocol=settings.protocol,
             device=settings.device,
             dtype=settings.dtype,
+            quantize=settings.quantize,
             batch_size=settings.batch_size,
         )
     except RunError as error:  # the cost of loading images is useful even without the model's speed
-        return speeds | dict.fromkeys(open_, Speed(None, "unknown", str(error).rstrip(".")))
-    return speeds | {name: _measured_speed(name, model, settings, loaded, store) for name in open_}
+        return speeds | dict.fromkeys(open_, Speed(None, "unknown", str(error).rstrip("."))), None
+    memory = ModelMemory.of(model)
+    return speeds | {name: _measured_speed(name, model, settings, loaded, store) for name in open_}, memory
 
 
 def _measured_speed(
@@ -252,11 +271,11 @@ def _measured_speed(
         timed = time_texts(model, loaded.pixels, texts)
         each = f"{len(texts.titles)} texts and {timed.tokens:,.0f} tokens each"
         what = f"{timed.images:,} images, {each}, start and end included"
-    from artimuse_actor.engine.device import device_name, dtype_name
+    from artimuse_actor.engine.device import device_name
 
     on_cpu = model.model.device.type == "cpu"
     processor = "the CPU" if on_cpu else device_name(model.model.device)
-    origin = f"on {processor} ({dtype_name(model.model.dtype)}) with {what}"
+    origin = f"on {processor} ({model.precision}) with {what}"
     return Speed(timed.image_s, "measured", origin, on_cpu)
 
 

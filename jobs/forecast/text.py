@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from statistics import median
 from typing import Any, Final
 
 from jobs.forecast.costs import Limit, Measured, Share, Whole, share
 from jobs.forecast.forecast import Outlook, Speed
+from jobs.forecast.precision import COUNTED_TIMES
 from jobs.words import format_seconds, show
 
 _LIMIT_NAMES: Final[dict[Limit, str]] = {
@@ -36,6 +38,8 @@ def show_outlook(outlook: Outlook) -> None:
     show(f"  load: {_spread([seconds * 1e3 for seconds in loaded.cpu_s])} ms of one CPU core an image, measured here")
     for name, speed in outlook.speeds.items():
         show(f"  {name}: {_speed(speed)}")
+    for line in _model_lines(outlook):
+        show(f"  {line}")
     if loaded.embedded_rows:
         show(
             "  Embedded images are read from the start of their row group: with row groups larger than a unit, more "
@@ -100,6 +104,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
             "texts_only": int(counted.texts_only.sum()),
         },
         "sample": None,
+        "model": _model_json(outlook),
         "notes": outlook.notes,
         "estimates": {},
     }
@@ -165,6 +170,15 @@ def _whole_json(whole: Whole, speed: Speed, on_cpu: bool) -> dict[str, Any]:
     }
 
 
+def _model_json(outlook: Outlook) -> dict[str, Any]:
+    quantize = outlook.settings.quantize
+    return {
+        "quantize": quantize,
+        "memory": asdict(outlook.memory) if outlook.memory else None,
+        "counted_times": asdict(COUNTED_TIMES[quantize]) if quantize else None,
+    }
+
+
 def _json(measured: Measured | None) -> dict[str, float | None] | None:
     if measured is None:
         return None
@@ -200,6 +214,21 @@ def _speed(speed: Speed) -> str:
         return f"speed of the model not known, since {speed.how}"
     rate = f"{_with_margin(speed.image_s.inverse(), significant)} images/s of one device, {speed.origin}"
     return f"{rate} here {speed.how}" if speed.origin == "measured" else rate
+
+
+def _model_lines(outlook: Outlook) -> list[str]:
+    """What the model takes, and what fewer bits cost; both counted."""
+    lines, quantize, memory = [], outlook.settings.quantize, outlook.memory
+    if memory is not None:
+        each = f"{_size(memory.image_bytes)} for each image of a batch"
+        lines.append(f"memory: {_size(memory.weight_bytes)} of weights as {memory.precision}, and {each}; counted")
+    if quantize is not None:
+        times = COUNTED_TIMES[quantize]
+        lines.append(
+            f"--quantize {quantize}: an image takes {times.scores:g} times as long as with all bits, with texts "
+            f"{times.texts:g} times; counted for the 8B on an H200, and never measured"
+        )
+    return lines
 
 
 def _on_cpu(outlook: Outlook) -> bool:

@@ -65,6 +65,8 @@ def test_two_layouts_run_from_images_to_a_matrix(tmp_path: Path) -> None:
     assert [evaluation["data_set"] for evaluation in shown] == ["AVA", "PARA"]
     assert shown[0]["counts"]["extra"] == shown[0]["counts"]["missing"] == shown[0]["counts"]["doubled"] == 1
     assert pq.read_table(out / "checkpoint" / "AVA" / "metrics")["extra"].to_pylist() == [1]
+    refused = run_artimuse(*command, *options, "--quantize", "int8", code=1).stderr
+    assert "holds rows in float32; this run would add rows in float32/int8" in refused
     assert "--require-complete is missed" in run_artimuse(*command, *options, "--require-complete", code=1).stderr
 
 

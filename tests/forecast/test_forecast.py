@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ from support.photo_library import make_photo_library, make_photos
 from support.score_job import run_artimuse
 from support.stores import complete, open_store, plan_for, write_manifest
 
+from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from artimuse_actor.errors import ManifestError, RunError, StoreMismatch, UsageError
 from jobs.forecast.forecast import SCORES, TEXTS, OutlookSettings, look_ahead
+from jobs.forecast.precision import COUNTED_TIMES, CountedTimes
 from jobs.forecast.sample import count_rows_to_do
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
+from jobs.store.precision import admit_precision
 from jobs.store.text_request import WantedTexts
 
 
@@ -157,6 +162,52 @@ def test_a_store_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
         look_ahead(settings)
 
 
+@pytest.mark.process
+def test_weights_of_fewer_bits_are_measured_and_their_memory_is_counted(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 2)
+    options = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse", "--device", "cpu")
+    whole, fewer = (_json(tmp_path / "photos", *options, *more) for more in ((), ("--quantize", "nf4")))
+    memory = fewer["model"]["memory"]
+    assert memory["precision"] == "float32/nf4"
+    assert "on the CPU (float32/nf4) with" in fewer["estimates"]["scores_only"]["speed"]["how"]
+    assert 0 < memory["weight_bytes"] < whole["model"]["memory"]["weight_bytes"]
+    assert memory["image_bytes"] == whole["model"]["memory"]["image_bytes"] > 0
+    assert (whole["model"]["counted_times"], fewer["model"]["quantize"]) == (None, "nf4")
+    assert fewer["model"]["counted_times"] == asdict(COUNTED_TIMES["nf4"])
+
+
+@pytest.mark.process
+def test_what_fewer_bits_cost_is_said_where_the_speed_is_given(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 2)
+    screen = run_artimuse("plan", tmp_path / "photos", "--images-per-s", "70", "--quantize", "int8").stdout
+    assert (
+        "--quantize int8: an image takes 1.07 times as long as with all bits, with texts 1.31 times; counted" in screen
+    )
+
+
+def test_the_times_of_fewer_bits_are_those_of_the_page() -> None:
+    page = (REPO / "docs" / "gpu.md").read_text()
+    rows = re.findall(r"^\| (\S+) +\|.* ([\d.]+) times as long.* ([\d.]+) times as long\) +\|$", page, re.MULTILINE)
+    found = {kind: CountedTimes(float(scores), float(texts)) for kind, scores, texts in rows}
+    assert found == COUNTED_TIMES
+    assert set(COUNTED_TIMES) == set(QUANTIZATIONS)
+
+
+def test_a_store_of_another_precision_is_refused_as_by_score(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 1)
+    store = open_store(tmp_path / "out")
+    admit_precision(store, "float32")
+    complete(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["a"]), "p1"))
+    settings = OutlookSettings(
+        str(tmp_path / "photos"), out=str(tmp_path / "out"), device="cpu", images_per_s=1, gpus=1
+    )
+    assert look_ahead(settings).counted.held_rows == 1
+    other = replace(settings, quantize="int8")
+    with pytest.raises(StoreMismatch, match="rows in float32; this run would add rows in float32/int8"):
+        look_ahead(other)
+    assert look_ahead(replace(other, allow_mixed=True)).counted.new_rows == 1
+
+
 def test_a_sample_depends_on_the_seed_and_not_on_the_batches(tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "m.parquet", [f"{number:03}" for number in range(100)])
 
@@ -223,6 +274,7 @@ def test_what_cannot_be_planned_is_said_in_a_sentence(tmp_path: Path) -> None:
         ({"cores": float("inf")}, "--cores takes a number above 0"),
         ({"gbit_per_s": -1.0}, "--gbit-per-s takes a number above 0"),
         ({"price": float("nan")}, "--price takes a number from 0"),
+        ({"quantize": "int9"}, "--quantize takes int8, fp8, fp8-products, nf4, not 'int9'"),
         ({"seed": -1}, "--seed takes a whole number from 0"),
         ({"texts_images_per_s": 1.0}, "Add --texts"),
         ({"images_per_s": 1.0, "texts": WantedTexts()}, "Give --texts-images-per-s, too"),
