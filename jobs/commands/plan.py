@@ -122,7 +122,8 @@ def plan(
     """
     from artimuse_actor.fetch.options import FetchOptions
     from artimuse_actor.images.options import DecodeOptions
-    from jobs.forecast.forecast import OutlookSettings, look_ahead
+    from jobs.forecast.forecast import look_ahead
+    from jobs.forecast.settings import OutlookSettings
     from jobs.forecast.text import outlook_json, show_outlook
     from jobs.manifest.manifest import ManifestOptions
 

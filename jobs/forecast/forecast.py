@@ -8,17 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from artimuse_actor.checkpoint.network_config import known_precision
 from artimuse_actor.errors import RunError, UsageError
-from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.images.options import DecodeOptions
 from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, mean, share, whole
 from jobs.forecast.precision import ModelMemory
 from jobs.forecast.sample import (
-    MAX_SAMPLE,
     Counted,
     LoadedSample,
     count_rows_to_do,
@@ -26,7 +23,7 @@ from jobs.forecast.sample import (
     time_scores,
     time_texts,
 )
-from jobs.manifest.manifest import ManifestOptions
+from jobs.forecast.settings import OutlookSettings
 from jobs.manifest.source import open_manifest
 from jobs.storage.places import open_place
 from jobs.store.fingerprints import fingerprint_of
@@ -38,83 +35,11 @@ from jobs.words import show
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse
-    from artimuse_actor.loaded_model import BatchSize
 
 SCORES: Final = "scores only"
 TEXTS: Final = "with texts"
 
 Origin = Literal["given", "measured", "unknown"]
-
-
-@dataclass(frozen=True)
-class OutlookSettings:
-    """Settings of the `plan` command.
-
-    Attributes:
-        source: what to score, see `jobs.manifest.source`.
-        checkpoint: folder or name of the model to measure with, or None.
-        out: the store of the run, or None for a new one.
-        manifest: how the source is read.
-        decode: how images are decoded.
-        fetch: how image files are fetched.
-        protocol: its name or TOML file, or None to guess it from the checkpoint's name.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        quantize: as of `score`.
-        allow_mixed: as of `score`.
-        batch_size: images of a forward pass, or `auto`.
-        texts: which texts to generate, or None for those of the store, if it has any.
-        images_per_s: images that one device scores per second; None to measure.
-        texts_images_per_s: images that one device scores and describes per second; None to measure.
-        sample: number of images to draw.
-        seed: seed of the drawing.
-        gpus: number of devices; None for those of this machine.
-        cores: CPU cores, in all; None for those of this machine or, if `gpus` is given, no limit.
-        gbit_per_s: network, in all; None for no limit.
-        price: price of a device for an hour.
-    """
-
-    source: str
-    checkpoint: str | None = None
-    out: str | None = None
-    manifest: ManifestOptions = field(default_factory=ManifestOptions)
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-    fetch: FetchOptions = field(default_factory=FetchOptions)
-    protocol: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantize: str | None = None
-    allow_mixed: bool = False
-    batch_size: BatchSize = "auto"
-    texts: WantedTexts | None = None
-    images_per_s: float | None = None
-    texts_images_per_s: float | None = None
-    sample: int = 64
-    seed: int = 0
-    gpus: int | None = None
-    cores: float | None = None
-    gbit_per_s: float | None = None
-    price: float | None = None
-
-    def __post_init__(self) -> None:
-        known_precision("float32" if self.dtype == "auto" else self.dtype, self.device, self.quantize)
-        for option, most, number in (("--sample", MAX_SAMPLE, self.sample), ("--gpus", 1_000_000, self.gpus)):
-            if number is not None and not 1 <= number <= most:
-                raise UsageError(f"{option} takes a whole number from 1 to {most:,}, not {number}.")
-        for option, value in (
-            ("--images-per-s", self.images_per_s),
-            ("--texts-images-per-s", self.texts_images_per_s),
-            ("--cores", self.cores),
-            ("--gbit-per-s", self.gbit_per_s),
-        ):
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{option} takes a number above 0, not {value:g}.")
-        if self.price is not None and not 0 <= self.price < float("inf"):
-            raise UsageError(f"--price takes a number from 0, not {self.price:g}.")
-        if self.seed < 0:
-            raise UsageError(f"--seed takes a whole number from 0, not {self.seed}.")
-        if self.texts_images_per_s is not None and self.texts is None:
-            raise UsageError("--texts-images-per-s is about texts. Add --texts.")
 
 
 @dataclass(frozen=True)
@@ -212,21 +137,24 @@ def _open_store(settings: OutlookSettings) -> Store | None:
     except FileNotFoundError:
         show(f"{settings.out} is no store yet, so everything counts.", file=sys.stderr)
         return None
-    if settings.checkpoint is None:
-        return Store.open(settings.out)
-    from artimuse_actor.checkpoint.names import identify_checkpoint
-    from artimuse_actor.protocol.protocol_file import open_protocol
-    from artimuse_actor.protocol.protocols import guess_protocol
-
-    checkpoint = identify_checkpoint(settings.checkpoint)
-    protocol = open_protocol(settings.protocol) if settings.protocol else guess_protocol(checkpoint.source)
-    fingerprint = fingerprint_of(checkpoint, protocol, settings.decode)
-    Store.for_run(settings.out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
+    if settings.checkpoint is not None:
+        _refuse_other_scores(settings.out, settings.checkpoint, settings)
     store = Store.open(settings.out)
     precision = known_precision(settings.dtype, settings.device, settings.quantize)
     if precision and not settings.allow_mixed:
         refuse_other_precision(store, precision)
     return store
+
+
+def _refuse_other_scores(out: str, checkpoint: str, settings: OutlookSettings) -> None:
+    from artimuse_actor.checkpoint.names import identify_checkpoint
+    from artimuse_actor.protocol.protocol_file import open_protocol
+    from artimuse_actor.protocol.protocols import guess_protocol
+
+    found = identify_checkpoint(checkpoint)
+    protocol = open_protocol(settings.protocol) if settings.protocol else guess_protocol(found.source)
+    fingerprint = fingerprint_of(found, protocol, settings.decode)
+    Store.for_run(out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
 
 
 def _speeds(

@@ -23,9 +23,10 @@ from support.stores import complete, open_store, plan_for, write_manifest
 
 from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from artimuse_actor.errors import ManifestError, RunError, StoreMismatch, UsageError
-from jobs.forecast.forecast import SCORES, TEXTS, OutlookSettings, look_ahead
+from jobs.forecast.forecast import SCORES, TEXTS, look_ahead
 from jobs.forecast.precision import COUNTED_TIMES, CountedTimes
 from jobs.forecast.sample import count_rows_to_do
+from jobs.forecast.settings import OutlookSettings
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.store.precision import admit_precision
@@ -80,7 +81,8 @@ def test_with_given_speeds_no_model_is_loaded(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
     code = f"""
 import sys
-from jobs.forecast.forecast import OutlookSettings, look_ahead
+from jobs.forecast.forecast import look_ahead
+from jobs.forecast.settings import OutlookSettings
 from jobs.store.text_request import WantedTexts
 outlook = look_ahead(OutlookSettings(
     {str(tmp_path / "photos")!r}, texts=WantedTexts(), images_per_s=70, texts_images_per_s=12, gpus=8))
@@ -193,6 +195,7 @@ def test_the_times_of_fewer_bits_are_those_of_the_page() -> None:
     assert set(COUNTED_TIMES) == set(QUANTIZATIONS)
 
 
+@pytest.mark.process
 def test_a_store_of_another_precision_is_refused_as_by_score(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 1)
     store = open_store(tmp_path / "out")
