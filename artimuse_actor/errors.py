@@ -119,6 +119,10 @@ class RunError(ArtiMuseError):
     """A run that had to stop although its arguments were right."""
 
 
+class NoNumber(RunError):  # noqa: N818
+    """A model's answer is NaN or infinite."""
+
+
 class ImageError(ArtiMuseError):
     """One image that has no score, with the reason.
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.checkpoint.network_config import precision_name
+from artimuse_actor.checkpoint.network_memory import expanded_bytes
 from artimuse_actor.engine.describe import Describer
 from artimuse_actor.engine.device import (
     check_memory,
@@ -82,7 +83,13 @@ class LoadedModel:
         self._level_ids = torch.tensor(ids, device=model.device)
         self.prompt_tokens = IMAGE_TOKENS + len(prompts.shared) + max(map(len, prompts.tails))
         if batch_size == "auto":
-            batch_size = probe_batch_size(checkpoint.config, self.prompt_tokens, model.device, model.dtype)
+            batch_size = probe_batch_size(
+                checkpoint.config,
+                self.prompt_tokens,
+                model.device,
+                model.dtype,
+                reserved=expanded_bytes(checkpoint.config, self.precision),
+            )
         elif batch_size < 1:
             raise UsageError(f"--batch-size takes a whole number from 1 or `auto`, not {batch_size}.")
         self._score_engine = ScoreEngine(model, prompts, level_ids=self._level_ids, batch_size=batch_size)
@@ -148,9 +155,9 @@ class LoadedModel:
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         precision_name(dtype_name(precision), quantize)  # refuses another word
-        refuse_quantisation(quantize, place, precision)
         tokenizer = load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
         check_memory(found, place, precision, quantize)
+        refuse_quantisation(quantize, place, precision)
         set_arithmetic(place)
         try:
             with memory_errors():

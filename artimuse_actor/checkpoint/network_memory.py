@@ -41,3 +41,12 @@ def prefill_bytes(config: NetworkConfig, tokens: int, itemsize: int) -> int:
     per_token = 8 * language.hidden_size + 3 * language.intermediate_size + 2 * kv_features
     per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
     return itemsize * (tokens * per_token + (vision.num_patches + 1) * per_patch)
+
+
+def expanded_bytes(config: NetworkConfig, precision: str) -> int:
+    """Bytes of the largest weight of fewer bits while a product expands it; of `nf4` its codes are widened too."""
+    dtype, _, quantize = precision.partition("/")
+    if quantize in ("", "fp8-products"):
+        return 0
+    widened = 16 if quantize == "nf4" else 0  # a code for two weights, as int32
+    return int(config.language.hidden_size * config.language.intermediate_size * (_BITS[dtype] + widened) // 8)

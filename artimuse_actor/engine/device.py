@@ -112,7 +112,9 @@ def free_bytes(device: torch.device) -> int | None:
     return _available_memory_bytes()
 
 
-def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> int:
+def probe_batch_size(
+    config: NetworkConfig, tokens: int, device: torch.device, dtype: torch.dtype, *, reserved: int = 0
+) -> int:
     """Images of one pass that should fit into the device's free memory.
 
     Args:
@@ -120,11 +122,12 @@ def probe_batch_size(config: NetworkConfig, tokens: int, device: torch.device, d
         tokens: tokens of one image's prefill.
         device: where the weights already are.
         dtype: of the activations.
+        reserved: bytes that a pass takes whatever the batch.
     """
     free = None if device.type == "cpu" else free_bytes(device)
     if free is None:
         return CPU_BATCH_SIZE
-    fit = _MEMORY_SHARE * free // prefill_bytes(config, tokens, dtype.itemsize)
+    fit = _MEMORY_SHARE * (free - reserved) // prefill_bytes(config, tokens, dtype.itemsize)
     return int(max(1, min(MAX_AUTO_BATCH_SIZE, fit)))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import RunError
+from artimuse_actor.errors import NoNumber
 
 LEVEL_COUNT = 101
 
@@ -107,10 +107,10 @@ def scores_of(probabilities: torch.Tensor) -> Scores:
     """Scores from the (N, Q, 101) float32 probabilities of the levels, on the CPU.
 
     Raises:
-        RunError: one is NaN or infinite, which would otherwise be stored as the score of an image.
+        NoNumber: one is NaN or infinite, which would otherwise be stored as the score of an image.
     """
     if not probabilities.isfinite().all():
-        raise RunError(
+        raise NoNumber(
             "The model's answer is no number: float16 is too narrow for its activations, or its weights are damaged. "
             "Use --dtype bfloat16 or float32; if it says so again, fetch the checkpoint again."
         )

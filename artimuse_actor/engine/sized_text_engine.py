@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from artimuse_actor.checkpoint.network_config import NetworkConfig
+from artimuse_actor.checkpoint.network_config import NetworkConfig, precision_name
+from artimuse_actor.checkpoint.network_memory import expanded_bytes
+from artimuse_actor.engine.device import dtype_name
 from artimuse_actor.engine.device_memory import memory_errors
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.quantised import kind_of
 from artimuse_actor.engine.text_budget import TextPrompts, text_budget
 from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.errors import RunError
@@ -57,6 +60,7 @@ def sized_text_engine(
         kind=model.pages,
         batch_size=batch_size,
         sequences=sequences,
+        reserved=expanded_bytes(config, precision_name(dtype_name(model.dtype), kind_of(model.network))),
     )
     try:
         with memory_errors():

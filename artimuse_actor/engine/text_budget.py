@@ -67,6 +67,7 @@ def text_budget(
     kind: Pages,
     batch_size: int,
     sequences: int | None = None,
+    reserved: int = 0,
 ) -> TextBudget:
     """The largest budget that should fit.
 
@@ -78,11 +79,14 @@ def text_budget(
         kind: the attention of decode steps.
         batch_size: most images of one prefill.
         sequences: most in flight, if the user says so.
+        reserved: bytes that a pass takes whatever the rows.
     """
     if device.type != "cuda":
         return TextBudget(sequences or CPU_SEQUENCES, batch_size, None)
     release_memory(device)
-    free_bytes = int(_SHARE * torch.cuda.mem_get_info(device)[0]) - WORKSPACE_BYTES - MAX_GRAPHS * GRAPH_BYTES
+    free_bytes = (
+        int(_SHARE * torch.cuda.mem_get_info(device)[0]) - WORKSPACE_BYTES - MAX_GRAPHS * GRAPH_BYTES - reserved
+    )
     size, wanted = kind.page_tokens, sequences or MAX_AUTO_SEQUENCES
     language = config.language
     bytes_per_page = size * 2 * language.num_layers * language.num_kv_heads * language.head_dim * dtype.itemsize

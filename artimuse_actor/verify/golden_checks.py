@@ -14,7 +14,7 @@ from artimuse_actor.checkpoint.network_config import precision_name
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.describe import to_text
 from artimuse_actor.engine.device import dtype_name
-from artimuse_actor.errors import RunError
+from artimuse_actor.errors import NoNumber
 from artimuse_actor.protocol.protocols import PROTOCOLS
 from artimuse_actor.protocol.tokenizer import load_tokenizer
 from artimuse_actor.verify.finding import Finding, largest_difference, logits_of, relative_error
@@ -60,7 +60,7 @@ def golden_scores(
     attention = model.model.pages.__name__
     try:
         found = model.score_pixels(golden_pixels()[:images])
-    except RunError:  # NaN
+    except NoNumber:
         return Finding(check, precision, attention, points=math.nan, error=math.nan)
     return Finding(
         check,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
@@ -26,6 +25,8 @@ def quantised_finding(
     pixels: Pixels,
 ) -> Finding:
     """Score (N, 448, 448, 3) pictures with all bits, then with fewer; skipped if all bits do not fit."""
+    from scipy.stats import spearmanr  # here, since a bare machine may check a device without scipy
+
     precision = precision_name(dtype_name(dtype), quantize)
     check = f"{quantize} beside all bits, {len(pixels)} pictures"
     found = []

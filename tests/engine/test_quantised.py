@@ -16,9 +16,10 @@ from torch import nn
 from artimuse_actor import ArtiMuse
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import QUANTIZATIONS, precision_name
-from artimuse_actor.checkpoint.network_memory import weight_bytes
+from artimuse_actor.checkpoint.network_memory import expanded_bytes, weight_bytes
 from artimuse_actor.engine import quantised
 from artimuse_actor.engine.quantised import QuantisedLinear
+from artimuse_actor.engine.text_budget import TextPrompts, step_bytes
 from artimuse_actor.errors import UsageError
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.protocols import ARTIMUSE
@@ -145,6 +146,19 @@ def test_other_words_are_refused() -> None:
     assert precision_name("bfloat16", "nf4") == "bfloat16/nf4"
     with pytest.raises(UsageError, match="--quantize takes int8, fp8, fp8-products, nf4, not 'int4'"):
         ArtiMuse.load(golden_checkpoint("artimuse"), device="cpu", quantize="int4")
+
+
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
+def test_the_memory_set_aside_holds_an_expanded_weight(kind: str) -> None:
+    config, rows = with_layers(FULL, 1), 8
+    with fake_cuda():
+        pages = FAKE_PAGES["torch's kernel"]
+        small = replace(config, vision=replace(config.vision, num_layers=1))
+        peak = decode_step(fake_model(small, pages, quantize=kind), rows, 400).peak_bytes
+    prompts = TextPrompts(prefix=311, longest=11, count=8, max_new_tokens=512)
+    activations = rows * step_bytes(FULL, prompts, torch.bfloat16, pages)
+    expanded = expanded_bytes(FULL, f"bfloat16/{kind}")
+    assert expanded <= peak <= expanded + activations
 
 
 @pytest.mark.parametrize("kind", QUANTIZATIONS)

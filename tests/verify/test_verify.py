@@ -20,6 +20,7 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from artimuse_actor.engine import device as device_module
 from artimuse_actor.engine.kv_cache import PagedKVCache
+from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import ArtiMuseError, RunError, UsageError
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from artimuse_actor.verify import golden_checks, own_checks, self_check, speed, verify
@@ -278,6 +279,15 @@ def test_the_command_checks_fewer_bits_without_a_checkpoint(monkeypatch: pytest.
     assert screen[-1] == "CPU: ok."
 
 
+def test_a_gpu_without_free_memory_is_not_said_to_answer_wrong(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(VisionLanguageModel, "encode_images", full)
+    with pytest.raises(RunError, match="One image does not fit into the free memory"):
+        self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=False)
+
+
 def test_a_gpu_whose_texts_are_wrong_is_refused_where_texts_are_made(
     gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +300,7 @@ def test_a_gpu_whose_texts_are_wrong_is_refused_where_texts_are_made(
 def test_a_precision_that_the_device_lacks_is_skipped_unless_it_is_the_one_in_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_half(protocol: str, device: torch.device, dtype: torch.dtype, *_: Any) -> Finding:
+    def no_half(protocol: str, device: torch.device, dtype: torch.dtype, *_: Any, **__: Any) -> Finding:
         if dtype in HALF:
             raise TypeError("BFloat16 is not supported on MPS")
         return Finding(f"golden scores, {protocol}", "float32", points=0.0, error=0.0)
