@@ -37,6 +37,12 @@ class JoinedLinear:
         if modules[0].bias is not None:
             self._bias = _joined([module.bias for module in modules])
 
+    def whole(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What they give for (…, C), one after the other: (…, N)."""
+        if self._weight is None or self._modules[0].weight.requires_grad:
+            return torch.cat(self(hidden), dim=-1)
+        return functional.linear(hidden, self._weight, self._bias)
+
     def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What each of them gives for (…, C): views (…, N) of one tensor, unless the weights are being trained."""
         if self._quantised and self._quantised[0].kind == "fp8-products":
@@ -45,8 +51,7 @@ class JoinedLinear:
             return tuple(product.view(*hidden.shape[:-1], -1) for product in products)
         if self._weight is None or self._modules[0].weight.requires_grad:
             return tuple(module(hidden) for module in self._modules)
-        joined = functional.linear(hidden, self._weight, self._bias)
-        parts: tuple[torch.Tensor, ...] = joined.split(self._sizes, dim=-1)
+        parts: tuple[torch.Tensor, ...] = self.whole(hidden).split(self._sizes, dim=-1)
         return parts
 
 

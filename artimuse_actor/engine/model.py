@@ -240,10 +240,10 @@ class VisionLanguageModel:
         hidden: torch.Tensor = self._decoder.embed_tokens(token_ids)  # (B, C)
         cos, sin = (part.unsqueeze(1) for part in self._rotary(step.positions))  # (B, 1, D)
         for index, layer in enumerate(self._layers):
-            queries, keys, values = layer.qkv(layer.module.input_layernorm(hidden))
-            queries = rotate(queries.unflatten(1, (self._num_heads, -1)), cos, sin)  # (B, H, D)
-            keys = rotate(keys.unflatten(1, (self._num_kv_heads, -1)), cos, sin)  # (B, G, D)
-            values = values.unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
+            heads = layer.qkv.whole(layer.module.input_layernorm(hidden)).unflatten(1, (-1, self._head_dim))
+            turned = rotate(heads[:, : -self._num_kv_heads], cos, sin)  # (B, H + G, D): together, half the kernels
+            queries, keys = turned.split([self._num_heads, self._num_kv_heads], dim=1)
+            values = heads[:, -self._num_kv_heads :]  # (B, G, D)
             hidden = self._after_attention(layer, hidden, step.attend(index, queries, keys, values))
         last: torch.Tensor = self._decoder.norm(hidden)
         return last
