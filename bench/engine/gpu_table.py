@@ -17,9 +17,9 @@ class Row:
 
     Attributes:
         name: what was done.
-        images_per_s: 0 if it did not fit into the device's memory.
+        images_per_s: 0 if it failed, or did not fit into the device's memory.
         tokens_per_s: of texts; 0 if there are none.
-        published_per_s: images a second in the published manner.
+        published_per_s: images a second in the published manner; 0 if that was not measured.
         bound_per_s: images a second that the device's matrix peak allows.
         memory: GiB of tensors at most.
     """
@@ -40,12 +40,14 @@ def print_rows(rows: Sequence[Row]) -> None:
     print(f"| {'-' * 35} | {' | '.join('-' * (width - 1) + ':' for width in widths)} |")
     for row in rows:
         if not row.images_per_s:
-            print(f"| {row.name:35} | does not fit into the device's memory")
+            print(f"| {row.name:35} | failed, or does not fit into the device's memory")
             continue
         tokens = f"{row.tokens_per_s:.0f}" if row.tokens_per_s else "-"
+        published = f"{row.published_per_s:.3f}" if row.published_per_s else "-"
+        ratio = f"{row.images_per_s / row.published_per_s:.3g}" if row.published_per_s else "-"
         print(
-            f"| {row.name:35} | {row.images_per_s:8.2f} | {tokens:>8} | {row.published_per_s:12.3f} "
-            f"| {row.images_per_s / row.published_per_s:5.3g} | {row.images_per_s / row.bound_per_s:12.1%} "
+            f"| {row.name:35} | {row.images_per_s:8.2f} | {tokens:>8} | {published:>12} | {ratio:>5} "
+            f"| {row.images_per_s / row.bound_per_s:12.1%} "
             f"| {row.memory:>11} |"
         )
 

@@ -19,7 +19,6 @@ from unittest.mock import patch
 
 import torch
 
-from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.decode_steps import DecodeSteps, pack
 from artimuse_actor.engine.kv_cache import PagedKVCache
 from artimuse_actor.engine.model import VisionLanguageModel
@@ -27,7 +26,7 @@ from artimuse_actor.errors import RunError
 from bench.engine.gpu_table import Row, busiest
 from bench.engine.operations import PromptLengths, shared_text_operations
 from bench.engine.published import PublishedLoop, PublishedTexts
-from bench.engine.random_network import TEXT_TAIL_TOKENS, RandomModel, random_model, random_pictures
+from bench.engine.random_network import TEXT_TAIL_TOKENS, RandomModel, random_pictures
 from bench.engine.text_parity import NEVER, TIE, difference, largest_gap
 from bench.engine.two_sides import answer_all, text_engine, texts_of
 from bench.measure.timing import alternate, peak_memory, release
@@ -40,8 +39,9 @@ class TextPlan:
     """Sizes of the measurement.
 
     Attributes:
-        sequences: in flight.
-        tokens: of every text.
+        sequences: of a decode step.
+        tokens: of a text, where a decode step is halfway through.
+        rows: tokens of every text, and sequences in flight, for each row of the table.
         images: of one contestant in one round, at least; enough to fill all places twice.
         rounds: of all contestants.
         parity_images: compared in float32.
@@ -52,7 +52,8 @@ class TextPlan:
     """
 
     sequences: tuple[int, ...]
-    tokens: tuple[int, ...]
+    tokens: int
+    rows: tuple[tuple[int, int], ...]
     images: int
     rounds: int
     parity_images: int
@@ -62,37 +63,10 @@ class TextPlan:
     noise_tokens: int
 
 
-FULL_TEXTS: Final = TextPlan((64, 256, 512), (100, 150), 64, 2, 8, 96, (8, 48), 2, 64)
-SMALL_TEXTS: Final = TextPlan((8, 16), (12, 20), 2, 2, 3, 48, (4, 16), 1, 48)
-
-
-def run_texts(
-    plan: TextPlan,
-    float32_network: NetworkConfig,
-    network: NetworkConfig,
-    *,
-    device: torch.device,
-    seed: int,
-    peak: float,
-) -> tuple[bool, list[Row], dict[int, float]]:
-    """Compare and measure: whether texts agree where they must, rows of the table, and seconds of a step by its rows.
-
-    Args:
-        plan: how much.
-        float32_network: the sizes on which both ways must agree.
-        network: the sizes timed, in bfloat16.
-        device: where.
-        seed: of weights and prompts.
-        peak: operations a second that the device was seen to reach.
-    """
-    model = random_model(float32_network, device=device, dtype=torch.float32, seed=seed)
-    agreed = check_texts(plan, model)
-    del model
-    release(device)
-    model = random_model(network, device=device, dtype=torch.bfloat16, seed=seed)
-    report_noise(plan, model)
-    rows = measure_texts(plan, model, peak)
-    return agreed, rows, measure_steps(plan, model)
+FULL_TEXTS: Final = TextPlan(
+    (64, 256, 512), 100, ((100, 512), (100, 256), (150, 512), (100, 64)), 64, 2, 8, 96, (8, 48), 2, 64
+)
+SMALL_TEXTS: Final = TextPlan((8, 16), 12, ((12, 16), (20, 8)), 2, 2, 3, 48, (4, 16), 1, 48)
 
 
 def check_texts(plan: TextPlan, model: RandomModel) -> bool:
@@ -138,29 +112,11 @@ def report_noise(plan: TextPlan, model: RandomModel) -> None:
     print(f"  beside the published manner: {difference(published, together)}", flush=True)
 
 
-def measure_texts(plan: TextPlan, model: RandomModel, peak: float) -> list[Row]:
-    """Rows of the table, one for each length of text and number of sequences; the last of texts that end by themselves.
-
-    Args:
-        plan: lengths and sequences.
-        model: on its device.
-        peak: operations a second that the device was seen to reach.
-    """
-    rows = [
-        measure_row(plan, model, peak, tokens, sequences, NEVER)
-        for tokens in plan.tokens
-        for sequences in plan.sequences
-    ]
-    return [*rows, measure_row(plan, model, peak, plan.tokens[-1], plan.sequences[1], model.stop_id)]
-
-
 def measure_row(plan: TextPlan, model: RandomModel, peak: float, tokens: int, sequences: int, stop_id: int) -> Row:
     """One row; as published, one score and one text are timed, and eight times that text taken."""
     device = model.level_ids.device
     release(device)
     pixels = random_pictures(max(plan.images, 2 * sequences // QUESTIONS))
-    loop = PublishedLoop(model.reference, model.prompts, model.level_ids)
-    slow = PublishedTexts(model.reference, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
     name = f"texts of {tokens if stop_id == NEVER else f'≤ {tokens}'}, {sequences} in flight"
     texts: list[int] = []
 
@@ -170,15 +126,11 @@ def measure_row(plan: TextPlan, model: RandomModel, peak: float, tokens: int, se
     try:
         engine = text_engine(model, stop_id, tokens, sequences)
         memory = peak_memory(answer, device)  # the warm-up
-        contestants: dict[str, Callable[[], object]] = {
-            "score": partial(loop.score, pixels[:1]),
-            "text": partial(slow.answer_one, pixels[0], 0),
-            "engine": answer,
-        }
-        contestants["score"]()
+        contestants: dict[str, Callable[[], object]] = {"engine": answer, **published_work(model, pixels, tokens)}
         seconds = {what: median(times) for what, times in alternate(contestants, plan.rounds, device).items()}
     except (RunError, torch.OutOfMemoryError):
         return Row(name)
+    published = seconds["score"] + QUESTIONS * seconds["text"] if "score" in seconds else 0.0
     bound = peak / shared_text_operations(model.config, PromptLengths.of(model.text_prompts), round(fmean(texts)))
     if engine.sequences < sequences:
         name += f" ({engine.sequences} at the end: the memory ran out)"
@@ -186,38 +138,44 @@ def measure_row(plan: TextPlan, model: RandomModel, peak: float, tokens: int, se
         name,
         images_per_s=len(pixels) / seconds["engine"],
         tokens_per_s=sum(texts) / seconds["engine"],
-        published_per_s=1 / (seconds["score"] + QUESTIONS * seconds["text"]),
+        published_per_s=1 / published if published else 0.0,
         bound_per_s=bound,
         memory=memory,
     )
 
 
-def measure_steps(plan: TextPlan, model: RandomModel) -> dict[int, float]:
-    """Seconds of a decode step by its rows, as it runs; prints them, kernel by kernel too, and the busiest kernels."""
-    taken: dict[int, float] = {}
+def published_work(model: RandomModel, pixels: torch.Tensor, tokens: int) -> dict[str, Callable[[], object]]:
+    """A score and a text in the published manner, warmed up; neither if one fails, which loses no row."""
+    try:
+        loop = PublishedLoop(model.reference, model.prompts, model.level_ids)
+        slow = PublishedTexts(model.reference, model.text_questions, stop_id=NEVER, max_new_tokens=tokens)
+        loop.score(pixels[:1])
+    except Exception as error:
+        print(f"published manner: {type(error).__name__}: {error}", file=sys.stderr)
+        return {}
+    return {"score": partial(loop.score, pixels[:1]), "text": partial(slow.answer_one, pixels[0], 0)}
+
+
+def measure_step(plan: TextPlan, model: RandomModel, sequences: int) -> float:
+    """Seconds of a decode step of so many rows, as it runs; prints it, kernel by kernel too, and the busiest kernels.
+
+    Raises:
+        torch.OutOfMemoryError: it does not fit.
+    """
     device = model.level_ids.device
-    position = PromptLengths.of(model.text_prompts).text_shared + plan.tokens[0] // 2
-    print(f"\none decode step at token {position}", flush=True)
-    for sequences in plan.sequences:
-        release(device)
-        try:
-            as_it_runs, plain = step_of(model, sequences, position)
-            contestants = {"as it runs": as_it_runs}
-            if device.type == "cuda":
-                contestants["kernel by kernel"] = plain
-            for work in contestants.values():
-                work()
-            seconds = alternate(contestants, 10, device)
-            parts = busiest(plain, device) if sequences == plan.sequences[-1] else []
-        except torch.OutOfMemoryError:
-            print(f"  {sequences} in flight: does not fit into the device's memory", flush=True)
-            continue
-        times = ", ".join(f"{what} {1e3 * median(found):.1f} ms" for what, found in seconds.items())
-        taken[sequences] = median(seconds["as it runs"])
-        print(f"  {sequences} in flight: {times}", flush=True)
-        for part in parts:
-            print(f"    {part}")
-    return taken
+    position = PromptLengths.of(model.text_prompts).text_shared + plan.tokens // 2
+    as_it_runs, plain = step_of(model, sequences, position)
+    contestants = {"as it runs": as_it_runs}
+    if device.type == "cuda":
+        contestants["kernel by kernel"] = plain
+    for work in contestants.values():
+        work()
+    seconds = alternate(contestants, 10, device)
+    times = ", ".join(f"{what} {1e3 * median(found):.1f} ms" for what, found in seconds.items())
+    print(f"one decode step at token {position}, {sequences} in flight: {times}", flush=True)
+    for part in busiest(plain, device) if sequences == max(plan.sequences) else ():
+        print(f"    {part}", flush=True)
+    return median(seconds["as it runs"])
 
 
 def step_of(model: RandomModel, sequences: int, position: int) -> tuple[Callable[[], object], Callable[[], object]]:

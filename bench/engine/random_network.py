@@ -17,6 +17,7 @@ from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.engine.network import Network
+from artimuse_actor.engine.quantised import QuantisedLinear
 from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.engine.weights import build_network
 from artimuse_actor.protocol.prompts import SplitPrompts
@@ -153,6 +154,18 @@ class RandomModel:
     def text_questions(self) -> SplitPrompts:
         """The text prompts alone."""
         return replace(self.text_prompts, tails=self.text_prompts.tails[1:])
+
+
+def quantised_network(model: RandomModel, quantize: str) -> Network:
+    """The same weights in fewer bits, beside those of the model."""
+    network = build_network(model.config, device=model.level_ids.device, dtype=model.dtype, quantize=quantize)
+    weights, parameters = model.network.state_dict(), dict(network.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.copy_(weights[name])
+    for name, module in network.named_modules():
+        if isinstance(module, QuantisedLinear):
+            module.store(weights[f"{name}.weight"])
+    return network
 
 
 def random_model(config: NetworkConfig, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> RandomModel:
