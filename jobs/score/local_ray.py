@@ -31,6 +31,7 @@ _LOCK: Final = "artimuse.lock"
 _SESSIONS: Final = "r"
 # Paths of sockets may have 107 bytes: the longest is FOLDER/ray-12345678/r/session_DATE_TIME_PID/sockets/plasma_store.
 _LONGEST_FOLDER: Final = 28
+_SHORT_FOLDER: Final = "/tmp"
 
 
 def secret_environment() -> dict[str, str]:
@@ -65,7 +66,7 @@ def session_folder() -> Iterator[str]:
         RunError: no folder can be made.
     """
     wanted = os.path.abspath(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    base = wanted if len(wanted) <= _LONGEST_FOLDER else "/tmp"
+    base = wanted if len(wanted) <= _LONGEST_FOLDER else _SHORT_FOLDER
     _remove_left(base)
     try:
         target = _private_folder(wanted)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,15 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest
             assert (tmp_path / "ray-theirs" / "artimuse.lock").exists()
 
 
+@pytest.fixture
+def _own_short_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # In /tmp itself, runs of other tests may just be removing what this one looks for.
+    with tempfile.TemporaryDirectory(prefix="t", dir=local_ray._SHORT_FOLDER) as folder:
+        monkeypatch.setattr(local_ray, "_SHORT_FOLDER", folder)
+        yield
+
+
+@pytest.mark.usefixtures("_own_short_folder")
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
 def test_a_long_temporary_folder_is_reached_by_a_short_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.timeout(200)
 
 CHECKPOINT = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "artimuse")
 
+SLOW_UNIT, SLOW_S = 3, 0.4
+
 # What Ray's exporter would be given, whether its packages are there or not.
 RECORDER = """
 import importlib.util, json, os, sys
@@ -167,19 +169,24 @@ def test_a_run_that_stops_says_so_as_an_event(tmp_path: Path, monkeypatch: pytes
 
 
 class SlowServer(BaseHTTPRequestHandler):
-    """Serves one picture under every name; slowly, but for the first unit's.
+    """Serves one picture under every name; a unit's when the one before is staged, and has waited as long again.
 
-    Once the model is there: what was fetched while it was loaded would keep it busy.
+    So the model is idle for half of its time at least, however slow the machine is at this moment.
     """
 
     protocol_version = "HTTP/1.1"
     out: Path
+    served: defaultdict[int, float]
 
     def do_GET(self) -> None:
-        if int(re.sub(r"\D", "", self.path)) >= 3:
-            while not any((self.out / "_runs").glob("*/staging/*/*.parquet")):
-                time.sleep(0.05)
-            time.sleep(0.7)
+        unit = int(re.sub(r"\D", "", self.path)) // SLOW_UNIT
+        if unit > 0:
+            patience = time.monotonic() + 30
+            while len(list((self.out / "_runs").glob("*/staging/*/*.parquet"))) < unit and time.monotonic() < patience:
+                time.sleep(0.02)
+            # Not after the first unit, which waits for the model to be loaded.
+            time.sleep(max(SLOW_S, time.monotonic() - self.served[unit - 1] if unit > 1 else 0))
+        self.served[unit] = time.monotonic()
         data = golden_images()[0].read_bytes()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
@@ -192,7 +199,7 @@ class SlowServer(BaseHTTPRequestHandler):
 
 @contextmanager
 def slow_server(out: Path) -> Iterator[str]:
-    SlowServer.out = out
+    SlowServer.out, SlowServer.served = out, defaultdict(time.monotonic)
     server = ThreadingHTTPServer(("127.0.0.1", 0), SlowServer)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -208,15 +215,15 @@ def slow_server(out: Path) -> Iterator[str]:
 @pytest.mark.ray
 def test_a_run_with_slow_fetches_is_starved_for_network(tmp_path: Path) -> None:
     with slow_server(tmp_path / "out") as url:
-        uris = [f"{url}/{number}.jpg" for number in range(24)]
+        uris = [f"{url}/{number}.jpg" for number in range(5 * SLOW_UNIT)]
         pq.write_table(pa.table({"uri": uris}), tmp_path / "manifest.parquet")
-        options = ("--unit-size", "3", "--allow-private-hosts")
+        options = ("--unit-size", str(SLOW_UNIT), "--allow-private-hosts")
         events = score_with_events(tmp_path / "manifest.parquet", tmp_path / "out", *options)
     units = of_kind(events, "unit_staged")
     assert all(event["failed"] == {} for event in units)
-    assert all(event["seconds"]["fetch"] >= 0.7 for event in units if event["unit"] > 0)
+    assert all(event["seconds"]["fetch"] >= SLOW_S for event in units if event["unit"] > 0)
     record = run_record(tmp_path / "out")
-    assert (record["bound"], record["scored_rows"]) == ("network", 24)
+    assert (record["bound"], record["scored_rows"]) == ("network", 5 * SLOW_UNIT)
     assert record["busy_share"] < 0.9
 
 
