@@ -10,8 +10,8 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import BrokenFile, GoneFile
-from jobs.storage.place import Place
+from artimuse_actor.errors import BrokenFile
+from jobs.storage.place import Place, gone
 from schemas.scores import LATER
 
 COMPRESSION: Final = "zstd"
@@ -69,10 +69,7 @@ def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
     try:
         opened = place.open(path)
     except FileNotFoundError as error:
-        raise GoneFile(
-            f"{place.uri(path)}: was listed, and is not there. Somebody deletes files of this store, or the server's "
-            "listings lag behind. What is committed stays; run again."
-        ) from error
+        raise gone(place, path) from error
     with opened as file:
         try:
             yield parquet_file(file)

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final, NoReturn, Protocol, Self, TypeVar
 
-from artimuse_actor.errors import ArtiMuseError, StoreError, message_of
+from artimuse_actor.errors import ArtiMuseError, GoneFile, StoreError, message_of
 
 READ_THREADS: Final = 16
 """Number of files of a place that are read at the same time."""
@@ -180,3 +180,19 @@ class Rooted:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.root,)  # a lock means nothing to another process
+
+
+def read_listed(place: Place, path: str) -> bytes:
+    """A file that was listed a moment ago. Raises GoneFile."""
+    try:
+        return place.read(path)
+    except FileNotFoundError as error:
+        raise gone(place, path) from error
+
+
+def gone(place: Place, path: str) -> GoneFile:
+    """The error of a file that was listed, and is not there."""
+    return GoneFile(
+        f"{place.uri(path)}: was listed, and is not there. Somebody deletes files of this store, or the server's "
+        "listings lag behind. What is committed stays; run again."
+    )

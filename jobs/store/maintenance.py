@@ -13,7 +13,7 @@ from artimuse_actor.errors import BrokenFile, StoreError
 from jobs.plan.plan import SHARD_ROWS
 from jobs.storage.local_place import TEMPORARY
 from jobs.storage.parquet import read_footer, read_parquet
-from jobs.storage.place import READ_THREADS, Place
+from jobs.storage.place import READ_THREADS, Place, read_listed
 from jobs.storage.places import open_place
 from jobs.store.layout import RUNS, SCORES, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.listing import refuse_lagging_listing
@@ -53,7 +53,7 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
         if rows[path]:
             _drop(store, path)
     for path in broken:
-        place.write(broken_path(path), place.read(path))
+        place.write(broken_path(path), read_listed(place, path))
         if not _drop(store, path):
             gone.add(path)
     _delete_abandoned_work(place)
@@ -156,7 +156,7 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
             raise StoreError(f"{new}: does not hold the same rows as {out}, and was not declared. Run again.")
         for file in old.place.files(RUNS):
             if is_run_path(file.path):  # each row names its run
-                store.place.write(file.path, old.place.read(file.path))
+                store.place.write(file.path, read_listed(old.place, file.path))
         end_plan(store.place, files=[path for number in range(made) for path in _table_paths(number)])
         store.declare()
         check()  # else a run may have added rows to the old store meanwhile

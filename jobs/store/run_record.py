@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from artimuse_actor.uris import without_secrets
 from jobs.code_identity import CODE_VERSION, package_version, this_code, this_commit
-from jobs.storage.place import Place
+from jobs.storage.place import Place, read_listed
 from jobs.store.layout import RUNS, is_run_path, run_path
 from schemas.fingerprint import Fingerprint
 
@@ -114,8 +114,8 @@ class RunRecord:
 
 
 def read_runs(place: Place) -> list[dict[str, Any]]:
-    """The `run.json` of all runs of a store, oldest first."""
-    return [json.loads(place.read(file.path)) for file in place.files(RUNS) if is_run_path(file.path)]
+    """The `run.json` of all runs of a store, oldest first. Raises GoneFile."""
+    return [json.loads(read_listed(place, file.path)) for file in place.files(RUNS) if is_run_path(file.path)]
 
 
 def _printable(value: Any) -> Any:

@@ -91,6 +91,19 @@ def test_a_file_that_is_listed_and_was_deleted_stops_the_run_with_a_sentence(tmp
     assert trial.look().keys() == set("abcdef")
 
 
+def test_the_record_of_a_run_that_is_listed_and_not_found_stops_a_prune_with_a_sentence(tmp_path: Path) -> None:
+    trial = _scored(f"memory://{tmp_path.name}")
+    (path,) = [file.path for file in trial.place.files("_runs") if file.path.endswith("run.json")]
+    listed, files = trial.place.files("_runs"), MemoryPlace.files
+    BUCKETS[trial.root].files.pop(path)
+
+    def lagging(place: MemoryPlace, folder: str) -> list[StoredFile]:
+        return listed if folder == "_runs" else files(place, folder)
+
+    with patch.object(MemoryPlace, "files", lagging), pytest.raises(StoreError, match="was listed, and is not there"):
+        trial.run(prune=True)
+
+
 class _OddPages(BaseHTTPRequestHandler):
     """Pages of a listing: an empty one, one file a page, the last file again, and one more."""
 
