@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -109,6 +109,7 @@ class ArtiMuseActor:
         Raises:
             RunError: it cannot be loaded on this node, whose name is in the message.
         """
+        self._config = config
         self._questions = tuple(config.protocol.score_questions)
         self._keep_distribution = config.keep_distribution
         self._texts = config.texts
@@ -148,6 +149,16 @@ class ArtiMuseActor:
         else:
             if config.starts:
                 config.starts.end(fetched_s - began_s, time.monotonic() - fetched_s, self._model.hardware)
+
+    def serve(self, config: ActorConfig) -> bool:
+        """Serve another run from now on, if it asks for the same of the same model; say whether that is so."""
+        mine = {"starts": None, "meters": None}
+        if self._refusal is not None or replace(config, **mine) != replace(self._config, **mine):  # type: ignore[arg-type]
+            return False
+        self._config, self._meters = config, config.meters
+        if config.starts:
+            config.starts.end(0.0, 0.0, self._model.hardware)
+        return True
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A block of schema `loaded_unit` → one of schema `scored_unit`, row by row.

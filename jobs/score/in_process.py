@@ -20,6 +20,7 @@ from jobs.score.ray_session import Cluster, task_failure
 from jobs.score.settings import ScoreSettings
 
 if TYPE_CHECKING:
+    from artimuse_actor.actor import ActorConfig, ArtiMuseActor
     from jobs.score.pipeline import Steps
 
 MOST_IMAGES: Final = 256
@@ -62,14 +63,27 @@ def in_process() -> Iterator[Cluster]:
         raise task_failure(error) from error
 
 
-def receipts(units: list[pa.Table], steps: Steps) -> Iterator[dict[str, Any]]:
-    """Blocks of schema `UNIT` → receipts of schema `RECEIPT`, as rows."""
-    from artimuse_actor.actor import ArtiMuseActor
+class ModelHere:
+    """The model of this process, for one run or for several that ask for the same."""
 
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
-        loaded = steps.loader(pa.concat_tables(units))
-        unit = thread.submit(next, loaded, None)
-        actor = ArtiMuseActor(replace(steps.actor, actors_per_node=None))
-        while (block := unit.result()) is not None:
+    def __init__(self) -> None:
+        """Load nothing yet."""
+        self._actor: ArtiMuseActor | None = None
+
+    def receipts(self, units: list[pa.Table], steps: Steps) -> Iterator[dict[str, Any]]:
+        """Blocks of schema `UNIT` → receipts of schema `RECEIPT`, as rows."""
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+            loaded = steps.loader(pa.concat_tables(units))
             unit = thread.submit(next, loaded, None)
-            yield from steps.stager(actor(block)).to_pylist()
+            actor = self._loaded(replace(steps.actor, actors_per_node=None))
+            while (block := unit.result()) is not None:
+                unit = thread.submit(next, loaded, None)
+                yield from steps.stager(actor(block)).to_pylist()
+
+    def _loaded(self, config: ActorConfig) -> ArtiMuseActor:
+        from artimuse_actor.actor import ArtiMuseActor
+
+        if self._actor is None or not self._actor.serve(config):
+            self._actor = None  # before the next is loaded: a device may hold only one
+            self._actor = ArtiMuseActor(config)
+        return self._actor

@@ -9,10 +9,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, UsageError, one_line, reason_of
@@ -97,11 +97,35 @@ class Cluster:
         return max(1, self.cpus - (actors if device == "cpu" else 0))
 
 
-@contextmanager
-def ray_of_run(address: str | None, block_bytes: int, starts: StartLog) -> Iterator[Cluster]:
-    """`running_ray` that says nothing and raises our own errors, see `own_errors`."""
-    with without_messages_of_ray(), running_ray(address, block_bytes) as cluster, own_errors(starts):
-        yield cluster
+class RayOfRuns:
+    """The Ray of one run or several: the first that needs one starts or joins it, and it ends after the last."""
+
+    def __init__(self, address: str | None) -> None:
+        """Start nothing yet: `address` is that of a cluster, or None to start Ray here."""
+        self._address = address
+        self._running = ExitStack()
+        self._is_running = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with without_messages_of_ray():
+            self._running.close()
+
+    @contextmanager
+    def of_run(self, block_bytes: int, starts: StartLog) -> Iterator[Cluster]:
+        """`running_ray` that says nothing and raises our own errors, see `own_errors`."""
+        with without_messages_of_ray():
+            if not self._is_running:
+                self._running.enter_context(running_ray(self._address, block_bytes))
+                self._is_running = True
+            import ray
+            from ray.data import DataContext
+
+            DataContext.get_current().target_max_block_size = block_bytes
+            with own_errors(starts):
+                yield Cluster.of(ray.cluster_resources())
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,9 +23,10 @@ from jobs.score import in_process, pipeline, without_model
 from jobs.score.actor_starts import StartLog
 from jobs.score.breaker import Breaker
 from jobs.score.commit import ShardCommitter
+from jobs.score.in_process import ModelHere
 from jobs.score.load import UnitLoader
 from jobs.score.meters import Meters
-from jobs.score.ray_session import Cluster, ray_of_run
+from jobs.score.ray_session import Cluster, RayOfRuns
 from jobs.score.receipts import Receipts
 from jobs.score.run_context import Run
 from jobs.score.run_plan import checked_pruner, plan_run
@@ -63,12 +65,35 @@ class Asked:
     fingerprint: Fingerprint
 
 
-def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -> ScoreResult:
+@dataclass(frozen=True)
+class Machines:
+    """What several runs may share.
+
+    Attributes:
+        ray: the Ray of large runs.
+        here: the model of small ones, in this process.
+    """
+
+    ray: RayOfRuns
+    here: ModelHere
+
+
+@contextmanager
+def machines(address: str | None) -> Iterator[Machines]:
+    """Machines for runs on this Ray cluster, or on this machine alone; nothing is started before a run needs it."""
+    with RayOfRuns(address) as ray:
+        yield Machines(ray, ModelHere())
+
+
+def score(
+    settings: ScoreSettings, arguments: Mapping[str, Any] | None = None, shared: Machines | None = None
+) -> ScoreResult:
     """Score the images that the store lacks.
 
     Args:
         settings: settings of the run.
         arguments: options of the command, for `run.json`.
+        shared: machines of several runs; None for its own.
 
     Raises:
         ArtiMuseError: the run could not start or had to stop; what was committed stays.
@@ -92,7 +117,7 @@ def score(settings: ScoreSettings, arguments: Mapping[str, Any] | None = None) -
             committer = ShardCommitter(progress, files, lock, run.events.shard_committed)
             record = _record(asked, committer, arguments or {}, run)
             with run.recorded(record, store.place):
-                errors = _score_units(asked, manifest, committer, record, run)
+                errors = _score_units(asked, manifest, committer, record, run, shared)
                 counts = _reconcile(committer)
                 if pruner:  # last, so that moved pictures find the scores of their old places
                     pruned, counts = pruner.drop(), store.counts()
@@ -142,7 +167,12 @@ def _record(asked: Asked, committer: ShardCommitter, arguments: Mapping[str, Any
 
 
 def _score_units(
-    asked: Asked, manifest: Manifest, committer: ShardCommitter, record: RunRecord, run: Run
+    asked: Asked,
+    manifest: Manifest,
+    committer: ShardCommitter,
+    record: RunRecord,
+    run: Run,
+    shared: Machines | None,
 ) -> Counter[str]:
     """Run the steps over all units that are not staged, and commit all shards; returns error type → rows."""
     with committer:
@@ -156,7 +186,8 @@ def _score_units(
             if committer.plan.store_files:  # otherwise there are no images to copy from
                 done.take(without_model.receipts(committer.units, *_steps_without_model(asked, committer, run.id)))
             if units := [unit for unit in committer.units if unit not in done.units]:
-                _score_with_model(asked, committer, units, done, run)
+                with nullcontext(shared) if shared else machines(asked.settings.address) as on:
+                    _score_with_model(asked, committer, units, done, run, on)
         done.end()
     return done.errors
 
@@ -168,7 +199,7 @@ def _origins(committer: ShardCommitter, unit: tuple[int, int]) -> set[str]:
 
 
 def _score_with_model(
-    asked: Asked, committer: ShardCommitter, units: list[tuple[int, int]], done: Receipts, run: Run
+    asked: Asked, committer: ShardCommitter, units: list[tuple[int, int]], done: Receipts, run: Run, on: Machines
 ) -> None:
     """Run the steps over these units, in this process or with Ray."""
     plan, record, pulse = committer.plan, done.record, done.pulse
@@ -177,9 +208,8 @@ def _score_with_model(
     block_bytes = plan.unit_rows * PIXEL_BYTES
     starts = StartLog(committer.store.place, run.id)
     is_local = in_process.fits_here(asked.settings, committer.rows_to_score)
-    receipts = in_process.receipts if is_local else pipeline.receipts
-    machines = in_process.in_process() if is_local else ray_of_run(asked.settings.address, block_bytes, starts)
-    with machines as cluster:
+    receipts = on.here.receipts if is_local else pipeline.receipts
+    with in_process.in_process() if is_local else on.ray.of_run(block_bytes, starts) as cluster:
         steps = _steps(asked, committer, cluster, starts)
         record.device, record.dtype = steps.actor.device, steps.actor.dtype
         precision = asked.settings.precision(record.dtype)
