@@ -73,12 +73,14 @@ app.command(
         "artimuse evaluate ava --ground-truth test_datasets/AVA/test.json",
         "artimuse evaluate scored --ground-truth ratings.csv --on file_name --truth-column mos --by category",
         'artimuse evaluate ava --gate "srcc>=0.80" --require-complete --plots ava.svg',
+        "artimuse evaluate ava nima.csv musiq.json --ground-truth test_datasets/AVA/test.json",
     )
 )(evaluate)
 app.command(
     epilog=example(
         "artimuse benchmark AVA --root test_datasets --checkpoint ArtiMuse_AVA --out benchmarks",
         "artimuse benchmark all --root . --checkpoint ArtiMuse --checkpoint UniPercept --out benchmarks --markdown",
+        "artimuse benchmark AVA --root . --checkpoint a/ckpt --checkpoint b/ckpt --against a/ckpt --out benchmarks",
     )
 )(benchmark)
 app.command(

@@ -6,9 +6,19 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 
-METRIC_NAMES: Final = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse", "mae", "accuracy")
+METRIC_NAMES: Final = (
+    "srcc",
+    "plcc",
+    "plcc_logistic4",
+    "plcc_logistic5",
+    "krcc",
+    "rmse",
+    "mae",
+    "accuracy",
+    "accuracy_direct",
+)
 
 _DOCS: Final = {
     "srcc": "Spearman's rank correlation, ties at their average rank",
@@ -18,7 +28,8 @@ _DOCS: Final = {
     "krcc": "Kendall's tau-b",
     "rmse": "root mean squared error after the linear mapping, in points of the ground truth",
     "mae": "mean absolute error after the linear mapping, in points of the ground truth",
-    "accuracy": "share of images on the same side of the threshold",
+    "accuracy": "share of images on the same side of the threshold, scores after the linear mapping",
+    "accuracy_direct": "share of images on the same side of their own thresholds, above which is good",
 }
 
 
@@ -39,6 +50,7 @@ METRICS: Final = pa.schema(
     [
         pa.field("data_set", pa.string(), nullable=False),
         pa.field("ground_truth", pa.string(), nullable=False, metadata={"doc": "where it was read"}),
+        pa.field("ground_truth_sha256", pa.string(), metadata={"doc": "of its rows, as lines of name, tab and points"}),
         pa.field("checkpoint", pa.string(), metadata={"doc": "a metric without its checkpoint means nothing"}),
         pa.field("checkpoint_digest", pa.string()),
         pa.field("protocol", pa.string()),
@@ -60,11 +72,15 @@ METRICS: Final = pa.schema(
         pa.field("slope", pa.float64(), metadata={"doc": "of the linear mapping: truth = slope · score + intercept"}),
         pa.field("intercept", pa.float64()),
         pa.field("threshold", pa.float64(), metadata={"doc": "of the accuracy, in points of the ground truth"}),
-        pa.field("interval", pa.string(), metadata={"doc": "how the intervals were made"}),
+        pa.field("score_threshold", pa.float64(), metadata={"doc": "of accuracy_direct, in points of the scores"}),
+        pa.field("base_rate", pa.float64(), metadata={"doc": "accuracy of always giving the commoner answer"}),
+        pa.field("interval", pa.string(), metadata={"doc": "how the intervals of correlations were made"}),
         pa.field("confidence", pa.float64(), metadata={"doc": "of every interval"}),
         pa.field("seed", pa.int64()),
-        pa.field("resamples", pa.int64()),
-        pa.field("resample_pairs", pa.int64(), metadata={"doc": "pairs in each; below n, intervals are scaled to n"}),
+        pa.field("resamples", pa.int64(), metadata={"doc": "or, of a jackknife, parts left out in turn"}),
+        pa.field("cluster_by", pa.string(), metadata={"doc": "column, or pattern in names, that tells clusters"}),
+        pa.field("clusters", pa.int64(), metadata={"doc": "drawn and left out whole; null if rows are"}),
+        pa.field("resample_units", pa.int64(), metadata={"doc": "rows, or clusters, in each resample"}),
         pa.field("published_srcc", pa.float64(), metadata={"doc": "for the same checkpoint and data set"}),
         pa.field("published_plcc", pa.float64()),
         pa.field("published_source", pa.string()),

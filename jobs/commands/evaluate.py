@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from artimuse_actor.errors import GateFailed, UsageError
+from artimuse_actor.errors import UsageError
 from jobs.commands.options import (
     Actors,
     ActorsPerGpu,
     AllowTruncated,
+    AsCsv,
     AsJson,
+    AsLatex,
     AsMarkdown,
     BatchSize,
+    Cluster,
     Device,
     Dtype,
     Gates,
     GroundTruth,
+    Limit,
     Match,
     On,
     Quantize,
     Question,
     RequireComplete,
     Resamples,
+    Results,
+    ScoreThreshold,
     Seed,
     Threshold,
     TruthColumn,
@@ -32,13 +37,17 @@ from jobs.commands.options import (
 )
 from jobs.words import show
 
-if TYPE_CHECKING:
-    from jobs.evaluate.evaluation import Evaluation
-    from jobs.evaluate.gate import Gate
-
 
 def evaluate(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
+    out: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OUT…",
+            help="The --out of a run; or a CSV, JSON, JSON lines or Parquet file with a name and a number in each row, "
+            "of any model; or several, to be compared.",
+            show_default=False,
+        ),
+    ],
     ground_truth: GroundTruth = None,
     on: On = None,
     truth_column: TruthColumn = "gt_score",
@@ -47,7 +56,16 @@ def evaluate(
         str | None,
         typer.Option(metavar="COLUMN", help="Also split the result by this column of it.", show_default=False),
     ] = None,
+    cluster: Cluster = None,
     question: Question = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Of a file of scores, the column that names the image. [default: image_id, image, uri, …]",
+            show_default=False,
+        ),
+    ] = None,
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -58,61 +76,74 @@ def evaluate(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="OUT2", help="Another store, on the same ground truth.", show_default=False),
+        typer.Option(metavar="OUT2", help="Other scores, on the same ground truth.", show_default=False),
     ] = None,
     threshold: Threshold = None,
+    score_threshold: ScoreThreshold = None,
     require_complete: RequireComplete = False,
     gate: Gates = None,
     seed: Seed = 0,
     resamples: Resamples = 1000,
-    results: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Also write the scores as the published scripts do, in JSON.", show_default=False
-        ),
-    ] = None,
+    results: Results = None,
     plots: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Also draw them, as .svg, .png or .pdf.", show_default=False),
     ] = None,
     markdown: AsMarkdown = False,
+    latex: AsLatex = False,
+    csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a store's scores with ground truth: SRCC, PLCC, KRCC and more, each with its 95% interval.
+    """Compare scores with ground truth: SRCC, PLCC, KRCC and more, each with its 95% interval.
 
-    Every row is accounted for, and a shrunken N is said. The metrics go to OUT/metrics, too. Exit code 1 if a --gate
-    is missed.
+    Every row is accounted for, and a shrunken N is said. Of several sets of scores, each two are compared on the rows
+    that all have. A store's metrics go to OUT/metrics, too. Exit code 1 if a --gate is missed.
     """
-    from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store
-    from jobs.evaluate.gate import Gate
-    from jobs.evaluate.ground_truth import TruthColumns
+    from jobs.evaluate.evaluate import evaluate_all, write_metrics
+    from jobs.evaluate.gate import Gate, check_gates
+    from jobs.evaluate.options import EvaluateOptions
+    from jobs.evaluate.output import choose_format, show_side_by_side
     from jobs.evaluate.plots import check_plots_name, write_plots
     from jobs.evaluate.published_results import write_results
+    from jobs.evaluate.truth_columns import TruthColumns
+    from jobs.store.store import Store
 
-    _refuse_two_formats(markdown, as_json)
+    form = choose_format(markdown=markdown, latex=latex, csv=csv, json=as_json)
+    if against and len(out) > 1:
+        raise UsageError("--against is for one OUT. Name all that are to be compared as OUT.")
+    for option, given in (("--results", results), ("--plots", plots)):
+        if given and len(out) > 1:
+            raise UsageError(f"{option} is for one OUT.")
     gates = [Gate.parse(text) for text in gate or ()]
     if plots:
         check_plots_name(plots)
     options = EvaluateOptions(
-        columns=TruthColumns(on, truth_column, by),
+        columns=TruthColumns(on, truth_column, by, cluster),
         match=match,
         question=question,
+        id_column=id_column,
         benchmark=benchmark,
         threshold=threshold,
+        score_threshold=score_threshold,
         seed=seed,
         resamples=resamples,
     )
-    evaluation = evaluate_store(out, ground_truth, options, against)
-    _show([evaluation], markdown=markdown, as_json=as_json)
-    quiet = markdown or as_json
+    found = evaluate_all([*out, *([against] if against else [])], ground_truth, options)
+    shown = found.first() if against else found
+    show_side_by_side(shown, form)
+    quiet = form != "screen"
+    evaluation = found.evaluations[0]
     if results:
         rows = write_results(evaluation, results)
         _say(f"{results}: {rows:,} scores.", quiet)
     if plots:
         write_plots(evaluation, plots)
         _say(f"{plots}: drawn.", quiet)
-    _say(f"{out}/metrics: written.", quiet)
-    _check([evaluation], gates, require_complete)
+    for one in shown.evaluations:
+        if one.fingerprint:
+            write_metrics(Store.open(one.scores), one)
+            _say(f"{one.scores}/metrics: written.", quiet)
+    check_gates(shown.evaluations, gates, require_complete)
 
 
 def benchmark(
@@ -151,6 +182,20 @@ def benchmark(
     actors_per_gpu: ActorsPerGpu = 1,
     batch_size: BatchSize = "auto",
     allow_truncated: AllowTruncated = False,
+    limit: Limit = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="CKPT", help="Compare the others with this one of the checkpoints.", show_default=False),
+    ] = None,
+    cluster: Cluster = None,
+    threshold: Threshold = None,
+    score_threshold: ScoreThreshold = None,
+    results: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Also write DIR/NAME_CKPT.json as the published scripts do.", show_default=False
+        ),
+    ] = None,
     require_complete: RequireComplete = False,
     gate: Gates = None,
     seed: Seed = 0,
@@ -160,18 +205,23 @@ def benchmark(
         typer.Option(metavar="ADDRESS", help="Join this Ray cluster, such as auto. [default: this machine alone]"),
     ] = None,
     markdown: AsMarkdown = False,
+    latex: AsLatex = False,
+    csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Run published benchmarks from images to the table of the paper: score, evaluate, compare.
 
-    Several data sets and checkpoints give one matrix. Run it again to go on.
+    Several data sets and checkpoints give one matrix, with averages by domain. All arguments are checked first; a cell
+    that fails leaves the others, and the exit code says so. Run it again to go on.
     """
-    from jobs.evaluate.evaluate import EvaluateOptions
-    from jobs.evaluate.gate import Gate
+    from jobs.evaluate.gate import Gate, check_gates
+    from jobs.evaluate.options import EvaluateOptions
+    from jobs.evaluate.output import choose_format, show_benchmarks
     from jobs.evaluate.run_benchmarks import BenchmarkSettings, run_benchmarks
+    from jobs.evaluate.truth_columns import TruthColumns
     from jobs.score.actor_pool import ActorPool
 
-    _refuse_two_formats(markdown, as_json)
+    form = choose_format(markdown=markdown, latex=latex, csv=csv, json=as_json)
     gates = [Gate.parse(text) for text in gate or ()]
     settings = BenchmarkSettings(
         names=tuple(names),
@@ -187,42 +237,22 @@ def benchmark(
         batch_size=count_or_auto("--batch-size", batch_size),
         allow_truncated=allow_truncated,
         address=address,
-        evaluate=EvaluateOptions(seed=seed, resamples=resamples),
+        limit=limit,
+        against=against,
+        results=results,
+        evaluate=EvaluateOptions(
+            columns=TruthColumns(cluster=cluster),
+            threshold=threshold,
+            score_threshold=score_threshold,
+            seed=seed,
+            resamples=resamples,
+        ),
     )
-    evaluations = run_benchmarks(settings)
-    _show(evaluations, markdown=markdown, as_json=as_json)
-    _check(evaluations, gates, require_complete)
-
-
-def _refuse_two_formats(markdown: bool, as_json: bool) -> None:
-    if markdown and as_json:
-        raise UsageError("--markdown and --json: choose one of them.")
-
-
-def _show(evaluations: list[Evaluation], *, markdown: bool, as_json: bool) -> None:
-    from jobs.evaluate import text
-
-    if as_json:
-        shown = [text.evaluation_json(evaluation) for evaluation in evaluations]
-        print(json.dumps(shown[0] if len(shown) == 1 else shown))
-    elif markdown:
-        show(text.markdown(evaluations))
-    else:
-        for number, evaluation in enumerate(evaluations):
-            print("\n" * bool(number), end="")
-            text.show_evaluation(evaluation)
-        if len(evaluations) > 1:
-            show("\n" + "\n".join(text.matrix(evaluations)))
-
-
-def _check(evaluations: list[Evaluation], gates: list[Gate], require_complete: bool) -> None:
-    from jobs.evaluate.text import headline
-
-    for evaluation in evaluations:
-        if require_complete and not evaluation.counts.is_complete:
-            raise GateFailed(f"{evaluation.data_set}: --require-complete is missed: {headline(evaluation.counts)}.")
-        for gate in gates:
-            gate.check(evaluation)
+    found = run_benchmarks(settings)
+    show_benchmarks(found, form)
+    misses = [f"{name} is absent: {where}" for name, where in found.absent.items()] if require_complete else []
+    failed = [f"{cell}: {why}" for cell, why in found.failed.items()]
+    check_gates(found.evaluations, gates, require_complete, [*failed, *misses])
 
 
 def _say(line: str, quiet: bool) -> None:

@@ -247,7 +247,8 @@ GroundTruth = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="A benchmark's test.json, a CSV file or a Parquet table. [default: gt_score of what was scored last]",
+        help="A benchmark's test.json, a CSV file, JSON lines or a Parquet table. [default: gt_score of what was "
+        "scored last]",
         show_default=False,
     ),
 ]
@@ -275,7 +276,32 @@ Question = Annotated[
 Threshold = Annotated[
     float | None,
     typer.Option(
-        metavar="X", help="What is good on the scale of the ground truth, for the accuracy.", show_default=False
+        metavar="X",
+        help="Above it is good on the scale of the ground truth, for the accuracy. [default: the benchmark's]",
+        show_default=False,
+    ),
+]
+ScoreThreshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Above it is good on the scores' own scale. [default: the benchmark's, for scores from 0 to 100]",
+        show_default=False,
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN|REGEX",
+        help="Rows that share their content: a column of the ground truth, or what is found in the images' names; or "
+        "none. [default: the originals of KADID and PIPAL, else none]",
+        show_default=False,
+    ),
+]
+Results = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Also write the scores as the published scripts do, in JSON.", show_default=False
     ),
 ]
 RequireComplete = Annotated[
@@ -286,10 +312,12 @@ Gates = Annotated[
     typer.Option(
         "--gate",
         metavar="EXPR",
-        help='Fail unless a metric reaches this, such as "srcc>=0.80"; may be given again.',
+        help='Fail unless this holds, such as "srcc>=0.80", "plcc_low>.7" or "srcc_against>0"; may be given again.',
         show_default=False,
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")]
 Resamples = Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print a table for a paper.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print everything as Markdown.")]
+AsLatex = Annotated[bool, typer.Option("--latex", help="Print a table for a paper, as LaTeX with booktabs.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print a row for each result and group, as CSV.")]

@@ -55,8 +55,8 @@ def report(
     failures and the commands that retry them. Pictures are read again from where they were; it has 5 MB at most.
     """
     from artimuse_actor.fetch.options import FetchOptions
-    from jobs.evaluate.evaluate import EvaluateOptions
-    from jobs.evaluate.ground_truth import TruthColumns
+    from jobs.evaluate.options import EvaluateOptions
+    from jobs.evaluate.truth_columns import TruthColumns
     from jobs.report.report import ReportSettings, write_report
     from jobs.report.retry_command import score_options
 

@@ -40,18 +40,23 @@ class Benchmark:
         name: as in the papers and in the names of folders.
         domain: what is rated: `IAA` (aesthetics), `IQA` (quality) or `ISTA` (structure and texture).
         rows: of the published test split; images may be named more than once.
-        truth_range: of its ground truth, lowest and highest, in its own points; None where no source states it.
-        truth_source: the source of that range.
-        threshold: threshold of its binary accuracy; None if the benchmark has none.
+        truth_range: of its ground truth, lowest and highest, in its own points.
+        truth_sha256: content hash of the published ground truth, see `TruthDigest`.
+        threshold: above it is good on its own scale, for binary accuracy; None if the benchmark has none.
+        score_threshold: the same on the scale of the models' scores, 0 to 100.
+        cluster: pattern in its images' names whose group is the original that a picture was made from; None if all
+            pictures are of their own.
         published: checkpoint → what is published for it.
     """
 
     name: str
     domain: str
     rows: int
-    truth_range: tuple[float, float] | None = None
-    truth_source: str | None = None
+    truth_range: tuple[float, float]
+    truth_sha256: str
     threshold: float | None = None
+    score_threshold: float | None = None
+    cluster: str | None = None
     published: Mapping[str, PublishedValue] = field(default_factory=dict)
 
     @property
@@ -76,67 +81,104 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
             name="AVA",
             domain="IAA",
             rows=19_930,
-            truth_range=(2.07, 8.30),
-            truth_source="the published test.json",
-            threshold=5.0,  # good above 5 of 10: the binary task of the data set's authors
+            truth_range=(2.07, 8.3),
+            truth_sha256="aae8fc91e65ee5be0378f9cce2ce8a1eeacc81393436bb9d4cef6fca691433bd",
+            threshold=5.0,  # good is above 5 of 10: the binary task of the literature
+            score_threshold=50.0,
             published=_values({"ArtiMuse_AVA": (0.827, 0.826), "ArtiMuse": (0.397, 0.385)}, (0.589, 0.577)),
         ),
         Benchmark(
             name="TAD66K",
             domain="IAA",
             rows=14_079,
+            truth_range=(1.39, 9.28),
+            truth_sha256="a3156627db2dfac2fc74da888784ccb36e07a9fe6bbc75d2e205318e9cdbb2f0",
             published=_values({"ArtiMuse_TAD66K": (0.510, 0.543), "ArtiMuse": (0.230, 0.232)}, (0.336, 0.346)),
         ),
         Benchmark(
             name="FLICKR-AES",
             domain="IAA",
             rows=4_737,
+            truth_range=(0.2, 1.0),
+            truth_sha256="5bed595b12d4d56d84b83e4f0a98827c993280d628d6900dd13d55ea0206bf35",
             published=_values({"ArtiMuse_FLICKR-AES": (0.814, 0.837), "ArtiMuse": (0.349, 0.334)}, (0.688, 0.681)),
         ),
         Benchmark(
             name="PARA",
             domain="IAA",
             rows=3_000,
-            truth_range=(1.0, 5.0),
-            truth_source="Yang et al., PARA, CVPR 2022",
+            truth_range=(1.16, 4.3),
+            truth_sha256="3a4a685b8a611cfb1aa207da4ce8b5b3ac52bbbb789ac3306eb0b8bf06193776",
             published=_values({"ArtiMuse_PARA": (0.936, 0.958)}),
         ),
         Benchmark(
             name="ArtiMuse-10K",
             domain="IAA",
             rows=1_002,
-            truth_range=(0.0, 10.0),
-            truth_source="the published ArtiMuse-10K.json",
+            truth_range=(1.0, 9.78),
+            truth_sha256="39e9e08edf813947fbb351a09fe3acb3a4a1e2e599ba1f3ebb0a0045ff24b5f5",
             published=_values({"ArtiMuse": (0.614, 0.627)}, (0.746, 0.738)),
         ),
-        Benchmark(name="KonIQ-10K", domain="IQA", rows=2_015, published=_values({}, (0.940, 0.949))),
+        Benchmark(
+            name="KonIQ-10K",
+            domain="IQA",
+            rows=2_015,
+            truth_range=(4.167, 88.244),
+            truth_sha256="a2aad4240b558e554f689d580bdd9cbb7d0b0f7221e758d64911d0f33bacce23",
+            published=_values({}, (0.940, 0.949)),
+        ),
         Benchmark(
             name="SPAQ",
             domain="IQA",
             rows=2_224,
-            truth_range=(0.0, 100.0),
-            truth_source="Fang et al., SPAQ, CVPR 2020",
+            truth_range=(4.0, 93.67),
+            truth_sha256="6adb28413b73a3ad980f7137bee5ef8b3a067005fb697fad34642358e5093e45",
             published=_values({}, (0.904, 0.895)),
         ),
         Benchmark(
             name="KADID",
             domain="IQA",
             rows=2_000,
-            truth_range=(1.0, 5.0),
-            truth_source="Lin et al., KADID-10k, QoMEX 2019",
+            truth_range=(1.03, 4.87),
+            truth_sha256="56f0007eaa6d36ffb08979861c3c31be77a1b4e4b5d7f91fd28e25593d1189f9",
+            cluster=r"(?:^|/)(I\d+)_\d+_\d+\.\w+$",  # 16 originals × 125
             published=_values({}, (0.872, 0.870)),
         ),
-        Benchmark(name="PIPAL", domain="IQA", rows=4_640, published=_values({}, (0.581, 0.594))),
+        Benchmark(
+            name="PIPAL",
+            domain="IQA",
+            rows=4_640,
+            truth_range=(1.0, 4.675),
+            truth_sha256="a1112193ab049d79e79250b6e9765bb6dead713af6c49c2d4c1cd8574c3b561e",
+            cluster=r"(?:^|/)(A\d+)_\d+_\d+\.\w+$",  # 40 originals × 116
+            published=_values({}, (0.581, 0.594)),
+        ),
         Benchmark(
             name="ISTA-10K",
             domain="ISTA",
             rows=970,  # for 957 images
-            truth_range=(0.0, 100.0),
-            truth_source="the published ISTA-10K.json",
+            truth_range=(5.0, 100.0),
+            truth_sha256="bdf047402c4f6f709670bf39276bd3c58b994915d4f20454ed0989857ee95566",
+            published=_values({}, (0.778, 0.767)),
         ),
     )
 }
-"""Sizes as in the published test splits."""
+"""Sizes, ranges and content hashes are those of the published files, `test.json` of ArtiMuse and `NAME.json` of
+UniPercept; where both have a data set, the files are the same."""
+
+DOMAIN_MEANS: Final[Mapping[str, tuple[str, ...]]] = {
+    "IAA": ("ArtiMuse-10K", "AVA", "TAD66K", "FLICKR-AES"),
+    "IQA": ("KonIQ-10K", "SPAQ", "KADID", "PIPAL"),
+}
+"""Domain → the data sets over which UniPercept's paper averages."""
+
+PUBLISHED_MEANS: Final[Mapping[str, Mapping[str, PublishedValue]]] = {
+    "UniPercept": {
+        "IAA": PublishedValue(0.590, 0.586, UNIPERCEPT_PAPER),
+        "IQA": PublishedValue(0.824, 0.827, UNIPERCEPT_PAPER),
+    }
+}
+"""Checkpoint → domain → its published averages."""
 
 
 def get_benchmark(name: str) -> Benchmark:

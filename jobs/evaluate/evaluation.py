@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,17 +56,15 @@ class Comparison:
 
     Attributes:
         out: where it is.
-        fingerprint: of its scores.
+        fingerprint: of its scores; None for a table.
         counts: both sides of its join.
-        agreement: of its scores.
-        difference: of the first store's metrics to its metrics, on the rows that both have scored.
+        difference: of the first store's metrics to its metrics, and both, on the rows that both have scored.
         disagreements: where their scores lie furthest apart.
     """
 
     out: str
-    fingerprint: Fingerprint
+    fingerprint: Fingerprint | None
     counts: JoinCounts
-    agreement: Agreement
     difference: Difference
     disagreements: list[Disagreement]
 
@@ -77,6 +76,7 @@ class Evaluation:
     Attributes:
         data_set: its name.
         ground_truth: where it was read.
+        scores: where the scores are, as the user gave it.
         question: which score.
         fingerprint: of the scores; None for tables of unknown origin.
         counts: both sides of the join.
@@ -85,7 +85,9 @@ class Evaluation:
         group_by: that column.
         benchmark: the published benchmark, if it is one.
         published: what is published for this checkpoint on it.
-        threshold: of the accuracy, on the scale of the ground truth.
+        threshold: of the accuracies, on the scale of the ground truth.
+        score_threshold: of the direct accuracy, on the scale of the scores.
+        cluster_by: column of the ground truth, or pattern in its names, that tells clusters.
         notes: warnings about the data set.
         pairs: the rows themselves.
         against: another store, if asked for.
@@ -93,6 +95,7 @@ class Evaluation:
 
     data_set: str
     ground_truth: str
+    scores: str
     question: str
     fingerprint: Fingerprint | None
     counts: JoinCounts
@@ -102,9 +105,22 @@ class Evaluation:
     benchmark: Benchmark | None
     published: PublishedValue | None
     threshold: float | None
+    score_threshold: float | None
+    cluster_by: str | None
     notes: list[str]
     pairs: Pairs
     against: Comparison | None = None
+
+    @property
+    def label(self) -> str:
+        """The scores' name in a table: checkpoint and digest, or the file's name."""
+        if self.fingerprint:
+            return f"{self.fingerprint.checkpoint}@{self.fingerprint.checkpoint_digest[:6]}"
+        return os.path.basename(self.scores)
+
+    def compared(self, against: Comparison) -> Evaluation:
+        """The same with another set of scores beside it."""
+        return replace(self, against=against)
 
     def to_table(self) -> pa.Table:
         """A table of schema `METRICS`: a row for all images, and one for each group."""
@@ -118,16 +134,21 @@ class Evaluation:
         row: dict[str, Any] = {
             "data_set": self.data_set,
             "ground_truth": without_secrets(self.ground_truth),
+            "ground_truth_sha256": self.pairs.truth_sha256,
             "question": self.question,
             "n": agreement.n,
             "slope": agreement.slope,
             "intercept": agreement.intercept,
             "threshold": self.threshold,
+            "score_threshold": self.score_threshold,
+            "base_rate": agreement.base_rate,
             "interval": agreement.interval,
             "confidence": agreement.confidence,
             "seed": agreement.seed,
             "resamples": agreement.resamples,
-            "resample_pairs": agreement.resample_pairs,
+            "cluster_by": self.cluster_by if agreement.clusters is not None else None,
+            "clusters": agreement.clusters,
+            "resample_units": agreement.resample_units,
             "code_version": CODE_VERSION,
             "evaluated_at": datetime.now(UTC),
         }
@@ -149,6 +170,24 @@ class Evaluation:
             columns |= {f"published_{name}": theirs}
             columns |= {f"{name}_difference": None if ours is None else ours - theirs}
         return columns
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several sets of scores against the same ground truth.
+
+    Attributes:
+        evaluations: one for each.
+        differences: numbers of two of them, the lower first → the first's metrics minus the second's, on the rows that
+            all have scored.
+    """
+
+    evaluations: list[Evaluation]
+    differences: dict[tuple[int, int], Difference]
+
+    def first(self) -> SideBySide:
+        """The first set of scores alone, which may say what it was compared with."""
+        return SideBySide(self.evaluations[:1], {})
 
 
 def _count_columns(counts: JoinCounts) -> dict[str, Any]:

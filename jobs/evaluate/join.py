@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.evaluate.truth_digest import TruthDigest
 from jobs.manifest.columns import as_ids
 from jobs.manifest.id_index import IdIndex, hash_strings
 from schemas.scores import OK
@@ -196,7 +197,9 @@ class Pairs:
         scores: for each index, (M,) float64; NaN where there is none.
         places: for each index, (M,) int64: the row of the store in the order of its batches, or -1.
         groups: (M,) string, or None.
+        clusters: (M,) string of a column of clusters, or None.
         counts: for each index, both sides of its join.
+        truth_sha256: content hash of all rows of ground truth, see `TruthDigest`.
     """
 
     keys: pa.ChunkedArray
@@ -204,17 +207,25 @@ class Pairs:
     scores: tuple[NDArray[np.float64], ...]
     places: tuple[NDArray[np.int64], ...]
     groups: pa.ChunkedArray | None
+    clusters: pa.ChunkedArray | None
     counts: tuple[JoinCounts, ...]
+    truth_sha256: str
+
+    def of(self, index: int) -> Pairs:
+        """The pairs of one of the indexes."""
+        return replace(self, scores=(self.scores[index],), places=(self.places[index],), counts=(self.counts[index],))
 
 
 def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
-    """Join ground truth, in batches of `key`, `truth` and perhaps `group`, with the scores of one store or more."""
+    """Join ground truth, in batches of `key`, `truth` and perhaps `group` and `cluster`, with sets of scores."""
     counts = tuple(JoinCounts(matched_by=index.match) for index in indexes)
     kept: list[pa.Table] = []
     scores: list[list[NDArray[np.float64]]] = [[] for _ in indexes]
     rows: list[list[NDArray[np.int64]]] = [[] for _ in indexes]
     unknown: list[NDArray[np.uint64]] = [_NO_NAMES]
+    digest = TruthDigest()
     for batch in truths:
+        digest.update(batch)
         has_truth = pc.invert(pc.or_kleene(pc.is_null(batch["truth"]), pc.is_nan(pc.fill_null(batch["truth"], np.nan))))
         expected = batch.filter(has_truth)
         kept.append(expected)
@@ -249,7 +260,9 @@ def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
         scores=tuple(np.concatenate([np.empty(0), *found]) for found in scores),
         places=places,
         groups=table["group"] if "group" in table.column_names else None,
+        clusters=table["cluster"] if "cluster" in table.column_names else None,
         counts=counts,
+        truth_sha256=digest.hexdigest(),
     )
 
 

@@ -1,30 +1,46 @@
-"""The result file of the published evaluation scripts: `[{"image": …, "score": …}, …]`."""
+"""The result files of the published evaluation scripts, byte for byte as those write them."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
 from jobs.evaluate.evaluation import Evaluation
 from jobs.storage.user_files import write_user_file
 
+_UNIPERCEPT = "unipercept"
+
 
 def write_results(evaluation: Evaluation, path: str) -> int:
-    """Write the scores in the order of the ground truth, under its names; rows without a score have none there.
+    """Write the scores in the order of the ground truth, under its names.
+
+    ArtiMuse's script writes `image` and `score` of the rows that have one, in ASCII; UniPercept's all rows, with
+    `gt_score`, and null for a score that there is none of. The protocol of the scores decides.
 
     Returns:
         The number of rows.
 
     Raises:
         StoreError: the file cannot be written.
+
+    Source: ArtiMuse, `eval_dataset.py` at 750d980; UniPercept, `eval_vr.py` at 34660ff.
     """
-    scores = evaluation.pairs.scores[0]
-    scored = np.flatnonzero(~np.isnan(scores))
-    rows = [
-        {"image": key, "score": float(score)}
-        for key, score in zip(evaluation.pairs.keys.take(scored).to_pylist(), scores[scored], strict=True)
-    ]
+    pairs = evaluation.pairs
+    scores: list[Any] = [None if np.isnan(score) else score for score in pairs.scores[0].tolist()]
+    is_unipercept = evaluation.fingerprint is not None and evaluation.fingerprint.protocol == _UNIPERCEPT
+    rows: list[dict[str, Any]]
+    if is_unipercept:
+        whole = bool((pairs.truths == np.floor(pairs.truths)).all())  # ISTA-10K's file has whole numbers
+        truths = [int(truth) if whole else truth for truth in pairs.truths.tolist()]
+        rows = [
+            {"image": key, "gt_score": truth, "score": score}
+            for key, truth, score in zip(pairs.keys.to_pylist(), truths, scores, strict=True)
+        ]
+    else:
+        named = zip(pairs.keys.to_pylist(), scores, strict=True)
+        rows = [{"image": key, "score": score} for key, score in named if score is not None]
     with write_user_file(path) as growing, open(growing, "w", encoding="utf-8") as file:
-        json.dump(rows, file, indent=4, ensure_ascii=False)
+        json.dump(rows, file, indent=2, ensure_ascii=not is_unipercept)
     return len(rows)

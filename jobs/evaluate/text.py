@@ -1,15 +1,15 @@
-"""An evaluation in words: on the screen, as Markdown for a paper, as JSON for scripts."""
+"""An evaluation in words and tables, for the screen and for Markdown alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
-from jobs.evaluate.metrics.estimate import Agreement, Estimate
-from jobs.words import printable, show
+from jobs.evaluate.layout import Block, Row
+from jobs.evaluate.metrics.estimate import DIFFERENCES, JACKKNIFE, Agreement, Difference, Estimate, MetricDifference
+from jobs.words import one_line_name
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES
 
@@ -21,51 +21,51 @@ TITLES: Final[Mapping[str, str]] = {
     "krcc": "KRCC (tau-b)",
     "rmse": "RMSE",
     "mae": "MAE",
-    "accuracy": "accuracy",
 }
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """JSON for scripts: everything except the rows themselves."""
-    published = evaluation.published
-    return {
-        "data_set": evaluation.data_set,
-        "ground_truth": evaluation.ground_truth,
-        "question": evaluation.question,
-        "fingerprint": asdict(evaluation.fingerprint) if evaluation.fingerprint else None,
-        "counts": _counts_json(evaluation.counts),
-        "metrics": asdict(evaluation.agreement),
-        "threshold": evaluation.threshold,
-        "groups": {group.name: {"expected": group.expected, **asdict(group.agreement)} for group in evaluation.groups},
-        "published": asdict(published) if published else None,
-        "notes": evaluation.notes,
-        "against": _comparison_json(evaluation.against) if evaluation.against else None,
-    }
-
-
-def _counts_json(counts: JoinCounts) -> dict[str, Any]:
-    return {**vars(counts), "errors": dict(counts.errors)}
-
-
-def _comparison_json(against: Comparison) -> dict[str, Any]:
-    return {
-        "out": against.out,
-        "fingerprint": asdict(against.fingerprint),
-        "counts": _counts_json(against.counts),
-        "metrics": asdict(against.agreement),
-        "difference": asdict(against.difference),
-        "disagreements": [asdict(row) for row in against.disagreements],
-    }
-
-
-def headline(counts: JoinCounts) -> str:
-    """Number of rows behind the metrics, and the reasons why the others are left out."""
-    parts = [f"N = {counts.scored:,}"]
+def evaluation_blocks(evaluation: Evaluation) -> list[Block]:
+    """Everything about one set of scores: its origin, counts, notes, metrics, groups and comparison."""
+    counts, agreement = evaluation.counts, evaluation.agreement
+    blocks: list[Block] = [
+        f"{evaluation.data_set}: {_scores_line(evaluation)} against {evaluation.ground_truth}",
+        f"{headline(counts, agreement)}; joined by {counts.matched_by}",
+    ]
     if not counts.is_complete:
-        parts = [f"N = {counts.scored:,} of {counts.expected:,}"]
+        examples = ", ".join(map(one_line_name, counts.examples))
+        more = ", …" if len(counts.examples) < counts.expected - counts.scored else ""
+        blocks.append(f"  without a score: {examples}{more}")
+    blocks += [f"  {note}" for note in evaluation.notes]
+    blocks += [f"  ground truth: {truth_identity(evaluation)}", "", metric_rows(evaluation), method(agreement)]
+    if agreement.clusters is not None:
+        blocks.append(f"Clusters are told by {evaluation.cluster_by}; each is drawn, or left out, whole.")
+    if evaluation.published:
+        blocks.append(published_line(evaluation))
+    if evaluation.groups:
+        head: Row = (one_line_name(str(evaluation.group_by)), "N", "SRCC", "PLCC", "KRCC")
+        rows: list[Row] = [
+            (
+                one_line_name(group.name) or "(none)",
+                f"{group.agreement.n:,}" + ("" if group.agreement.n == group.expected else f" of {group.expected:,}"),
+                *(with_interval(getattr(group.agreement, name)) for name in DIFFERENCES),
+            )
+            for group in evaluation.groups
+        ]
+        blocks += ["", [head, *rows]]
+    if evaluation.against:
+        blocks += _comparison_blocks(evaluation.against)
+    return blocks
+
+
+def headline(counts: JoinCounts, agreement: Agreement | None = None) -> str:
+    """Number of rows behind the metrics, their clusters, and the reasons why the others are left out."""
+    parts = [f"N = {counts.scored:,}" + ("" if counts.is_complete else f" of {counts.expected:,}")]
+    if agreement and agreement.clusters is not None:
+        parts[0] += f" in {agreement.clusters:,} clusters"
+    if not counts.is_complete:
         errors = ", ".join(f"{number:,} {kind}" for kind, number in counts.errors.most_common())
         named = {
-            f"failed ({errors})": counts.failed,
+            f"failed ({errors})" if errors else "failed": counts.failed,
             "missing": counts.missing,
             "ambiguous (several images have this name)": counts.ambiguous,
         }
@@ -79,185 +79,134 @@ def headline(counts: JoinCounts) -> str:
     return "; ".join(parts)
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
-    """Print an evaluation on the screen."""
-    scores = _scores_line(evaluation.fingerprint, evaluation.question)
-    show(f"{evaluation.data_set}: {scores} against {evaluation.ground_truth}")
-    show(f"{headline(evaluation.counts)}; joined by {evaluation.counts.matched_by}")
-    if not evaluation.counts.is_complete:
-        examples = ", ".join(printable(example) for example in evaluation.counts.examples)
-        show(f"  without a score: {examples}{', …' if len(evaluation.counts.examples) < _absent(evaluation) else ''}")
-    for note in evaluation.notes:
-        show(f"  {note}")
-    show()
-    for line in _table(metric_rows(evaluation)):
-        show(line)
-    show(method(evaluation.agreement))
-    if evaluation.groups:
-        show()
-        rows: list[tuple[str, ...]] = [(str(evaluation.group_by), "N", "SRCC", "PLCC", "KRCC")]
-        rows += [
-            (
-                printable(group.name) or "(none)",
-                f"{group.agreement.n:,}" + ("" if group.agreement.n == group.expected else f" of {group.expected:,}"),
-                *(_with_interval(getattr(group.agreement, name)) for name in ("srcc", "plcc", "krcc")),
-            )
-            for group in evaluation.groups
-        ]
-        for line in _table(rows):
-            show(line)
-    if evaluation.against:
-        _show_comparison(evaluation, evaluation.against)
+def truth_identity(evaluation: Evaluation) -> str:
+    """The content hash of the ground truth, and whether it is the published one."""
+    sha256, benchmark = evaluation.pairs.truth_sha256, evaluation.benchmark
+    known = f" ({benchmark.name} as published)" if benchmark and benchmark.truth_sha256 == sha256 else ""
+    return f"sha256 {sha256}{known}"
 
 
-def _absent(evaluation: Evaluation) -> int:
-    return evaluation.counts.expected - evaluation.counts.scored
+def published_line(evaluation: Evaluation) -> str:
+    """The origin of the published values, and by what they belong to this checkpoint."""
+    source = evaluation.published.source if evaluation.published else ""
+    return f"Published: {source}; by the checkpoint's name only, since no paper says the digest of its weights."
 
 
-def _show_comparison(evaluation: Evaluation, against: Comparison) -> None:
-    show(f"\nagainst {against.out}: {against.fingerprint}")
-    show(headline(against.counts))
-    rows = [("", "this", "other", "difference", "95% interval", "p")]
-    for name in ("srcc", "plcc", "krcc"):
-        difference = getattr(against.difference, name)
-        rows.append(
-            (
-                TITLES[name],
-                _number(getattr(evaluation.agreement, name).value),
-                _number(getattr(against.agreement, name).value),
-                _number(difference.value, signed=True),
-                _ends(difference.low, difference.high) or difference.reason or "",
-                "" if difference.p_value is None else f"{difference.p_value:.3g}",
-            )
-        )
-    for line in _table(rows):
-        show(line)
-    show(f"On the {against.difference.n:,} rows that both have scored; the same rows are drawn for both.")
-    if against.disagreements:
-        show("furthest apart:")
-        for row in against.disagreements:
-            show(f"  {printable(row.key)}: {row.score:.2f} and {row.other:.2f} (ground truth {row.truth:g})")
-
-
-def metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+def metric_rows(evaluation: Evaluation) -> list[Row]:
     """A row for each metric: its title, value, interval and, where something is published, that and the difference."""
     published = evaluation.published
-    rows: list[tuple[str, ...]] = [("", "value", f"{evaluation.agreement.confidence:.0%} interval")]
+    rows: list[Row] = [("", "value", f"{evaluation.agreement.confidence:.0%} interval")]
     if published:
         rows = [(*rows[0], "published", "difference")]
     for name in METRIC_NAMES:
         estimate = getattr(evaluation.agreement, name)
         if estimate is None:
             continue
-        title = TITLES[name]
-        if name == "accuracy":
-            title = f"accuracy at {evaluation.threshold:g}"
-        row: tuple[str, ...] = (
-            title,
-            _number(estimate.value),
-            _ends(estimate.low, estimate.high) or estimate.reason or "",
+        row: Row = (
+            _title(name, evaluation),
+            number(estimate.value),
+            ends(estimate.low, estimate.high) or estimate.reason or "",
         )
         if published:
             theirs = getattr(published, name, None)
             difference = None if theirs is None or estimate.value is None else estimate.value - theirs
-            row = (*row, "" if theirs is None else f"{theirs:.3f}", _number(difference, signed=True))
+            row = (*row, "" if theirs is None else f"{theirs:.3f}", number(difference, signed=True))
         rows.append(row)
     return rows
 
 
+def _title(name: str, evaluation: Evaluation) -> str:
+    if name not in ("accuracy", "accuracy_direct"):
+        return TITLES[name]
+    base = evaluation.agreement.base_rate
+    asked = f"truth > {evaluation.threshold:g}"
+    rule = f"{asked} by the line" if name == "accuracy" else f"{asked}, score > {evaluation.score_threshold:g}"
+    return f"accuracy: {rule}" + ("" if base is None else f" (base rate {base:.4f})")
+
+
 def method(agreement: Agreement) -> str:
     """One sentence about the method behind the metrics."""
-    how = f"Intervals: {agreement.interval}, {agreement.resamples:,} resamples"
-    if agreement.resample_pairs < agreement.n:
-        how += f" of {agreement.resample_pairs:,} pairs, scaled to {agreement.n:,}"
-    how += f", seed {agreement.seed}"
+    how = f"Intervals: {agreement.interval}"
+    noun = "pairs" if agreement.clusters is None else "clusters"
+    if agreement.interval == JACKKNIFE:
+        how += f" on Fisher's z, {agreement.resamples:,} {noun} left out in turn"
+    else:
+        how += f", {agreement.resamples:,} resamples"
+        if agreement.resample_units < agreement.units:
+            how += f" of {agreement.resample_units:,} {noun}, scaled to {agreement.units:,}"
+        how += f", seed {agreement.seed}; of RMSE and MAE: {JACKKNIFE}, on the logarithm"
     if agreement.slope is not None and agreement.intercept is not None:
         how += f". RMSE and MAE after truth ≈ {agreement.slope:.4g} · score {agreement.intercept:+.4g}"
     return how + "."
 
 
-def markdown(evaluations: Sequence[Evaluation]) -> str:
-    """A table for a paper: a row for each evaluation, with what is published beside it."""
-    lines = [
-        "| data set | checkpoint | N | SRCC (interval) | PLCC (interval) | KRCC | published SRCC / PLCC | difference |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+def difference_row(title: str, found: MetricDifference, corrected: bool) -> Row:
+    """One metric of two sets of scores, on the same rows."""
+    row: Row = (
+        title,
+        number(found.first),
+        number(found.second),
+        number(found.value, signed=True),
+        ends(found.low, found.high) or found.reason or "",
+        p_value(found.p_value),
+    )
+    return (*row, p_value(found.p_corrected)) if corrected else row
+
+
+def common_rows(difference: Difference) -> str:
+    """The rows and the method behind differences."""
+    clusters = "" if difference.clusters is None else f" in {difference.clusters:,} clusters"
+    return (
+        f"On the {difference.n:,} rows{clusters} that all have scored, the same drawn, or left out, for all; intervals "
+        f"and p by Student's t, with the standard errors of the {difference.interval.split()[0].rstrip(',')}."
+    )
+
+
+def _comparison_blocks(against: Comparison) -> list[Block]:
+    head: Row = ("", "this", "other", "difference", "95% interval", "p")
+    rows = [difference_row(TITLES[name], getattr(against.difference, name), False) for name in DIFFERENCES]
+    origin = f": {against.fingerprint}" if against.fingerprint else ""
+    blocks: list[Block] = [
+        "",
+        f"against {against.out}{origin}",
+        headline(against.counts),
+        [head, *rows],
+        common_rows(against.difference),
     ]
-    for evaluation in evaluations:
-        agreement, published = evaluation.agreement, evaluation.published
-        theirs = f"{published.srcc:.3f} / {published.plcc:.3f}" if published else ""
-        apart = [
-            _number(None if estimate.value is None else estimate.value - value, signed=True)
-            for estimate, value in ((agreement.srcc, published.srcc), (agreement.plcc, published.plcc))
-        ] if published else []  # fmt: skip
-        cells = (
-            evaluation.data_set,
-            _checkpoint(evaluation.fingerprint),
-            f"{agreement.n:,}" + ("" if evaluation.counts.is_complete else f" of {evaluation.counts.expected:,}"),
-            _with_interval(agreement.srcc),
-            _with_interval(agreement.plcc),
-            _number(agreement.krcc.value),
-            theirs,
-            " / ".join(apart),
-        )
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    sources = {evaluation.published.source for evaluation in evaluations if evaluation.published}
-    lines += ["", method(evaluations[0].agreement)] if evaluations else []
-    if sources:
-        lines.append(f"Published: {'; '.join(sorted(sources))}.")
-    return "\n".join(lines)
+    if against.disagreements:
+        blocks.append("furthest apart:")
+        blocks += [
+            f"  {one_line_name(row.key)}: {row.score:.2f} and {row.other:.2f} (ground truth {row.truth:g})"
+            for row in against.disagreements
+        ]
+    return blocks
 
 
-def matrix(evaluations: Sequence[Evaluation]) -> list[str]:
-    """SRCC / PLCC by data set and checkpoint, what is published in parentheses."""
-    checkpoints = list(dict.fromkeys(_checkpoint(evaluation.fingerprint) for evaluation in evaluations))
-    cells: dict[str, dict[str, str]] = {}
-    for evaluation in evaluations:
-        agreement, published = evaluation.agreement, evaluation.published
-        cell = f"{_number(agreement.srcc.value, places=3)} / {_number(agreement.plcc.value, places=3)}"
-        if published:
-            cell += f" ({published.srcc:.3f} / {published.plcc:.3f})"
-        if not evaluation.counts.is_complete:
-            cell += f" N = {evaluation.counts.scored:,} of {evaluation.counts.expected:,}"
-        cells.setdefault(evaluation.data_set, {})[_checkpoint(evaluation.fingerprint)] = cell
-    rows = [("SRCC / PLCC (published)", *checkpoints)]
-    rows += [(name, *(found.get(checkpoint, "") for checkpoint in checkpoints)) for name, found in cells.items()]
-    return _table(rows)
+def _scores_line(evaluation: Evaluation) -> str:
+    origin: Fingerprint | str = evaluation.fingerprint or evaluation.scores
+    return f"{evaluation.question} of {origin}"
 
 
-def _checkpoint(fingerprint: Fingerprint | None) -> str:
-    return f"{fingerprint.checkpoint}@{fingerprint.checkpoint_digest[:6]}" if fingerprint else ""
-
-
-def _scores_line(fingerprint: Fingerprint | None, question: str) -> str:
-    return f"{question} of {fingerprint}" if fingerprint else question
-
-
-def _cell(text: str) -> str:
-    """Any text, escaped for a cell of a Markdown table."""
-    return printable(text).replace("\n", " ").replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _number(value: float | None, *, signed: bool = False, places: int = 4) -> str:
+def number(value: float | None, *, signed: bool = False, places: int = 4) -> str:
+    """A metric, or a dash."""
     if value is None:
         return "–"
     return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
 
 
-def _ends(low: float | None, high: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """A p-value; those that no method of this kind can tell apart are only said to be small."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value >= 1e-12 else "< 1e-12"
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """An interval, or nothing."""
     return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
-def _with_interval(estimate: Estimate) -> str:
-    ends = _ends(estimate.low, estimate.high)
-    return f"{_number(estimate.value)} ({ends})" if ends else _number(estimate.value)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns of equal width, the first to the left, the others to the right; a long last one hangs over."""
-    widths = [max(len(row[column]) for row in rows if len(row[column]) < 60) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *others = zip(row, widths, strict=True)
-        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+def with_interval(estimate: Estimate) -> str:
+    """A metric and its interval in parentheses."""
+    interval = ends(estimate.low, estimate.high)
+    return f"{number(estimate.value)} ({interval})" if interval else number(estimate.value)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import ArtiMuseError, StoreError
-from jobs.evaluate.evaluate import EvaluateOptions, evaluate_store
+from jobs.evaluate.evaluate import evaluate_store
 from jobs.evaluate.evaluation import Evaluation
+from jobs.evaluate.options import EvaluateOptions
 from jobs.report.charts import Chart, agreement_chart, calibration_chart, residual_chart
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import Place

@@ -56,7 +56,7 @@ def render(parts: Mapping[str, Any], pictures: Any) -> str:
         metrics=_metrics(parts),
         made_at=datetime.now(UTC),
         version=CODE_VERSION,
-        headline=evaluation_text.headline(truth.evaluation.counts) if truth else None,
+        headline=evaluation_text.headline(truth.evaluation.counts, truth.evaluation.agreement) if truth else None,
         method=evaluation_text.method(truth.evaluation.agreement) if truth else None,
     )
 

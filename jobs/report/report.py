@@ -17,7 +17,7 @@ import numpy as np
 from artimuse_actor.errors import ImageError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import DecodeOptions
-from jobs.evaluate.evaluate import EvaluateOptions
+from jobs.evaluate.options import EvaluateOptions
 from jobs.report import page
 from jobs.report.agreement import Truth, kept_metrics, read_truth
 from jobs.report.funnels import read_curations

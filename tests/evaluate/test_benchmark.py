@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from support.score_job import run_artimuse
 
-from artimuse_actor.errors import GroundTruthError, UsageError
+from artimuse_actor.checkpoint.names import identify_checkpoint
+from artimuse_actor.errors import UsageError
 from jobs.demo.pictures import make_picture
 from jobs.demo.run import CHECKPOINT
-from jobs.evaluate.benchmarks import ARTIMUSE_PAPER, BENCHMARKS, get_benchmark
-from jobs.evaluate.run_benchmarks import find_data_set
+from jobs.evaluate.benchmark_folders import BenchmarkFolder, find_folder
+from jobs.evaluate.benchmarks import ARTIMUSE_PAPER, BENCHMARKS, DOMAIN_MEANS, PUBLISHED_MEANS, get_benchmark
+from jobs.storage.places import open_place
+from jobs.store.layout import STORE_FILE
+from jobs.store.run_record import read_runs
 
 PICTURES = 12
 
@@ -70,6 +76,83 @@ def test_two_layouts_run_from_images_to_a_matrix(tmp_path: Path) -> None:
     assert "--require-complete is missed" in run_artimuse(*command, *options, "--require-complete", code=1).stderr
 
 
+@pytest.mark.process
+@pytest.mark.timeout(240)
+def test_checkpoints_of_one_name_run_side_by_side_and_a_cell_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    _make_data_set(tmp_path / "AVA", "images", "test.json", 800_000)
+    _make_data_set(tmp_path / "PARA", "images", "test.json", 810_000)
+    other = _other_weights(tmp_path / "other" / "checkpoint")
+    first, second = (f"checkpoint-{identify_checkpoint(str(path)).digest[:6]}" for path in (CHECKPOINT, other))
+    out = tmp_path / "out"
+    (out / second / "PARA").mkdir(parents=True)
+    (out / second / "PARA" / STORE_FILE).write_text("{")
+    command = ("benchmark", "all", "--root", tmp_path, "--out", out, "--protocol", "artimuse", "--device", "cpu")
+    checkpoints = ("--checkpoint", CHECKPOINT, "--checkpoint", other)
+    options = ("--limit", "8", "--against", CHECKPOINT, "--results", tmp_path / "results", "--require-complete")
+    done = run_artimuse(*command, *checkpoints, *options, code=1)
+    assert f"PARA with {second} failed: " in done.stdout
+    assert f"PARA with {second}: " in done.stderr
+    assert "TAD66K is absent: TAD66K is not below" in done.stderr
+    assert done.stdout.count("N = 8; joined by id") == 3
+    shown = json.loads(run_artimuse(*command, *checkpoints, *options[:4], "--json", code=1).stdout)
+    cells = [cell for cell in shown if "counts" in cell]
+    assert [(cell["data_set"], cell["counts"]["scored"]) for cell in cells] == [("AVA", 8), ("AVA", 8), ("PARA", 8)]
+    assert {cell["counts"]["extra"] for cell in cells} == {0}
+    compared = shown[1]["differences"]
+    assert [(one["to_number"], one["n"]) for one in compared] == [(0, 8)]
+    assert shown[1]["against"]["difference"]["srcc"]["first"] == shown[1]["metrics"]["srcc"]["value"]
+    assert {cell["cell"] for cell in shown if "error" in cell} >= {f"PARA with {second}", "TAD66K", "ISTA-10K"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        f"AVA_{first}.json", f"AVA_{second}.json", f"PARA_{first}.json"
+    }  # fmt: skip
+    assert len(json.loads((tmp_path / "results" / f"AVA_{second}.json").read_text())) == 8
+    loads = [
+        [load["load_s"] for run in read_runs(open_place(f"{out}/{label}/{name}")) for load in run["loads"]]
+        for label, name in ((first, "AVA"), (first, "PARA"), (second, "AVA"))
+    ]
+    assert [[seconds > 0 for seconds in of_cell] for of_cell in loads] == [[True], [False], [True]]
+
+
+def _other_weights(folder: Path) -> Path:
+    """The checkpoint of the demo with one weight doubled."""
+    shutil.copytree(CHECKPOINT, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["language_model.lm_head.weight"][-1] *= 2
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_everything_is_checked_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "AVA").mkdir()
+    (tmp_path / "AVA" / "test.json").write_text("[")
+    (tmp_path / "PARA").mkdir()
+    (tmp_path / "PARA" / "test.json").write_text('[{"image": "a.png", "gt_score": 1}]')
+    command = ("benchmark", "AVA", "PARA", "SPAQ", "KADIT", "--root", tmp_path, "--out", tmp_path / "out")
+    said = run_artimuse(*command, "--checkpoint", tmp_path / "none", "--against", "ArtiMuse", code=2).stderr
+    for sentence in (
+        "AVA/test.json: is not valid JSON",
+        "PARA/test.json: none of its first 1 images is below",
+        "SPAQ is not below",
+        "Did you mean KADID?",
+        "none: there is no such folder",
+        "--against takes one of the checkpoints",
+    ):
+        assert sentence in said
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "PARA" / "a.png").write_bytes(b"")
+    twice = ("--checkpoint", CHECKPOINT, "--checkpoint", f"{CHECKPOINT}/")
+    said = run_artimuse("benchmark", "PARA", "--root", tmp_path, "--out", tmp_path / "out", *twice, code=2).stderr
+    assert "are the same checkpoint. Name it once." in said
+
+
+def test_averages_by_domain_are_those_of_the_paper() -> None:
+    for domain, members in DOMAIN_MEANS.items():
+        values = [BENCHMARKS[name].published["UniPercept"] for name in members]
+        mean = PUBLISHED_MEANS["UniPercept"][domain]
+        assert sum(value.srcc for value in values) / 4 == pytest.approx(mean.srcc, abs=6e-4)
+        assert sum(value.plcc for value in values) / 4 == pytest.approx(mean.plcc, abs=6e-4)
+
+
 def test_two_formats_are_refused_before_anything_is_scored(tmp_path: Path) -> None:
     command = ("benchmark", "AVA", "--root", tmp_path, "--checkpoint", CHECKPOINT, "--out", tmp_path / "out")
     assert "choose one" in run_artimuse(*command, "--markdown", "--json", code=2).stderr
@@ -87,10 +170,12 @@ def test_a_data_set_is_found_from_any_folder_above_it(tmp_path: Path) -> None:
                 continue
             if tmp_path not in above.parents:
                 break
-            found = find_data_set(str(above), BENCHMARKS[name])
+            found = find_folder(str(above), BENCHMARKS[name])
+            assert isinstance(found, BenchmarkFolder)
             assert (found.truth, found.images) == (str(folder / truth), str(folder / images))
-    with pytest.raises(GroundTruthError, match=r"PARA is not below .*test_datasets/PARA"):
-        find_data_set(str(tmp_path), BENCHMARKS["PARA"])
+    sentence = find_folder(str(tmp_path), BENCHMARKS["PARA"])
+    assert isinstance(sentence, str)
+    assert re.search(r"PARA is not below .*test_datasets/PARA", sentence)
 
 
 def test_presets_have_the_sizes_and_values_of_the_papers() -> None:
@@ -104,7 +189,7 @@ def test_presets_have_the_sizes_and_values_of_the_papers() -> None:
             assert 0 < value.srcc < 1
             assert 0 < value.plcc < 1
             assert "arXiv" in value.source
-        assert (benchmark.truth_range is None) == (benchmark.truth_source is None)
+        assert benchmark.truth_range[0] < benchmark.truth_range[1]
     assert get_benchmark("flickr-aes").published["ArtiMuse_FLICKR-AES"].plcc == 0.837
     assert get_benchmark("AVA").published["ArtiMuse"].source == ARTIMUSE_PAPER
     with pytest.raises(UsageError, match=r"Did you mean KonIQ-10K\?"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from support.bivariate import normal_pairs, tied_pairs
 
-from jobs.evaluate.metrics.correlation import Extent, Floats, Moments, krcc, plcc, srcc, without_nulls
+from jobs.evaluate.metrics.correlation import Extent, Floats, Moments, complete_rows, krcc, plcc, srcc
 
 
 def counted_krcc(scores: Floats, truths: Floats) -> float:
@@ -35,8 +35,9 @@ ROWS = st.lists(st.tuples(VALUES, VALUES), max_size=40).map(lambda rows: np.arra
 
 @given(ROWS)
 def test_every_metric_is_scipys_or_has_a_reason(rows: Floats) -> None:
-    (scores, truths), dropped = without_nulls(rows[:, 0], rows[:, 1])
-    assert dropped + len(scores) == len(rows)
+    whole = complete_rows(rows[:, 0], rows[:, 1])
+    assert whole.tolist() == [not np.isnan(row).any() for row in rows]
+    scores, truths = rows[whole].T
     extent = Extent(scores, truths)
     if not extent.rank_problem:
         assert srcc(scores, truths) == pytest.approx(stats.pearsonr(ranks(scores), ranks(truths)).statistic, abs=1e-12)
@@ -98,4 +99,4 @@ def test_what_is_not_defined_has_a_sentence(
 
 def test_columns_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[3, 2\]"):
-        without_nulls(np.zeros(3), np.zeros(2))
+        complete_rows(np.zeros(3), np.zeros(2))

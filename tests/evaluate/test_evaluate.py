@@ -17,10 +17,12 @@ from support.stores import FINGERPRINT, complete, open_store, plan_for, stage_wi
 
 from artimuse_actor.errors import GroundTruthError, UsageError
 from artimuse_actor.uris import uri_as_id
-from jobs.evaluate.evaluate import EvaluateOptions, evaluate, evaluate_store
+from jobs.evaluate.evaluate import evaluate, evaluate_store
 from jobs.evaluate.evaluation import Evaluation
-from jobs.evaluate.ground_truth import TruthColumns
 from jobs.evaluate.join import JoinCounts
+from jobs.evaluate.options import EvaluateOptions
+from jobs.evaluate.published_results import write_results
+from jobs.evaluate.truth_columns import TruthColumns
 from jobs.store.plan_progress import PlanProgress
 from schemas.metrics import METRICS
 
@@ -156,14 +158,19 @@ def test_the_metrics_table_has_the_checkpoint_and_what_is_published_for_it(tmp_p
     assert (row["published_srcc"], row["published_plcc"]) == (0.397, 0.385)
     assert row["srcc_difference"] == pytest.approx(1 - 0.397)
     assert row["threshold"] == 5.0
-    assert row["accuracy"] == 1.0
-    assert evaluation.notes == ["AVA's published split has 19,930 rows; this ground truth has 10."]
+    assert (row["accuracy"], row["score_threshold"], row["accuracy_direct"], row["base_rate"]) == (1.0, 50.0, 0.6, 0.6)
+    assert evaluation.notes == [
+        "AVA's published split has 19,930 rows; this ground truth has 10.",
+        "PLCC after a logistic mapping flatters: 10 pairs are few for its four or five parameters.",
+    ]
     screen = run_artimuse("evaluate", out, "--ground-truth", truth).stdout
     assert "0.397" in screen
     assert "+0.6030" in screen
     shown = run_artimuse("evaluate", out, "--ground-truth", truth, "--markdown").stdout
-    assert "| AVA | ArtiMuse@cccccc | 10 | 1.0000 (1.0000 to 1.0000) |" in shown
-    assert "Published: ArtiMuse, arXiv 2507.14533." in shown
+    assert "| AVA | ArtiMuse@cccccc | 10 | 1.0000 (-0.5655 to 1.0000) |" in shown  # ten pairs in order are no proof
+    assert "Published: ArtiMuse, arXiv 2507.14533; by the checkpoint's name only" in shown
+    assert row["ground_truth_sha256"] in shown
+    assert row["ground_truth_sha256"] in screen
 
 
 def test_a_revision_of_a_checkpoint_is_held_against_what_is_published_for_it(tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ def test_another_store_is_compared_on_the_rows_that_both_have(tmp_path: Path) ->
     assert apart == sorted(apart, reverse=True)
     assert apart[0] == pytest.approx(max(abs(good[name] - poor[name]) for name in good if name not in "01"), abs=1e-4)
     screen = run_artimuse("evaluate", out, "--ground-truth", truth, "--against", other).stdout
-    assert "On the 78 rows that both have scored" in screen
+    assert "On the 78 rows that all have scored" in screen
     assert f"{against.disagreements[0].key}: {against.disagreements[0].score:.2f} and" in screen
 
 
@@ -250,11 +257,17 @@ def test_gates_and_completeness_decide_the_exit_code(tmp_path: Path) -> None:
     out = _store(tmp_path / "out", {str(number): float(number) for number in range(20)})
     truth = _truth(tmp_path / "t.json", [(str(number), number % 7) for number in range(21)])
     command = ("evaluate", out, "--ground-truth", truth, "--resamples", "20")
-    run_artimuse(*command, "--gate", "srcc>=0.1", "--gate", "n >= 20", "--gate", "completeness>0.9")
+    run_artimuse(*command, "--gate", "srcc>=.1", "--gate", "n >= 20", "--gate", "completeness>9e-1")
+    run_artimuse(*command, "--against", out, "--gate", "srcc_against<=0", "--gate", "srcc_against_p > .9")
+    missed = run_artimuse(*command, "--gate", "srcc_low>=.99", "--gate", "mae<0", "--require-complete", code=1).stderr
+    assert all(word in missed for word in ("srcc_low>=0.99 is missed", "mae<0 is missed", "--require-complete is"))
     for gate, sentence in (
-        ("srcc>=0.80", "GateFailed: t: srcc>=0.8 is missed: it is "),
+        ("srcc>=0.80", "GateFailed: t, ArtiMuse@cccccc: srcc>=0.8 is missed: it is "),
         ("completeness>=1", "completeness>=1 is missed: it is 0.952381."),
         ("accuracy>0", "accuracy>0 cannot be checked: No threshold was given; add --threshold."),
+        ("accuracy_direct>0", "accuracy_direct>0 cannot be checked: No threshold was given; add --score-threshold."),
+        ("srcc_difference>0", "Nothing is published for this checkpoint on this data set."),
+        ("srcc_against_low>0", "Nothing is compared with; add --against."),
     ):
         done = run_artimuse(*command, "--gate", gate, code=1)
         assert sentence in done.stderr
@@ -262,7 +275,7 @@ def test_gates_and_completeness_decide_the_exit_code(tmp_path: Path) -> None:
     assert "N = 20 of 21" in run_artimuse(*command, "--require-complete", code=1).stderr
     for gate, sentence in (("srcc", "takes a metric, a comparison"), ("src>=1", "Did you mean srcc?")):
         assert sentence in run_artimuse(*command, "--gate", gate, code=2).stderr
-    json_shown = json.loads(run_artimuse(*command, "--json", "--by", "image").stdout)
+    (json_shown,) = json.loads(run_artimuse(*command, "--json", "--by", "image").stdout)
     assert json_shown["counts"]["missing"] == 1
     assert json_shown["metrics"]["srcc"]["low"] < json_shown["metrics"]["srcc"]["value"]
     assert len(json_shown["groups"]) == 21
@@ -272,9 +285,19 @@ def test_the_results_file_is_that_of_the_published_scripts(tmp_path: Path) -> No
     out = _store(tmp_path / "out", {"a": 1.5, "b": "corrupt", "é|<": 2.5})
     truth = _truth(tmp_path / "t.json", [("é|<", 1), ("b", 1), ("a", 2), ("a", 2)])
     run_artimuse("evaluate", out, "--ground-truth", truth, "--results", tmp_path / "r.json")
-    assert json.loads((tmp_path / "r.json").read_text()) == [
-        {"image": "é|<", "score": 2.5}, {"image": "a", "score": 1.5}, {"image": "a", "score": 1.5}
-    ]  # fmt: skip
+    written = (tmp_path / "r.json").read_text()
+    a: dict[str, Any]
+    e: dict[str, Any]
+    a, e = {"image": "a", "score": 1.5}, {"image": "é|<", "score": 2.5}
+    assert written == json.dumps([e, a, a], indent=2)
+    table = tmp_path / "results.csv"
+    table.write_text('image,score\na,1.5\n"é|<",2.5\n')
+    for_unipercept = evaluate_store(str(table), truth)
+    protocol = replace(FINGERPRINT, protocol="unipercept")
+    assert write_results(replace(for_unipercept, fingerprint=protocol), str(tmp_path / "u.json")) == 4
+    rows = [e | {"gt_score": 1}, {"image": "b", "gt_score": 1, "score": None}, *[a | {"gt_score": 2}] * 2]
+    ordered = [{name: row[name] for name in ("image", "gt_score", "score")} for row in rows]
+    assert (tmp_path / "u.json").read_text() == json.dumps(ordered, indent=2, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from artimuse_actor.errors import GroundTruthError
-from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
+from jobs.evaluate.ground_truth import read_ground_truth
+from jobs.evaluate.truth_columns import TruthColumns
+from jobs.evaluate.truth_digest import TruthDigest
+from jobs.storage.s3_place import s3_filesystem
 
 ROWS = [("a.jpg", 1.5, "cats"), ("b/c.png", 7.0, "dogs"), ("007", None, "cats")]
 
@@ -20,7 +26,13 @@ def _read(path: Path, columns: TruthColumns = TruthColumns()) -> list[tuple[Any,
 
 def _write(path: Path) -> Path:
     names = ("file_name", "gt_score", "kind")
+    if path.suffix == ".gz":
+        with gzip.open(path, "wb") as file:
+            file.write(_write(path.with_suffix("")).read_bytes())
+        return path
     match path.suffix:
+        case ".jsonl":
+            path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in ROWS) + "\n\n")
         case ".json":
             path.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in ROWS]))
         case ".csv":
@@ -31,7 +43,7 @@ def _write(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["truth.json", "truth.csv", "truth.parquet"])
+@pytest.mark.parametrize("name", ["truth.json", "truth.csv", "truth.parquet", "truth.jsonl", "t.csv.gz", "t.jsonl.gz"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     path = _write(tmp_path / name)
     assert _read(path) == [row[:2] for row in ROWS]
@@ -69,11 +81,15 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(
         ("t.json", '[{"image": "\\ud800", "gt_score": 1}]', "entry 0: has no `image` that names an image"),
         ("t.json", f'[{{"image": "a", "gt_score": {"9" * 400}}}]', "entry 0: `gt_score` is beyond any scale"),
         ("t.json", "[" * 100_000, "is not valid JSON"),
+        ("t.jsonl", '{"image": "a", "gt_score": 1}\n{', "cannot be read as JSON lines: JSON parse error"),
+        ("t.jsonl", '{"image": "a", "gt_score": 1}\n{"image": "a", "gt_score": "x"}', "from number to string in row 1"),
+        ("t.csv.gz", "image,gt_score", "cannot be read"),
+        ("t.json.gz", "[]", "cannot be read"),
         ("t.csv", "image,gt_score\na,1\nb,good\n", "Row #3: CSV conversion error to double: invalid value 'good'"),
         ("t.csv", "image,gt_score\na,1,2\n", "Expected 2 columns, got 3"),
         ("t.csv", "", "cannot be read as CSV: Empty CSV file"),
         ("t.parquet", "PAR1", "cannot be read as Parquet"),
-        ("t.txt", "", "is neither .json, .csv nor Parquet"),
+        ("t.txt", "", "is neither .json, .csv, .jsonl nor Parquet"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_a_sentence_that_names_the_row(
@@ -106,3 +122,24 @@ def test_a_source_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     for name in ("t.json", "t.csv", "t.parquet"):
         with pytest.raises(GroundTruthError, match=r"there is no such file|No such file"):
             _read(tmp_path / name)
+
+
+@pytest.mark.server
+def test_a_compressed_csv_file_on_s3_is_decompressed(tmp_path: Path, s3_environment: object) -> None:
+    uri = f"s3://ground-truths/{uuid4().hex}/t.csv.gz"
+    s3_filesystem().makedirs("ground-truths", exist_ok=True)
+    s3_filesystem().put_file(str(_write(tmp_path / "t.csv.gz")), uri)
+    assert [tuple(row.values()) for batch in read_ground_truth(uri, TruthColumns()) for row in batch.to_pylist()] == [
+        row[:2] for row in ROWS
+    ]
+
+
+def test_the_content_hash_is_that_of_the_rows_whatever_the_format(tmp_path: Path) -> None:
+    expected = hashlib.sha256(
+        "".join(f"{name}\t{'' if points is None else f'{points:g}'}\n" for name, points, _ in ROWS).encode()
+    )
+    for name in ("t.json", "t.csv", "t.parquet", "t.jsonl"):
+        digest = TruthDigest()
+        for batch in read_ground_truth(str(_write(tmp_path / name)), TruthColumns()):
+            digest.update(batch)
+        assert digest.hexdigest() == expected.hexdigest()

@@ -26,8 +26,8 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.protocol.protocols import UNIPERCEPT
 from jobs.__main__ import app
 from jobs.curate.equal_hashes import hash_codes, largest_groups, leaders
-from jobs.evaluate.evaluate import EvaluateOptions
-from jobs.evaluate.ground_truth import TruthColumns
+from jobs.evaluate.options import EvaluateOptions
+from jobs.evaluate.truth_columns import TruthColumns
 from jobs.report.galleries import Doubles, doubles_hall, ranked_halls
 from jobs.report.report import LIMIT_BYTES, ReportSettings, write_report
 from jobs.report.retry_command import retry_command, score_options

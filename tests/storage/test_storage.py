@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from artimuse_actor.errors import StoreError, StoreLocked, UsageError
-from jobs.evaluate.ground_truth import TruthColumns, read_ground_truth
+from jobs.evaluate.ground_truth import read_ground_truth
+from jobs.evaluate.truth_columns import TruthColumns
 from jobs.storage.local_place import LocalPlace
 from jobs.storage.parquet import parquet_bytes, parquet_file
 from jobs.storage.place import Place, clock_s

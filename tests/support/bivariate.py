@@ -33,6 +33,5 @@ def tied_pairs(n: int, seed: int) -> tuple[Floats, Floats]:
 
 def covered(inside: dict[str, int], ends: dict[str, tuple[float, float]]) -> None:
     """Count which intervals hold the true value."""
-    for metric, true in TRUE.items():
-        low, high = ends[metric]
-        inside[metric] = inside.get(metric, 0) + (low <= true <= high)
+    for metric, (low, high) in ends.items():
+        inside[metric] = inside.get(metric, 0) + (low <= TRUE[metric] <= high)

@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from jobs.evaluate.metrics.correlation import Floats, Line
 from jobs.evaluate.metrics.estimate import Estimate
+from jobs.evaluate.metrics.jackknife import MOST_BLOCKS, jackknife
+from jobs.evaluate.metrics.units import Units
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Thresholds from which an image is "good", inclusive.
+def correct_through_line(
+    scores: Floats, truths: Floats, threshold: float, line: Line | None
+) -> NDArray[np.bool_] | str:
+    """(n,): whether a score, mapped onto the truth's scale, and its truth are both above the threshold, or neither."""
+    if line is None:
+        return "There is no linear mapping to compare the scores by; give a threshold for them."
+    return correct_directly(line.slope * scores + line.intercept, truths, threshold, threshold)
 
-    Attributes:
-        truth: on the truth's scale.
-        score: on the scores' scale; None to map the scores onto the truth's scale first, with the linear mapping.
+
+def correct_directly(
+    scores: Floats, truths: Floats, truth_threshold: float, score_threshold: float
+) -> NDArray[np.bool_]:
+    """(n,): whether both are above their thresholds, or neither is."""
+    correct: NDArray[np.bool_] = (scores > score_threshold) == (truths > truth_threshold)
+    return correct
+
+
+def base_rate(truths: Floats, threshold: float) -> float | None:
+    """The share of the commoner side, which always giving that answer reaches; None without pairs."""
+    return None if not len(truths) else float(max(good := (truths > threshold).mean(), 1 - good))
+
+
+def accuracy(correct: NDArray[np.bool_] | str, units: Units, seed: int, confidence: float) -> Estimate:
+    """The share of correct pairs with Wilson's interval; of clusters, for as many pairs as they are worth.
+
+    Pairs of one cluster say less than as many of different ones. The variance of the share without each cluster says
+    how many independent pairs would be as sure (the effective sample size, as in Korn and Graubard 1998).
     """
-
-    truth: float
-    score: float | None = None
-
-    def count_correct(self, scores: Floats, truths: Floats, line: Line | None) -> int | None:
-        """Number of pairs on the same side; None if a linear mapping is needed and there is none."""
-        if self.score is not None:
-            good = scores >= self.score
-        elif line:
-            good = line.slope * scores + line.intercept >= self.truth
-        else:
-            return None
-        return int((good == (truths >= self.truth)).sum())
-
-
-def accuracy(correct: int | None, n: int, confidence: float) -> Estimate:
-    """The share of correct pairs with Wilson's interval, which takes the thresholds as given."""
-    if not n:
+    if not units.count:
         return Estimate(None, reason="There are no pairs.")
-    if correct is None:
-        return Estimate(None, reason="There is no linear mapping to compare the scores by; give a threshold for them.")
-    ends = stats.binomtest(correct, n).proportion_ci(confidence, method="wilson")
-    return Estimate(correct / n, float(ends.low), float(ends.high))
+    if isinstance(correct, str):
+        return Estimate(None, reason=correct)
+    share, worth = float(correct.mean()), float(units.pairs)
+    if units.clustered:
+        if units.count < 2:
+            return Estimate(share, reason="There is one cluster only.")
+        blocks = list(units.blocks(MOST_BLOCKS, seed))
+        sizes = np.array([len(block) for block in blocks], np.float64)
+        hits = np.array([correct[block].sum() for block in blocks])
+        error = jackknife(share, (hits.sum() - hits) / (sizes.sum() - sizes), sizes).error
+        worth = min(worth, share * (1 - share) / error**2) if error else float(units.count)
+    return Estimate(share, *_wilson(share, worth, float(stats.norm.ppf((1 + confidence) / 2))))
+
+
+def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, centre - reach), min(1.0, centre + reach)

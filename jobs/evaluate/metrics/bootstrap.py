@@ -1,21 +1,21 @@
-"""Bootstrap intervals: the metrics of pairs drawn again and again from the pairs, with replacement.
+"""Bootstrap intervals: the metrics of units drawn again and again from the units, with replacement.
 
-Above 100,000 pairs each resample draws m = 20,000 of the n pairs (the m-out-of-n bootstrap). A metric's deviation from
-its value on all pairs shrinks with 1/√m, so it is scaled by √(m/n) to that of n pairs. The bias of a resample shrinks
-with 1/m: relative to the interval's width it is 1/√m, below 1%.
+Above 100,000 pairs each resample draws m units, with 20,000 pairs, of all n (the m-out-of-n bootstrap). A metric's
+deviation from its value on all pairs shrinks with 1/√m, so it is scaled by √(m/n) to that of n units. The bias of a
+resample shrinks with 1/m: relative to the interval's width it is 1/√m, below 1%.
 
-Each resample computes its metrics exactly, on ranks and numbers that are looked up, not sorted again; its linear
-mapping is its own. The logistic mappings are those of all pairs: they are where the correlation is at its maximum, so
-fitting them again would move it by the square of what the resample moves them (the envelope theorem). With 50 pairs
-their intervals still held the truth in 93% of 150 simulations; with fewer that square shows, and they are too narrow.
+Each resample computes its metrics exactly, on ranks and numbers that are looked up, not sorted again. The logistic
+mappings are those of all pairs: they are where the correlation is at its maximum, so fitting them again would move it
+by the square of what the resample moves them (the envelope theorem). With few pairs that square shows, and their
+intervals are too narrow.
 
-Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 (percentiles) and 16 (p values).
-Bickel, Götze and van Zwet, "Resampling fewer than n observations", 1997, for m out of n.
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Bickel, Götze and van Zwet,
+"Resampling fewer than n observations", 1997, for m out of n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,12 +23,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from jobs.evaluate.metrics.correlation import Extent, Floats, Moments
-from jobs.evaluate.metrics.estimate import BOOTSTRAP, M_OUT_OF_N, METRICS
+from jobs.evaluate.metrics.estimate import BOOTSTRAP, CORRELATIONS, JACKKNIFE, M_OUT_OF_N
+from jobs.evaluate.metrics.jackknife import MOST_BLOCKS
+from jobs.evaluate.metrics.units import Rows, Units
 
 Resampled = dict[str, Floats]  # metric → (resamples,), NaN where a resample has none
 
-FULL_PAIRS: Final = 100_000  # up to here a resample draws n of n pairs: 34 s for 1,000 resamples
+FULL_PAIRS: Final = 100_000  # up to here a resample draws as many units as there are: 34 s for 1,000 resamples
 SUBSAMPLE_PAIRS: Final = 20_000
+_FEWEST_DRAWN: Final = 200  # clusters, however large they are
 _MOST_UNDEFINED: Final = 0.05  # of the resamples, for an interval
 
 
@@ -47,8 +50,8 @@ class Drawable:
         self._numbers = None if Extent(scores, truths).number_problem else (scores, truths)
         self._mapped = mapped
 
-    def metrics(self, drawn: NDArray[np.int64]) -> dict[str, float]:
-        """The metrics of these pairs; those that are not defined are left out."""
+    def metrics(self, drawn: Rows) -> dict[str, float]:
+        """The correlations of these pairs; those that are not defined are left out."""
         score_ranks, truth_ranks = self._score_ranks[drawn], self._truth_ranks[drawn]
         if _constant(score_ranks) or _constant(truth_ranks):
             return {}
@@ -62,12 +65,7 @@ class Drawable:
         moments = Moments(scores, truths)
         if not moments.sum_xx * moments.sum_yy:  # different, but the squares of the differences are 0
             return found
-        errors = moments.line.residuals(scores, truths)
-        found |= {
-            "plcc": moments.correlation,
-            "rmse": float(np.sqrt((errors * errors).mean())),
-            "mae": float(np.abs(errors).mean()),
-        }
+        found["plcc"] = moments.correlation
         for metric, column in self._mapped.items():
             mapped = column[drawn]
             if not _constant(mapped):
@@ -76,41 +74,60 @@ class Drawable:
 
 
 class Resampling(NamedTuple):
-    """The resampling plan for the intervals of n pairs.
+    """The plan behind the intervals.
 
     Attributes:
-        n: pairs.
-        drawn: pairs in each resample, m.
+        units: what is drawn, or left out.
+        drawn: units in each resample, m.
         interval: the name of the method.
     """
 
-    n: int
+    units: Units
     drawn: int
     interval: str
 
     def scale(self, value: float, resampled: Floats) -> Floats:
-        """(resamples,): values of resamples, their deviations from that of all pairs scaled from m to n pairs."""
-        return resampled if self.drawn == self.n else value + (self.drawn / self.n) ** 0.5 * (resampled - value)
+        """(resamples,): values of resamples, their deviations from that of all pairs scaled from m to n units."""
+        if self.drawn == self.units.count:
+            return resampled
+        scaled: Floats = value + (self.drawn / self.units.count) ** 0.5 * (resampled - value)
+        return scaled
 
 
-def resampling(n: int) -> Resampling:
-    """As many pairs in each resample as there are, up to `FULL_PAIRS`; above, a subsample."""
-    return Resampling(n, n, BOOTSTRAP) if n <= FULL_PAIRS else Resampling(n, min(n, SUBSAMPLE_PAIRS), M_OUT_OF_N)
+def resampling(units: Units) -> Resampling:
+    """Few units are left out in turn; of more, each resample draws as many; above `FULL_PAIRS` pairs, some of them."""
+    if units.count <= MOST_BLOCKS:
+        return Resampling(units, units.count, JACKKNIFE)
+    if units.pairs <= FULL_PAIRS:
+        return Resampling(units, units.count, BOOTSTRAP)
+    drawn = max(_FEWEST_DRAWN, units.count * SUBSAMPLE_PAIRS // units.pairs)
+    return Resampling(units, min(units.count, drawn), M_OUT_OF_N)
 
 
 def resample(pairs: Sequence[Drawable], plan: Resampling, seed: int, resamples: int) -> list[Resampled]:
-    """The metrics of each of several sets of pairs in every resample; all sets draw the same rows.
+    """The correlations of each of several sets of pairs in every resample; all sets draw the same rows.
 
     Args:
         pairs: of n pairs each, in the same order.
-        plan: how many rows a resample draws.
+        plan: how many units a resample draws.
         seed: the same pairs in the same order and the same seed give the same bytes.
         resamples: number of resamples.
     """
     generator = np.random.default_rng(seed)
-    found: list[Resampled] = [{metric: np.full(resamples, np.nan) for metric in METRICS} for _ in pairs]
-    for number in range(resamples if plan.n else 0):
-        drawn = generator.integers(0, plan.n, plan.drawn)
+    draws = (plan.units.rows(generator.integers(0, plan.units.count, plan.drawn)) for _ in range(resamples))
+    return _metrics(pairs, draws, resamples)
+
+
+def leave_out(pairs: Sequence[Drawable], units: Units, seed: int) -> tuple[list[Resampled], Floats]:
+    """The correlations of each of several sets of pairs without each block of units, and the pairs of each block."""
+    blocks = list(units.blocks(MOST_BLOCKS, seed))
+    kept = (np.delete(np.arange(units.pairs), block) for block in blocks)
+    return _metrics(pairs, kept, len(blocks)), np.array([len(block) for block in blocks], np.float64)
+
+
+def _metrics(pairs: Sequence[Drawable], rows: Iterable[Rows], count: int) -> list[Resampled]:
+    found: list[Resampled] = [{metric: np.full(count, np.nan) for metric in CORRELATIONS} for _ in pairs]
+    for number, drawn in enumerate(rows):
         for one, values in zip(pairs, found, strict=True):
             for metric, value in one.metrics(drawn).items():
                 values[metric][number] = value
@@ -130,13 +147,6 @@ def percentiles(values: Floats, confidence: float) -> tuple[float, float] | str:
         return f"{missing:,} of {len(values):,} resamples have no value: too few pairs, or too few different ones."
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def two_sided_p(differences: Floats) -> float:
-    """Twice the share of resampled differences on the rarer side of zero; never 0, since resamples are few."""
-    defined = differences[~np.isnan(differences)]
-    rarer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * (1 + rarer) / (1 + len(defined)))
 
 
 def _dense_ranks(values: Floats | NDArray[np.int32]) -> NDArray[np.int32]:

@@ -18,14 +18,11 @@ _LARGEST: Final = 1e100  # squares, and sums of them over any number of pairs, s
 _SMALLEST_SPREAD: Final = 1e-12  # of the largest number: below, rounding decides; scipy warns at 1e-13
 
 
-def without_nulls(*columns: Floats) -> tuple[list[Floats], int]:
-    """Keep the rows that have a value in every column.
+def complete_rows(*columns: Floats) -> NDArray[np.bool_]:
+    """(N,): whether a row has a value in every column.
 
     Args:
         columns: (N,) each; NaN is null.
-
-    Returns:
-        The columns, (n,) float64 each, and the number of rows left out.
 
     Raises:
         ValueError: the columns differ in length.
@@ -35,7 +32,7 @@ def without_nulls(*columns: Floats) -> tuple[list[Floats], int]:
         if column.shape != whole.shape:
             raise ValueError(f"columns of one length expected, not {[len(column) for column in columns]}")
         whole &= ~np.isnan(column)
-    return [np.asarray(column[whole], np.float64) for column in columns], int(len(whole) - whole.sum())
+    return whole
 
 
 class Extent:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-METRICS: Final = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse", "mae")
+CORRELATIONS: Final = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc")
+METRICS: Final = (*CORRELATIONS, "rmse", "mae")
+DIFFERENCES: Final = ("srcc", "plcc", "krcc")
+JACKKNIFE: Final = "jackknife, Student's t"
 BOOTSTRAP: Final = "bootstrap percentile"
 M_OUT_OF_N: Final = "m-out-of-n bootstrap percentile"
 
@@ -46,6 +49,9 @@ class MetricDifference:
         high: upper end.
         p_value: two-sided, of no difference; None where there is no interval.
         reason: one sentence why something is None.
+        p_corrected: the same after Holm's correction, where several comparisons are made at once.
+        first: the metric of the first scores, on the same pairs.
+        second: that of the second scores.
     """
 
     value: float | None
@@ -53,6 +59,9 @@ class MetricDifference:
     high: float | None = None
     p_value: float | None = None
     reason: str | None = None
+    p_corrected: float | None = None
+    first: float | None = None
+    second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +80,18 @@ class Agreement:
         mae: mean absolute error after the linear mapping, in units of the truth.
         slope: of the linear mapping truth ≈ slope · score + intercept with the least squared error; None without one.
         intercept: of the same.
-        accuracy: share of pairs on the same side of the thresholds; None if no threshold was given. Its interval is
-            Wilson's, at thresholds that are taken as given.
-        interval: how all other intervals were made: `BOOTSTRAP` or `M_OUT_OF_N`.
+        accuracy: share of pairs on the same side of the threshold, the scores mapped by that line; None if no threshold
+            was given. Its interval is Wilson's, at a threshold that is taken as given.
+        accuracy_direct: the same, the scores compared with a threshold of their own; None if there is none.
+        base_rate: accuracy of always giving the commoner answer; None if no threshold was given.
+        interval: how the intervals of correlations were made: `JACKKNIFE`, `BOOTSTRAP` or `M_OUT_OF_N`. Those of RMSE
+            and MAE are always `JACKKNIFE`.
         confidence: of every interval, such as 0.95.
         seed: of everything drawn.
-        resamples: of the bootstrap.
-        resample_pairs: pairs that each of them draws, m: n, or fewer, and then deviations are scaled by √(m/n).
+        resamples: of the bootstrap; of the jackknife, the number of parts left out in turn.
+        clusters: clusters that are drawn or left out whole; None if pairs are.
+        resample_units: pairs, or clusters, that each resample draws, m: all n, or fewer, and then deviations are scaled
+            by √(m/n).
     """
 
     n: int
@@ -92,11 +106,19 @@ class Agreement:
     slope: float | None
     intercept: float | None
     accuracy: Estimate | None
+    accuracy_direct: Estimate | None
+    base_rate: float | None
     interval: str
     confidence: float
     seed: int
     resamples: int
-    resample_pairs: int
+    clusters: int | None
+    resample_units: int
+
+    @property
+    def units(self) -> int:
+        """Number of independent parts behind the intervals: clusters, or pairs."""
+        return self.n if self.clusters is None else self.clusters
 
 
 @dataclass(frozen=True)
@@ -109,11 +131,12 @@ class Difference:
         srcc: Spearman's correlation of the first minus that of the second.
         plcc: the same for Pearson's, raw.
         krcc: the same for Kendall's tau-b.
-        interval: how the intervals were made: `BOOTSTRAP` or `M_OUT_OF_N`.
+        interval: how the standard errors were made: as of `Agreement`. Intervals and p-values are Student's t of them.
         confidence: of every interval.
         seed: of everything drawn.
-        resamples: of the bootstrap.
-        resample_pairs: pairs that each of them draws.
+        resamples: as of `Agreement`.
+        clusters: as of `Agreement`.
+        resample_units: as of `Agreement`.
     """
 
     n: int
@@ -125,4 +148,5 @@ class Difference:
     confidence: float
     seed: int
     resamples: int
-    resample_pairs: int
+    clusters: int | None
+    resample_units: int

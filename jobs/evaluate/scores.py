@@ -1,0 +1,116 @@
+"""Scores to compare with ground truth: those of a store, or of any table with a name and a number in each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artimuse_actor.errors import GroundTruthError
+from jobs.evaluate.benchmarks import Benchmark
+from jobs.evaluate.ground_truth import column_names, names_table, read_ground_truth
+from jobs.evaluate.truth_columns import KEY_COLUMNS, TruthColumns
+from jobs.storage.parquet import read_parquet
+from jobs.store.store import Store
+from schemas.fingerprint import Fingerprint
+from schemas.scores import OK
+
+SCORE_COLUMNS: Final = ("score", "prediction", "pred", "predicted", "predicted_score", "pred_score", "mos")
+_KEYS: Final = ["image_id", "uri", "status", "error_type"]
+_NONE: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one origin.
+
+    Attributes:
+        place: where they are, as the user gave it.
+        question: which score: the name of its column.
+        batches: reads them, in tables of `image_id`, `uri`, `status`, `error_type` and the score.
+        store: the store that they are in, if it is one.
+    """
+
+    place: str
+    question: str
+    batches: Callable[[], Iterable[pa.Table]]
+    store: Store | None = None
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint; None for tables of unknown origin."""
+        return self.store.fingerprint if self.store else None
+
+
+def open_scores(place: str, question: str | None, benchmark: Benchmark | None, id_column: str | None = None) -> Scores:
+    """The scores of a store, or of a file in a format of ground truth.
+
+    Args:
+        place: the store, or a `.csv`, `.json`, `.jsonl` or Parquet file.
+        question: which score; None for the benchmark's, or the first.
+        benchmark: what is evaluated, if it is one.
+        id_column: of a file, the column that names the image; None to guess it.
+
+    Raises:
+        StoreError: there is no store.
+        GroundTruthError: a file cannot be read, or its columns cannot be guessed.
+        UsageError: a store has no such score.
+    """
+    if not names_table(place):
+        store = Store.open(place)
+        if question is None and benchmark and benchmark.question in store.questions:
+            question = benchmark.question
+        chosen = store.question("--question", question)
+        return Scores(place, chosen, lambda: _store_batches(store, chosen), store)
+    preferred = (benchmark.question, *SCORE_COLUMNS) if benchmark else SCORE_COLUMNS
+    columns = _guess_columns(column_names(place), place, id_column, question, preferred)
+    rows = pa.concat_tables([_NONE, *read_ground_truth(place, columns)])
+    # A published results file has a row for each row of ground truth, which may name an image twice.
+    rows = rows.group_by(["key", "truth"], use_threads=False).aggregate([])
+    table = scores_table(pa.table({"image_id": rows["key"], columns.truth: rows["truth"]}), columns.truth)
+    return Scores(place, columns.truth, lambda: [table])
+
+
+def scores_table(table: pa.Table, question: str) -> pa.Table:
+    """A table with `image_id` and a score, with the columns of a scores table that it lacks; null scores are errors."""
+    if "status" not in table.column_names:
+        table = table.append_column("status", pc.if_else(pc.is_valid(table[question]), OK, "error"))
+    for name in ("uri", "error_type"):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    return table
+
+
+def _guess_columns(
+    names: Sequence[str], where: str, key: str | None, number: str | None, preferred: Sequence[str]
+) -> TruthColumns:
+    """The columns of a table of scores: those asked for, else those of a usual name, else the only other one."""
+    for name, option in ((key, "--id-column"), (number, "--question")):
+        if name is not None and name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:20]) or 'none'}."
+            raise GroundTruthError(f"{where}: has no column {name!r}; {hint} Name another one with {option}.")
+    key = key or next((name for name in KEY_COLUMNS if name in names), None)
+    if key is None:
+        raise GroundTruthError(
+            f"{where}: has no column that names the image ({', '.join(KEY_COLUMNS)}; it has "
+            f"{', '.join(names[:20]) or 'none'}). Name it with --id-column."
+        )
+    others = [name for name in names if name != key]
+    number = number or next((name for name in preferred if name in others), None)
+    number = number or (others[0] if len(others) == 1 else None)
+    if number is None:
+        raise GroundTruthError(
+            f"{where}: which column is the score? It has {', '.join(others[:20]) or 'no other'}. Name it with "
+            "--question."
+        )
+    return TruthColumns(key, number)
+
+
+def _store_batches(store: Store, question: str) -> Iterator[pa.Table]:
+    for path in store.table_files().scores_paths:
+        yield read_parquet(store.place, path, [*_KEYS, question])
