@@ -257,6 +257,7 @@ class Trial:
             "jobs.score.run._identify": identify,
             "jobs.score.run.open_manifest": lambda *_: manifest,
             "jobs.score.run._score_units": partial(_score_units, library),
+            "jobs.score.run.open_place": open_faulty_place,
             "jobs.store.store.open_place": open_faulty_place,
             "jobs.store.maintenance.open_place": open_faulty_place,
             **{f"jobs.{module}.ThreadPoolExecutor": _AtOnce for module in _WITH_THREADS},
