@@ -3,7 +3,8 @@
 The child decodes one picture after the other, each within the limits of `decoder_limits`. When it dies, a new one tries
 the same picture again, since a busy machine can be to blame; the second death is the picture's error.
 
-    parent → child   options as JSON in its arguments; then for each picture 8 bytes of length, and the file
+    parent → child   options as JSON in its arguments; then for each picture its memory limit and its length, 8 bytes
+                     each, and the file
     child → parent   for each picture 4 bytes of length, JSON as in `_answer` with `cpu_s`, and the pixels if any
 """
 
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -28,6 +29,7 @@ import numpy as np
 from artimuse_actor.errors import ImageError, RunError
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.decoder_limits import decode_within_limits
+from artimuse_actor.images.node_memory import one_large_decode, share_bytes
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, DecodeOptions
 
 TRIES: Final = 2
@@ -71,6 +73,18 @@ class ChildDecoder:
             ImageError: as `decode_image`; or `decoder_crashed`, `decoder_memory` or `decoder_timeout`.
             RunError: no child can be started here.
         """
+        whole = self.options.decoder_memory_bytes
+        if (share := share_bytes()) < whole:
+            try:
+                return self._decode(data, share)
+            except ImageError as error:
+                if error.error_type != "decoder_memory" or error.retryable:  # retryable: the machine had no more
+                    raise
+            with one_large_decode():
+                return self._decode(data, whole)
+        return self._decode(data, whole)
+
+    def _decode(self, data: bytes, memory_bytes: int) -> DecodedImage:
         for _ in range(TRIES):
             child = self._child or self._start()
             longest_s = self.options.decoder_timeout_s + _GRACE_S
@@ -78,7 +92,7 @@ class ChildDecoder:
             began = time.monotonic()
             overtime.start()
             try:
-                answer, cpu_s = _ask(child, data)
+                answer, cpu_s = _ask(child, data, memory_bytes)
             except (EOFError, BrokenPipeError):
                 cause = -self._buried(child)
             else:
@@ -121,14 +135,14 @@ class ChildDecoder:
         return child.wait()
 
 
-def _ask(child: subprocess.Popen[bytes], data: bytes) -> tuple[DecodedImage | ImageError, float]:
+def _ask(child: subprocess.Popen[bytes], data: bytes, memory_bytes: int) -> tuple[DecodedImage | ImageError, float]:
     """Send a picture and wait for the answer and the CPU seconds it took.
 
     Raises BrokenPipeError or EOFError if the child dies meanwhile.
     """
     assert child.stdin is not None
     assert child.stdout is not None
-    child.stdin.write(len(data).to_bytes(8, "little"))
+    child.stdin.write(memory_bytes.to_bytes(8, "little") + len(data).to_bytes(8, "little"))
     child.stdin.write(data)
     child.stdin.flush()
     length = int.from_bytes(_read(child.stdout, 4), "little")
@@ -180,9 +194,10 @@ def main() -> None:
     answers.write(_READY)
     answers.flush()
     while head := pictures.read(8):
-        data = pictures.read(int.from_bytes(head, "little"))
+        limited = replace(options, decoder_memory_bytes=int.from_bytes(head, "little"))
+        data = pictures.read(int.from_bytes(pictures.read(8), "little"))
         began_s = time.process_time()
-        about, pixels = _answer(data, options)
+        about, pixels = _answer(data, limited)
         text = json.dumps({**about, "cpu_s": time.process_time() - began_s}).encode()
         answers.write(len(text).to_bytes(4, "little") + text + pixels)
         answers.flush()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +24,7 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.decoder_limits import can_limit_this_process, decode_within_limits
+from artimuse_actor.images.node_memory import share_bytes
 from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
 from artimuse_actor.uris import shown_uri, without_secrets
 from jobs.code_identity import CodeIdentity
@@ -154,7 +155,7 @@ class _DecoderHere:
 
     Attributes:
         options: how images are decoded.
-        child: decodes a picture that needs more memory than this process may use.
+        child: decodes a picture that needs more memory than this process may use, see `node_memory`.
         fetching: how the next images are fetched at the same time, which takes memory too.
     """
 
@@ -165,8 +166,9 @@ class _DecoderHere:
     def decode(self, data: bytes) -> DecodedImage:
         # Twice, since fetched bytes are copied once.
         others_bytes = 2 * (self.fetching.held_bytes + self.fetching.max_bytes)
+        memory_bytes = min(share_bytes(), self.options.decoder_memory_bytes)
         try:
-            return decode_within_limits(data, self.options, others_bytes)
+            return decode_within_limits(data, replace(self.options, decoder_memory_bytes=memory_bytes), others_bytes)
         except ImageError as error:
             if error.error_type != "decoder_memory":
                 raise

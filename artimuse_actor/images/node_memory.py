@@ -1,0 +1,47 @@
+"""The memory of a node that its decoders share: a share for each core, and one large picture at a time.
+
+Each loader decodes one picture, and there is a loader for each core. Within half of the node's memory each has an equal
+share, which is enough for nearly every photo. A picture that takes more is decoded again with the whole limit of one
+decoder (`DecodeOptions.decoder_memory_bytes`), by one process of the node at a time.
+
+Processes in containers with temporary folders of their own do not see each other; each container has its own limit.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from artimuse_actor.checkpoint.file_lock import file_lock
+
+_LEAST_BYTES: Final = 256 * 1024**2
+_CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@lru_cache(maxsize=1)
+def share_bytes() -> int:
+    """The memory that every decoder of this node may take at the same time; at least 256 MiB."""
+    return max(_LEAST_BYTES, node_bytes() // 2 // (os.cpu_count() or 1))
+
+
+def node_bytes() -> int:
+    """The memory of this machine, or less if its container may have less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):  # there is none, or it is "max"
+            continue
+    return min(limits)
+
+
+@contextmanager
+def one_large_decode() -> Iterator[None]:
+    """Wait until no other process of this user on this node decodes a large picture."""
+    with file_lock(Path(tempfile.gettempdir()) / f"artimuse-large-picture-{os.getuid()}"):
+        yield
