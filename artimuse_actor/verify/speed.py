@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.engine.device import dtype_name
+from artimuse_actor.verify.counted_flops import flop_counter
 from artimuse_actor.verify.golden import golden_pixels
 
 _ROUNDS: Final = 5
@@ -52,7 +52,7 @@ def measure_speed(model: ArtiMuse) -> Speed:
     """Score full batches of the golden pictures, and count the operations of one."""
     pixels = np.resize(golden_pixels(), (model.batch_size, *golden_pixels().shape[1:]))
     model.score_pixels(pixels)  # libraries initialise in their first call
-    with FlopCounterMode(display=False) as counted:
+    with flop_counter() as counted:
         model.score_pixels(pixels)
     seconds = []
     for _ in range(_ROUNDS):

@@ -23,12 +23,12 @@ from torch.nn import functional
 from torch.nn.attention import bias
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import build_network
+from artimuse_actor.verify.counted_flops import flop_counter
 from bench.engine.fake_kernels import PAGED_ATTENTION, Indexing, LowerRight, rms_norm, sdpa
 
 CUDA: Final = torch.device("cuda:0")
@@ -114,7 +114,7 @@ def count(work: Callable[[], object]) -> Counts:
     """What a pass does; call it within `fake_cuda`."""
     recorder = _Recorder()
     # Not in inference mode, in which composite operations arrive whole.
-    with FlopCounterMode(display=False) as flops, recorder, torch.no_grad():
+    with flop_counter() as flops, recorder, torch.no_grad():
         work()
     by_operation: Counter[str] = Counter({PAGED_ATTENTION: recorder.paged_flops} if recorder.paged_flops else {})
     for operation, number in flops.get_flop_counts().get("Global", {}).items():
