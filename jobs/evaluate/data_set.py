@@ -15,6 +15,7 @@ from jobs.evaluate.metrics.estimate import Agreement
 from jobs.evaluate.options import EvaluateOptions
 from jobs.evaluate.tar_truths import tar_truths
 from jobs.evaluate.truth_columns import TruthColumns
+from jobs.manifest.braces import has_braces
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest, open_tars
 from jobs.store.run_record import read_runs
@@ -81,13 +82,14 @@ def name_data_set(source: str, asked: str | None) -> tuple[str, Benchmark | None
         benchmark = get_benchmark(asked)
         return benchmark.name, benchmark
     path = source if "://" in source else os.path.abspath(source)
-    stem = os.path.basename(path).split(".")[0]
+    last = os.path.basename(path)
+    stem = "" if has_braces(last) else last.split(".")[0]
     folder = os.path.basename(os.path.dirname(path))
     known = {name.lower(): name for name in BENCHMARKS}
     for name in (stem, folder):
         if name.lower() in known:
             return known[name.lower()], BENCHMARKS[known[name.lower()]]
-    return (folder if stem in ("test", "manifest") and folder else stem), None
+    return (folder if stem in ("", "test", "manifest") and folder else stem), None
 
 
 def _manifest_truths(source: str, options: ManifestOptions) -> Iterator[pa.Table]:

@@ -203,7 +203,7 @@ def _begins_like_picture(path: str) -> bool:
     """Whether the first bytes of a file are those of an image; True if they cannot be read, which loading will say."""
     try:
         with open_source(path) as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(_HEAD_BYTES).ljust(_HEAD_BYTES, b"\0")  # as much as Pillow asks for
     except OSError:
         return True
     Image.init()

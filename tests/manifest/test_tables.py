@@ -108,6 +108,33 @@ def test_tables_on_s3_are_read_too(tmp_path: Path, s3_environment: Any, name: st
         assert [row["uri"] for row in rows] == ["s3://x/a.jpg", "s3://tables-on-s3/in/below/b.jpg"]
 
 
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["m.parquet", "m.feather", "data-00000-of-00001.arrow"])
+def test_images_in_tables_on_s3_are_read_from_there(tmp_path: Path, s3_environment: Any, name: str) -> None:
+    from jobs.score.image_source import image_source
+    from jobs.storage.s3_place import s3_filesystem
+
+    FORMATS[name](pa.table({"image": [b"one", None, b"two"]}), tmp_path / name)
+    fs = s3_filesystem()
+    fs.makedirs("images-on-s3", exist_ok=True)
+    fs.put_file(str(tmp_path / name), f"images-on-s3/in/{name}")
+    if name.startswith("data"):  # a stream has no index
+        with pytest.raises(ManifestError, match="it is read from a disk only; copy it there"):
+            rows_of(f"s3://images-on-s3/in/{name}")
+        return
+    found = [image_source(row) for row in rows_of(f"s3://images-on-s3/in/{name}")]
+    assert (found[0], found[2]) == (b"one", b"two")
+
+
+def test_a_later_value_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
+    lines = ["uri,n", *(f"{number}.jpg,{number}" for number in range(400_000)), "last.jpg,none"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    manifest = open_manifest(str(tmp_path / "m.csv"))
+    assert sum(len(batch.rows) for batch in manifest.batches()) == 400_001  # other columns are not looked at
+    with pytest.raises(ManifestError, match=r"m\.csv: cannot be read as CSV: .*'none'"):
+        list(manifest.batches(["n"]))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
@@ -131,10 +158,11 @@ def test_a_broken_table_is_a_sentence(tmp_path: Path, name: str, data: bytes, se
 
 @pytest.mark.parametrize("name", ["urls.txt", "notes", "archive.zip", "a.xlsx"])
 def test_a_file_that_is_neither_picture_nor_table_is_wrong_usage(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"https://h/a.jpg\n" * 9)
-    for source in (tmp_path / name, tmp_path / f"{name[:3]}*"):
-        with pytest.raises(UsageError, match=r"called like no image and no table.*\.parquet.*\.csv"):
-            open_manifest(str(source))
+    for content in (b"https://h/a.jpg\n" * 9, b"x", b""):
+        (tmp_path / name).write_bytes(content)
+        for source in (tmp_path / name, tmp_path / f"{name[:3]}*"):
+            with pytest.raises(UsageError, match=r"called like no image and no table.*\.parquet.*\.csv"):
+                open_manifest(str(source))
 
 
 def test_a_picture_without_a_suffix_is_known_by_its_first_bytes(tmp_path: Path) -> None:
