@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections import Counter
+from fnmatch import fnmatchcase
 from typing import Final
 
 import pyarrow.parquet as pq
@@ -21,12 +21,14 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import FORMATS
 from artimuse_actor.uris import canonical_uri, uri_scheme
 from jobs.manifest.braces import has_braces
+from jobs.manifest.delta import LOG, current_files, is_delta
 from jobs.manifest.derived import Derived, FirstOfEach, Head, Prefixed
 from jobs.manifest.hub import list_hub, names_data_set
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
 from jobs.manifest.listing import ListedFile, Listing, list_braces, list_local, list_s3, list_web
 from jobs.manifest.manifest import FIRST, Coverage, Manifest, ManifestOptions
+from jobs.manifest.table_rows import folder_of
 from jobs.manifest.tables import TableManifest
 from jobs.manifest.tar_index import PACKED_TARS, TarIndexes, packed_tar
 from jobs.manifest.tars import TarManifest, is_tar
@@ -49,11 +51,12 @@ _ELSEWHERE: Final = {
     "hdfs": "Copy it to a disk or to S3.",
 }
 _HEAD_BYTES: Final = 64
+_WRITE: Final = "Write what it holds now as Parquet, and name that."
 _OTHER_TABLES: Final = {
-    "_delta_log": "a Delta table, whose files alone do not say which rows were removed",
-    "_versions": "a Lance data set",
-    ".hoodie": "a Hudi table, whose files alone do not say which rows were removed",
-    "metadata/version-hint.text": "an Iceberg table, whose files alone do not say which rows were removed",
+    f"{LOG}/*": "a part of a Delta table, whose files alone do not say which rows were removed. Name the table itself.",
+    "_versions/*.manifest": f"a Lance data set. {_WRITE}",
+    ".hoodie/*": f"a Hudi table, whose files alone do not say which rows were removed. {_WRITE}",
+    "metadata/*.metadata.json": f"an Iceberg table, whose files alone do not say which rows were removed. {_WRITE}",
 }
 
 
@@ -125,6 +128,7 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
     if tables and files.by_pattern:
         raise ManifestError(f"{source}: matches tables and other files. Name one kind, such as {source}.parquet.")
     if not pictures:
+        _refuse_other_formats(source, files, [])
         found = ", ".join(f"{count} {suffix}" for suffix, count in files.skipped.most_common(5)) or "nothing"
         raise ManifestError(f"{source}: there is no image and no table in it (found: {found}).")
     if not files.pictures and not _begins_like_picture(pictures[0].path):
@@ -171,7 +175,10 @@ def _tars(
 
 def _tables(source: str, tables: list[ListedFile], files: Listing, options: ManifestOptions) -> TableManifest:
     """The tables of one kind: Parquet if there are such, else Arrow, else texts."""
-    _refuse_other_formats(source, files)
+    if is_delta(files.named):
+        tables = current_files(source, files.named)
+    else:
+        _refuse_other_formats(source, files, tables)
     chosen = next(found for kind in (PARQUET, ARROW, TEXTS) if (found := [t for t in tables if _is(t.path, kind)]))
     notes = []
     if others := Counter(_suffix(file.path) for file in tables if file not in chosen):
@@ -190,13 +197,14 @@ def _suffix(path: str) -> str:
     return next(suffix for suffix in reversed(TABLES) if path.lower().endswith(suffix))
 
 
-def _refuse_other_formats(source: str, files: Listing) -> None:
+def _refuse_other_formats(source: str, files: Listing, tables: list[ListedFile]) -> None:
     """Refuse tables whose files are only a part of what they are. Raises UsageError."""
-    for mark, name in _OTHER_TABLES.items():
-        inside = any(re.search(f"(^|/){re.escape(mark)}(/|$)", file.image_id) for file in files.named)
-        beside = uri_scheme(source) == "file" and os.path.exists(os.path.join(os.path.expanduser(source), mark))
-        if inside or beside:
-            raise UsageError(f"{source}: is {name}. Write what it holds now as Parquet, and name that.")
+    above = {folder_of(file.path) for file in tables} if uri_scheme(source) == "file" else set()
+    above |= {files.root} if files.root else set()
+    for mark, advice in _OTHER_TABLES.items():
+        inside = any(fnmatchcase(f"/{file.image_id}", f"*/{mark}") for file in files.named)
+        if inside or any(glob.glob(f"{glob.escape(folder)}/{mark}") for folder in above):
+            raise UsageError(f"{source}: is {advice}")
 
 
 def _begins_like_picture(path: str) -> bool:

@@ -48,7 +48,7 @@ class TableRows:
         self.bad: list[str] = []
         self.failed = 0
         self._bad: pa.Array = pa.array([], pa.bool_())
-        self._base = options.images or _folder_of(file.path)
+        self._base = options.images or folder_of(file.path)
 
     def exploded(self, table: pa.Table) -> tuple[pa.Table, pa.Array | None]:
         """A row for each item of a list of images, and the items' places in it; other tables without failed rows."""
@@ -207,7 +207,7 @@ def _numbered(table: pa.Table) -> pa.Table:
     return table.append_column(_ROW, pa.array(range(len(table)), pa.int32()))
 
 
-def _folder_of(path: str) -> str:
+def folder_of(path: str) -> str:
     """The folder of a table: of a partitioned one, that of its partitions."""
     folder = os.path.dirname(path)
     while "=" in os.path.basename(folder):

@@ -335,9 +335,8 @@ def test_what_spark_leaves_beside_its_parts_is_passed_by(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("mark", "name"),
     [
-        ("_delta_log/00000000000000000000.json", "a Delta table"),
         (".hoodie/hoodie.properties", "a Hudi table"),
-        ("metadata/version-hint.text", "an Iceberg table"),
+        ("metadata/00000-7f.metadata.json", "an Iceberg table"),
         ("_versions/1.manifest", "a Lance data set"),
     ],
 )
@@ -347,6 +346,10 @@ def test_formats_whose_files_are_not_all_there_is_to_them_are_refused_by_name(
     write(tmp_path / "t/part-0.parquet", {"uri": ["removed.jpg"]})
     (tmp_path / "t" / mark).parent.mkdir()
     (tmp_path / "t" / mark).write_text("{}")
+    for source in (tmp_path / "t", f"{tmp_path}/t/*.parquet"):
+        with pytest.raises(UsageError, match=f"is {name}.*as Parquet"):
+            open_manifest(str(source))
+    (tmp_path / "t/part-0.parquet").rename(tmp_path / "t/part-0.lance")
     with pytest.raises(UsageError, match=f"is {name}.*as Parquet"):
         open_manifest(str(tmp_path / "t"))
 
