@@ -18,7 +18,9 @@ from jobs.commands.options import (
     Images,
     OnBadRow,
     OnDuplicate,
+    ReadMixed,
     Split,
+    StoresNamed,
     UriColumn,
 )
 
@@ -129,7 +131,7 @@ CopyImages = Annotated[
 
 
 def curate(
-    store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
+    stores: StoresNamed,
     out: CuratedOut,
     manifest: CurateManifest = None,
     images: Images = None,
@@ -160,6 +162,7 @@ def curate(
     copy: CopyImages = False,
     root: CopyRoot = None,
     allow_private_hosts: AllowPrivateHosts = False,
+    allow_mixed: ReadMixed = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose from what is scored, as a manifest, a table or a WebDataset, and see what each condition removes.
@@ -176,7 +179,9 @@ def curate(
     from jobs.manifest.manifest import ManifestOptions
 
     settings = CurateSettings(
-        store=store,
+        store=stores[0],
+        beside=tuple(stores[1:]),
+        allow_mixed=allow_mixed,
         out=out,
         manifest=manifest,
         manifest_options=ManifestOptions(

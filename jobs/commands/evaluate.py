@@ -26,6 +26,7 @@ from jobs.commands.options import (
     On,
     Quantize,
     Question,
+    ReadMixed,
     RequireComplete,
     Resamples,
     Results,
@@ -43,8 +44,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="OUT…",
-            help="The --out of a run; or a CSV, JSON, JSON lines or Parquet file with a name and a number in each row, "
-            "of any model; or several, to be compared.",
+            help="The --out of a run, or a pattern of several whose rows count together; or a CSV, JSON, JSON lines or "
+            "Parquet file with a name and a number in each row, of any model. Several OUT are compared.",
             show_default=False,
         ),
     ],
@@ -89,6 +90,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="FILE", help="Also draw them, as .svg, .png or .pdf.", show_default=False),
     ] = None,
+    allow_mixed: ReadMixed = False,
     markdown: AsMarkdown = False,
     latex: AsLatex = False,
     csv: AsCsv = False,
@@ -106,7 +108,6 @@ def evaluate(
     from jobs.evaluate.plots import check_plots_name, write_plots
     from jobs.evaluate.published_results import write_results
     from jobs.evaluate.truth_columns import TruthColumns
-    from jobs.store.store import Store
 
     form = choose_format(markdown=markdown, latex=latex, csv=csv, json=as_json)
     if against and len(out) > 1:
@@ -125,6 +126,7 @@ def evaluate(
         benchmark=benchmark,
         threshold=threshold,
         score_threshold=score_threshold,
+        allow_mixed=allow_mixed,
         seed=seed,
         resamples=resamples,
     )
@@ -140,8 +142,7 @@ def evaluate(
         write_plots(evaluation, plots)
         _say(f"{plots}: drawn.", quiet)
     for one in shown.evaluations:
-        if one.fingerprint:
-            write_metrics(Store.open(one.scores), one)
+        if write_metrics(one):
             _say(f"{one.scores}/metrics: written.", quiet)
     check_gates(shown.evaluations, gates, require_complete)
 

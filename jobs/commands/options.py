@@ -240,6 +240,17 @@ AllowPrivateHosts = Annotated[
     bool,
     typer.Option("--allow-private-hosts", help="Fetch http(s) images from loopback and private addresses too."),
 ]
+StoresNamed = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OUT…",
+        help="The --out of runs; several, or a pattern such as 'runs/*', are read as one.",
+        show_default=False,
+    ),
+]
+ReadMixed = Annotated[
+    bool, typer.Option("--allow-mixed", help="Read stores together whose checkpoint, protocol or preprocessing differ.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from artimuse_actor.errors import UsageError
-from jobs.commands.options import AsJson
+from jobs.commands.options import AsJson, ReadMixed, StoresNamed
 from jobs.words import show
 
 
 def query(
-    store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
+    stores: StoresNamed,
     sql: Annotated[
         str,
         typer.Argument(
@@ -30,20 +30,22 @@ def query(
     memory: Annotated[
         int, typer.Option(metavar="BYTES", help="Memory of the query; beyond, it uses a temporary folder.")
     ] = 4 * 1024**3,
+    allow_mixed: ReadMixed = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask a store in SQL. Nothing but its tables can be read, and nothing but the output written.
 
-    The first rows are shown as a table; --json, --csv and --parquet give all.
+    Of several stores `scores` has a column `store`. The first rows are shown as a table; --json, --csv and --parquet
+    give all.
     """
     from jobs.curate.query import QueryLimits
     from jobs.curate.query import query as run
     from jobs.curate.query_output import print_json, show_rows, write_rows
-    from jobs.store.store import Store
+    from jobs.store.stores import Stores
 
     if sum((as_json, csv is not None, parquet is not None)) > 1:
         raise UsageError("--json, --csv and --parquet: choose one of them.")
-    with run(Store.open(store), sql, QueryLimits(memory, timeout)) as (schema, rows):
+    with run(Stores.open(stores, allow_mixed=allow_mixed), sql, QueryLimits(memory, timeout)) as (schema, rows):
         if as_json:
             print_json(schema, rows)
         elif csv is not None or parquet is not None:

@@ -7,26 +7,33 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import AsJson
+from jobs.commands.options import AsJson, StoresNamed
 from jobs.words import show
 
 
 def status(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
+    stores: StoresNamed,
     as_json: AsJson = False,
 ) -> None:
     """Tell what a store holds and how each run went.
 
-    Rows planned, scored, failed by type and remaining; manifest and table are reconciled in one line.
+    Rows planned, scored, failed by type and remaining; manifest and table are reconciled in one line. Of several stores
+    each, the sum, and whether an id is in two of them; as JSON a list.
     """
     from jobs.store.status import store_status
-    from jobs.store.text import show_status
+    from jobs.store.stores import doubled_between, matching_stores
+    from jobs.store.text import show_status, show_sum
 
-    found = store_status(out)
+    names = matching_stores(stores)
+    found = [store_status(name) for name in names]
     if as_json:
-        print(json.dumps(found.to_json()))
-    else:
-        show_status(found)
+        shown = [one.to_json() for one in found]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown))
+        return
+    for one in found:
+        show_status(one)
+    if len(found) > 1:
+        show_sum(found, doubled_between(names))
 
 
 def compact(

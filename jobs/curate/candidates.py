@@ -26,9 +26,7 @@ from jobs.curate.where import columns_sql
 from jobs.manifest.manifest import Manifest
 from jobs.storage.parquet import read_parquet
 from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, quoted
-from jobs.store.layout import TEXTS
-from jobs.store.store import Store
-from schemas.texts import texts_schema
+from jobs.store.stores import Stores, StoresTables
 
 OWN: Final = "own:"
 """Before the name of a manifest's column that the store has too."""
@@ -61,32 +59,25 @@ class Candidates(Protocol):
 
 
 class StoreRows:
-    """The rows of the scores table, with those of the texts table beside them."""
+    """The rows of the scores tables, with those of the texts tables beside them."""
 
-    def __init__(self, store: Store, database: Database, text_pattern: str | None = None) -> None:
+    def __init__(self, stores: Stores, database: Database, text_pattern: str | None = None) -> None:
         """Note which files there are.
 
         Args:
-            store: the store with the rows.
+            stores: the stores with the rows.
             database: gets the view `scores`, and `texts` if there are texts.
             text_pattern: regular expression of the column `TEXT_MATCHES`.
         """
         self.own: pa.Schema | None = None
-        self._store = store
         self._database = database
-        tables = store.table_files()
-        self.files = tables.scores
-        database.add_files("scores", [(store.place, file) for file in tables.scores], store.schema)
-        texts = texts_schema(store.texts) if store.texts else pa.schema([])
-        self._texts = pa.schema([texts.field(name) for name in store.texts.all_columns] if store.texts else [])
-        if store.texts:
-            described = set(tables.described)
-            files = [(store.place, file) for file in store.place.files(TEXTS) if file.path in described]
-            database.add_files("texts", files, texts)
+        self.tables = StoresTables(stores, database)
+        self._scores = stores.schema
+        columns = {f"{name}{more}" for name in stores.text_columns for more in ("", "_tokens", "_finish_reason")}
+        self._texts = pa.schema([field for field in stores.text_schema if field.name in columns])
         pattern = quoted(text_pattern or "")
-        texts_columns = store.texts.columns if store.texts else ()
-        self._matches = " OR ".join(f"regexp_matches({identifier(name)}, {pattern})" for name in texts_columns)
-        self.schema = pa.schema([*store.schema, *self._texts])
+        self._matches = " OR ".join(f"regexp_matches({identifier(name)}, {pattern})" for name in stores.text_columns)
+        self.schema = pa.schema([*self._scores, *self._texts])
 
     def sql(self, names: frozenset[str]) -> str:
         """See `Candidates`."""
@@ -94,7 +85,7 @@ class StoreRows:
 
     def view(self, names: frozenset[str]) -> str:
         """A query of `row`, `image_id` and the columns of these names."""
-        columns = f"{columns_sql(self._store.schema, names | {'image_id'})}{identifier(ROW)} AS row"
+        columns = f"{columns_sql(self._scores, names | {'image_id'})}{identifier(ROW)} AS row"
         texts = [field for field in self._texts if field.name.lower() in names]
         if not texts and TEXT_MATCHES not in names:
             return f"SELECT {columns} FROM scores"
@@ -115,13 +106,6 @@ class StoreRows:
         """See `Candidates`."""
         yield
 
-    def check_unchanged(self) -> None:
-        """Raise StoreError if one of the files is another than at the beginning."""
-        now = {file.path: file.version for file in self._store.table_files().scores}
-        for file in self.files:
-            if now.get(file.path) != file.version:
-                raise changed_meanwhile(self._store.place, file.path)
-
     def _rows_by_file(self) -> Iterator[Rows]:
         """The chosen rows, those of one file at a time."""
         waiting: list[Rows] = []
@@ -136,14 +120,14 @@ class StoreRows:
             yield np.concatenate(waiting)
 
     def _read(self, rows: Rows, columns: list[str]) -> pa.Table:
-        path = self.files[int(rows[0] >> FILE_ROWS)].path
+        place, file = self.tables.files[int(rows[0] >> FILE_ROWS)]
         try:
-            table = read_parquet(self._store.place, path, columns)
+            table = read_parquet(place, file.path, columns)
         except FileNotFoundError:
-            raise changed_meanwhile(self._store.place, path) from None
+            raise changed_meanwhile(place, file.path) from None
         here = rows & ((1 << FILE_ROWS) - 1)
         if here[-1] >= len(table):
-            raise changed_meanwhile(self._store.place, path)
+            raise changed_meanwhile(place, file.path)
         return table if len(here) == len(table) else table.take(pa.array(here))
 
 

@@ -34,6 +34,7 @@ from jobs.storage.parquet import parquet_bytes
 from jobs.store.database import ROW, Database, identifier, open_database
 from jobs.store.layout import CURATIONS, SCORES, TEXTS
 from jobs.store.store import Store
+from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
 
 _ABSENT: Final = -1
@@ -46,7 +47,7 @@ class CurateSettings:
     """Everything a curation depends on except the store's content.
 
     Attributes:
-        store: the --out of runs.
+        store: the --out of runs, or a pattern of several.
         out: file or folder to write.
         manifest: rows to choose from, with columns of their own; None for all of the store.
         manifest_options: how it is read.
@@ -61,6 +62,8 @@ class CurateSettings:
         kind: of the output; None goes by its name.
         copy: whether the images are copied.
         fetch: how images are fetched.
+        beside: further stores to choose from.
+        allow_mixed: whether their fingerprints may differ.
     """
 
     store: str
@@ -78,6 +81,13 @@ class CurateSettings:
     kind: str | None = None
     copy: bool = False
     fetch: FetchOptions = field(default_factory=FetchOptions)
+    beside: tuple[str, ...] = ()
+    allow_mixed: bool = False
+
+    @property
+    def named(self) -> str:
+        """The stores as the user named them."""
+        return ", ".join((self.store, *self.beside))
 
 
 @dataclass(frozen=True)
@@ -105,26 +115,30 @@ def curate(settings: CurateSettings) -> Curation:
     """
     target = read_target(settings.out, settings.kind, settings.copy)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
-    store = Store.open(settings.store)
-    score_column = store.question("--score-column", settings.score_column)
-    _check_choice(settings, store)
+    stores = Stores.open([settings.store, *settings.beside], allow_mixed=settings.allow_mixed)
+    score_column = stores.first.question("--score-column", settings.score_column)
+    _check_choice(settings, stores)
     with open_database() as database:
-        store_rows = StoreRows(store, database, settings.filters.text_matches)
+        store_rows = StoreRows(stores, database, settings.filters.text_matches)
         manifest = None
         if settings.manifest:
-            manifest = open_manifest(settings.manifest, settings.manifest_options, settings.fetch, store.place)
+            manifest = open_manifest(settings.manifest, settings.manifest_options, settings.fetch, stores.first.place)
         candidates = ManifestRows(store_rows, manifest, database) if manifest else store_rows
         schema = candidates.schema
         filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
         if settings.per is not None and settings.per not in schema.names:
             raise unknown_column("--per", settings.per, schema.names)
-        _keep_out_of_tables(target, store)
+        for store in stores.stores:
+            _keep_out_of_tables(target, store)
         target.check_free()
         database.lock()
 
-        funnel = Funnel(settings.manifest or settings.store)
-        if mixture := store.fingerprint.mixture:
-            funnel.notes.append(f"The precisions of the scores in {settings.store} are {mixture}.")
+        funnel = Funnel(settings.manifest or settings.named)
+        for name, store in zip(stores.names, stores.stores, strict=True):
+            if mixture := store.fingerprint.mixture:
+                funnel.notes.append(f"The precisions of the scores in {name} are {mixture}.")
+        if later := store_rows.tables.pass_over_doubles(settings.manifest_options.on_duplicate):
+            funnel.notes.append(f"{later:,} rows of later stores have ids of earlier ones, and were passed over.")
         _apply(database, candidates, filters, funnel, score_column, settings.per)
         if manifest:
             _note_others(database, settings, funnel)
@@ -143,14 +157,15 @@ def curate(settings: CurateSettings) -> Curation:
             if groups and len(groups.table):
                 with open(aside.path(target.groups), "wb") as file:
                     file.write(parquet_bytes(groups.table))
-            write_chosen(candidates, store, aside, settings.fetch, funnel)
-            store_rows.check_unchanged()
-            record = _record(settings, store, target, funnel, len(groups.table) if groups else None)
+            write_chosen(candidates, stores.first, aside, settings.fetch, funnel)
+            store_rows.tables.check_unchanged()
+            record = _record(settings, stores, target, funnel, len(groups.table) if groups else None)
             with open(aside.path(target.funnel), "w", encoding="utf-8") as text:
                 text.write(record)
             aside.publish()
         written = json.loads(record)
-        _remember(store, written, funnel)
+        if len(stores.stores) == 1:  # several have the record beside the output alone
+            _remember(stores.first, written, funnel)
         return Curation(funnel, target, written)
 
 
@@ -161,7 +176,7 @@ def _keep_out_of_tables(target: Target, store: Store) -> None:
             raise UsageError(f"--out {target.out}: lies in a table of the store. Choose another place.")
 
 
-def _check_choice(settings: CurateSettings, store: Store) -> None:
+def _check_choice(settings: CurateSettings, stores: Stores) -> None:
     """Raise UsageError for options that do not go together, before anything is read."""
     if settings.top is not None:
         read_top(settings.top)
@@ -171,8 +186,8 @@ def _check_choice(settings: CurateSettings, store: Store) -> None:
         raise UsageError(f"--sample takes a whole number from 1, not {settings.sample}.")
     if not 0 <= settings.seed < MAX_SEED:
         raise UsageError(f"--seed takes a whole number from 0 to {MAX_SEED - 1}, not {settings.seed}.")
-    if settings.filters.text_matches is not None and not store.texts:
-        raise UsageError(f"--text-matches: {settings.store} has no texts. Score with --texts first.")
+    if settings.filters.text_matches is not None and not stores.text_columns:
+        raise UsageError(f"--text-matches: {settings.named} has no texts. Score with --texts first.")
 
 
 def _apply(
@@ -222,7 +237,7 @@ def _note_others(database: Database, settings: CurateSettings, funnel: Funnel) -
         "SELECT count(*), count(*) - (SELECT count(DISTINCT held) FROM judged) FROM scores"
     )
     if others:
-        funnel.notes.append(f"{others:,} of {stored:,} rows of {settings.store} are not in {settings.manifest}.")
+        funnel.notes.append(f"{others:,} of {stored:,} rows of {settings.named} are not in {settings.manifest}.")
 
 
 def _take_top(database: Database, settings: CurateSettings, funnel: Funnel) -> None:
@@ -261,10 +276,13 @@ def _keep(database: Database, rows: str) -> int:
     return int(before - after)
 
 
-def _record(settings: CurateSettings, store: Store, target: Target, funnel: Funnel, groups: int | None) -> str:
+def _record(settings: CurateSettings, stores: Stores, target: Target, funnel: Funnel, groups: int | None) -> str:
     """The JSON that stands beside the output, and in the store."""
     arguments = {name: value for name, value in asdict(settings).items() if name != "fetch"}
-    about = {"root": store.place.root, "fingerprint": asdict(store.fingerprint)}
+    roots = [store.place.root for store in stores.stores]
+    about = ({"root": roots[0]} if len(roots) == 1 else {"roots": roots}) | {
+        "fingerprint": asdict(stores.first.fingerprint)
+    }
     files = {"rows": None if target.kind == "webdataset" else target.name, "groups": target.groups if groups else None}
     output = {"place": target.place.root, "kind": target.kind, "files": files, "duplicates": groups}
     return curation_json(arguments, about, funnel, output)

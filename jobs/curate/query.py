@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from artimuse_actor.errors import UsageError
 from jobs.store.database import Database, open_database
-from jobs.store.layout import METRICS, TEXTS
-from jobs.store.store import Store
+from jobs.store.layout import METRICS
+from jobs.store.stores import Stores, StoresTables
 from schemas.metrics import METRICS as METRICS_SCHEMA
-from schemas.texts import texts_schema
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,15 @@ class QueryLimits:
 
 
 @contextmanager
-def query(store: Store, sql: str, limits: QueryLimits) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-    """The schema of a query's rows, and the rows while the block lasts.
+def query(stores: Stores, sql: str, limits: QueryLimits) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """The schema of a query's rows, and the rows while the block lasts; of several stores `scores` has their `store`.
 
     Raises:
         UsageError: it is no query, it fails, or it takes more time or memory than it may; also while rows are read.
         StoreError: a file of the store is gone or not whole.
     """
     with open_database(limits.memory_bytes) as database:
-        tables = _add_tables(database, store)
+        tables = _add_tables(database, stores)
         database.lock()
         with database.limited(limits.timeout_s), _explained(sql, tables, limits):
             if not database.is_query(sql):
@@ -53,18 +52,13 @@ def query(store: Store, sql: str, limits: QueryLimits) -> Iterator[tuple[pa.Sche
             yield database.reader(sql)
 
 
-def _add_tables(database: Database, store: Store) -> dict[str, list[str]]:
+def _add_tables(database: Database, stores: Stores) -> dict[str, list[str]]:
     """Make the views; table → columns."""
-    files = store.table_files()
-    described = set(files.described)
-    schemas = {"scores": store.schema, "metrics": METRICS_SCHEMA}
-    stored = {"scores": files.scores, "metrics": store.place.files(METRICS)}
-    if store.texts:
-        schemas["texts"] = texts_schema(store.texts)
-        stored["texts"] = [file for file in store.place.files(TEXTS) if file.path in described]
-    for name, schema in schemas.items():
-        database.add_files(name, [(store.place, file) for file in stored[name]], schema, rows=False)
-    return {name: schema.names for name, schema in schemas.items()}
+    StoresTables(stores, database, rows=False)
+    metrics = [(store.place, file) for store in stores.stores for file in store.place.files(METRICS)]
+    database.add_files("metrics", metrics, METRICS_SCHEMA, rows=False)
+    names = {"scores": stores.schema.names, "texts": stores.text_schema.names, "metrics": METRICS_SCHEMA.names}
+    return {table: columns for table, columns in names.items() if columns}
 
 
 @contextmanager

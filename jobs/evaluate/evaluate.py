@@ -31,6 +31,7 @@ from jobs.evaluate.truth_columns import truth_table
 from jobs.storage.parquet import parquet_bytes
 from jobs.store.layout import metrics_path
 from jobs.store.store import Store
+from jobs.store.stores import matching_stores
 
 DISAGREEMENTS: Final = 10
 _NAMES_TO_CHOOSE_BY: Final = 200_000
@@ -78,7 +79,7 @@ def evaluate_store(
     """Compare the scores of a store, or of a table, with ground truth, and write the metrics beside a store's scores.
 
     Args:
-        out: the store, or a file of scores.
+        out: the store, a pattern of stores whose rows count together, or a file of scores.
         ground_truth: a `test.json`, CSV file, JSON lines or Parquet table; None for the manifest of the last run.
         options: see `EvaluateOptions`.
         against: another store or file, to be compared with.
@@ -90,8 +91,8 @@ def evaluate_store(
         UsageError: the store has no such score, or there is no such benchmark.
     """
     evaluation = evaluate_all([out, *([against] if against else [])], ground_truth, options).evaluations[0]
-    if keep and evaluation.fingerprint:
-        write_metrics(Store.open(out), evaluation)
+    if keep:
+        write_metrics(evaluation)
     return evaluation
 
 
@@ -110,16 +111,31 @@ def evaluate_all(
         GroundTruthError: there is no ground truth, or a file cannot be read.
         UsageError: a store has no such score, or there is no such benchmark.
     """
-    store = None if names_table(places[0]) else Store.open(places[0])
+    stores = [] if names_table(places[0]) else matching_stores(places[:1])
+    if len(stores) > 1 and ground_truth is None:
+        raise GroundTruthError("Several stores were scored from several sources. Name one with --ground-truth.")
+    store = Store.open(stores[0]) if stores else None
     data_set = find_data_set(ground_truth, options, store, places[0])
-    origins = [open_scores(place, options.question, data_set.benchmark, options.id_column) for place in places]
+    origins = [
+        open_scores(place, options.question, data_set.benchmark, options.id_column, allow_mixed=options.allow_mixed)
+        for place in places
+    ]
     return compare(origins, data_set, options)
 
 
-def write_metrics(store: Store, evaluation: Evaluation) -> None:
-    """Write metrics beside a store's scores; they replace those of an earlier evaluation on the same data set."""
+def write_metrics(evaluation: Evaluation) -> bool:
+    """Write metrics beside a store's scores; they replace those of an earlier evaluation on the same data set.
+
+    Returns:
+        Whether there is one store to write to: the scores of a file, or of several stores, have none.
+    """
+    names = matching_stores([evaluation.scores]) if evaluation.fingerprint else []
+    if len(names) != 1:
+        return False
+    store = Store.open(names[0])
     name = re.sub(r"[^\w.-]+", "-", f"{evaluation.data_set}-{evaluation.question}")
     store.place.write(metrics_path(name), parquet_bytes(evaluation.to_table()))
+    return True
 
 
 def compare(origins: Sequence[Scores], data_set: DataSet, options: EvaluateOptions) -> SideBySide:

@@ -21,6 +21,7 @@ class EvaluateOptions:
         benchmark: whose published values to compare with; None to go by the name of the ground truth's folder.
         threshold: above it is good on the ground truth's scale, for binary accuracy; None for the benchmark's.
         score_threshold: above it is good on the scores' own scale; None for the benchmark's.
+        allow_mixed: whether the stores that a pattern matches may have several fingerprints.
         seed: of everything drawn.
         resamples: of the bootstrap.
     """
@@ -32,6 +33,7 @@ class EvaluateOptions:
     benchmark: str | None = None
     threshold: float | None = None
     score_threshold: float | None = None
+    allow_mixed: bool = False
     seed: int = 0
     resamples: int = 1000
 

@@ -27,7 +27,6 @@ from jobs.evaluate.published_results import write_results
 from jobs.evaluate.scores import open_scores
 from jobs.manifest.manifest import ManifestOptions
 from jobs.score.actor_pool import ActorPool
-from jobs.store.store import Store
 from jobs.words import show
 
 if TYPE_CHECKING:
@@ -257,7 +256,7 @@ def _evaluate(settings: BenchmarkSettings, cell: Cell, base: Cell | None) -> Eva
     # Of a part of the rows, images without ground truth say nothing.
     extra = 0 if settings.limit else evaluation.counts.extra + unnamed_images(cell.folder, options.columns)
     evaluation.counts.extra = extra
-    write_metrics(Store.open(cell.out), evaluation)
+    write_metrics(evaluation)
     if settings.results:
         write_results(evaluation, f"{settings.results.rstrip('/')}/{benchmark.name}_{cell.label}.json")
     return evaluation

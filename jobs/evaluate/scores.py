@@ -15,7 +15,7 @@ from jobs.evaluate.benchmarks import Benchmark
 from jobs.evaluate.ground_truth import column_names, names_table, read_ground_truth
 from jobs.evaluate.truth_columns import KEY_COLUMNS, TruthColumns
 from jobs.storage.parquet import read_parquet
-from jobs.store.store import Store
+from jobs.store.stores import Stores
 from schemas.fingerprint import Fingerprint
 from schemas.scores import OK
 
@@ -32,40 +32,44 @@ class Scores:
         place: where they are, as the user gave it.
         question: which score: the name of its column.
         batches: reads them, in tables of `image_id`, `uri`, `status`, `error_type` and the score.
-        store: the store that they are in, if it is one.
+        fingerprint: of a store's; None for tables of unknown origin.
     """
 
     place: str
     question: str
     batches: Callable[[], Iterable[pa.Table]]
-    store: Store | None = None
-
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint; None for tables of unknown origin."""
-        return self.store.fingerprint if self.store else None
+    fingerprint: Fingerprint | None = None
 
 
-def open_scores(place: str, question: str | None, benchmark: Benchmark | None, id_column: str | None = None) -> Scores:
-    """The scores of a store, or of a file in a format of ground truth.
+def open_scores(
+    place: str,
+    question: str | None,
+    benchmark: Benchmark | None,
+    id_column: str | None = None,
+    *,
+    allow_mixed: bool = False,
+) -> Scores:
+    """The scores of a store, of all stores that a pattern matches, or of a file in a format of ground truth.
 
     Args:
-        place: the store, or a `.csv`, `.json`, `.jsonl` or Parquet file.
+        place: the store, a pattern of stores, or a `.csv`, `.json`, `.jsonl` or Parquet file.
         question: which score; None for the benchmark's, or the first.
         benchmark: what is evaluated, if it is one.
         id_column: of a file, the column that names the image; None to guess it.
+        allow_mixed: whether the stores of a pattern may have several fingerprints; that of the first one counts.
 
     Raises:
         StoreError: there is no store.
+        StoreMismatch: the stores of a pattern have different fingerprints.
         GroundTruthError: a file cannot be read, or its columns cannot be guessed.
         UsageError: a store has no such score.
     """
     if not names_table(place):
-        store = Store.open(place)
-        if question is None and benchmark and benchmark.question in store.questions:
+        stores = Stores.open([place], allow_mixed=allow_mixed)
+        if question is None and benchmark and benchmark.question in stores.first.questions:
             question = benchmark.question
-        chosen = store.question("--question", question)
-        return Scores(place, chosen, lambda: _store_batches(store, chosen), store)
+        chosen = stores.first.question("--question", question)
+        return Scores(place, chosen, lambda: _store_batches(stores, chosen), stores.first.fingerprint)
     preferred = (benchmark.question, *SCORE_COLUMNS) if benchmark else SCORE_COLUMNS
     columns = _guess_columns(column_names(place), place, id_column, question, preferred)
     rows = pa.concat_tables([_NONE, *read_ground_truth(place, columns)])
@@ -111,6 +115,7 @@ def _guess_columns(
     return TruthColumns(key, number)
 
 
-def _store_batches(store: Store, question: str) -> Iterator[pa.Table]:
-    for path in store.table_files().scores_paths:
-        yield read_parquet(store.place, path, [*_KEYS, question])
+def _store_batches(stores: Stores, question: str) -> Iterator[pa.Table]:
+    for store in stores.stores:
+        for path in store.table_files().scores_paths:
+            yield read_parquet(store.place, path, [*_KEYS, question])

@@ -59,12 +59,31 @@ class Database:
         self._names: list[str] = []
 
     def add_files(
-        self, view: str, files: Sequence[tuple[Place, StoredFile]], schema: pa.Schema, *, rows: bool = True
+        self,
+        view: str,
+        files: Sequence[tuple[Place, StoredFile]],
+        schema: pa.Schema,
+        *,
+        rows: bool = True,
+        stores: Sequence[str] | None = None,
     ) -> None:
-        """Make a view of Parquet files with the columns of a schema and, with `rows`, the column `ROW`."""
+        """Make a view of Parquet files with the columns of a schema.
+
+        What a file of an earlier version lacks is null, as in `jobs.storage.parquet`.
+
+        Args:
+            view: its name.
+            files: the files, and their places.
+            schema: the columns; others of the files are left out.
+            rows: whether it has the column `ROW` too.
+            stores: for each file the value of a column `store`.
+        """
+        fields = [field.remove_metadata().with_nullable(True) for field in schema]
+        fields += [pa.field(ROW, pa.int64())] if rows else []
+        fields += [pa.field("store", pa.string())] if stores else []
+        self.add_rows(f"no {view}", pa.schema(fields).empty_table())
         if not files:
-            fields = [field.remove_metadata() for field in schema]
-            self.add_rows(view, pa.schema([*fields, *([pa.field(ROW, pa.int64())] if rows else [])]).empty_table())
+            self.run(f'CREATE VIEW {identifier(view)} AS FROM "no {view}"')
             return
         names = [place.local_path(file.path) or ListedFiles.name_of(place.uri(file.path)) for place, file in files]
         self._files += files
@@ -76,11 +95,17 @@ class Database:
             self._connection.register_filesystem(ListedFiles(dict(sizes)))
             # Requests wait for the network, not for a processor.
             self._connection.execute(f"SET threads = {READ_THREADS}")
-        columns = ", ".join(map(identifier, schema.names))
-        if rows:
-            columns += f", (file_index::BIGINT << {FILE_ROWS}) | file_row_number AS {identifier(ROW)}"
+        columns = ", ".join(identifier(field.name) for field in fields)
+        row = f", (file_index::BIGINT << {FILE_ROWS}) | file_row_number AS {identifier(ROW)}" if rows else ""
+        if stores:
+            last = {name: number for number, name in enumerate(stores)}
+            cases = " ".join(f"WHEN file_index <= {number} THEN {quoted(name)}" for name, number in last.items())
+            row += f", CASE {cases} END AS store"
         listed = ", ".join(quoted(glob.escape(name)) for name in names)  # a folder may be called like a pattern
-        self.run(f"CREATE VIEW {identifier(view)} AS SELECT {columns} FROM read_parquet([{listed}])")
+        self.run(
+            f'CREATE VIEW {identifier(view)} AS SELECT {columns} FROM (FROM "no {view}" UNION ALL BY NAME '
+            f"SELECT *{row} FROM read_parquet([{listed}], union_by_name = true))"
+        )
 
     def add_rows(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Make a table of Arrow's, or a stream that can be read once, known by a name."""
@@ -187,7 +212,7 @@ def open_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Database]:
                 "threads": min(os.cpu_count() or 1, _MAX_THREADS),
                 "temp_directory": folder,
                 "preserve_insertion_order": False,
-                "enable_external_file_cache": False,
+                "validate_external_file_cache": "NO_VALIDATION",
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
                 "python_enable_replacements": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.words import format_seconds, show
@@ -11,6 +11,7 @@ from jobs.words import format_seconds, show
 if TYPE_CHECKING:
     from jobs.store.counts import Counts
     from jobs.store.status import StoreStatus
+    from jobs.store.stores import DoubledBetween
 
 
 def show_status(status: StoreStatus) -> None:
@@ -33,6 +34,15 @@ def show_status(status: StoreStatus) -> None:
         state = run["state"] if run["state"] != "running" else "running, or died"
         pruned = f", {run['pruned_rows']:,} dropped" if run.get("pruned_rows") else ""
         show(f"  {run['run_id']}  {state}: {run['scored_rows']:,} rows in {seconds}{speed}{_loaded(run)}{pruned}")
+
+
+def show_sum(found: Sequence[StoreStatus], doubled: DoubledBetween | None) -> None:
+    """Print what several stores hold together, and an id that is in several of them."""
+    planned, ok = sum(one.planned for one in found), sum(one.counts.ok for one in found)
+    failed = sum(one.counts.failed for one in found)
+    remaining = planned - ok - failed
+    line = f"{planned:,} rows planned = {ok:,} ok + {failed:,} failed + {remaining:,} remaining"
+    show(f"{len(found)} stores: {line}; {doubled or 'no id is in two of them'}.")
 
 
 def _loaded(run: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from jobs.manifest.source import open_manifest
 from jobs.storage.local_place import LocalPlace
 from jobs.store.database import open_database
 from jobs.store.store import Store
+from jobs.store.stores import Stores
 
 Row = dict[str, Any]
 
@@ -165,7 +166,7 @@ def test_filters_commute(order: list[int], tmp_path_factory: pytest.TempPathFact
     kept = []
     for numbers in (range(6), order):
         with open_database() as database:
-            rows = StoreRows(Store.open(str(folder)), database)
+            rows = StoreRows(Stores.open([str(folder)]), database)
             filters = read_filters(options, "score", rows.schema)
             chosen = [scored_rows("score"), *(filters[number] for number in numbers)]
             _apply(database, rows, chosen, funnel := Funnel("store"), "score")
@@ -578,7 +579,7 @@ def test_a_curation_that_is_killed_leaves_the_one_before(
         if before:
             _choose(store, tmp_path / out, top=before)
         with monkeypatch.context() as patch:
-            patch.setattr("jobs.curate.curate.StoreRows.check_unchanged", die)
+            patch.setattr("jobs.store.stores.StoresTables.check_unchanged", die)
             with pytest.raises(KeyboardInterrupt):
                 _choose(store, tmp_path / out, top="9")
         assert manifest.exists() == bool(before)

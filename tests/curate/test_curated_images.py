@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -253,3 +254,24 @@ def test_a_store_on_s3_is_curated_to_s3(bucket: str, store: Path) -> None:
         _choose(f"{bucket}/store", f"{bucket}/mine.parquet")
     with pytest.raises(CurationError, match="holds what no curation wrote"):
         _choose(f"{bucket}/store", f"{bucket}/store")
+
+
+def test_a_curation_on_s3_asks_for_footers_and_for_the_columns_of_its_conditions(
+    s3_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_filesystem().makedirs("ranges", exist_ok=True)
+    write_store(tmp_path / "store", [{"image_id": f"{number:04}"} for number in range(4000)], shard_rows=1000)
+    s3_filesystem().put(str(tmp_path / "store"), "s3://ranges/store", recursive=True)
+    asked: list[tuple[str, int, int]] = []
+    whole = s3_filesystem().cat_file
+
+    def counted(path: str, start: int, end: int) -> bytes:
+        asked.append((path, start, end))
+        data: bytes = whole(path, start=start, end=end)
+        return data
+
+    monkeypatch.setattr("jobs.storage.listed_files.s3_filesystem", lambda: SimpleNamespace(cat_file=counted))
+    _choose("s3://ranges/store", tmp_path / "best.parquet", top="1", filters=FilterOptions(min_score=10.0))
+    assert len({path for path, _, _ in asked}) == 4
+    # Three footers (to know the columns, for the conditions, for the tie), the scores with the status, and the ids.
+    assert len(asked) <= 4 * 5

@@ -82,7 +82,7 @@ def test_texts_of_strangers_do_not_drive_the_terminal(store: Path) -> None:
     ("sql", "sentence"),
     [
         ("SELECT scroe FROM scores", "scores has image_id, uri, version, status"),
-        ("SELECT * FROM photos", "The tables are scores, metrics, texts"),
+        ("SELECT * FROM photos", "The tables are scores, texts, metrics"),
         ("SELECT", "SELECT clause without selection list"),
         ("SELECT 1; SELECT 2", "only one statement that reads"),
         ("COPY scores TO '{here}/x.csv'", "only one statement that reads"),

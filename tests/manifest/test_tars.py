@@ -304,7 +304,7 @@ def test_columns_and_ground_truth_come_from_the_files_beside_an_image(tmp_path: 
     with tarfile.open(tmp_path / "best" / "00000.tar") as tar:
         assert sum(name.endswith(".json") for name in tar.getnames()) == 6
     for command in (["--ground-truth", tmp_path / "a.tar"], ["--truth-column", "gt_score"], []):
-        found = json.loads(run_artimuse("evaluate", tmp_path / "out", *command, "--json").stdout)
+        (found,) = json.loads(run_artimuse("evaluate", tmp_path / "out", *command, "--json").stdout)
         assert found["counts"]["scored"] == 6, command
     missing = run_artimuse("evaluate", tmp_path / "out", "--truth-column", "mos", code=1)
     assert "no image has a number 'mos' beside it (its JSON has gt_score, caption)" in missing.stderr

@@ -31,7 +31,7 @@ def test_urls_with_any_query_are_joined_by_evaluate_and_curate(tmp_path: Path) -
     assert all("#…" in name and SECRET not in name for name in rows)
     by_url: list[str | Path] = ["--ground-truth", tmp_path / "m.parquet", "--on", "url"]
     for command in ([], by_url):
-        found = json.loads(run_artimuse("evaluate", tmp_path / "out", *command, "--json").stdout)
+        (found,) = json.loads(run_artimuse("evaluate", tmp_path / "out", *command, "--json").stdout)
         assert found["counts"]["scored"] == 6, command
     run_artimuse(
         "curate", tmp_path / "out", "--manifest", tmp_path / "m.parquet", "--top", "2", "--out", tmp_path / "b.parquet"

@@ -1,0 +1,139 @@
+"""Several stores read as one: chosen from, queried, counted and evaluated, on a disk and on S3."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support.score_job import run_artimuse
+from support.scored_stores import unipercept_store, write_store
+from support.stores import FINGERPRINT
+
+from artimuse_actor.errors import StoreError, StoreMismatch
+from jobs.curate.curate import CurateSettings, curate
+from jobs.manifest.manifest import ManifestOptions
+from jobs.storage.s3_place import s3_filesystem
+from jobs.store.stores import Stores
+
+
+def _rows(store: int, count: int = 40) -> list[dict[str, object]]:
+    return [
+        {
+            "image_id": f"{store}/{number:02}.jpg",
+            "score": float((number * 7 + store) % 100),
+            "sha256": f"{number:032x}" * 2,
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for store in range(3):
+        texts = {f"{store}/00.jpg": f"Text {store}."} if store else None
+        write_store(tmp_path / "runs" / f"out-{store}", _rows(store), shard_rows=15, texts=texts)
+    return tmp_path / "runs"
+
+
+def _ids(path: Path) -> list[str]:
+    ids: list[str] = pq.read_table(path)["image_id"].to_pylist()
+    return ids
+
+
+def test_the_best_of_several_stores_are_the_best_of_all(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "best.parquet"
+    run_artimuse("curate", f"{runs}/out-*", "--top", "10", "--dedupe", "exact", "--out", out)
+    every = [row for store in range(3) for row in _rows(store)]
+    different: dict[object, dict[str, object]] = {}
+    for row in sorted(every, key=lambda row: (-row["score"], row["image_id"])):  # type: ignore[operator]
+        different.setdefault(row["sha256"], row)
+    best = sorted(different.values(), key=lambda row: (-row["score"], row["image_id"]))[:10]  # type: ignore[operator]
+    assert _ids(out) == sorted(str(row["image_id"]) for row in best)  # in the order of the stores
+    record = json.loads((tmp_path / "best.parquet.funnel.json").read_text())
+    assert record["store"]["roots"] == [f"{runs}/out-{store}" for store in range(3)]
+    assert record["funnel"]["rows"] == 120
+    assert not list(runs.rglob("_curations"))
+
+
+def test_texts_and_manifests_go_with_all_stores(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "best.parquet"
+    named = [str(runs / f"out-{store}") for store in (2, 0, 1)]
+    settings = CurateSettings(named[0], str(out), beside=tuple(named[1:]))
+    curate(replace(settings, filters=replace(settings.filters, text_matches="Text")))
+    assert _ids(out) == ["2/00.jpg", "1/00.jpg"]
+    source = tmp_path / "m.parquet"
+    pq.write_table(pq.read_table(out).select(["image_id", "uri"]).slice(1), source)
+    curate(replace(settings, manifest=str(source)))
+    assert _ids(out) == ["1/00.jpg"]
+
+
+def test_an_id_in_two_stores_is_named_or_the_first_store_counts(runs: Path, tmp_path: Path) -> None:
+    write_store(runs / "out-3", [{"image_id": "1/07.jpg", "score": 99.5}, {"image_id": "1/08.jpg", "score": 99.0}])
+    failed = run_artimuse("curate", f"{runs}/out-*", "--out", tmp_path / "best.parquet", code=1).stderr
+    assert f"2 ids are in more than one store, such as '1/07.jpg' in {runs}/out-1 and in {runs}/out-3" in failed
+    assert not (tmp_path / "best.parquet").exists()
+    first = ManifestOptions(on_duplicate="first")
+    named = [str(runs / f"out-{store}") for store in range(4)]
+    for order, best in ((named, "1/14.jpg"), (named[::-1], "1/07.jpg")):
+        settings = CurateSettings(order[0], str(tmp_path / "best.parquet"), top="1", manifest_options=first)
+        done = curate(replace(settings, beside=tuple(order[1:])))
+        assert (_ids(tmp_path / "best.parquet"), done.funnel.rows) == ([best], 120)
+        assert any("2 rows of later stores" in note for note in done.funnel.notes)
+    assert "2 ids are in more than one store" in run_artimuse("status", *named).stdout
+
+
+def test_stores_that_do_not_go_together_are_refused_by_name(runs: Path, tmp_path: Path) -> None:
+    other = write_store(tmp_path / "other", _rows(7))
+    other.fingerprint = replace(FINGERPRINT, checkpoint_digest="e" * 64)
+    (tmp_path / "other" / "_store.json").unlink()
+    other.declare()
+    named = (runs / "out-0", tmp_path / "other")
+    for command in (["query", *named, "SELECT 1"], ["curate", *named, "--out", tmp_path / "best.parquet"]):
+        failed = run_artimuse(*map(str, command), code=1).stderr
+        assert f"{runs}/out-0 holds scores of ArtiMuse@cccccc" in failed
+        assert f"{tmp_path}/other of ArtiMuse@eeeeee" in failed
+        run_artimuse(*map(str, command), "--allow-mixed")
+    unipercept_store(tmp_path / "percept", [{"image_id": "p"}])
+    with pytest.raises(StoreMismatch, match=r"percept of .*Read them apart\.$"):
+        Stores.open([str(runs / "out-0"), str(tmp_path / "percept")], allow_mixed=True)
+    with pytest.raises(StoreError, match="out-0: is named twice"):
+        Stores.open([str(runs / "out-0"), f"{runs}/*"])
+    with pytest.raises(StoreError, match="matches no store"):
+        Stores.open([f"{runs}/nothing-*"])
+    with pytest.raises(StoreError, match="is no store of scores"):
+        Stores.open([str(tmp_path)])
+
+
+def test_a_query_and_the_status_tell_stores_apart(runs: Path) -> None:
+    sql = "SELECT store, count(*) AS n FROM scores GROUP BY store ORDER BY store"
+    rows = json.loads(run_artimuse("query", f"{runs}/out-*", sql, "--json").stdout)
+    assert rows == [{"store": f"{runs}/out-{store}", "n": 40} for store in range(3)]
+    screen = run_artimuse("status", f"{runs}/out-*").stdout
+    assert "3 stores: 120 rows planned = 120 ok + 0 failed + 0 remaining; no id is in two of them." in screen
+    assert [one["rows"]["ok"] for one in json.loads(run_artimuse("status", f"{runs}/*", "--json").stdout)] == [40] * 3
+
+
+def test_several_stores_are_evaluated_as_one(runs: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.csv"
+    lines = [f"{row['image_id']},{row['score']}" for store in range(3) for row in _rows(store)]
+    truth.write_text("\n".join(["image_id,gt_score", *lines]))
+    words = ("evaluate", f"{runs}/out-*", "--ground-truth", truth, "--require-complete", "--json")
+    assert json.loads(run_artimuse(*words).stdout)[0]["counts"]["scored"] == 120
+    assert not list(runs.rglob("metrics"))
+    assert "Name one with --ground-truth" in run_artimuse("evaluate", f"{runs}/out-*", code=1).stderr
+
+
+def test_stores_on_s3_are_found_by_a_pattern(s3_environment: None, runs: Path, tmp_path: Path) -> None:
+    s3_filesystem().makedirs("several", exist_ok=True)
+    s3_filesystem().put(str(runs), "s3://several/runs", recursive=True)
+    out = tmp_path / "best.parquet"
+    run_artimuse("curate", "s3://several/runs/out-*", runs / "out-0", "--top", "5", "--out", out, code=1)
+    run_artimuse("curate", "s3://several/runs/out-[12]", runs / "out-0", "--top", "5", "--out", out)
+    assert len(_ids(out)) == 5
+    rows = json.loads(
+        run_artimuse("query", "s3://several/runs/*", "SELECT DISTINCT store FROM scores", "--json").stdout
+    )
+    assert {row["store"] for row in rows} == {f"s3://several/runs/out-{store}" for store in range(3)}
