@@ -21,7 +21,7 @@ from jobs.commands.plan import plan
 from jobs.commands.query import query
 from jobs.commands.report import report
 from jobs.commands.score import score
-from jobs.commands.store import compact, status
+from jobs.commands.store import compact, merge, status
 from jobs.commands.verify import verify
 from jobs.words import show
 
@@ -110,6 +110,9 @@ app.command(
     )
 )(query)
 app.command(epilog=example("artimuse compact scored --out scored-2026"))(compact)
+app.command(
+    epilog=example("artimuse merge runs/out-1 runs/out-2 --into scored", "artimuse merge 'runs/*' --into scored")
+)(merge)
 app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
 app.command(epilog=example("artimuse verify", "artimuse verify --checkpoint ArtiMuse --device cuda --json"))(verify)
 app.command(epilog=example("artimuse demo --out artimuse-demo"))(demo)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.commands.options import AsJson, StoresNamed
 from jobs.words import show
+
+if TYPE_CHECKING:
+    from jobs.store.maintenance import Compaction
 
 
 def status(
@@ -46,5 +49,24 @@ def compact(
     """
     from jobs.store.maintenance import compact as run
 
-    done = run(store, out)
+    _show_compaction(run([store], out), out)
+
+
+def merge(
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="OUT…", help="The --out of runs, or patterns such as 'runs/*'.", show_default=False),
+    ],
+    into: Annotated[str, typer.Option(metavar="NEW", help="Folder or s3:// prefix to make.", show_default=False)],
+) -> None:
+    """Write the rows of several stores into a new one, in few large files.
+
+    They must have the same fingerprint and texts, and no id may be in two of them. The old stores stay as they are.
+    """
+    from jobs.store.maintenance import compact as run
+
+    _show_compaction(run(stores, into), into)
+
+
+def _show_compaction(done: Compaction, out: str) -> None:
     show(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")

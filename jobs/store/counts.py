@@ -37,6 +37,15 @@ class Counts:
     text_errors: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.ok + other.ok,
+            self.errors + other.errors,
+            self.described + other.described,
+            self.text_errors + other.text_errors,
+            self.warnings + other.warnings,
+        )
+
     @property
     def failed(self) -> int:
         """Rows with an error."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artimuse_actor.errors import BrokenFile, StoreError
+from artimuse_actor.errors import BrokenFile, StoreError, StoreMismatch
 from jobs.plan.plan import SHARD_ROWS
 from jobs.storage.local_place import TEMPORARY
 from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place, read_listed
 from jobs.storage.places import open_place
-from jobs.store.layout import RUNS, SCORES, broken_path, compacted_path, is_run_path, texts_path, work_of
+from jobs.store.layout import RUNS, SCORES, TEXTS, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import run_lock
 from jobs.store.plan_file import current_plan, end_plan
@@ -23,8 +25,13 @@ from jobs.store.precision import stored_precisions
 from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
 from jobs.store.store import Store
+from jobs.store.stores import Stores, doubled_between
 from jobs.store.table_files import TableFile, TableFiles
 from schemas.texts import texts_schema
+
+FILE_BYTES: Final = 128_000_000
+"""Size of a compacted file, or of the texts file beside it if that is larger: readers like few and large files, and a
+row that changes later has its whole file written again."""
 
 
 def heal(store: Store) -> tuple[TableFiles, list[str]]:
@@ -99,11 +106,11 @@ def _delete_abandoned_work(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Compaction:
-    """The result of a compaction.
+    """The result of a compaction or merge.
 
     Attributes:
         rows: rows of the scores table, the same before and after.
-        files_before: scores files of the old store.
+        files_before: scores files of the old stores.
         files_after: scores files of the new store.
     """
 
@@ -112,39 +119,65 @@ class Compaction:
     files_after: int
 
 
-def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
-    """Write the rows of a store, in the same order, into a new store with few files.
+def compact(outs: Sequence[str], new: str, shard_rows: int | None = None) -> Compaction:
+    """Write the rows of stores, in the same order, into a new store with few files.
 
     Files are not merged in place: a reader would see rows twice, or not at all. The new store is declared last; until
     then it is not a store, and another attempt writes the same files again.
 
     Args:
-        out: the store; it is not changed.
+        outs: the stores; they are not changed.
         new: folder or prefix of the new store.
-        shard_rows: rows of each file but the last.
+        shard_rows: rows of each file but the last; None for about `FILE_BYTES`.
 
     Raises:
-        StoreError: there is no store, a file of it is not whole, `new` is a store already, or the rows differ.
+        StoreError: there is no store, a file of it is not whole, `new` is a store already, an id is in two stores, or
+            the rows differ.
+        StoreMismatch: the stores are of different fingerprints, or have different texts.
         StoreLocked: a run is writing to one of them.
     """
-    old = Store.open(out)
+    opened = Stores.open(outs)
+    olds = opened.stores
+    with_texts = [old for old in olds if old.texts]
+    if other := next((old for old in with_texts if old.texts != with_texts[0].texts), None):
+        raise StoreMismatch(
+            f"{with_texts[0].place.root} holds texts ({with_texts[0].texts}), {other.place.root} others "
+            f"({other.texts}). Nothing was written. Keep them apart."
+        )
     # The new store has no records of the runs that an old description leaves the precision to.
-    fingerprint = replace(old.fingerprint, precision="+".join(stored_precisions(old)) or None)
-    store = Store(open_place(new), fingerprint, old.questions, old.keep_distribution, old.texts)
+    precisions = sorted({precision for old in olds for precision in stored_precisions(old)})
+    store = Store(
+        open_place(new),
+        replace(olds[0].fingerprint, precision="+".join(precisions) or None),
+        olds[0].questions,
+        all(old.keep_distribution for old in olds),
+        with_texts[0].texts if with_texts else None,
+    )
     if store.is_declared():
-        raise StoreError(f"{new}: is a store already. Name a new folder or prefix with --out.")
+        raise StoreError(f"{new}: is a store already. Name a new folder or prefix.")
     run_id = new_run_id()
-    with run_lock(old.place, run_id) as lock, run_lock(store.place, run_id) as new_lock:
+    with ExitStack() as stack:
+        locks = [stack.enter_context(run_lock(one.place, run_id)) for one in (*olds, store)]
 
         def check() -> None:
-            lock.check()
-            new_lock.check()
+            for lock in locks:
+                lock.check()
 
+        if len(olds) > 1 and (double := doubled_between(opened.names)):
+            raise StoreError(f"{double}. Nothing was written. A store has each id once: keep these apart.")
         store.place = store.place.fenced(check)
         left = store.table_files()  # files of an attempt that was killed, or is suspended and may wake
-        old_files, made = old.table_files(), 0
-        refuse_lagging_listing(old.place, old_files)
-        for scores, texts in _shards(old, old_files, shard_rows):
+        files, made = [old.table_files() for old in olds], 0
+        for old, found in zip(olds, files, strict=True):
+            refuse_lagging_listing(old.place, found)
+        before = [old.counts(found) for old, found in zip(olds, files, strict=True)]
+        sources = [
+            (old.place, path, found.texts_beside(path))
+            for old, found in zip(olds, files, strict=True)
+            for path in found.scores_paths
+        ]
+        shard_rows = shard_rows or _rows_of_file(olds, files, sum(one.rows for one in before))
+        for scores, texts in _shards(sources, store.schema.names, shard_rows):
             store.write_tables(compacted_path(made), scores, texts, made_by=run_id)
             made += 1
         # An attempt that is suspended may still want to write the file after its last one.
@@ -152,30 +185,46 @@ def compact(out: str, new: str, shard_rows: int = SHARD_ROWS) -> Compaction:
             for path in _table_paths(number):
                 _drop(store, path)
         counts = store.counts()
-        if counts != old.counts(old_files):
-            raise StoreError(f"{new}: does not hold the same rows as {out}, and was not declared. Run again.")
-        for file in old.place.files(RUNS):
-            if is_run_path(file.path):  # each row names its run
-                store.place.write(file.path, read_listed(old.place, file.path))
+        if counts != sum(before[1:], before[0]):
+            raise StoreError(f"{new}: does not hold the same rows as {opened}, and was not declared. Run again.")
+        for old in olds:
+            for file in old.place.files(RUNS):
+                if is_run_path(file.path):  # each row names its run
+                    store.place.write(file.path, read_listed(old.place, file.path))
         end_plan(store.place, files=[path for number in range(made) for path in _table_paths(number)])
         store.declare()
-        check()  # else a run may have added rows to the old store meanwhile
-    return Compaction(counts.rows, len(old_files.scores), made)
+        check()  # else a run may have added rows to an old store meanwhile
+    return Compaction(counts.rows, len(sources), made)
 
 
 def _table_paths(number: int) -> tuple[str, str]:
     return compacted_path(number), texts_path(compacted_path(number))
 
 
-def _shards(store: Store, files: TableFiles, shard_rows: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-    """The rows of a store in shards of another size, each with the texts of the same images if the store has texts."""
+def _rows_of_file(stores: Sequence[Store], files: Sequence[TableFiles], rows: int) -> int:
+    """Rows with which the larger of a scores file and the texts file beside it has about `FILE_BYTES`."""
+    scores = sum(file.size_bytes for found in files for file in found.scores)
+    texts = sum(file.size_bytes for store in stores if store.texts for file in store.place.files(TEXTS))
+    return max(SHARD_ROWS, FILE_BYTES * rows // max(scores, texts, 1))
+
+
+def _shards(
+    sources: Sequence[tuple[Place, str, str | None]], columns: list[str], shard_rows: int
+) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+    """The rows of scores files in shards of another size, each with the texts of the same images if there are any.
+
+    Args:
+        sources: of each scores file the place, the path, and the path of the texts beside it.
+        columns: of the scores.
+        shard_rows: rows of each shard but the last.
+    """
     scores: list[pa.Table] = []
     texts: list[pa.Table] = []
-    for number, path in enumerate(files.scores_paths, start=1):
-        scores.append(read_parquet(store.place, path, store.schema.names))
-        if beside := files.texts_beside(path):
-            texts.append(read_parquet(store.place, beside))
-        while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(files.scores)):
+    for number, (place, path, beside) in enumerate(sources, start=1):
+        scores.append(read_parquet(place, path, columns))
+        if beside:
+            texts.append(read_parquet(place, beside))
+        while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(sources)):
             table = pa.concat_tables(scores)
             shard, scores = table.slice(0, shard_rows).combine_chunks(), [table.slice(shard_rows)]
             described = None

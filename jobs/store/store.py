@@ -36,6 +36,7 @@ from schemas.texts import MAX_NEW_TOKENS_KEY
 from schemas.units import answer_fields
 
 _FORMAT: Final = 1
+_SCORE_GROUP_ROWS: Final = 65_536  # each with the statistics by which readers pass over it
 _TEXT_GROUP_ROWS: Final = 4_096  # so that reading the texts of a few images does not read those of all
 
 
@@ -283,7 +284,7 @@ class Store:
             CODE_KEY: CODE_VERSION,
         }
         limit = {MAX_NEW_TOKENS_KEY: str(self.texts.max_new_tokens)} if self.texts else {}
-        writes = [(texts, limit, _TEXT_GROUP_ROWS), (scores, {}, None)]
+        writes = [(texts, limit, _TEXT_GROUP_ROWS), (scores, {}, _SCORE_GROUP_ROWS)]
         for changed, also, row_group_rows in reversed(writes) if texts_last else writes:
             if changed is not None:
                 file, rows = changed

@@ -281,7 +281,7 @@ def _nightly(folder: Path, nights: int = 5) -> Store:
 def test_many_small_shards_become_few_large_ones_with_the_same_rows(tmp_path: Path) -> None:
     _nightly(tmp_path)
     before = {table: ds.dataset(tmp_path / "out" / table).to_table() for table in ("scores", "texts")}
-    done = compact(str(tmp_path / "out"), str(tmp_path / "new"), shard_rows=7)
+    done = compact([str(tmp_path / "out")], str(tmp_path / "new"), shard_rows=7)
     assert (done.rows, done.files_before, done.files_after) == (15, 5, 3)
     assert [len(pq.read_table(path)) for path in sorted((tmp_path / "new" / "scores").iterdir())] == [7, 7, 1]
     for table, rows in before.items():
@@ -303,20 +303,20 @@ def test_a_compaction_that_was_killed_is_no_store_and_is_done_again(
 ) -> None:
     _nightly(tmp_path)
     with _killed_after(writes, monkeypatch), pytest.raises(KeyboardInterrupt):
-        compact(str(tmp_path / "out"), str(tmp_path / "new"), shard_rows=6)
+        compact([str(tmp_path / "out")], str(tmp_path / "new"), shard_rows=6)
     with pytest.raises(StoreError, match="is no store of scores"):
         Store.open(str(tmp_path / "new"))
     if writes > 1:
         with pytest.raises(StoreError, match="compact` into it was not finished"):
             open_store(tmp_path / "new")
-    compact(str(tmp_path / "out"), str(tmp_path / "new"), shard_rows=8)
+    compact([str(tmp_path / "out")], str(tmp_path / "new"), shard_rows=8)
     assert _ids(tmp_path / "new") == _ids(tmp_path / "out")
     assert len(list((tmp_path / "new" / "scores").iterdir())) == 2
 
 
 @contextmanager
 def _killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    write, create = LocalPlace.write, LocalPlace.create
+    write, create, swap = LocalPlace.write, LocalPlace.create, LocalPlace.swap
     left = [writes]
 
     def limited_write(place: LocalPlace, path: str, data: bytes) -> None:
@@ -325,6 +325,12 @@ def _killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         left[0] -= 1
         write(place, path, data)
 
+    def limited_swap(place: LocalPlace, path: str, data: bytes, version: str | None) -> bool:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return swap(place, path, data, version)
+
     def limited_create(place: LocalPlace, path: str, data: bytes) -> bool:
         if not left[0]:
             raise KeyboardInterrupt
@@ -332,6 +338,7 @@ def _killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalPlace, "write", limited_write)
+        patch.setattr(LocalPlace, "swap", limited_swap)
         patch.setattr(LocalPlace, "create", limited_create)
         yield
 
@@ -339,14 +346,14 @@ def _killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def test_a_compaction_goes_neither_into_a_store_nor_beside_a_run(tmp_path: Path) -> None:
     store = _nightly(tmp_path, 2)
     with pytest.raises(StoreError, match="is a store already"):
-        compact(str(tmp_path / "out"), str(tmp_path / "out"))
+        compact([str(tmp_path / "out")], str(tmp_path / "out"))
     with run_lock(store.place, "a-run"), pytest.raises(StoreLocked, match="a-run"):
-        compact(str(tmp_path / "out"), str(tmp_path / "new"))
+        compact([str(tmp_path / "out")], str(tmp_path / "new"))
 
 
 def test_a_store_without_rows_compacts_to_one_without(tmp_path: Path) -> None:
     open_store(tmp_path / "out")
-    assert compact(str(tmp_path / "out"), str(tmp_path / "new")).files_after == 0
+    assert compact([str(tmp_path / "out")], str(tmp_path / "new")).files_after == 0
     assert Store.open(str(tmp_path / "new")).counts().rows == 0
 
 

@@ -130,7 +130,7 @@ def test_an_old_store_has_the_precision_of_its_runs(
             admit_precision(store, "bfloat16")
     else:  # nobody knows, or it was mixed before this was refused
         admit_precision(store, "bfloat16")
-    compact(str(tmp_path / "out"), str(tmp_path / "new"))
+    compact([str(tmp_path / "out")], str(tmp_path / "new"))
     assert stored_precisions(Store.open(str(tmp_path / "new"))) == (found or ("bfloat16",))
 
 

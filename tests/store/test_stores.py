@@ -6,6 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
+import pandas
+import polars
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from support.score_job import run_artimuse
@@ -137,3 +141,52 @@ def test_stores_on_s3_are_found_by_a_pattern(s3_environment: None, runs: Path, t
         run_artimuse("query", "s3://several/runs/*", "SELECT DISTINCT store FROM scores", "--json").stdout
     )
     assert {row["store"] for row in rows} == {f"s3://several/runs/out-{store}" for store in range(3)}
+
+
+def test_a_merge_has_the_rows_and_texts_of_all_and_is_scored_into_afterwards(runs: Path, tmp_path: Path) -> None:
+    screen = run_artimuse("merge", f"{runs}/out-*", "--into", tmp_path / "new").stdout
+    assert screen == f"{tmp_path}/new: 120 rows in 1 files, 9 before.\n"
+    merged, apart = (
+        json.loads(run_artimuse("query", named, "FROM scores ORDER BY image_id", "--json").stdout)
+        for named in (tmp_path / "new", f"{runs}/*")
+    )
+    assert merged == [{name: value for name, value in row.items() if name != "store"} for row in apart]
+    sql = "SELECT image_id, overall_gestalt FROM texts ORDER BY 1"
+    assert json.loads(run_artimuse("query", tmp_path / "new", sql, "--json").stdout) == [
+        {"image_id": f"{store}/00.jpg", "overall_gestalt": f"Text {store}."} for store in (1, 2)
+    ]
+    for store in range(3):
+        assert run_artimuse("status", runs / f"out-{store}", "--json").stdout  # and they are as they were
+    assert "is a store already" in run_artimuse("merge", f"{runs}/*", "--into", tmp_path / "new", code=1).stderr
+
+
+def test_a_merge_refuses_an_id_in_two_stores_and_other_fingerprints(runs: Path, tmp_path: Path) -> None:
+    write_store(tmp_path / "again", _rows(1, 3))
+    failed = run_artimuse("merge", runs / "out-1", tmp_path / "again", "--into", tmp_path / "new", code=1).stderr
+    assert "3 ids are in more than one store, such as '1/00.jpg'" in failed
+    other = write_store(tmp_path / "other", _rows(7))
+    other.fingerprint = replace(FINGERPRINT, checkpoint_digest="e" * 64)
+    (tmp_path / "other" / "_store.json").unlink()
+    other.declare()
+    assert "of ArtiMuse@eeeeee" in run_artimuse("merge", runs / "out-1", other.place.root, "--into", "x", code=1).stderr
+    assert not (tmp_path / "new" / "_store.json").exists()
+
+
+def test_a_compacted_store_has_large_files_with_statistics_that_every_reader_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"image_id": f"{number:06}", "score": number / 1000} for number in range(70_000)]
+    store = write_store(tmp_path / "out", rows, shard_rows=20_000)
+    monkeypatch.setattr("jobs.store.maintenance.FILE_BYTES", 10**9)
+    run_artimuse("compact", store.place.root, "--out", tmp_path / "new")
+    (path,) = (tmp_path / "new" / "scores").iterdir()
+    groups = pq.read_metadata(path)
+    score = groups.schema.to_arrow_schema().get_field_index("score")
+    ends = [groups.row_group(group).column(score).statistics for group in range(groups.num_row_groups)]
+    assert [(end.min, round(end.max, 3)) for end in ends] == [(0.0, 65.535), (pytest.approx(65.536), 69.999)]
+    folder = tmp_path / "new" / "scores"
+    above = 68.0
+    assert ds.dataset(folder).to_table(filter=ds.field("score") >= above).num_rows == 2000
+    assert polars.scan_parquet(folder).filter(polars.col("score") >= above).collect().height == 2000
+    assert len(pandas.read_parquet(folder, filters=[("score", ">=", above)])) == 2000
+    assert duckdb.execute(f"SELECT count(*) FROM '{folder}/*.parquet' WHERE score >= {above}").fetchall() == [(2000,)]

@@ -132,7 +132,7 @@ def test_a_row_of_an_old_file_that_is_scored_again_makes_it_a_new_file(tmp_path:
 def test_a_compaction_gives_all_rows_the_column(tmp_path: Path) -> None:
     store = _mixed(tmp_path)
     assert _columns(tmp_path / "out", "*") == [True, False]
-    compact(store.place.root, str(tmp_path / "new"))
+    compact([store.place.root], str(tmp_path / "new"))
     assert _columns(tmp_path / "new", "*") == [True]
     assert Store.open(str(tmp_path / "new")).counts() == store.counts()
     rows = polars.scan_parquet(tmp_path / "new" / "scores").collect()

@@ -161,7 +161,7 @@ class Trial:
         if new.startswith("/"):
             Path(new).mkdir(exist_ok=True)
         with self._without_ray(self.library.manifest()):
-            compact(self.root, new, shard_rows=shard_rows)
+            compact([self.root], new, shard_rows=shard_rows)
         self.root = new
 
     def look(self) -> dict[str, dict[str, Any]]:
