@@ -179,6 +179,14 @@ IdPrefix = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="Put before every id, to keep two libraries apart.", show_default=False),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Take only part I of N, by the hash of the id: as the library grows, each image stays in its part.",
+        show_default=False,
+    ),
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Take only the first N rows.", show_default=False)]
 Decode = Annotated[
     str,

@@ -35,6 +35,7 @@ from jobs.commands.options import (
     Protocol,
     Quantize,
     Root,
+    Shard,
     Source,
     Split,
     Texts,
@@ -98,6 +99,7 @@ def plan(
     on_bad_row: OnBadRow = "error",
     on_duplicate: OnDuplicate = "error",
     limit: Limit = None,
+    shard: Shard = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
@@ -142,6 +144,7 @@ def plan(
             on_bad_row=on_bad_row,
             on_duplicate=on_duplicate,
             limit=limit,
+            shard=shard,
         ),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]

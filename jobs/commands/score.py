@@ -47,6 +47,7 @@ from jobs.commands.options import (
     Questions,
     Root,
     Sequences,
+    Shard,
     Source,
     Split,
     Texts,
@@ -81,6 +82,7 @@ def score(
     on_duplicate: OnDuplicate = "error",
     id_prefix: IdPrefix = None,
     limit: Limit = None,
+    shard: Shard = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
@@ -188,6 +190,7 @@ def score(
             on_bad_row=on_bad_row,
             on_duplicate=on_duplicate,
             limit=limit,
+            shard=shard,
             id_prefix=id_prefix,
         ),
         decode=DecodeOptions(

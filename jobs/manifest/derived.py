@@ -1,17 +1,21 @@
-"""Manifests made of another one: with a prefix before its ids, its first rows, or each id once."""
+"""Manifests made of another one: a prefix before its ids, its first rows, one of several parts, each id once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.manifest.id_index import IdIndex, hash_strings, keyed_hashes
 from jobs.manifest.manifest import ROWS, Coverage, Manifest, ManifestBatch
+
+_PART_KEY: Final = "parts of sources"
+"""Key of the hash that parts go by; with another one every image would move to another part."""
 
 
 @dataclass
@@ -130,3 +134,32 @@ class FirstOfEach(Derived):
             carried = batch.own.filter(kept) if batch.own is not None else None
             rows = batch.rows.filter(kept) if batch.rows.num_rows else batch.rows
             yield replace(batch, rows=rows, own=carried)
+
+
+@dataclass
+class Part(Derived):
+    """One of several parts of another manifest, by the hash of the id: an image stays in its part whatever is added."""
+
+    number: int
+    parts: int
+    coverage: Coverage | None = None
+
+    @property
+    def id_prefix(self) -> str:
+        """See `Manifest`."""
+        return self.manifest.id_prefix
+
+    def identity(self) -> str:
+        """See `Manifest`."""
+        return f"{self.manifest.identity()} part {self.number}/{self.parts}"
+
+    def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:  # noqa: ARG002
+        """See `Manifest`; the ids are read in any case. Rows are numbered within the part, and `file` says so."""
+        first_rows: dict[str, int] = {}
+        for batch in self.manifest.batches(own):
+            mine = pa.array(keyed_hashes(batch.rows["image_id"], _PART_KEY) % self.parts == self.number)
+            rows = batch.rows.filter(mine)
+            first_row = first_rows.get(batch.file, 0)
+            first_rows[batch.file] = first_row + rows.num_rows
+            name = f"{batch.file} (part {self.number + 1}/{self.parts})"
+            yield ManifestBatch(rows, name, first_row, batch.own.filter(mine) if batch.own is not None else None)

@@ -119,6 +119,7 @@ class ManifestOptions:
         on_bad_row: `error`, or `row`: a row of a table that names no image becomes an error row.
         on_duplicate: `error`, or `first`: of rows with the same id the first is taken.
         limit: read only the first rows, that many.
+        shard: as `3/100`, read only the third of a hundred parts, by the hash of the id.
         id_prefix: put before every id.
     """
 
@@ -133,6 +134,7 @@ class ManifestOptions:
     on_duplicate: str = ERROR
     limit: int | None = None
     id_prefix: str | None = None
+    shard: str | None = None
 
     def __post_init__(self) -> None:
         for option, given, other in (
@@ -144,6 +146,16 @@ class ManifestOptions:
             raise UsageError("--id-column and --id-columns: give one of them.")
         if self.id_columns is not None and not all(self.id_names):
             raise UsageError(f"--id-columns takes names with commas in between, not {self.id_columns!r}.")
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Number of the part to read, from 0, and of all parts; None for all rows. Raises UsageError."""
+        if self.shard is None:
+            return None
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.shard)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"--shard takes one part of so many, such as 3/100, not {self.shard!r}.")
+        return int(match[1]) - 1, int(match[2])
 
     @property
     def id_names(self) -> tuple[str, ...]:

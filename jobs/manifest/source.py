@@ -22,7 +22,7 @@ from artimuse_actor.images.options import FORMATS
 from artimuse_actor.uris import canonical_uri, uri_scheme
 from jobs.manifest.braces import has_braces
 from jobs.manifest.delta import LOG, current_files, is_delta
-from jobs.manifest.derived import Derived, FirstOfEach, Head, Prefixed
+from jobs.manifest.derived import Derived, FirstOfEach, Head, Part, Prefixed
 from jobs.manifest.hub import list_hub, names_data_set
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
@@ -85,6 +85,8 @@ def open_manifest(
         manifest = FirstOfEach(manifest)
     if options.id_prefix:
         manifest = Prefixed(manifest, options.id_prefix)
+    if (part := options.part) is not None:
+        manifest = Part(manifest, *part)
     return manifest if options.limit is None else Head(manifest, options.limit)
 
 

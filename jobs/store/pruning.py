@@ -76,7 +76,7 @@ class Pruner:
         if manifest.coverage is None:
             raise UsageError(
                 f"--prune: what {manifest.source} does not name may still be there. Name a folder, a prefix or a "
-                "manifest, without a pattern and without --limit."
+                "manifest, without a pattern, --limit and --shard."
             )
         self._store, self._coverage, self._ids = store, manifest.coverage, manifest_ids(manifest)
         source = without_secrets(manifest.source)

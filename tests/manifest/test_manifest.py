@@ -304,3 +304,29 @@ def test_a_name_that_is_not_utf8_and_one_that_spells_its_escape_are_two_images(t
         (tmp_path / os.fsdecode(name)).write_bytes(b"")
     ids = [name for batch in open_manifest(str(tmp_path)).batches() for name in batch.rows["image_id"].to_pylist()]
     assert sorted(ids) == ["caf%E9.jpg", "caf%E9.jpg (not UTF-8)", "other.jpg"]
+
+
+def test_the_parts_of_a_source_are_the_source_and_an_image_stays_in_its_part(tmp_path: Path) -> None:
+    def parts(ids: list[str]) -> list[list[str]]:
+        pq.write_table(pa.table({"image_id": ids, "uri": ids}), tmp_path / "m.parquet")
+        opened = (open_manifest(str(tmp_path / "m.parquet"), ManifestOptions(shard=f"{n}/4")) for n in (1, 2, 3, 4))
+        return [[one for batch in part.batches() for one in batch.rows["image_id"].to_pylist()] for part in opened]
+
+    before = parts([f"{number:03}.jpg" for number in range(200)])
+    after = parts([f"{number:03}.jpg" for number in range(399, -1, -1)])
+    assert sorted(name for part in after for name in part) == [f"{number:03}.jpg" for number in range(400)]
+    assert all(set(old) <= set(new) and len(new) > 70 for old, new in zip(before, after, strict=True))
+    # Written down: another pandas must not move images between parts.
+    assert before[0][:4] == ["001.jpg", "003.jpg", "015.jpg", "016.jpg"]
+    part = open_manifest(str(tmp_path / "m.parquet"), ManifestOptions(shard="2/4"))
+    assert part.identity() != open_manifest(str(tmp_path / "m.parquet"), ManifestOptions(shard="3/4")).identity()
+    (batch,) = part.batches(["uri"], keys=False)
+    assert batch.own is not None
+    assert batch.own["uri"].to_pylist() == after[1]
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "a/b", "1/0"])
+def test_a_part_that_is_none_gets_a_sentence(tmp_path: Path, shard: str) -> None:
+    pq.write_table(pa.table({"uri": ["a"]}), tmp_path / "m.parquet")
+    with pytest.raises(UsageError, match="--shard takes one part of so many"):
+        open_manifest(str(tmp_path / "m.parquet"), ManifestOptions(shard=shard))
