@@ -45,6 +45,10 @@ class Candidates(Protocol):
         """Schema of all columns."""
 
     @property
+    def own_image(self) -> str | None:
+        """The column of the manifest that holds the images themselves, or None."""
+
+    @property
     def own(self) -> pa.Schema | None:
         """Schema of the manifest they come from, or None."""
 
@@ -70,6 +74,7 @@ class StoreRows:
             text_pattern: regular expression of the column `TEXT_MATCHES`.
         """
         self.own: pa.Schema | None = None
+        self.own_image: str | None = None
         self._database = database
         self.tables = StoresTables(stores, database)
         self._scores = stores.schema
@@ -143,6 +148,7 @@ class ManifestRows:
         self._manifest = manifest
         self._database = database
         self.own = manifest.columns()
+        self.own_image = manifest.image_column()
         own: dict[str, pa.Field] = {}  # by lower case, since SQL makes no difference
         for field in self.own:
             own.setdefault(field.name.lower(), _plain(field))

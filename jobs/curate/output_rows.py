@@ -77,10 +77,7 @@ def _with_images(
     candidates: Candidates, columns: dict[str, str], schema: pa.Schema, fetch: FetchOptions
 ) -> Iterator[tuple[pa.Table, list[str | None], Iterator[bytes | None]]]:
     """The chosen rows, with the file formats of their images and the images."""
-    own = candidates.own or ()
-    embedded = next(
-        (f"{OWN}{field.name}" for field in own if field.name == "image" and is_image_type(field.type)), None
-    )
+    embedded = f"{OWN}{candidates.own_image}" if candidates.own_image else None
     asked = [*columns.values(), *_ABOUT_IMAGES, *([embedded] if embedded else [])]
     for rows in candidates.scan(list(dict.fromkeys(asked))):
         images = fetch_scored(rows.select(_ABOUT_IMAGES), rows[embedded] if embedded else None, fetch)

@@ -43,6 +43,10 @@ class Derived:
         """See `Manifest`."""
         return self.manifest.columns()
 
+    def image_column(self) -> str | None:
+        """See `Manifest`."""
+        return self.manifest.image_column()
+
 
 @dataclass
 class Prefixed(Derived):

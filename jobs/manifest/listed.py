@@ -35,6 +35,10 @@ class ListedManifest:
         """See `Manifest`."""
         return MANIFEST
 
+    def image_column(self) -> str | None:
+        """See `Manifest`."""
+        return None
+
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:  # noqa: ARG002
         """See `Manifest`; `keys` makes no difference here, since the rows are in memory."""
         for start in range(0, self.rows.num_rows, BATCH_ROWS):

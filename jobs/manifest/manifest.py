@@ -96,6 +96,9 @@ class Manifest(Protocol):
     def columns(self) -> pa.Schema:
         """All its columns, whether or not a plan uses them. Raises ManifestError."""
 
+    def image_column(self) -> str | None:
+        """The one of its columns that holds the images themselves. Raises ManifestError."""
+
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         """All rows, always in one order, with the columns `own`; without `keys` only these. Raises ManifestError."""
 

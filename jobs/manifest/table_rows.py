@@ -63,7 +63,7 @@ class TableRows:
         parents = pc.list_parent_indices(lists)
         starts = pc.index_in(parents, parents)  # of each item's row
         items = pc.subtract(pa.array(range(len(parents)), pa.int32()), starts)
-        return _numbered(table).take(parents).append_column(_ITEM, pc.list_flatten(lists)), items
+        return _numbered(table.drop_columns([image])).take(parents).append_column(_ITEM, pc.list_flatten(lists)), items
 
     def rows(self, table: pa.Table, items: pa.Array | None, first_row: int, group: int, row_in_group: int) -> pa.Table:
         """The rows of schema `ROWS`."""
@@ -113,10 +113,11 @@ class TableRows:
     def own(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
         """The user's own columns; null where this file lacks one."""
         try:
+            here = {name: name for name in table.column_names}
+            if self.is_list and self.columns.image:
+                here[self.columns.image] = _ITEM
             columns = [
-                table[field.name].cast(field.type)
-                if field.name in table.column_names
-                else pa.nulls(table.num_rows, field.type)
+                table[here[field.name]].cast(field.type) if field.name in here else pa.nulls(table.num_rows, field.type)
                 for field in schema
             ]
         except pa.ArrowException as error:
@@ -132,11 +133,12 @@ class TableRows:
         uri = self._strings(table, self.columns.uri) if self.columns.uri else none
         if name is None:
             return uri, True
-        if name not in table.column_names:  # all are there
+        held = _ITEM if self.is_list else name
+        if held not in table.column_names:  # all are there
             return uri, False
-        images = table[_ITEM if self.is_list else name]
+        images = table[held]
         if is_text(images.type):
-            return self._strings(table, _ITEM), True
+            return self._strings(table, held), True
         if not pa.types.is_struct(images.type) or "path" not in images.type.names:
             return uri, False
         paths = self._clean(pc.struct_field(images, "path"), f"{name}.path")

@@ -13,6 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ManifestError
+from jobs.manifest.columns import Columns, item_type
 from jobs.manifest.img2dataset import failed_note
 from jobs.manifest.listing import ListedFile
 from jobs.manifest.manifest import ROWS, Coverage, ManifestBatch, ManifestOptions, absolute_base
@@ -59,7 +60,10 @@ class TableManifest:
         return hashlib.sha256(json.dumps([listing, asdict(options)]).encode()).hexdigest()
 
     def columns(self) -> pa.Schema:
-        """See `Manifest`: the columns of the first file with rows; where another file lacks one, its rows get nulls."""
+        """See `Manifest`: the columns of the first file with rows; where another file lacks one, its rows get nulls.
+
+        A list of images is a column of images here, as each of them has a row.
+        """
         return self._schema
 
     @cached_property
@@ -67,8 +71,12 @@ class TableManifest:
         for file in self.files:
             with open_table(file.path) as table:
                 if table.num_rows != 0 or file is self.files[-1]:  # a part without rows may lack columns and types
-                    return _with_partitions(table.schema, self._partitions)
+                    return _itemised(_with_partitions(table.schema, self._partitions), self.options, file.path)
         raise AssertionError("a manifest has files")
+
+    def image_column(self) -> str | None:
+        """See `Manifest`."""
+        return Columns.choose(self._schema, self.options, self.files[0].path).image
 
     @cached_property
     def _partitions(self) -> Partitions:
@@ -128,6 +136,15 @@ def _with_partitions(schema: pa.Schema, partitions: Partitions) -> pa.Schema:
     """The columns of a file, and those of its folders' names that it lacks."""
     missing = [field for field in partitions.schema if field.name not in schema.names]
     return pa.schema([*schema, *missing], metadata=schema.metadata)
+
+
+def _itemised(schema: pa.Schema, options: ManifestOptions, path: str) -> pa.Schema:
+    """The same columns, with the type of an item for a list of images."""
+    image = Columns.choose(schema, options, path).image
+    if image is None:
+        return schema
+    column = schema.field(image)
+    return schema.set(schema.get_field_index(image), column.with_type(item_type(column.type)))
 
 
 def _append(rows: pa.Table, folders: dict[str, int | str | None], schema: pa.Schema) -> pa.Table:

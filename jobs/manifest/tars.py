@@ -73,6 +73,10 @@ class TarManifest:
         """See `Manifest`: those of every manifest, the sidecars of the first tar with images, and its table's."""
         return pa.schema([*MANIFEST, *(pa.field(name, pa.string()) for name in self._sidecars), *self._table_columns])
 
+    def image_column(self) -> str | None:
+        """See `Manifest`: members have uris."""
+        return None
+
     @cached_property
     def _table_columns(self) -> list[pa.Field]:
         for table in self.beside.values():

@@ -221,6 +221,9 @@ def test_a_sample_depends_on_the_seed_and_not_on_the_batches(tmp_path: Path) -> 
             def columns(self) -> Any:
                 return open_manifest(str(tmp_path / "m.parquet")).columns()
 
+            def image_column(self) -> None:
+                return None
+
             def batches(self, own: Any = (), *, keys: bool = True) -> Any:  # noqa: ARG002
                 for batch in open_manifest(str(tmp_path / "m.parquet")).batches():
                     for start in range(0, len(batch.rows), step):

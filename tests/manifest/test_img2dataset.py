@@ -51,6 +51,24 @@ def test_its_columns_are_carried_through(tmp_path: Path, kind: str) -> None:
     assert row["image_id"] == IDS[kind][0]
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_its_images_are_copied(tmp_path: Path, kind: str) -> None:
+    shutil.copytree(OUTPUT / kind, tmp_path / "data")
+    run_score(tmp_path / "data", tmp_path / "out")
+    run_artimuse(
+        "curate", tmp_path / "out", "--manifest", tmp_path / "data", "--as", "webdataset", "--out", tmp_path / "best"
+    )
+    with tarfile.open(OUTPUT / "webdataset" / "00000.tar") as tar:
+        first = tar.extractfile("000000.jpg")
+        assert first is not None
+        expected = first.read()
+    with tarfile.open(tmp_path / "best" / "00000.tar") as tar:
+        written = [tar.extractfile(name) for name in tar.getnames() if name.endswith(".jpg")]
+        assert expected in [file.read() for file in written if file]
+        assert len(written) == 3
+
+
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 def test_each_image_has_the_columns_of_its_own_row(tmp_path: Path, kind: str) -> None:
     manifest: Any = open_manifest(str(OUTPUT / kind))

@@ -275,6 +275,9 @@ def test_a_list_of_images_is_a_row_for_each(tmp_path: Path, writer: str) -> None
     assert batch.rows["image_id"].to_pylist() == ["a#0", "a#1", "d#0"]
     assert batch.own is not None
     assert batch.own["label"].to_pylist() == [1, 1, 4]
+    assert manifest.columns().field("images").type == pa.struct([("bytes", pa.binary()), ("path", pa.null())])
+    items = [batch.own["images"].to_pylist() for batch in manifest.batches(["images"]) if batch.own is not None]
+    assert [item["bytes"] for batch in items for item in batch] == [b"0", b"1", b"2"]
     (only,) = manifest.batches(["label"], keys=False)
     assert only.own is not None
     assert only.own["label"].to_pylist() == [1, 1, 4]
