@@ -132,8 +132,11 @@ class _Fetcher:
         """The bytes of a uri, or its error; returned and not raised, since nobody may be there to catch it."""
         if isinstance(uri, bytes | ImageError):
             return uri
+        part = uri if isinstance(uri, FileRange) else FileRange.parse(uri)
+        if part and not part.size_bytes:  # no server has a range of no bytes
+            return b""
         try:
-            server, attempt = self._reader(uri, partial(self.budget.reserve, place))
+            server, attempt = self._reader(part or str(uri), partial(self.budget.reserve, place))
             while True:
                 try:
                     return await retrying(attempt, gate_of(server), self.options)
@@ -146,7 +149,7 @@ class _Fetcher:
 
     def _reader(self, asked: str | FileRange, reserve: Reserve) -> tuple[str, Callable[[], Awaitable[bytes]]]:
         """The server that a uri names, and a function that makes one attempt to read it."""
-        part = asked if isinstance(asked, FileRange) else FileRange.parse(asked)
+        part = asked if isinstance(asked, FileRange) else None
         uri = canonical_uri(part.uri if part else str(asked))
         if self.options.root is not None:
             check_uri_inside(uri, self.options.root)

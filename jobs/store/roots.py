@@ -7,6 +7,7 @@ of its images are there in the same version.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import StoreMismatch
+from artimuse_actor.fetch.file_range import FileRange
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import Plan
@@ -22,6 +24,9 @@ from jobs.storage.parquet import read_parquet
 from jobs.store.layout import rows_path
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile
+
+_COMMIT = re.compile(r"^(hf://datasets/[^/@]+/[^/@]+)@[0-9a-f]{40}")
+"""A data set is the same in every commit."""
 
 
 def refuse_other_library(store: Store, plan: Plan, manifest: Manifest) -> None:
@@ -82,9 +87,16 @@ def _replaced(store: Store, plan: Plan) -> Iterator[tuple[str, str | None, str |
 
 
 def _root_of(uri: str | None, image_id: str, prefix: str) -> str | None:
-    """The folder or prefix that an image was listed below; None if its id is none of a listing."""
-    below = f"/{image_id.removeprefix(prefix)}"
-    return uri.removesuffix(below) if uri is not None and uri.endswith(below) else None
+    """The folder, prefix or data set that an image was listed below; None if its id is none of a listing."""
+    name = image_id.removeprefix(prefix)
+    part = FileRange.parse(uri) if uri is not None else None
+    if part:  # the id begins with the name of its tar
+        uri = part.uri
+        tars = (name[: found.end() - 1] for found in re.finditer(r"(?i)\.tar/", name))
+        name = next((tar for tar in tars if part.uri.endswith(f"/{tar}")), name)
+    if uri is None or not uri.endswith(f"/{name}"):
+        return None
+    return _COMMIT.sub(r"\1", uri.removesuffix(f"/{name}"))
 
 
 def _same_versions(store: Store, manifest: Manifest, root: str) -> int:

@@ -104,6 +104,15 @@ def test_a_run_reads_the_commit_that_was_listed(hub: LoopbackHub) -> None:
     assert ids_of(f"hf://datasets/some/photos@{first}") == ["a.jpg"]
 
 
+@pytest.mark.process
+def test_a_commit_that_changes_all_pictures_is_no_other_library(tmp_path: Path, hub: LoopbackHub) -> None:
+    hub.add("some/photos", photos("a.jpg", "b.jpg"))
+    run_score("hf://datasets/some/photos", tmp_path / "out")
+    hub.add("some/photos", dict(zip(("b.jpg", "a.jpg"), photos("0", "1").values(), strict=True)))
+    run_score("hf://datasets/some/photos", tmp_path / "out")
+    assert sorted(table_rows(tmp_path / "out")) == ["a.jpg", "b.jpg"]
+
+
 FILES = {
     **dict.fromkeys(("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"), PARQUET),
     "data/test-00000-of-00001.parquet": PARQUET,

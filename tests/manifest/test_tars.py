@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.golden import golden_images
 from support.range_server import RangeServer
-from support.score_job import run_artimuse, run_score, table_rows
+from support.score_job import golden_options, run_artimuse, run_score, table_rows
 
 from artimuse_actor.errors import ImageError, ManifestError, UsageError
 from artimuse_actor.fetch.fetch import fetch
@@ -420,6 +420,25 @@ def test_many_tars_are_gone_through_by_several_processes(tmp_path: Path) -> None
     assert manifest.indexes.made == 64
     assert len(manifest.notes) == 1
     assert [fetch(row["uri"], LOCAL) for row in rows[1::2]] == [bytes([n]) for n in range(64) if n != 7]
+
+
+@pytest.mark.process
+def test_two_libraries_of_tars_of_the_same_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    photo_tar(tmp_path / "one/00000.tar", 3)
+    write_tar(tmp_path / "two/00000.tar", {f"{n:04}.jpg": golden_images()[n + 3].read_bytes() for n in range(3)})
+    run_score(tmp_path / "one", tmp_path / "out")
+    done = run_artimuse("score", tmp_path / "two", "--out", tmp_path / "out", *golden_options(), "--local", code=1)
+    assert f"has images of {tmp_path}/one, and 3 other images of {tmp_path}/two have the same ids" in done.stderr
+    run_score(tmp_path / "two", tmp_path / "out", "--id-prefix", "two/")
+    assert len(table_rows(tmp_path / "out")) == 6
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert "Nothing to do" in run_score(tmp_path / "moved", tmp_path / "out", "--moved")
+
+
+def test_an_empty_member_is_read_as_such_from_anywhere(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"a.jpg": b""})
+    (row,) = rows_of(open_manifest(str(tmp_path / "a.tar")))
+    assert fetch(row["uri"], LOCAL) == fetch("s3://nowhere/a.tar#bytes=512-511", LOCAL) == b""
 
 
 def test_a_plan_names_its_members_by_place(tmp_path: Path) -> None:
