@@ -25,7 +25,7 @@ CODE_VERSION: Final = "0.1.0"
 
 _OURS: Final = ("artimuse_actor", "jobs", "schemas")
 _CHECKOUT_ONLY: Final = "jobs/demo/training/"  # not in the wheel, which is the same code as its checkout
-_LOADING: Final = ("numpy", "pillow", "pyarrow")
+_LOADING: Final = ("numpy", "pillow", "pillow-heif", "pillow-jxl-plugin", "pyarrow", "rawpy")
 _SCORING: Final = (*_LOADING, "tokenizers", "torch")
 
 

@@ -40,7 +40,7 @@ IMAGE: Final = (
         "width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file; of the turned picture with --exif-rotate"}
     ),
     pa.field("height", pa.int32(), metadata={"unit": "pixel"}),
-    pa.field("format", pa.string(), metadata={"doc": "Pillow's name of the file format"}),
+    pa.field("format", pa.string(), metadata={"doc": "Pillow's name of the file format, or the kind of camera RAW"}),
     SHA256,
     pa.field("phash", pa.string(), metadata={"doc": "64-bit perceptual hash, hexadecimal"}),
     WARNING,

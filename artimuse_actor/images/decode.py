@@ -21,14 +21,23 @@ from PIL import Image, ImageFile
 from scipy import fft
 
 from artimuse_actor.errors import ImageError, file_too_large
-from artimuse_actor.images.diagnosis import decoding_failed, opening_failed, unsupported
+from artimuse_actor.images.diagnosis import (
+    decoding_failed,
+    memory_limit_reached,
+    opening_failed,
+    raw_without_extra,
+    unsupported,
+)
+from artimuse_actor.images.jxl_header import jxl_header
 from artimuse_actor.images.options import FORMATS, IMAGE_SIZE, DecodeOptions, Pixels
+from artimuse_actor.images.plugins import mended, register_plugins
 from artimuse_actor.images.preprocess import preprocess
-from artimuse_actor.images.raw_kind import raw_kind
+from artimuse_actor.images.raw import can_read_raw, open_raw
+from artimuse_actor.images.raw_kind import RAW_KINDS, raw_kind
 from artimuse_actor.images.silent_changes import orientation_of
 from schemas.warnings import join_warnings
 
-Image.init()  # `Image.open` looks formats up among the plugins loaded so far, and `init` loads them all
+register_plugins()
 
 # Pillow reads LOAD_TRUNCATED_IMAGES at every load, and it is one setting for all threads.
 _TRUNCATED_ALLOWED: Final = threading.Lock()
@@ -39,6 +48,7 @@ _TRUNCATED_ALLOWED: Final = threading.Lock()
 _MAX_HEADER_READS: Final = 100_000
 _MAX_HEADER_BYTES: Final = 64 * 1024 * 1024
 _QUARTER_TURNS: Final = (5, 6, 7, 8)  # values of EXIF's orientation
+_JXL_BYTES_A_PIXEL: Final = 24  # 12 were measured; its plugin, in Rust, ends the process when it gets no memory
 _EXIF_WEIGHT: Final = 16  # its segments are joined one by one, in quadratic time; cameras write one, of 64 kB at most
 
 
@@ -50,7 +60,7 @@ class DecodedImage:
         pixels: (448, 448, 3) uint8, RGB.
         width: in pixels; of the file, or, if the options turn pictures, of the turned one.
         height: likewise.
-        format: Pillow's name of the file format.
+        format: Pillow's name of the file format, or the kind of camera RAW.
         phash: 64-bit perceptual hash as 16 hexadecimal digits.
         warning: what a person would see otherwise, see `schemas.warnings`; None if nothing.
     """
@@ -95,7 +105,8 @@ def _decode_as_far_as_it_goes(data: bytes, options: DecodeOptions) -> DecodedIma
     try:
         return _decode(data, options)
     except ImageError as error:
-        if error.error_type not in ("truncated", "corrupt"):
+        # What a box of HEIC lacks cannot be seen in part: its plugin would give a picture that is black.
+        if error.error_type not in ("truncated", "corrupt") or data[4:8] == b"ftyp":
             raise
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
@@ -105,15 +116,15 @@ def _decode_as_far_as_it_goes(data: bytes, options: DecodeOptions) -> DecodedIma
 
 
 def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = False) -> DecodedImage:
-    image, file = _open(data, options)
+    image, file, file_format = _open(data, options)
     try:
-        width, height, file_format = image.width, image.height, image.format or "unknown"
-        if options.turns and orientation_of(image) in _QUARTER_TURNS:
-            width, height = height, width
-        if options.decode == "fast" and file_format in ("JPEG", "MPO"):
+        width, height = image.size
+        if options.decode == "fast" and image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
         image.load()
         file.header_begins()  # what follows the first frame of an animation
+        if options.turns and orientation_of(image) in _QUARTER_TURNS:  # not of a TIFF, which Pillow has turned by now
+            width, height = height, width
         pixels, changes = preprocess(image, options)
     except MemoryError:
         raise
@@ -190,12 +201,19 @@ class _HeaderReader(io.BytesIO):
         self.reads_left = self.bytes_left = math.inf
 
 
-def _open(data: bytes, options: DecodeOptions) -> tuple[Image.Image, _HeaderReader]:
+def _open(data: bytes, options: DecodeOptions) -> tuple[Image.Image, _HeaderReader, str]:
+    """A picture within the limits, not decoded yet, what it is read from, and the name of its format."""
     if kind := raw_kind(data):
-        raise unsupported(kind)
+        return _open_raw(data, kind, options)
+    if header := jxl_header(data):  # its plugin decodes when it opens
+        _check_pixels(header.width, header.height, options)
+        if header.is_animated:
+            raise unsupported("an animated JPEG XL")
+        if header.width * header.height * _JXL_BYTES_A_PIXEL > options.decoder_memory_bytes:
+            raise memory_limit_reached(options)
     file = _HeaderReader(data)
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = mended(Image.open(file, formats=FORMATS))
         file.header_done()
     except MemoryError:
         raise
@@ -210,10 +228,31 @@ def _open(data: bytes, options: DecodeOptions) -> tuple[Image.Image, _HeaderRead
         raise _too_many_pixels(pixels, options) from error
     except Exception as error:
         raise opening_failed(data, error, options) from error
-    if image.width * image.height > options.max_pixels:
+    try:
+        _check_pixels(image.width, image.height, options)
+    except ImageError:
         image.close()
-        raise _too_many_pixels(f"{image.width} × {image.height}", options)
-    return image, file
+        raise
+    return image, file, image.format or "unknown"
+
+
+def _open_raw(data: bytes, kind: str, options: DecodeOptions) -> tuple[Image.Image, _HeaderReader, str]:
+    if kind not in RAW_KINDS:
+        raise unsupported(kind)
+    if not can_read_raw():
+        raise raw_without_extra(kind)
+    image = open_raw(
+        data,
+        kind,
+        lambda width, height: _check_pixels(width, height, options),
+        lambda preview: _open(preview, options)[0],
+    )
+    return image, _HeaderReader(b""), kind
+
+
+def _check_pixels(width: int, height: int, options: DecodeOptions) -> None:
+    if width * height > options.max_pixels:
+        raise _too_many_pixels(f"{width} × {height}", options)
 
 
 def _too_many_pixels(pixels: str, options: DecodeOptions) -> ImageError:

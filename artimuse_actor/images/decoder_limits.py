@@ -13,6 +13,7 @@ import threading
 
 from artimuse_actor.errors import ImageError
 from artimuse_actor.images.decode import DecodedImage, decode_image
+from artimuse_actor.images.diagnosis import memory_limit_reached
 from artimuse_actor.images.memory_limit import memory_limit
 from artimuse_actor.images.options import DecodeOptions
 
@@ -51,8 +52,4 @@ def decode_within_limits(data: bytes, options: DecodeOptions, others_bytes: int 
                 return image
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    raise ImageError(
-        "decoder_memory",
-        f"Decoding it takes more than the limit of {options.decoder_memory_bytes:,} bytes of memory. "
-        "Raise it with --decoder-memory and --retry-errors decoder_memory.",
-    )
+    raise memory_limit_reached(options)

@@ -6,6 +6,7 @@ No sentence quotes the file: a manifest may name any file that this user can rea
 from __future__ import annotations
 
 import re
+import struct
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -16,12 +17,6 @@ from artimuse_actor.images.options import FORMATS, DecodeOptions
 
 # Of formats that Pillow does not know; (offset, magic, name).
 _FOREIGN_MAGIC: Final = (
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypheix", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"%PDF", "PDF"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG or other XML"),
@@ -45,6 +40,24 @@ def unsupported(name: str) -> ImageError:
     return ImageError("unsupported_format", f"The file is {name}, which is not read here. Convert it to JPEG or PNG.")
 
 
+def memory_limit_reached(options: DecodeOptions) -> ImageError:
+    """The error of a file that takes more memory than its decoder may have."""
+    return ImageError(
+        "decoder_memory",
+        f"Decoding it takes more than the limit of {options.decoder_memory_bytes:,} bytes of memory. "
+        "Raise it with --decoder-memory and --retry-errors decoder_memory.",
+    )
+
+
+def raw_without_extra(kind: str) -> ImageError:
+    """The error of a camera RAW where LibRaw is not installed."""
+    return ImageError(
+        "unsupported_format",
+        f"The file is {kind}, a camera's RAW. Install the extra `raw` and run again with "
+        "--retry-errors unsupported_format, or convert it to JPEG.",
+    )
+
+
 def decoding_failed(
     data: bytes | None, file_format: str | None, error: Exception, options: DecodeOptions
 ) -> ImageError:
@@ -53,10 +66,12 @@ def decoding_failed(
         return ImageError(
             "too_large", "Its texts or its colour profile unpack to too much. Save it again without them."
         )
+    if file_format == "JXL" and data is not None and not _ends_early(data, file_format):
+        return ImageError("corrupt", "The JPEG XL file is damaged, or ends too early.")  # its plugin says no more
     if "truncated" not in str(error).lower() and (data is None or not _ends_early(data, file_format)):
         return ImageError("corrupt", f"The {file_format} file cannot be decoded: {_message(error)}.")
     size = "" if data is None else f" ({len(data):,} bytes)"
-    if options.allow_truncated or file_format in ("WEBP", "AVIF"):
+    if options.allow_truncated or file_format in ("WEBP", "AVIF", "HEIF", "JXL"):
         help_ = "Too little of it is there to be decoded."
     else:
         help_ = "--allow-truncated scores what is there, grey below the cut; in another --out."
@@ -79,7 +94,7 @@ def _ends_early(data: bytes, file_format: str | None) -> bool:
         return b"\xff\xd9" not in data[-64:]
     if file_format == "TIFF":
         return _directory_ends_early(data)
-    if file_format == "AVIF":
+    if file_format in ("AVIF", "HEIF") or (file_format == "JXL" and data[:1] == b"\0"):
         return _boxes_end_early(data)
     return False
 
@@ -111,6 +126,8 @@ def _boxes_end_early(data: bytes) -> bool:
 
 def _format_by_magic(data: bytes) -> str | None:
     head = data[:64]
+    if head[4:12] in (b"ftypmif1", b"ftypmsf1"):  # a container of either, which the brands that follow tell
+        return "AVIF" if b"avi" in head[12:] else "HEIF"
     for offset, magic, name in _FOREIGN_MAGIC:
         if (
             head[offset:].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic)
@@ -118,6 +135,8 @@ def _format_by_magic(data: bytes) -> str | None:
             else head[offset:].startswith(magic)
         ):
             return name
+    if _is_tga(data):
+        return "TGA"
     for name, accept in _pillow_accepts().items():
         try:
             accepted = accept(head[:16])
@@ -126,6 +145,17 @@ def _format_by_magic(data: bytes) -> str | None:
         if accepted and not isinstance(accepted, str):
             return name
     return None
+
+
+def _is_tga(data: bytes) -> bool:
+    """Whether a file is a Targa picture, which shows at its end or in its length, since its first bytes may be any."""
+    if data.endswith(b"TRUEVISION-XFILE.\0"):
+        return True
+    if len(data) < 18 or data[1] not in (0, 1) or data[2] not in (1, 2, 3) or data[16] not in (8, 15, 16, 24, 32):
+        return False
+    colours, colour_bits, width, height = struct.unpack_from("<HB4xHH", data, 5)
+    size = 18 + data[0] + colours * ((colour_bits + 7) // 8) + width * height * ((data[16] + 7) // 8)
+    return bool(width and height and size == len(data))
 
 
 @lru_cache(maxsize=1)

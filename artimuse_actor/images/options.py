@@ -13,8 +13,9 @@ from artimuse_actor.errors import UsageError
 
 IMAGE_SIZE: Final = 448
 PIXEL_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""Formats that Pillow decodes with its own code or well-maintained libraries; none that starts another program.
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "JXL", "JPEG2000", "PPM")
+"""Formats that Pillow and its plugins decode with their own code or well-maintained libraries; none that starts another
+program.
 
 MPO, the many pictures in one file of some cameras and phones, is opened by the JPEG reader.
 """

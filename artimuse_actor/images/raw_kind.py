@@ -26,6 +26,8 @@ _MAKERS: Final = {
     **{"SEIKO EPSON": "ERF", "EASTMAN KODAK": "DCR", "KODAK": "DCR", "MAMIYA": "MEF", "LEAF": "MOS"},
     **{"OLYMPUS": "ORF", "PANASONIC": "RW2", "LEICA": "RWL", "CANON": "CR2", "PHASE ONE": "IIQ"},
 }
+RAW_KINDS: Final = frozenset(("DNG", "RAW", *(kind for _, _, kind in (*_MAGIC, *_TIFF_MAGIC)), *_MAKERS.values()))
+"""What cameras write; a TIFF that begins with a thumbnail is none of them."""
 
 _SUBFILE, _OLD_SUBFILE, _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = (
     *(254, 255, 259, 262, 271, 330, 50706),

@@ -16,7 +16,9 @@ from artimuse_actor.images.colour_profile import is_srgb
 CLIPPED_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of one wide number a pixel. In pictures of three, Pillow takes the high byte, as it should."""
 
-_NO_ANIMATIONS: Final = ("MPO",)  # its further pictures are previews, depths and brightness of the first
+_NO_ANIMATIONS: Final = ("MPO", "HEIF")  # further pictures are previews, depths and brightness of the one that is shown
+_SRGB_PRIMARIES: Final = (1, 2)  # of ITU-T H.273: BT.709, and unspecified
+_HDR_CURVES: Final = (16, 18)  # PQ and HLG
 
 
 def silent_changes(image: Image.Image) -> Iterator[str]:
@@ -55,8 +57,12 @@ def orientation_of(image: Image.Image) -> int:
 
 def has_other_profile(image: Image.Image) -> bool:
     """Whether its file has a colour profile that changes what is seen, or that cannot be read."""
-    profile = profile_of(image)
-    return profile is not None and not is_srgb(profile)
+    if (profile := profile_of(image)) is not None:
+        return not is_srgb(profile)
+    told = image.info.get("nclx_profile")  # of HEIC: numbers in place of a profile
+    return isinstance(told, dict) and (
+        told["color_primaries"] not in _SRGB_PRIMARIES or told["transfer_characteristics"] in _HDR_CURVES
+    )
 
 
 def profile_of(image: Image.Image) -> bytes | None:

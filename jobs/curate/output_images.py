@@ -21,6 +21,7 @@ from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import FORMATS
+from artimuse_actor.images.raw_kind import RAW_KINDS
 from jobs.curate.output_place import Workshop
 from jobs.curate.row_writers import json_rows
 
@@ -29,7 +30,9 @@ SHARD_IMAGES: Final = 10_000
 
 _FOLDER_IMAGES: Final = 1_000
 # Of these formats only: a store from elsewhere may name any, and a path is made of it.
-_SUFFIXES: Final = {name: name.lower() for name in FORMATS} | {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2"}
+_SUFFIXES: Final = {name: name.lower() for name in (*FORMATS, *RAW_KINDS)} | {
+    **{"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "HEIF": "heic"},
+}
 
 
 def fetch_scored(rows: pa.Table, embedded: pa.ChunkedArray | None, options: FetchOptions) -> Iterator[bytes | None]:

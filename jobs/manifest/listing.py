@@ -28,16 +28,32 @@ IMAGE_SUFFIXES: Final = frozenset(
     for suffix in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"),
         *("jp2", "j2k", "jpx", "jpf", "j2c", "jpc", "ppm", "pgm", "pbm", "pnm"),
+        *("heic", "heif", "hif", "heics", "heifs", "jxl"),
+        *(
+            "cr2",
+            "cr3",
+            "crw",
+            "nef",
+            "nrw",
+            "arw",
+            "sr2",
+            "srf",
+            "dng",
+            "orf",
+            "raf",
+            "rw2",
+            "rwl",
+            "pef",
+            "srw",
+            "3fr",
+        ),
+        *("fff", "erf", "dcr", "kdc", "mef", "mos", "iiq", "mrw", "x3f"),
     )
 )
 # Pictures that cannot be decoded but must not be skipped silently: each becomes a row that says why it has no score.
-UNREADABLE_SUFFIXES: Final = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("heic", "heif", "hif", "jxl", "svg", "psd", "eps", "xcf", "ico", "tga"),
-        *("cr2", "cr3", "nef", "arw", "dng", "orf", "raf", "rw2"),
-    )
-)
+UNREADABLE_SUFFIXES: Final = frozenset(f".{suffix}" for suffix in ("svg", "psd", "eps", "xcf", "ico", "tga"))
+THUMBNAIL_FOLDERS: Final = frozenset(("@eaDir", ".@__thumb", ".thumbnails", ".thumbs", ".thumb"))
+"""Folders in which the software of file servers, desktops and phones keeps small copies of the pictures beside them."""
 
 _STORE_FILE: Final = "_store.json"  # as in `jobs.store.layout`, which knows this module
 
@@ -69,6 +85,7 @@ class Listing:
         root: the folder or prefix that was listed; None for a file name or a pattern.
         unlisted: folders that could not be listed.
         empty: folders with nothing in them.
+        thumbnails: name of a folder of thumbnails → number of such folders, which were not looked into.
         skipped: suffix → number of files without an image suffix.
         pictures: the other files.
     """
@@ -78,6 +95,7 @@ class Listing:
     root: str | None = None
     unlisted: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    thumbnails: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     pictures: list[ListedFile] = field(default_factory=list)
 
@@ -104,6 +122,9 @@ class Listing:
     def notes(self) -> list[str]:
         """Sentences for the user about files that were left out."""
         notes = [f"Left out, not looked into: {one_line_name(folder)}." for folder in self.unlisted]
+        if self.thumbnails:
+            folders = ", ".join(f"{count} {name}" for name, count in self.thumbnails.most_common())
+            notes.append(f"Left out, folders of thumbnails: {folders}.")
         if self.skipped and not self.by_pattern:
             kinds = ", ".join(f"{count} {one_line_name(suffix)}" for suffix, count in self.skipped.most_common(8))
             notes.append(f"Left out, not being called like images: {kinds}.")
@@ -140,7 +161,7 @@ def _matching(pattern: str, skipped: set[str]) -> Iterator[str]:
     above = before.removeprefix("/") or ("/" if pattern.startswith("/") else ".")
     for top in glob.iglob(above):
         for parent, folders, names in os.walk(top):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if not _is_left_out(name)]
             links = (path for name in folders if os.path.islink(path := os.path.join(parent, name)))
             skipped.update(f"{path} (a link)" for path in links)
             if rest := after.strip("/"):
@@ -159,7 +180,8 @@ def _walk(listing: Listing) -> Iterator[ListedFile]:
             unlisted.append(f"{parent} (a store)")
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        listing.thumbnails.update(THUMBNAIL_FOLDERS.intersection(folders))
+        folders[:] = sorted(name for name in folders if not _is_left_out(name))
         # A link to a folder could lead in a circle, or to pictures that are listed already.
         linked = [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
         unlisted.extend(f"{path} (a link)" for path in linked)
@@ -168,6 +190,10 @@ def _walk(listing: Listing) -> Iterator[ListedFile]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield local_file(os.path.join(parent, name), root)
+
+
+def _is_left_out(folder: str) -> bool:
+    return folder.startswith(".") or folder in THUMBNAIL_FOLDERS
 
 
 def local_file(path: str, base: str) -> ListedFile:
@@ -202,6 +228,8 @@ def list_s3(source: str) -> Listing:
     single = list(found) == [base]
     stores = tuple(key.removesuffix(_STORE_FILE) for key in found if key.endswith(f"/{_STORE_FILE}"))
     root = os.path.dirname(base) if single else base
+    by_pattern = pattern or single
+    small = {key: folder for key in found if (folder := _thumbnails_above(key[len(root) :]))} if not by_pattern else {}
     files = [
         ListedFile(
             f"s3://{key}", key.removeprefix(f"{root}/"), info["size"], str(info.get("ETag", "")).strip('"') or None
@@ -211,9 +239,17 @@ def list_s3(source: str) -> Listing:
         and not key.endswith("/")
         and not os.path.basename(key).startswith(".")
         and not key.startswith(stores)
+        and key not in small
     ]
-    by_pattern = pattern or single
-    return Listing(files, by_pattern=by_pattern, root=None if by_pattern else f"s3://{base}")
+    thumbnails = Counter(os.path.basename(folder) for folder in set(small.values()))
+    return Listing(files, by_pattern=by_pattern, root=None if by_pattern else f"s3://{base}", thumbnails=thumbnails)
+
+
+def _thumbnails_above(key: str) -> str | None:
+    """The outermost folder of thumbnails that an object is in."""
+    folders = key.split("/")[:-1]
+    places = [place for place, name in enumerate(folders) if name in THUMBNAIL_FOLDERS]
+    return "/".join(folders[: places[0] + 1]) if places else None
 
 
 def list_braces(source: str) -> Listing:

@@ -14,10 +14,10 @@ _LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "prune_max", "dry_
 _MENDABLE: Final = frozenset(
     (
         *("missing", "forbidden", "fetch_failed", "changed", "outside_root", "forbidden_host", "too_large"),
-        *("decoder_crashed", "decoder_memory", "decoder_timeout"),
+        *("decoder_crashed", "decoder_memory", "decoder_timeout", "unsupported_format"),
     )
 )
-"""Types of errors that another try may mend, later or with other options; the others are of the file's own bytes."""
+"""Types of errors that another try may mend: later, with other options, or with a version that reads more formats."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from jobs.storage.place import Place, read_listed
 from jobs.store.layout import RUNS, is_run_path, run_path
 from schemas.fingerprint import Fingerprint
 
-_PACKAGES: Final = ("ray", "torch", "pyarrow", "pillow", "numpy", "scipy", "safetensors", "tokenizers")
+_PACKAGES: Final = (
+    *("ray", "torch", "pyarrow", "pillow", "pillow-heif", "pillow-jxl-plugin", "rawpy", "numpy", "scipy"),
+    *("safetensors", "tokenizers"),
+)
 
 
 def new_run_id() -> str:

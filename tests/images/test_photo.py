@@ -16,6 +16,7 @@ from support.paths import GOLDEN
 from support.score_job import golden_options, run_artimuse, run_score, table_rows
 
 from artimuse_actor import ArtiMuse
+from artimuse_actor.errors import ImageError
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import decode_image, opened_to_pixels
 from artimuse_actor.images.options import DecodeOptions, Pixels
@@ -186,6 +187,26 @@ def test_what_photo_does_not_change_is_warned_of_still() -> None:
 def test_a_plain_picture_is_the_same_either_way(name: str) -> None:
     data = (GOLDEN / "artimuse" / "images" / name).read_bytes()
     np.testing.assert_array_equal(decode_image(data, PHOTO).pixels, decode_image(data).pixels)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "GIF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("options", [PHOTO, DecodeOptions(exif_rotate=True)], ids=["photo", "exif-rotate"])
+def test_a_file_that_ends_too_early_is_an_error_all_the_same(file_format: str, options: DecodeOptions) -> None:
+    data = encode(photo(), file_format)
+    with pytest.raises(ImageError) as caught:
+        decode_image(data[: len(data) // 2], options)
+    assert caught.value.error_type == "truncated"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photo(), "TIFF", exif=exif)
+    seen, published = decode_image(data, PHOTO), decode_image(data)
+    np.testing.assert_array_equal(seen.pixels, published.pixels)
+    for decoded in (seen, published, decode_image(data, DecodeOptions(exif_rotate=True))):
+        assert (decoded.width, decoded.height) == ((200, 300) if orientation > 4 else (300, 200))
 
 
 def test_fast_decoding_goes_with_it() -> None:

@@ -44,7 +44,10 @@ RAWS = {
 
 
 @pytest.mark.parametrize("name", RAWS)
-def test_a_raw_file_is_called_by_its_kind_and_its_thumbnail_is_not_scored(name: str) -> None:
+def test_a_raw_file_is_called_by_its_kind_and_its_thumbnail_is_not_scored(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("artimuse_actor.images.decode.can_read_raw", lambda: False)
     data, kind = RAWS[name]
     with pytest.raises(ImageError, match=f"The file is {kind}[ ,]") as caught:
         decode_image(data)

@@ -18,6 +18,7 @@ from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest, write_manifest
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import StoredRows
+from jobs.storage.s3_place import s3_filesystem
 
 _NO_HASHES = np.empty((0, 2), dtype=np.uint64)
 NOTHING_STORED = StoredRows(
@@ -51,6 +52,38 @@ def test_names_that_are_not_utf8_are_percent_encoded_and_hidden_files_left_out(t
     (row,) = _rows(open_manifest(str(tmp_path)))
     assert row["image_id"] == "caf%E9%201.jpg"
     assert row["uri"] == f"file://{tmp_path}/caf%E9%201.jpg"
+
+
+def test_folders_of_thumbnails_are_left_out_and_counted_and_so_are_sidecars(tmp_path: Path) -> None:
+    for name in (
+        *("a/1.heic", "a/1.mov", "a/1.aae", "a/1.xmp", "b/2.NEF", "b/3.jxl", "b/Thumbs.db"),
+        *("a/@eaDir/1.heic/SYNOPHOTO_THUMB_XL.jpg", "b/@eaDir/2.NEF/SYNOPHOTO_THUMB_XL.jpg"),
+        *(".thumbnails/1.jpg", "a/.@__thumb/1.jpg", ".hidden/4.jpg"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    manifest = open_manifest(str(tmp_path))
+    assert [row["image_id"] for row in _rows(manifest)] == ["a/1.heic", "b/2.NEF", "b/3.jxl"]
+    thumbnails, others = manifest.notes
+    assert sorted(thumbnails.removeprefix("Left out, folders of thumbnails: ").strip(".").split(", ")) == [
+        *("1 .@__thumb", "1 .thumbnails", "2 @eaDir"),
+    ]
+    assert all(kind in others for kind in ("1 .mov", "1 .aae", "1 .xmp", "1 .db"))
+    with pytest.raises(ManifestError, match="no file matches"):
+        open_manifest(f"{tmp_path}/**/*.jpg")
+    assert len(_rows(open_manifest(f"{tmp_path}/a/@eaDir/*/*.jpg"))) == 1  # named as it is
+
+
+@pytest.mark.server
+def test_folders_of_thumbnails_in_a_bucket_are_left_out_too(s3_environment: dict[str, str]) -> None:
+    fs = s3_filesystem()
+    fs.mkdir("thumbnails")
+    for name in ("a/1.jpg", "a/@eaDir/1.jpg/small.jpg", "a/@eaDir/1.jpg/large.jpg", "b/.thumbnails/2.jpg", "b/2.jpg"):
+        fs.pipe_file(f"thumbnails/{name}", b"x")
+    manifest = open_manifest("s3://thumbnails")
+    assert [row["image_id"] for row in _rows(manifest)] == ["a/1.jpg", "b/2.jpg"]
+    assert manifest.notes == ["Left out, folders of thumbnails: 1 @eaDir, 1 .thumbnails."]
+    assert len(_rows(open_manifest("s3://thumbnails/a/@eaDir/1.jpg/*.jpg"))) == 2
 
 
 def test_a_glob_takes_what_it_matches_whatever_it_is_called(tmp_path: Path) -> None:

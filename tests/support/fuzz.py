@@ -29,8 +29,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from PIL import Image
+from support.colour_profiles import cmyk_profile, display_p3
 from support.golden import golden_checkpoint, golden_images
-from support.hostile_pictures import HOSTILE
+from support.hostile_pictures import ANIMATED_JXL, HOSTILE
+from support.raw_files import dng, nef
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, ImageError, ManifestError
@@ -138,6 +141,7 @@ def targets() -> Iterator[list[Target]]:
     options = DecodeOptions(max_pixels=4_000_000, decoder_timeout_s=5.0)
     with tempfile.TemporaryDirectory() as folder, ChildDecoder(options) as child:
         pictures = {path.name: path.read_bytes() for path in golden_images()}
+        pictures |= _other_pictures()
         pictures |= {name: data for name, (make, _) in HOSTILE.items() if len(data := make()) < 100_000}
         yield [
             Target("pictures", pictures, lambda _, data: child.decode(data), ImageError),
@@ -145,6 +149,33 @@ def targets() -> Iterator[list[Target]]:
             Target("`test.json`", _benchmark_files(), _manifest_reader(Path(folder, "test.json")), ManifestError),
             Target("checkpoints", _checkpoint_files(), _checkpoint_reader(Path(folder)), CheckpointError),
         ]
+
+
+def _other_pictures() -> dict[str, bytes]:
+    """Formats that are not among the golden pictures, and colour profiles."""
+    with Image.open(golden_images()[3]) as golden:
+        photo = golden.convert("RGB").resize((96, 64))
+
+    def encoded(image: Image.Image, file_format: str, **arguments: object) -> bytes:
+        file = io.BytesIO()
+        image.save(file, file_format, **arguments)
+        return file.getvalue()
+
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    return {
+        "a.heic": encoded(photo, "HEIF", exif=rotated.tobytes()),
+        "tiles.heic": encoded(photo.convert("RGBA"), "HEIF", grid_tile_size=64),
+        "a.jxl": encoded(photo, "JXL", use_container=True, exif=rotated.tobytes()),
+        "bare.jxl": encoded(photo.convert("RGBA"), "JXL", lossless=True),
+        "animated.jxl": ANIMATED_JXL,
+        "a.dng": dng(),
+        "a.nef": nef(),
+        "p3.jpg": encoded(photo, "JPEG", icc_profile=display_p3(), exif=rotated),
+        "cmyk.tif": encoded(photo.convert("CMYK"), "TIFF", icc_profile=cmyk_profile()),
+        "a.gif": encoded(photo, "GIF", save_all=True, append_images=[photo.rotate(180)]),
+        "a.avif": encoded(photo, "AVIF"),
+    }
 
 
 def _manifests() -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -9,8 +10,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from PIL import Image
+from support.colour_profiles import adobe_rgb
+from support.raw_files import dng
+
+from artimuse_actor.images.plugins import register_plugins
+
+register_plugins()
 
 MANY: Final = 1_000_000
+ANIMATED_JXL: Final = base64.b64decode(
+    "/wrLBAFYUFwSCAigAgAAcABLGIsVANQTYzB+LiABgCBZAwAgpX8AQT+agsgfCAigAgAAaABLGIsVABw+xuD4v4AEAAAE/gKABP79jm7mAAgIoEIA"
+    "AEwASxiLFYBd/P8CEgC0lAoAeBf5Aw=="
+)
+"""Three frames of 64×48, of cjxl 0.7: red, green and blue."""
 
 
 def _encoded(file_format: str, size: tuple[int, int] = (64, 64), **arguments: Any) -> bytes:
@@ -56,6 +68,11 @@ def _exif_of_overlapping_tags() -> bytes:
     entries = b"".join(struct.pack("<HHLL", 0x8000 + n, 1, 60_000, 8) for n in range(5_000))
     tiff = b"II*\0" + struct.pack("<LH", 8, 5_000) + entries
     return b"Exif\0\0" + tiff.ljust(65_500, b"\0")
+
+
+def _profile_of_long_curves() -> bytes:
+    profile = _replaced(adobe_rgb(), (b"curv" + bytes(4) + b"\0\0\0\1", b"curv" + bytes(4) + b"\xff" * 4))
+    return b"ICC_PROFILE\0\1\1" + profile
 
 
 def _jpeg_of_scans(scans: int, size: tuple[int, int]) -> bytes:
@@ -143,6 +160,22 @@ def _box(name: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">L", len(data) + 8) + name + data
 
 
+def _bare_jxl(width: int, height: int) -> bytes:
+    """A JPEG XL without a container that says it has another size."""
+    bits = int.from_bytes(_encoded("JXL", (300, 301))[2:], "little") >> 26  # behind sides of 9 bits
+    size = 3 << 1 | (height - 1) << 3 | 3 << 36 | (width - 1) << 38  # in 68 bits, with sides of 30
+    return b"\xff\x0a" + (size | bits << 68).to_bytes(200, "little")
+
+
+def _dng_of(width: int, height: int) -> list[tuple[bytes, bytes]]:
+    """Changes of `dng` that make its sensor another size."""
+    tag = struct.Struct("<HHLL")
+    return [
+        (tag.pack(256, LONG, 1, 256), tag.pack(256, LONG, 1, width)),
+        (tag.pack(257, LONG, 1, 192), tag.pack(257, LONG, 1, height)),
+    ]
+
+
 def _bmp(width: int, height: int, rle: bytes) -> bytes:
     header = struct.pack("<LllHHLLllLL", 40, width, height, 1, 8, 1, len(rle), 0, 0, 256, 0)
     start = 14 + len(header) + 1024
@@ -186,6 +219,37 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "ok",
     ),
+    "HEIC of 268 megapixels": (
+        lambda: _replaced(
+            _encoded("HEIF"), (b"ispe\0\0\0\0" + _sides(64, 64), b"ispe\0\0\0\0" + _sides(16_384, 16_384))
+        ),
+        "too_large",
+    ),
+    "HEIC of 2^62 pixels": (
+        lambda: _replaced(_encoded("HEIF"), (b"ispe\0\0\0\0" + _sides(64, 64), b"ispe\0\0\0\0" + _sides(2**31, 2**31))),
+        "corrupt",
+    ),
+    "HEIC that says it is small": (
+        lambda: _replaced(
+            _encoded("HEIF", (4_000, 4_000)),
+            (b"ispe\0\0\0\0" + _sides(4_000, 4_000), b"ispe\0\0\0\0" + _sides(64, 64)),
+        ),
+        "corrupt",
+    ),
+    "JPEG XL of 2^60 pixels": (lambda: _bare_jxl(2**30, 2**30), "too_large"),
+    "JPEG XL of 16 megapixels in 200 bytes": (lambda: _bare_jxl(4_000, 4_000), "corrupt"),
+    "JPEG XL of 100 megapixels in 200 bytes": (lambda: _bare_jxl(10_000, 10_000), "decoder_memory"),
+    "JPEG XL with a million boxes": (
+        lambda: (data := _encoded("JXL", use_container=True))[:32] + _box(b"free") * MANY + data[32:],
+        "ok",
+    ),
+    "JPEG XL with a compressed EXIF bomb": (
+        lambda: _encoded("JXL", exif=bytes(100_000_000), compress_metadata=True),
+        "corrupt",
+    ),
+    "animated JPEG XL": (lambda: ANIMATED_JXL, "unsupported_format"),
+    "DNG of 2^62 pixels": (lambda: _replaced(dng(), *_dng_of(2**31 - 1, 2**31 - 1)), "unsupported_format"),
+    "DNG of 400 megapixels": (lambda: _replaced(dng(), *_dng_of(20_000, 20_000)), "too_large"),
     "JPEG 2000 of 2^62 pixels": (
         lambda: _replaced(_encoded("JPEG2000"), (b"ihdr" + _sides(64, 64), b"ihdr" + _sides(2**31, 2**31))),
         "too_large",
@@ -244,6 +308,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _jpeg(
             b"".join(_segment(0xE2, b"ICC_PROFILE\0" + bytes([n + 1, 255]) + bytes(65_000)) for n in range(255))
         ),
+        "ok",
+    ),
+    "JPEG with a profile of curves of 2^32 - 1 entries": (
+        lambda: _jpeg(_segment(0xE2, _profile_of_long_curves())),
         "ok",
     ),
     "JPEG that claims 2^32 - 1 pictures": (

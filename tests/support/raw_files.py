@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL = 1, 2, 3, 4, 5, 10
 _LAYOUTS: Final = {BYTE: "B", SHORT: "H", LONG: "L", RATIONAL: "L", SRATIONAL: "l"}
@@ -95,8 +97,8 @@ def nef(make: str = "NIKON CORPORATION", order: str = "<") -> bytes:
     return tiff({**rgb(is_thumbnail=True), 271: (ASCII, make)}, below=[sensor()], order=order)
 
 
-def dng(orientation: int = 1) -> bytes:
-    """A digital negative, complete enough to be developed."""
+def dng(orientation: int = 1, preview: bytes | None = None) -> bytes:
+    """A digital negative, complete enough to be developed; with the camera's own JPEG, if one is given."""
     identity = [value for n in range(9) for value in (int(n in (0, 4, 8)), 1)]
     about: dict[int, Any] = {
         271: (ASCII, "Made"),
@@ -109,4 +111,9 @@ def dng(orientation: int = 1) -> bytes:
         50728: (RATIONAL, [1, 1, 1, 1, 1, 1]),
         50778: (SHORT, [21]),
     }
-    return tiff({**rgb(is_thumbnail=True), **about}, below=[{**sensor(), 50717: (LONG, [65535])}])
+    below = [{**sensor(), 50717: (LONG, [65535])}]
+    if preview is not None:
+        with Image.open(io.BytesIO(preview)) as image:
+            width, height = image.size
+        below += [{**rgb(width, height, is_thumbnail=True), 259: (SHORT, [7]), 262: (SHORT, [6]), 273: (LONG, preview)}]
+    return tiff({**rgb(is_thumbnail=True), **about}, below=below)
