@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         follow_once(options.follow[0], int(options.follow[1]), int(options.follow[2]))
         return 0
 
-    print(machine_line("pyarrow", "numpy"))
+    print(machine_line("duckdb", "pyarrow", "numpy"))
     print("\n| hashes                          |    number | bits | seconds | peak MiB | left out | compared less |")
     print("| ------------------------------- | --------: | ---: | ------: | -------: | -------: | ------------: |")
     for count in options.hashes or ([100_000] if options.small else [100_000, 1_000_000]):
