@@ -2,7 +2,8 @@
 
 Units of which no image could be read are held back until another one shows that the source is there. If too many come
 in a row, or the folder itself is gone, the run stops, and none of them is committed. In a manifest single dead servers
-are usual; their images fail at once after a few (see `artimuse_actor.fetch.retry`), and only several stop the run.
+are usual; their images fail at once after a few (see `artimuse_actor.fetch.retry`), and they stop the run only if they
+are several, or if no image at all could be read before.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Breaker:
         self._held: list[Unit] = []
         self._errors: Counter[str] = Counter()
         self._origins: set[str] = set()
+        self._has_read = False  # any image, in this run
 
     def admit(self, receipt: Mapping[str, Any]) -> list[Unit]:
         """The units, as (shard, unit), that may be committed after this receipt.
@@ -55,6 +57,7 @@ class Breaker:
         expected = FETCH_ERRORS if self._root is not None else _NO_ANSWER
         failed = [kind for kind in receipt["error_types"] if kind in expected]
         self._held.append(unit)
+        self._has_read |= len(failed) < receipt["rows"]
         if not failed:
             return self.rest()
         self._errors.update(failed)
@@ -63,21 +66,23 @@ class Breaker:
             return self.rest()
         self._origins.update(self._origins_of(unit) if self._root is None else ())
         is_broken = self._errors.total() >= MOST_IN_A_ROW and (
-            self._root is not None or len(self._origins) >= MOST_ORIGINS
+            self._root is not None or len(self._origins) >= MOST_ORIGINS or not self._has_read
         )
         if is_gone or is_broken:
             self._unstage(self._held)
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._errors.most_common())
-            what = (
-                f"The network seems to be away: images of {len(self._origins)} servers"
-                if self._root is None
-                else f"{self._root} has gone away: it was listed a moment ago, and now images"
-            )
             raise RunError(
-                f"{what} cannot be read one after the other ({kinds}). None of them was committed. Run again when it "
-                "is back."
+                f"{self._what_is_gone()} cannot be read one after the other ({kinds}). None of them was committed. Run "
+                "again when it is back."
             )
         return []
+
+    def _what_is_gone(self) -> str:
+        if self._root is not None:
+            return f"{self._root} has gone away: it was listed a moment ago, and now images"
+        if len(self._origins) == 1:
+            return f"{min(self._origins)} does not answer: its images"
+        return f"The network seems to be away: images of {len(self._origins)} servers"
 
     def rest(self) -> list[Unit]:
         """The units that are still held back; no more than these have failed."""

@@ -120,6 +120,7 @@ def test_when_no_server_of_several_answers_the_run_stops_and_when_it_is_one_it_g
     for servers in (1, 5):
         dropped: list[list[tuple[int, int]]] = []
         breaker = Breaker(None, dropped.append, lambda unit, servers=servers: {f"https://{unit[1] % servers}"})  # type: ignore[misc]
+        assert breaker.admit(_receipt(units)) == [(0, units)]  # images of yet another server
         for unit in range(units - 1):
             assert breaker.admit(_receipt(unit, *["fetch_failed"] * 16)) == []
         if servers == 1:
@@ -129,3 +130,12 @@ def test_when_no_server_of_several_answers_the_run_stops_and_when_it_is_one_it_g
         with pytest.raises(RunError, match=r"The network seems to be away: images of 4 servers .* \(64 fetch_failed\)"):
             breaker.admit(_receipt(units - 1, *["fetch_failed"] * 16))
         assert [len(units) for units in dropped] == [units]
+
+
+def test_when_the_only_server_never_answers_the_run_stops() -> None:
+    units = MOST_IN_A_ROW // 16
+    breaker = Breaker(None, lambda _: None, lambda _: {"s3://photos"})
+    for unit in range(units - 1):
+        assert breaker.admit(_receipt(unit, *["fetch_failed"] * 16)) == []
+    with pytest.raises(RunError, match=r"s3://photos does not answer: its images cannot be read one after the other"):
+        breaker.admit(_receipt(units - 1, *["fetch_failed"] * 16))
