@@ -57,7 +57,7 @@ def test_many_pictures_follow_as_if_compared_one_by_one(distance: int) -> None:
 
 def test_halves_that_are_settled_one_after_the_other_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    codes = generator.permutation(flipped(generator, np.repeat(random_codes(generator, 300), 10), 5))
+    codes = generator.permutation(flipped(generator, np.repeat(random_codes(generator, 100), 10), 5))
     expected = follow_best_slowly(codes, 6)
     monkeypatch.setattr(near_duplicates, "_PAIRS_EACH", 0)
     monkeypatch.setattr(near_duplicates, "_DIRECT", 64)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor import ArtiMuse
 from artimuse_actor.engine.schedule import GeneratedText
@@ -14,7 +14,9 @@ from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import image_token_id, prompt_ids
 from artimuse_actor.protocol.tokenizer import load_tokenizer
-from artimuse_actor.verify.reference import reference_network
+
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
 
 CLEAR_MARGIN = 1e-3
 """Smallest gap between the logits of the two likeliest tokens.
@@ -25,7 +27,9 @@ Sums in another order move them by less than a tenth of this.
 
 @lru_cache(maxsize=2)
 def reference(model: ArtiMuse) -> InternVLForConditionalGeneration:
-    """Transformers' modules over a model's weights."""
+    """The modules of transformers over a model's weights."""
+    from artimuse_actor.verify.reference import reference_network  # for the one worker that runs these tests
+
     return reference_network(model.model.network, image_token_id(load_tokenizer(model.checkpoint.folder)))
 
 
