@@ -11,6 +11,8 @@ import contextlib
 import io
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `support`, if this is started by hand
@@ -19,6 +21,7 @@ import pytest
 from support.faulty_places import BUCKETS
 from support.interruptions import (
     SCENARIOS,
+    Snapshot,
     begin,
     crash_compaction,
     crash_everywhere,
@@ -59,13 +62,17 @@ def main() -> None:
     """Try every write of every operation, and print how many there were."""
     print("| operation | killed, S3 | killed, disk | suspended, S3 | reads of the tables |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, "compact"):
+        crash: Callable[[Snapshot], int] = crash_compaction
+        suspend: Callable[[Snapshot], int] = suspend_compaction
+        if scenario != "compact":
+            prune = SCENARIOS[scenario][1]
+            crash, suspend = partial(crash_everywhere, prune=prune), partial(suspend_everywhere, prune=prune)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             counts, reads = [], 0
-            for root, fault in (("memory://k", "killed"), (f"{folder}/out", "killed"), ("memory://s", "suspended")):
-                snapshot, prune = begin(root, scenario, Path(folder) / "before")
-                tried = crash_everywhere if fault == "killed" else suspend_everywhere
-                counts.append(tried(snapshot, prune=prune))
+            for root, tried in (("memory://k", crash), (f"{folder}/out", crash), ("memory://s", suspend)):
+                snapshot, _ = begin(root, "replace" if scenario == "compact" else scenario, Path(folder) / "before")
+                counts.append(tried(snapshot))
                 reads += snapshot.trial.reads
                 BUCKETS.clear()
         print(f"| {scenario} | {' | '.join(map(str, counts))} | {reads:,} |", flush=True)
