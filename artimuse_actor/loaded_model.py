@@ -148,13 +148,13 @@ class LoadedModel:
             CheckpointError: the checkpoint cannot be fetched, read or verified.
             UsageError: an argument is not valid here.
         """
+        place = resolve_device(device)  # what cannot be is refused before a checkpoint is fetched
+        precision = resolve_dtype(dtype, place)
+        precision_name(dtype_name(precision), quantize)
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
         if protocol is None:
             protocol = guess_protocol(found.source)
         asked = open_protocol(protocol) if isinstance(protocol, str) else protocol
-        place = resolve_device(device)
-        precision = resolve_dtype(dtype, place)
-        precision_name(dtype_name(precision), quantize)  # refuses another word
         tokenizer = load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
         check_memory(found, place, precision, quantize)
         refuse_quantisation(quantize, place, precision)

@@ -148,6 +148,12 @@ def test_other_words_are_refused() -> None:
         ArtiMuse.load(golden_checkpoint("artimuse"), device="cpu", quantize="int4")
 
 
+@pytest.mark.parametrize("options", [{"quantize": "int4"}, {"dtype": "int8"}, {"device": "cuda:99"}])
+def test_what_cannot_be_is_refused_before_a_checkpoint_is_fetched(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        ArtiMuse.load("ArtiMuse", **options)
+
+
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_the_memory_set_aside_holds_an_expanded_weight(kind: str) -> None:
     config, rows = with_layers(FULL, 1), 8
