@@ -92,8 +92,8 @@ def test_one_image_says_its_warning(tmp_path: Path) -> None:
 def test_a_curation_filters_by_warnings(tmp_path: Path) -> None:
     _mixed(tmp_path)
     for where, ids in {
-        "warning is None": ["a", "d"],  # of an old file nothing is known
-        "warning is not None": ["c", "e"],
+        "warning IS NULL": ["a", "d"],  # of an old file nothing is known
+        "warning IS NOT NULL": ["c", "e"],
         "contains(warning, 'alpha_dropped')": ["c"],
         "warning == 'exif_rotated'": ["e"],
     }.items():
