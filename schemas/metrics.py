@@ -51,6 +51,7 @@ METRICS: Final = pa.schema(
         pa.field("data_set", pa.string(), nullable=False),
         pa.field("ground_truth", pa.string(), nullable=False, metadata={"doc": "where it was read"}),
         pa.field("ground_truth_sha256", pa.string(), metadata={"doc": "of its rows, as lines of name, tab and points"}),
+        pa.field("scores", pa.string(), nullable=False, metadata={"doc": "where they are: a store or a file"}),
         pa.field("checkpoint", pa.string(), metadata={"doc": "a metric without its checkpoint means nothing"}),
         pa.field("checkpoint_digest", pa.string()),
         pa.field("protocol", pa.string()),

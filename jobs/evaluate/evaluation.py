@@ -135,6 +135,7 @@ class Evaluation:
             "data_set": self.data_set,
             "ground_truth": without_secrets(self.ground_truth),
             "ground_truth_sha256": self.pairs.truth_sha256,
+            "scores": without_secrets(self.scores),
             "question": self.question,
             "n": agreement.n,
             "slope": agreement.slope,

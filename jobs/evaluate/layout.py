@@ -19,6 +19,8 @@ _LATEX = {
     "–": "--",
     "−": "$-$",
     "×": r"$\times$",
+    "≈": r"$\approx$",
+    "·": r"$\cdot$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }

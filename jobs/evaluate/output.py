@@ -22,7 +22,7 @@ from jobs.evaluate.summary import (
     side_by_side_blocks,
     summary_blocks,
 )
-from jobs.evaluate.text import evaluation_blocks, method
+from jobs.evaluate.text import evaluation_blocks, interval_method, published_line, truth_identity
 from jobs.words import show
 from schemas.metrics import METRICS
 
@@ -95,8 +95,10 @@ def show_evaluations(
         tables = [METRICS.empty_table(), *(evaluation.to_table() for evaluation in evaluations)]
         show(_csv_text(pa.concat_tables(tables)))
     elif form == "latex":
-        caption = " ".join(dict.fromkeys(method(evaluation.agreement) for evaluation in evaluations))
-        show(as_latex(paper_table(evaluations, labels), caption))
+        said = [f"{interval_method(evaluation.agreement)}." for evaluation in evaluations]
+        said += [f"{one.data_set}: {truth_identity(one)}." for one in evaluations]
+        said += [published_line(one) for one in evaluations if one.published]
+        show(as_latex(paper_table(evaluations, labels), " ".join(dict.fromkeys(said))))
     elif form == "markdown":
         blocks: list[Block] = [paper_table(evaluations, labels)]
         for evaluation in evaluations:

@@ -124,8 +124,8 @@ def _title(name: str, evaluation: Evaluation) -> str:
     return f"accuracy: {rule}" + ("" if base is None else f" (base rate {base:.4f})")
 
 
-def method(agreement: Agreement) -> str:
-    """One sentence about the method behind the metrics."""
+def interval_method(agreement: Agreement) -> str:
+    """The method behind the intervals of correlations."""
     how = f"Intervals: {agreement.interval}"
     noun = "pairs" if agreement.clusters is None else "clusters"
     if agreement.interval == JACKKNIFE:
@@ -134,7 +134,15 @@ def method(agreement: Agreement) -> str:
         how += f", {agreement.resamples:,} resamples"
         if agreement.resample_units < agreement.units:
             how += f" of {agreement.resample_units:,} {noun}, scaled to {agreement.units:,}"
-        how += f", seed {agreement.seed}; of RMSE and MAE: {JACKKNIFE}, on the logarithm"
+        how += f", seed {agreement.seed}"
+    return how
+
+
+def method(agreement: Agreement) -> str:
+    """One sentence about the method behind the metrics."""
+    how = interval_method(agreement)
+    if agreement.interval != JACKKNIFE:
+        how += f"; of RMSE and MAE: {JACKKNIFE}, on the logarithm"
     if agreement.slope is not None and agreement.intercept is not None:
         how += f". RMSE and MAE after truth ≈ {agreement.slope:.4g} · score {agreement.intercept:+.4g}"
     return how + "."

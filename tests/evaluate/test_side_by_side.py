@@ -135,10 +135,11 @@ def test_three_sets_of_scores_are_compared_on_the_rows_that_all_have(tmp_path: P
     assert all(number in markdown for number in numbers)
     latex = run_artimuse("evaluate", *paths, "--ground-truth", truth, "--latex").stdout
     assert latex.count(r" \\") == 4
+    assert found.evaluations[0].pairs.truth_sha256 in latex
     assert r"128 in 16 clusters" in latex
     csv = run_artimuse("evaluate", *paths, "--ground-truth", truth, "--csv").stdout
     assert csv.splitlines()[0].startswith('"data_set","ground_truth"')
-    assert len(csv.splitlines()) == 4
+    assert [Path(path).name in line for path, line in zip(paths, csv.splitlines()[1:], strict=True)] == [True] * 3
     shown = json.loads(run_artimuse("evaluate", *paths, "--ground-truth", truth, "--json").stdout)
     assert [len(one["differences"]) for one in shown] == [2, 1, 0]
     assert "for one OUT" in run_artimuse("evaluate", *paths, "--against", paths[0], code=2).stderr
