@@ -353,7 +353,13 @@ def answer(block: pa.Table, answers: pa.Schema) -> pa.Table:
 
 
 def _score_units(
-    library: Library, asked: Asked, manifest: ListedManifest, committer: ShardCommitter, record: RunRecord, run: Any
+    library: Library,
+    asked: Asked,
+    manifest: ListedManifest,
+    committer: ShardCommitter,
+    record: RunRecord,
+    run: Any,
+    *_: object,
 ) -> Counter[str]:
     """`jobs.score.run._score_units`, with the steps one after the other in this process."""
     store, plan, errors = committer.store, committer.plan, Counter[str]()
