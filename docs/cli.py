@@ -20,6 +20,7 @@ COMMANDS: Final = (
         "query",
         "report",
         "compact",
+        "merge",
         "image",
     ),
     *("verify", "demo"),
