@@ -76,6 +76,7 @@ parts.run("second", hangs)
     assert [line["part"] for line in _lines(tmp_path)] == ["first"]
 
 
+@pytest.mark.process  # nvcc, or what else torch looks for
 def test_the_table_is_printed_whatever_fails(
     parts: GuardedParts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,7 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
 def test_types_of_errors_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     for arguments in (["--retry-errors=nonsense"], ["--retry-errors=missing,nonsense"]):
         done = run_artimuse("score", tmp_path, "--out", tmp_path / "out", *arguments, code=2)
-        assert "there are no errors of type 'nonsense'. Types are all, missing, " in done.stderr
+        assert "there are no errors of type 'nonsense'. Types are all, bad_row, missing, " in done.stderr
 
 
 def test_a_bare_retry_errors_is_refused_and_takes_no_source_for_a_type(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from artimuse_actor.errors import ArtiMuseError, RunError, UsageError
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from artimuse_actor.verify import golden_checks, own_checks, self_check, speed, verify
 from artimuse_actor.verify.finding import Finding, exit_code
-from artimuse_actor.verify.golden import golden_pixels
+from artimuse_actor.verify.golden import golden_pixels, quantised_answers
 from artimuse_actor.verify.own_checks import own_findings
 from jobs.commands.verify import overall
 
@@ -257,6 +257,7 @@ def test_decode_steps_that_see_no_new_token_are_found_out_with_fewer_bits(
 
 
 def test_an_actor_checks_the_device_with_the_weights_of_its_run(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantised_answers("artimuse", "nf4")  # of the CPU, which answers right
     monkeypatch.setattr(functional, "scaled_dot_product_attention", aligned_to_the_upper_left)
     with pytest.raises(RunError, match=r"NVIDIA T9 \(cuda\) answers wrong in bfloat16/nf4"):
         ArtiMuseActor(replace(_config(Starts()), quantize="nf4"))
