@@ -150,9 +150,9 @@ def _is_running(pid: int) -> bool:
 
 @pytest.mark.process
 def test_leaving_a_child_that_is_busy_does_not_wait_for_it(faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(child: subprocess.Popen[bytes], data: bytes) -> DecodedImage:
+    def interrupted(child: subprocess.Popen[bytes], data: bytes, memory_bytes: int) -> DecodedImage:
         assert child.stdin is not None
-        child.stdin.write(len(data).to_bytes(8, "little") + data)
+        child.stdin.write(memory_bytes.to_bytes(8, "little") + len(data).to_bytes(8, "little") + data)
         child.stdin.flush()
         raise KeyboardInterrupt
 

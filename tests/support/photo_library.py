@@ -56,7 +56,7 @@ def make_photo_library(folder: Path) -> dict[str, str]:
         ("cut.jpg", photo[: len(photo) // 2], "truncated"),
         ("text.jpg", b"Dear diary,\n", "not_an_image"),
         ("bomb.png", bomb(20_000, 10_000), "too_large"),
-        ("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_format"),
+        ("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "corrupt"),
     ):
         (folder / name).write_bytes(data)
         expected[name] = error
