@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pyarrow as pa
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,33 +19,59 @@ from jobs.storage.user_files import write_user_file
 from jobs.words import one_line_name, show
 
 SHOWN_ROWS: Final = 50
+_CUT: Final = 16
+_GAP: Final = 2
+"""Marks of a text that is cut, and between two columns."""
 
 Rows = Iterator[pa.RecordBatch]
 
 
 def show_rows(schema: pa.Schema, rows: Rows) -> None:
-    """Print the first rows as a table that is cut to the width of the terminal."""
-    table = Table(box=None, header_style="", pad_edge=False)
-    for field in schema:
-        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(
-            Text(one_line_name(field.name)), justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis"
-        )
+    """Print the first rows as a table as wide as the terminal: texts are cut, and columns without room are named."""
     shown: list[dict[str, Any]] = []
     for batch in rows:
         shown += json_rows(pa.table(batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns, _numbered(schema)))
         if len(shown) > SHOWN_ROWS:
             break
-    for row in shown[:SHOWN_ROWS]:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    names = [one_line_name(name) for name in schema.names]
+    cells = [[_cell(value) for value in row.values()] for row in shown[:SHOWN_ROWS]]
     console = Console(color_system=None, file=sys.stdout)
+    widths = _widths(schema, [names, *cells], console.width)
+    table = Table(box=None, header_style="", pad_edge=False)
+    for field, name, width in zip(schema, names, widths, strict=False):
+        justify: Literal["left", "right"] = "right" if _is_number(field) else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        table.add_row(*map(Text, row[: len(widths)]))
     with console.capture() as captured:
         console.print(table)
     show(captured.get().rstrip("\n"))
+    if left_out := names[len(widths) :]:
+        show(f"… and columns for which there is no room: {', '.join(left_out)}; name those you want, or use --json.")
     if len(shown) > SHOWN_ROWS:
         show(f"… and more rows than these {SHOWN_ROWS}; --json, --csv and --parquet give all.")
     elif not shown:
         show("no rows")
+
+
+def _widths(schema: pa.Schema, lines: list[list[str]], room: int) -> list[int]:
+    """Widths of the first columns that fit: numbers are whole, texts have at least `_CUT` marks or all of theirs."""
+    wanted = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    widths: list[int] = []
+    for field, width in zip(schema, wanted, strict=True):
+        least = width if _is_number(field) else min(width, _CUT)
+        if widths and sum(widths) + _GAP * len(widths) + least > room:
+            break
+        widths.append(min(least, room))
+    spare = room - sum(widths) - _GAP * (len(widths) - 1)
+    for number, width in enumerate(widths):
+        widths[number] += (more := min(wanted[number] - width, spare))
+        spare -= more
+    return widths
+
+
+def _is_number(field: pa.Field) -> bool:
+    return any(kind(field.type) for kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 
 def print_json(schema: pa.Schema, rows: Rows) -> None:

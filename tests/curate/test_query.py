@@ -39,10 +39,15 @@ def test_a_query_shows_a_table_that_fits_the_terminal(store: Path, monkeypatch: 
     lines = run_artimuse("query", store, sql).stdout.splitlines()
     assert [line.split() for line in lines] == [["format", "n", "mean"], ["JPEG", "40", "50"], ["PNG", "50", "50"]]
     wide = run_artimuse("query", store, "SELECT * FROM scores ORDER BY image_id").stdout.splitlines()
-    assert max(map(len, wide[:-1])) <= 60
-    assert len(wide) == 52
+    assert max(map(len, wide[:-2])) <= 60
+    assert len(wide) == 53
+    assert wide[0].split() == ["image_id", "uri", "version", "status", "error_type"]  # none of them cut to nothing
+    assert wide[2].split()[0] == "001.jpg"
+    assert wide[-2].startswith("… and columns for which there is no room: error_message, retryable, score,")
     assert wide[-1] == "… and more rows than these 50; --json, --csv and --parquet give all."
     assert run_artimuse("query", store, "SELECT 1 AS a WHERE false").stdout.splitlines()[-1] == "no rows"
+    long = run_artimuse("query", store, f"SELECT '{'日本' * 50}' AS a, 1234567.25 AS b, 3 AS c").stdout.splitlines()
+    assert long[1].split() == [f"{'日本' * 11}…", "1234567.25", "3"]  # numbers stay whole
 
 
 def test_scores_texts_and_metrics_are_there_and_join(store: Path) -> None:
