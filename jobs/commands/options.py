@@ -183,7 +183,8 @@ Shard = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Take only part I of N, by the hash of the id: as the library grows, each image stays in its part.",
+        help="Take only part I of N, from 1 to N, by the hash of the id: as the library grows, each image stays in its "
+        "part.",
         show_default=False,
     ),
 ]

@@ -157,7 +157,7 @@ class ManifestOptions:
             return None
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.shard)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"--shard takes one part of so many, such as 3/100, not {self.shard!r}.")
+            raise UsageError(f"--shard takes one part of so many, from 1/100 to 100/100, not {self.shard!r}.")
         return int(match[1]) - 1, int(match[2])
 
     @property

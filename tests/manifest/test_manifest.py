@@ -361,5 +361,5 @@ def test_the_parts_of_a_source_are_the_source_and_an_image_stays_in_its_part(tmp
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "a/b", "1/0"])
 def test_a_part_that_is_none_gets_a_sentence(tmp_path: Path, shard: str) -> None:
     pq.write_table(pa.table({"uri": ["a"]}), tmp_path / "m.parquet")
-    with pytest.raises(UsageError, match="--shard takes one part of so many"):
+    with pytest.raises(UsageError, match="--shard takes one part of so many, from 1/100 to 100/100"):
         open_manifest(str(tmp_path / "m.parquet"), ManifestOptions(shard=shard))
