@@ -216,7 +216,10 @@ def _begins_like_picture(path: str) -> bool:
             head = file.read(_HEAD_BYTES).ljust(_HEAD_BYTES, b"\0")  # as much as Pillow asks for
     except OSError:
         return True
-    Image.init()
+    # Imported here: the libraries of HEIC and JPEG XL are not needed for most sources.
+    from artimuse_actor.images.plugins import register_plugins
+
+    register_plugins()
     accepts = (accept for name in FORMATS if (accept := Image.OPEN[name][1]) is not None)
     return any(accept(head) is True for accept in accepts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from support.golden import golden_images
-from support.score_job import golden_options, run_artimuse, run_score, table_rows
+from support.score_job import ARTIMUSE, golden_options, run_artimuse, run_score, table_rows
 
 from artimuse_actor.errors import ManifestError, UsageError
 from jobs.manifest.manifest import ManifestOptions
@@ -154,6 +155,14 @@ def test_a_broken_table_is_a_sentence(tmp_path: Path, name: str, data: bytes, se
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ManifestError, match=sentence):
         rows_of(tmp_path / name)
+
+
+@pytest.mark.process
+def test_what_is_no_source_is_a_sentence_also_for_a_command_that_decodes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("no picture")
+    command = [*ARTIMUSE, "manifest", str(tmp_path / "notes"), "--out", str(tmp_path / "m.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "called like no image and no table" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["urls.txt", "notes", "archive.zip", "a.xlsx"])
