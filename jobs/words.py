@@ -1,7 +1,9 @@
-"""Text for people: terminal-safe strings and durations."""
+"""Text for people: terminal-safe strings, counts and durations."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import IO
 
 from artimuse_actor.uris import without_secrets
@@ -22,6 +24,11 @@ def printable(text: str) -> str:
 def one_line_name(name: str) -> str:
     """A name of a file or column within a sentence: line breaks are escaped too, so that it cannot add lines."""
     return printable(name).replace("\n", "\\n")
+
+
+def by_count(counts: Mapping[str, int]) -> str:
+    """Numbers by name, the largest first: 12 missing, 3 empty."""
+    return ", ".join(f"{count:,} {name}" for name, count in Counter(counts).most_common())
 
 
 def format_seconds(seconds: float) -> str:

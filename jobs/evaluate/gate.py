@@ -11,6 +11,7 @@ from typing import Final
 
 from artimuse_actor.errors import GateFailed, UsageError
 from jobs.evaluate.evaluation import Evaluation
+from jobs.evaluate.metrics.estimate import DIFFERENCES
 from jobs.evaluate.text import headline
 from schemas.metrics import METRIC_NAMES
 
@@ -22,11 +23,10 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _GATE = re.compile(rf"\s*(?P<name>\w+)\s*(?P<operator>[<>]=?)\s*(?P<bound>{_NUMBER})\s*")
-_COMPARED: Final = ("srcc", "plcc", "krcc")
 NAMES: Final = (
     *(f"{metric}{end}" for metric in METRIC_NAMES for end in ("", "_low", "_high")),
     *(f"{metric}_difference" for metric in ("srcc", "plcc")),
-    *(f"{metric}_against{end}" for metric in _COMPARED for end in ("", "_low", "_high", "_p")),
+    *(f"{metric}_against{end}" for metric in DIFFERENCES for end in ("", "_low", "_high", "_p")),
     *("base_rate", "n", "completeness"),
 )
 """What a gate may name: a metric, an end of its interval, its difference to the published value (`_difference`) or to

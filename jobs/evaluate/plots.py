@@ -10,6 +10,7 @@ import numpy as np
 from artimuse_actor.errors import UsageError
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.metrics.calibration import calibration
+from jobs.evaluate.text import correlations
 from jobs.storage.user_files import write_user_file
 
 if TYPE_CHECKING:
@@ -77,12 +78,8 @@ def draw_plots(evaluation: Evaluation) -> Figure:
 def _agreement(axes: Axes, evaluation: Evaluation, scores: NDArray[np.float64], truths: NDArray[np.float64]) -> None:
     _points(axes, scores, truths)
     _line(axes, evaluation, scores)
-    found = [
-        f"{name.upper()} {estimate.value:.3f}"
-        for name in ("srcc", "plcc", "krcc")
-        if (estimate := getattr(evaluation.agreement, name)).value is not None
-    ]
-    axes.set(xlabel="score", ylabel="ground truth", title=", ".join(found) or "agreement")
+    title = correlations(evaluation.agreement) or "agreement"
+    axes.set(xlabel="score", ylabel="ground truth", title=title)
 
 
 def _distributions(axes: Axes, scores: NDArray[np.float64], truths: NDArray[np.float64]) -> None:

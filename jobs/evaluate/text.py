@@ -9,7 +9,7 @@ from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
 from jobs.evaluate.layout import Block, Row
 from jobs.evaluate.metrics.estimate import DIFFERENCES, JACKKNIFE, Agreement, Difference, Estimate, MetricDifference
-from jobs.words import one_line_name
+from jobs.words import by_count, one_line_name
 from schemas.fingerprint import Fingerprint
 from schemas.metrics import METRIC_NAMES
 
@@ -63,7 +63,7 @@ def headline(counts: JoinCounts, agreement: Agreement | None = None) -> str:
     if agreement and agreement.clusters is not None:
         parts[0] += f" in {agreement.clusters:,} clusters"
     if not counts.is_complete:
-        errors = ", ".join(f"{number:,} {kind}" for kind, number in counts.errors.most_common())
+        errors = by_count(counts.errors)
         named = {
             f"failed ({errors})" if errors else "failed": counts.failed,
             "missing": counts.missing,
@@ -122,6 +122,12 @@ def _title(name: str, evaluation: Evaluation) -> str:
     asked = f"truth > {evaluation.threshold:g}"
     rule = f"{asked} by the line" if name == "accuracy" else f"{asked}, score > {evaluation.score_threshold:g}"
     return f"accuracy: {rule}" + ("" if base is None else f" (base rate {base:.4f})")
+
+
+def correlations(agreement: Agreement) -> str:
+    """The correlations that are defined, with three digits, for a title."""
+    found = {name: getattr(agreement, name).value for name in DIFFERENCES}
+    return ", ".join(f"{name.upper()} {value:.3f}" for name, value in found.items() if value is not None)
 
 
 def interval_method(agreement: Agreement) -> str:

@@ -31,7 +31,7 @@ from jobs.store.layout import STORE_FILE
 from jobs.store.precision import refuse_other_precision
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
-from jobs.words import show
+from jobs.words import by_count, show
 
 if TYPE_CHECKING:
     from artimuse_actor.artimuse import ArtiMuse
@@ -104,10 +104,9 @@ def look_ahead(settings: OutlookSettings) -> Outlook:
         return Outlook(settings, manifest.notes, counted, None, None, {}, {})
     loaded = load_sample(counted.sample, settings.fetch, settings.decode)
     if not loaded.pixels:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in loaded.errors.most_common())
         raise RunError(
-            f"{settings.source}: none of the {len(loaded.sizes)} images that were drawn can be read ({kinds}). Look at "
-            "one of them with `artimuse image`, or draw more with --sample."
+            f"{settings.source}: none of the {len(loaded.sizes)} images that were drawn can be read "
+            f"({by_count(loaded.errors)}). Look at one of them with `artimuse image`, or draw more with --sample."
         )
     speeds, memory = _speeds(settings, asked, loaded, store)
     machines = _machines(settings)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from artimuse_actor.errors import RunError
+from jobs.words import by_count
 
 FETCH_ERRORS: Final = frozenset(("missing", "forbidden", "fetch_failed"))
 _NO_ANSWER: Final = frozenset(("fetch_failed",))
@@ -70,10 +71,9 @@ class Breaker:
         )
         if is_gone or is_broken:
             self._unstage(self._held)
-            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._errors.most_common())
             raise RunError(
-                f"{self._what_is_gone()} cannot be read one after the other ({kinds}). None of them was committed. Run "
-                "again when it is back."
+                f"{self._what_is_gone()} cannot be read one after the other ({by_count(self._errors)}). None of them "
+                "was committed. Run again when it is back."
             )
         return []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from jobs.store.text import _by_type, _texts_line, warnings_line
-from jobs.words import format_seconds, show
+from jobs.store.text import texts_line, warnings_line
+from jobs.words import by_count, format_seconds, show
 
 if TYPE_CHECKING:
     from jobs.score.settings import ScoreResult, ScoreSettings
@@ -71,11 +71,11 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     mixed = f" ({result.fingerprint.mixture})" if result.fingerprint.mixture else ""
     show(f"{settings.out}/scores: {counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed{mixed}.")
     if counts.failed:
-        show(f"  failed: {_by_type(counts.errors)}; see the columns error_type and error_message.")
+        show(f"  failed: {by_count(counts.errors)}; see the columns error_type and error_message.")
     if counts.warnings:
         show(f"  {warnings_line(counts)}")
     if result.texts:
-        show(f"{settings.out}/texts: {_texts_line(counts)}.")
+        show(f"{settings.out}/texts: {texts_line(counts)}.")
     show(f"Next: artimuse status {shlex.quote(settings.out)}")
 
 

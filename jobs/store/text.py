@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.words import format_seconds, show
+from jobs.words import by_count, format_seconds, show
 
 if TYPE_CHECKING:
     from jobs.store.counts import Counts
@@ -19,11 +18,11 @@ def show_status(status: StoreStatus) -> None:
     show(f"{status.out}: {status.fingerprint}")
     show(status.verdict + ".")
     if status.counts.failed:
-        show(f"  failed: {_by_type(status.counts.errors)}")
+        show(f"  failed: {by_count(status.counts.errors)}")
     if status.counts.warnings:
         show(f"  {warnings_line(status.counts)}")
     if status.texts:
-        show(f"texts ({status.texts}): {_texts_line(status.counts)}.")
+        show(f"texts ({status.texts}): {texts_line(status.counts)}.")
     if status.staged_rows:
         show(f"  {status.staged_rows:,} of the remaining are scored and wait for their shard to be complete.")
     if status.remaining > 0:
@@ -53,11 +52,11 @@ def _loaded(run: Mapping[str, Any]) -> str:
     return f", model loaded in {format_seconds(longest_s)} ({run['load_share']:.0%} of it)"
 
 
-def _texts_line(counts: Counts) -> str:
+def texts_line(counts: Counts) -> str:
     """Numbers of images with a score that have texts, or have none and why."""
     line = f"{counts.described:,} of {counts.ok:,} images with a score are described"
     if counts.text_errors:
-        line += f", of others the image is gone since ({_by_type(counts.text_errors)})"
+        line += f", of others the image is gone since ({by_count(counts.text_errors)})"
     if counts.without_texts:
         line += f", {counts.without_texts:,} not, since they are in no manifest of a run with texts"
     return line
@@ -65,8 +64,4 @@ def _texts_line(counts: Counts) -> str:
 
 def warnings_line(counts: Counts) -> str:
     """Numbers of pictures that the model saw otherwise than a person would, by warning."""
-    return f"warnings: {_by_type(counts.warnings)}; see the column warning."
-
-
-def _by_type(errors: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(errors).most_common())
+    return f"warnings: {by_count(counts.warnings)}; see the column warning."
