@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError, one_line
+from artimuse_actor.images.options import FORMATS
+from artimuse_actor.images.raw_kind import RAW_KINDS
 from jobs.curate.where import MAX_CHARACTERS, parse_condition
 from jobs.store.database import identifier, quoted
 from schemas.scores import OK
@@ -24,8 +26,8 @@ from schemas.scores import OK
 TEXT_MATCHES: Final = "one of the texts matches"
 """A column that a store's rows have on request."""
 
-_FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")
-_FORMATS_BY_OTHER_NAMES: Final = {"JPG": "JPEG", "JP2": "JPEG2000", "TIF": "TIFF"}
+_FORMATS: Final = (*FORMATS, "MPO", *sorted(RAW_KINDS))
+_FORMATS_BY_OTHER_NAMES: Final = {"JPG": "JPEG", "JP2": "JPEG2000", "TIF": "TIFF", "HEIC": "HEIF"}
 _SIDES: Final = frozenset(("width", "height"))
 _ASPECT_TOLERANCE: Final = Fraction(2, 100)  # 1920×1088 counts as 16:9
 

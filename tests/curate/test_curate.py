@@ -19,6 +19,8 @@ from support.score_job import run_artimuse
 from support.scored_stores import unipercept_store, write_store
 
 from artimuse_actor.errors import CurationError, ManifestError, StoreError, UsageError
+from artimuse_actor.images.options import FORMATS
+from artimuse_actor.images.raw_kind import RAW_KINDS
 from jobs.curate.candidates import StoreRows
 from jobs.curate.curate import CurateSettings, Curation, _apply, curate
 from jobs.curate.equal_hashes import hash_words
@@ -608,6 +610,12 @@ def test_a_run_that_changes_the_store_meanwhile_is_noticed(
     monkeypatch.setattr("jobs.curate.curate._apply", delete)
     with pytest.raises(StoreError, match="was changed by a run"):
         _choose(store, tmp_path / "best.parquet")
+
+
+@pytest.mark.parametrize("name", [*FORMATS, *RAW_KINDS, "MPO", "JPG", "HEIC"])
+def test_images_of_every_format_that_is_read_can_be_chosen(name: str) -> None:
+    (chosen,) = read_filters(FilterOptions(format=name.lower()), "score", pa.schema([]))
+    assert f"'{ {'JPG': 'JPEG', 'HEIC': 'HEIF'}.get(name, name) }'" in chosen.sql
 
 
 # Mistakes.
