@@ -160,6 +160,11 @@ def local_path(uri: str) -> str:
     return encoded if not _exists(decoded) and _exists(encoded) else decoded
 
 
+def user_path(name: str) -> str:
+    """As `local_path`, with `~` for the home folder, as users write it."""
+    return os.path.expanduser(local_path(name))
+
+
 def _exists(path: str) -> bool:
     try:
         return os.path.lexists(path)

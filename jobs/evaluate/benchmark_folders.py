@@ -10,7 +10,7 @@ from artimuse_actor.errors import GroundTruthError
 from jobs.evaluate.benchmarks import Benchmark
 from jobs.evaluate.ground_truth import read_ground_truth
 from jobs.evaluate.truth_columns import TruthColumns
-from jobs.manifest.listing import list_local, list_s3
+from jobs.manifest.listing import list_files
 from jobs.storage.s3_place import s3_filesystem
 
 _LOOKED_FOR: Final = 20
@@ -81,8 +81,7 @@ def unnamed_images(folder: BenchmarkFolder, columns: TruthColumns) -> int:
     named: set[str] = set()
     for batch in read_ground_truth(folder.truth, columns):
         named.update(map(os.path.normpath, batch["key"].to_pylist()))
-    files = list_s3(folder.images) if folder.images.startswith("s3://") else list_local(folder.images)
-    return sum(file.image_id not in named for file in files.pictures)
+    return sum(file.image_id not in named for file in list_files(folder.images).pictures)
 
 
 def _exists(path: str) -> bool:

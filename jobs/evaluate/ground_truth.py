@@ -1,4 +1,4 @@
-"""Ground truth: people's ratings of images, from a benchmark's JSON, a Parquet table or a CSV file.
+"""Ground truth: people's ratings of images, from a benchmark's JSON, a table, or the JSON beside images in a tar.
 
 Each row names an image and rates it, on a scale of its own. Nothing is dropped here: a row that names no
 image is an error, and one without a number is counted.
@@ -18,11 +18,11 @@ import pyarrow as pa
 from artimuse_actor.errors import GroundTruthError, ManifestError, one_line
 from jobs.evaluate.tar_truths import tar_truths
 from jobs.evaluate.truth_columns import COLUMN_TYPES, TruthColumns, truth_table
-from jobs.manifest.listing import list_local, list_s3
+from jobs.manifest.listing import list_files
 from jobs.manifest.source import open_tars
 from jobs.manifest.tars import is_tar
 from jobs.storage.user_files import BATCH_ROWS, is_hidden, is_unicode, limited, open_source
-from jobs.storage.user_tables import is_table, open_table
+from jobs.storage.user_tables import TABLES, is_table, open_table
 
 
 def read_ground_truth(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
@@ -80,10 +80,11 @@ def _own_errors(source: str) -> Iterator[None]:
 
 
 def _tables(source: str, columns: TruthColumns) -> Iterator[pa.Table]:
-    files = list_s3(source) if source.startswith("s3://") else list_local(source)
-    paths = [file.path for file in files.named if is_table(file.path) and not is_hidden(file.image_id)]
+    paths = [file.path for file in list_files(source).named if is_table(file.path) and not is_hidden(file.image_id)]
     if not paths:
-        raise GroundTruthError(f"{source}: is neither .json, .csv, .jsonl nor Parquet, and there is no table in it.")
+        raise GroundTruthError(
+            f"{source}: is neither JSON nor a table ({', '.join(TABLES)}), and there is no table in it."
+        )
     for path in paths:
         first_row = 0
         with open_table(path) as table:

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from artimuse_actor.errors import ManifestError, UsageError, message_of
+from artimuse_actor.uris import user_path
 from jobs.manifest.listing import ListedFile
 from jobs.storage.user_files import is_remote
 
@@ -37,7 +38,7 @@ def current_files(source: str, listed: Sequence[ListedFile]) -> list[ListedFile]
     over_http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     try:
         table = DeltaTable(
-            source if is_remote(source) else os.path.abspath(os.path.expanduser(source.removeprefix("file://"))),
+            source if is_remote(source) else os.path.abspath(user_path(source)),
             storage_options={"AWS_ALLOW_HTTP": "true"} if over_http and is_remote(source) else None,
         )
         features = {*(table.protocol().reader_features or ())}

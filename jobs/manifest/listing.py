@@ -16,12 +16,12 @@ from artimuse_actor.errors import ImageError, ManifestError
 from artimuse_actor.fetch.fetch import look_at
 from artimuse_actor.fetch.local import local_version
 from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.uris import shown_uri
+from artimuse_actor.uris import shown_uri, uri_scheme, user_path
 from jobs.manifest.braces import above_braces, expand_braces, has_braces
 from jobs.manifest.manifest import Coverage
 from jobs.storage.place import READ_THREADS
 from jobs.storage.s3_place import s3_filesystem
-from jobs.words import one_line_name
+from jobs.words import by_count, one_line_name
 
 IMAGE_SUFFIXES: Final = frozenset(
     f".{suffix}"
@@ -29,25 +29,8 @@ IMAGE_SUFFIXES: Final = frozenset(
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"),
         *("jp2", "j2k", "jpx", "jpf", "j2c", "jpc", "ppm", "pgm", "pbm", "pnm"),
         *("heic", "heif", "hif", "heics", "heifs", "jxl"),
-        *(
-            "cr2",
-            "cr3",
-            "crw",
-            "nef",
-            "nrw",
-            "arw",
-            "sr2",
-            "srf",
-            "dng",
-            "orf",
-            "raf",
-            "rw2",
-            "rwl",
-            "pef",
-            "srw",
-            "3fr",
-        ),
-        *("fff", "erf", "dcr", "kdc", "mef", "mos", "iiq", "mrw", "x3f"),
+        *("cr2", "cr3", "crw", "nef", "nrw", "arw", "sr2", "srf", "dng", "orf", "raf", "rw2", "rwl", "pef", "srw"),
+        *("3fr", "fff", "erf", "dcr", "kdc", "mef", "mos", "iiq", "mrw", "x3f"),
     )
 )
 # Pictures that cannot be decoded but must not be skipped silently: each becomes a row that says why it has no score.
@@ -123,17 +106,21 @@ class Listing:
         """Sentences for the user about files that were left out."""
         notes = [f"Left out, not looked into: {one_line_name(folder)}." for folder in self.unlisted]
         if self.thumbnails:
-            folders = ", ".join(f"{count} {name}" for name, count in self.thumbnails.most_common())
-            notes.append(f"Left out, folders of thumbnails: {folders}.")
+            notes.append(f"Left out, folders of thumbnails: {by_count(self.thumbnails)}.")
         if self.skipped and not self.by_pattern:
             kinds = ", ".join(f"{count} {one_line_name(suffix)}" for suffix, count in self.skipped.most_common(8))
             notes.append(f"Left out, not being called like images: {kinds}.")
         return notes
 
 
+def list_files(source: str) -> Listing:
+    """Files of a folder, prefix, name or pattern, on S3 or a disk. Raises ManifestError."""
+    return list_s3(source) if uri_scheme(source) == "s3" else list_local(source)
+
+
 def list_local(source: str) -> Listing:
     """Files of a local folder, name or pattern. Raises ManifestError."""
-    path = os.path.expanduser(source.removeprefix("file://"))
+    path = user_path(source)
     if os.path.isdir(path):
         listing = Listing([], by_pattern=False, root=os.path.abspath(path))
         return replace(listing, named=list(_walk(listing)))
@@ -257,9 +244,9 @@ def list_braces(source: str) -> Listing:
     is_s3 = source.startswith("s3://")
     names = expand_braces(source)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        found = list(pool.map(list_s3 if is_s3 else list_local, names))
+        found = list(pool.map(list_files, names))
     above = above_braces(source)
-    base = above if is_s3 else os.path.abspath(os.path.expanduser(above.removeprefix("file://")))
+    base = above if is_s3 else os.path.abspath(user_path(above))
     files = [
         replace(file, image_id=file.path.removeprefix(f"{base}/")) if is_s3 else local_file(file.path, base)
         for listing in found
@@ -288,7 +275,8 @@ def version_of(path: str) -> str | None:
     """The version of a listed file as it is now; None if it cannot be told. Raises OSError."""
     if path.startswith("s3://"):
         return str(s3_filesystem().info(path).get("ETag", "")).strip('"') or None
-    return local_file(path, os.path.dirname(path)).version
+    local = user_path(path)
+    return local_file(local, os.path.dirname(local)).version
 
 
 def _fixed_part(pattern: str) -> str:

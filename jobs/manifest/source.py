@@ -26,14 +26,14 @@ from jobs.manifest.derived import Derived, FirstOfEach, Head, Part, Prefixed
 from jobs.manifest.hub import list_hub, names_data_set
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
-from jobs.manifest.listing import ListedFile, Listing, list_braces, list_local, list_s3, list_web
+from jobs.manifest.listing import ListedFile, Listing, list_braces, list_files, list_web
 from jobs.manifest.manifest import FIRST, Coverage, Manifest, ManifestOptions
 from jobs.manifest.table_rows import folder_of
 from jobs.manifest.tables import TableManifest
 from jobs.manifest.tar_index import PACKED_TARS, TarIndexes, packed_tar
 from jobs.manifest.tars import TarManifest, is_tar
 from jobs.storage.place import Place
-from jobs.storage.user_files import is_hidden, names_parquet, open_source, write_user_file
+from jobs.storage.user_files import is_hidden, open_source, write_user_file
 from jobs.storage.user_tables import ARROW, PARQUET, TABLES, TEXTS, is_table
 from schemas.manifest import MANIFEST
 
@@ -157,7 +157,7 @@ def _listed(source: str, options: ManifestOptions) -> Listing:
         )
     if has_braces(source) and not is_here:
         return list_braces(source)
-    return list_s3(source) if uri_scheme(source) == "s3" else list_local(source)
+    return list_files(source)
 
 
 def _tars(
@@ -235,7 +235,7 @@ def write_manifest(manifest: Manifest, out: str) -> int:
         UsageError: the name has no Parquet suffix, so `score` would not read the file as a manifest.
         StoreError: it cannot be written.
     """
-    if not names_parquet(out):
+    if not _is(out, PARQUET):
         raise UsageError(f"--out {out}: a manifest is called something.parquet, so that `score` knows it for one.")
     rows = 0
     with write_user_file(out) as growing, pq.ParquetWriter(growing, MANIFEST, compression="zstd") as writer:

@@ -13,10 +13,11 @@ from artimuse_actor.errors import ArtiMuseError, StoreError
 from jobs.evaluate.evaluate import evaluate_store
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.options import EvaluateOptions
+from jobs.evaluate.text import correlations
 from jobs.report.charts import Chart, agreement_chart, calibration_chart, residual_chart
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import Place
-from jobs.storage.user_files import names_parquet
+from jobs.storage.user_tables import is_table
 from jobs.store.layout import METRICS
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
@@ -75,11 +76,7 @@ def measured(evaluation: Evaluation) -> Truth:
         residuals = truths - slope * scores - intercept
     usable = np.isfinite(scores) & np.isfinite(truths)
     x, y = scores[usable], truths[usable]
-    found = ", ".join(
-        f"{name.upper()} {estimate.value:.3f}"
-        for name in ("srcc", "plcc", "krcc")
-        if (estimate := getattr(evaluation.agreement, name)).value is not None
-    )
+    found = correlations(evaluation.agreement)
     charts = []
     if len(x):
         charts = [
@@ -111,4 +108,4 @@ def kept_metrics(place: Place) -> list[dict[str, Any]]:
 def _may_have_truth(store: Store) -> bool:
     """True if the last scored source is a table: a folder of pictures has no ground truth and may be slow to list."""
     sources: Sequence[str] = [str(run["arguments"].get("source", "")) for run in read_runs(store.place)]
-    return bool(sources) and (sources[-1].lower().endswith(".json") or names_parquet(sources[-1]))
+    return bool(sources) and (sources[-1].lower().endswith(".json") or is_table(sources[-1]))

@@ -7,6 +7,7 @@ follow each other.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -15,6 +16,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ImageError
+from artimuse_actor.uris import user_path
 from jobs.storage.parquet import parquet_file
 from jobs.storage.user_files import LIMIT_BYTES, is_remote, limited, open_source
 from jobs.storage.user_tables import ARROW, arrow_batches
@@ -86,7 +88,7 @@ def _batches_of(path: str, row_group: int, column: str) -> Iterator[Any]:
     """The rows of a group, each a record batch with this column."""
     is_arrow = path.lower().endswith(ARROW)
     opened = pa.memory_map if is_arrow else pa.OSFile
-    file: IO[bytes] = open_source(path) if is_remote(path) else opened(path, "r")
+    file: IO[bytes] = open_source(path) if is_remote(path) else opened(os.fsencode(user_path(path)), "r")
     if is_arrow:
         found = arrow_batches(file)
         _check_column(column, found.schema)

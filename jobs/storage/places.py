@@ -6,6 +6,7 @@ import os
 import re
 
 from artimuse_actor.errors import UsageError
+from artimuse_actor.uris import user_path
 from jobs.storage.local_place import LocalPlace
 from jobs.storage.place import Place
 from jobs.storage.s3_place import S3Place
@@ -23,4 +24,4 @@ def open_place(root: str) -> Place:
         return S3Place(root.rstrip("/"))
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", root) and not root.startswith("file://"):
         raise UsageError(f"{root}: only local folders and s3:// prefixes can be written to.")
-    return LocalPlace(os.path.abspath(os.path.expanduser(root.removeprefix("file://"))))
+    return LocalPlace(os.path.abspath(user_path(root)))

@@ -6,14 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Final, TypeVar
 
 import pyarrow as pa
 
-from artimuse_actor.errors import ManifestError, StoreError, one_line
+from artimuse_actor.errors import StoreError
 from artimuse_actor.images.memory_limit import memory_limit
+from artimuse_actor.uris import user_path
 from artimuse_actor.whole_file import whole_file
-from jobs.storage.parquet import parquet_file
 from jobs.storage.ranged_file import open_ranged
 from jobs.storage.s3_place import s3_filesystem
 
@@ -33,11 +33,6 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def names_parquet(path: str) -> bool:
-    """Whether a file has a suffix of Parquet files."""
-    return path.lower().endswith((".parquet", ".parq"))
-
-
 def is_remote(path: str) -> bool:
     """Whether a file is read over the network."""
     return path.startswith(("s3://", "hf://"))
@@ -51,14 +46,14 @@ def open_source(path: str) -> IO[bytes]:
     if path.startswith("s3://"):
         file: IO[bytes] = s3_filesystem().open(path, "rb")
         return file
-    return open(os.path.expanduser(path.removeprefix("file://")), "rb")
+    return open(user_path(path), "rb")
 
 
 def open_for_arrow(path: str) -> IO[bytes]:
     """As `open_source`; a local file is one of pyarrow's own."""
     if is_remote(path):
         return open_source(path)
-    file: IO[bytes] = pa.OSFile(os.path.expanduser(path.removeprefix("file://")), "rb")
+    file: IO[bytes] = pa.OSFile(os.fsencode(user_path(path)), "rb")
     return file
 
 
@@ -78,26 +73,10 @@ def write_user_file(path: str) -> Iterator[str]:
                 yield (growing := os.path.join(folder, os.path.basename(path)))
                 s3_filesystem().put_file(growing, path)
         else:
-            local = os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
-            with whole_file(local) as growing:
+            with whole_file(os.path.abspath(user_path(path))) as growing:
                 yield growing
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}.") from error
-
-
-@contextmanager
-def open_parquet(path: str) -> Iterator[Any]:
-    """Open a `pyarrow.parquet.ParquetFile`; any error with it, also while it is read, becomes a ManifestError."""
-    try:
-        with open_for_arrow(path) as file, parquet_file(file, pre_buffer=True) as parquet:
-            yield parquet
-    except MemoryError as error:  # pa.ArrowMemoryError is one too
-        raise ManifestError(
-            f"{path}: reading {BATCH_ROWS:,} of its rows takes more than {LIMIT_BYTES:,} bytes of memory. "
-            "No image was read. Write it again with smaller values and row groups."
-        ) from error
-    except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{path}: cannot be read as Parquet: {one_line(str(error))}.") from error
 
 
 def limited(batches: Iterator[_T]) -> Iterator[_T]:

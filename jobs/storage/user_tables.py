@@ -19,6 +19,7 @@ from pyarrow import csv
 from pyarrow import json as json_lines
 
 from artimuse_actor.errors import ManifestError, one_line
+from artimuse_actor.uris import user_path
 from jobs.storage.parquet import parquet_file
 from jobs.storage.user_files import LIMIT_BYTES, is_remote, open_for_arrow, open_source
 
@@ -137,7 +138,7 @@ class _Parquet:
 @contextmanager
 def _open_arrow(path: str) -> Iterator[UserTable]:
     """A file or a stream of the Arrow IPC format, such as `datasets` saves; a local one is mapped into memory."""
-    with open_source(path) if is_remote(path) else pa.memory_map(os.path.expanduser(path), "r") as file:
+    with open_source(path) if is_remote(path) else pa.memory_map(os.fsencode(user_path(path)), "r") as file:
         yield _Arrow(arrow_batches(file))
 
 
@@ -191,7 +192,7 @@ def _open_text(path: str, kind: Callable[[str, bool, bool], UserTable]) -> Itera
     plain = path.lower().removesuffix(".gz")
     is_gzip = plain != path.lower()
     if not is_remote(path):
-        yield kind(os.path.expanduser(path), is_gzip, plain.endswith(".tsv"))
+        yield kind(user_path(path), is_gzip, plain.endswith(".tsv"))
         return
     # Read from a disk: a thread of pyarrow may be the last to release a Python file, see `jobs.storage.parquet`.
     with open_source(path) as source, tempfile.NamedTemporaryFile() as copy:
@@ -201,7 +202,8 @@ def _open_text(path: str, kind: Callable[[str, bool, bool], UserTable]) -> Itera
 
 
 def _stream(path: str, is_gzip: bool) -> Any:
-    return pa.CompressedInputStream(pa.OSFile(path, "rb"), "gzip") if is_gzip else pa.OSFile(path, "rb")
+    file = pa.OSFile(os.fsencode(path), "rb")
+    return pa.CompressedInputStream(file, "gzip") if is_gzip else file
 
 
 class _Csv:

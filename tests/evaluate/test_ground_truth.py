@@ -89,7 +89,7 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(
         ("t.csv", "image,gt_score\na,1,2\n", "Expected 2 columns, got 3"),
         ("t.csv", "", "cannot be read as CSV: Empty CSV file"),
         ("t.parquet", "PAR1", "cannot be read as Parquet"),
-        ("t.txt", "", "is neither .json, .csv, .jsonl nor Parquet"),
+        ("t.txt", "", "is neither JSON nor a table (.parquet, .parq, .pq, .arrow"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_a_sentence_that_names_the_row(

@@ -66,6 +66,13 @@ def test_a_table_of_any_model_is_evaluated(tmp_path: Path, suffix: str) -> None:
     assert evaluation.agreement.clusters == ORIGINALS
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+def test_a_table_is_named_by_its_uri_too(tmp_path: Path, suffix: str) -> None:
+    truth, made = _kadid(tmp_path)
+    path = _predictions(tmp_path / f"a model.{suffix}", made["names"].tolist(), made["good"].tolist())
+    assert evaluate_store(Path(path).as_uri(), truth.as_uri()).counts.scored == 128
+
+
 def test_a_results_file_may_name_an_image_twice_with_one_score_only(tmp_path: Path) -> None:
     truth = tmp_path / "t.json"
     truth.write_text(json.dumps([{"image": name, "gt_score": number} for number, name in enumerate("aabcc")]))

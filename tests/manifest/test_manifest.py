@@ -329,7 +329,8 @@ def test_manifests_are_written_under_a_name_that_says_so(tmp_path: Path) -> None
         write_manifest(source, str(tmp_path / "manifest"))
     with pytest.raises(StoreError, match="cannot be written"):
         write_manifest(source, str(tmp_path / "folder.parquet"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder.parquet"]
+    assert write_manifest(source, str(tmp_path / "m.pq")) == len(_rows(open_manifest(str(tmp_path / "m.pq")))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder.parquet", "m.pq"]
 
 
 def test_a_name_that_is_not_utf8_and_one_that_spells_its_escape_are_two_images(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from support.score_job import ARTIMUSE, golden_options, run_artimuse, run_score,
 from artimuse_actor.errors import ManifestError, UsageError
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
+from jobs.score.image_source import image_source, rewritten_files
 
 Rows = list[dict[str, Any]]
 
@@ -92,6 +95,27 @@ def test_every_kind_of_table_gives_the_same_rows(tmp_path: Path, name: str) -> N
     captions = next(batch.own for batch in open_manifest(str(tmp_path / name)).batches(["caption"]))
     assert captions is not None
     assert captions["caption"].to_pylist()[:2] == ["a\nb", 'say "c"']
+
+
+@pytest.mark.parametrize("name", ["m.pq", "m.feather", "m.csv.gz", "m.jsonl"])
+def test_tables_are_named_by_uris_and_need_no_utf8(tmp_path: Path, name: str) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 1"))
+    odd.mkdir()
+    FORMATS[name](pa.table({"uri": ["a.jpg"]}), tmp_path / name)
+    shutil.move(tmp_path / name, odd / name)
+    expected = [f"file://{tmp_path}/caf%E9%201/a.jpg"]
+    for source in (str(odd), (odd / name).as_uri(), f"{odd.as_uri()}/*{odd.joinpath(name).suffix}"):
+        assert [row["uri"] for row in rows_of(source)] == expected
+
+
+def test_images_in_a_table_whose_name_is_not_utf8_are_read(tmp_path: Path) -> None:
+    image = golden_images()[0].read_bytes()
+    write(tmp_path / "m.parquet", {"image": [image]})
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.parquet")
+    shutil.move(tmp_path / "m.parquet", odd)
+    (row,) = rows_of(odd)
+    assert image_source(row, rewritten_files([row])) == image
+    assert not rewritten_files([row])
 
 
 @pytest.mark.server
