@@ -8,12 +8,10 @@ are written.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +23,7 @@ from jobs.curate.filters import TEXT_MATCHES
 from jobs.curate.where import columns_sql
 from jobs.manifest.manifest import Manifest
 from jobs.storage.parquet import read_parquet
+from jobs.storage.read_ahead import read_ahead
 from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, quoted
 from jobs.store.stores import Stores, StoresTables
 
@@ -32,7 +31,6 @@ OWN: Final = "own:"
 """Before the name of a manifest's column that the store has too."""
 
 _AHEAD: Final = 3  # files that are read while one is used
-_T = TypeVar("_T")
 
 Rows = NDArray[np.int64]
 
@@ -104,7 +102,7 @@ class StoreRows:
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """See `Candidates`."""
-        yield from _ahead(lambda rows: self._read(rows, list(columns)), self._rows_by_file())
+        yield from read_ahead(lambda rows: self._read(rows, list(columns)), self._rows_by_file(), _AHEAD, _AHEAD)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -247,15 +245,3 @@ class _Ordered:
 def _plain(field: pa.Field) -> pa.Field:
     """A field of categories as one of their values, which conditions are about."""
     return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-
-
-def _ahead(work: Callable[[Rows], _T], items: Iterable[Rows]) -> Iterator[_T]:
-    """The results in order, a few of them before they are asked for."""
-    waiting: deque[Future[_T]] = deque()
-    with ThreadPoolExecutor(_AHEAD) as pool:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

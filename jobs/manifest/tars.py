@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -28,14 +26,13 @@ from jobs.manifest.manifest import ROWS, Coverage, ManifestBatch, ManifestOption
 from jobs.manifest.tar_index import TarIndex, TarIndexes
 from jobs.storage.file_parts import read_parts
 from jobs.storage.place import READ_THREADS
+from jobs.storage.read_ahead import read_ahead
 from jobs.storage.user_files import BATCH_ROWS
 from jobs.storage.user_tables import open_table
 from schemas.manifest import MANIFEST
 
 SIDECARS: Final = ("json", "txt", "cls")
 """Suffixes of a sample's files that are columns, as text."""
-
-_AHEAD: Final = 2 * READ_THREADS
 
 
 @dataclass
@@ -113,7 +110,8 @@ class TarManifest:
 
     def _indexes(self) -> Iterator[tuple[ListedFile, TarIndex]]:
         """The tars in order, some of them indexed before they are asked for."""
-        yield from zip(self.files, _ahead(self.indexes.index, self.files), strict=True)
+        indexes = read_ahead(self.indexes.index, self.files, READ_THREADS, 2 * READ_THREADS)
+        yield from zip(self.files, indexes, strict=True)
 
     def _texts(self, file: ListedFile, index: TarIndex, images: pa.Table, own: Sequence[str]) -> dict[str, pa.Array]:
         """The sidecars of these images that are asked for, as text; null where there is none."""
@@ -189,21 +187,6 @@ def _rows(file: ListedFile, images: pa.Table) -> pa.Table:
     return pa.table(
         [made[field.name] if field.name in made else pa.nulls(count, field.type) for field in ROWS], schema=ROWS
     )
-
-
-def _ahead(work: Callable[[ListedFile], TarIndex], files: Sequence[ListedFile]) -> Iterator[TarIndex]:
-    """The results in order; work goes on some files before the one that is asked for."""
-    waiting: deque[Future[TarIndex]] = deque()
-    pool = ThreadPoolExecutor(READ_THREADS)
-    try:
-        for file in files:
-            waiting.append(pool.submit(work, file))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def is_tar(path: str) -> bool:
