@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, wh
 import numpy as np
 
 from bench.measure.machine import machine_line
-from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference
+from jobs.evaluate.metrics.agreement import measure_agreement, measure_differences
 
 PAIRS: Final = (10_000, 20_000, 100_000, 1_000_000, 10_000_000)
 WORKS: Final = ("agreement", "difference")
@@ -64,7 +64,7 @@ def measure_once(work: str, pairs: int) -> None:
     if work == "agreement":
         measure_agreement(scores, truths, truth_threshold=5.0)
     else:
-        measure_difference(scores, scores + noise, truths)
+        measure_differences([scores, scores + noise], truths)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(time.perf_counter() - wall, time.process_time() - processor, peak)
 

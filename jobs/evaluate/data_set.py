@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -45,7 +45,7 @@ def find_data_set(source: str | None, options: EvaluateOptions, store: Store | N
     """The data set of a file, or else of what a store scored last.
 
     Args:
-        source: a `test.json`, CSV file, JSON lines or Parquet table; None for the manifest of the last run.
+        source: as of `read_ground_truth`; None for the manifest of the last run.
         options: see `EvaluateOptions`.
         store: whose runs to ask; None for scores that are no store.
         out: where the scores are, as the user gave it.
@@ -71,7 +71,7 @@ def find_data_set(source: str | None, options: EvaluateOptions, store: Store | N
         return DataSet(name, own, lambda: tar_truths(tars, options.columns), benchmark)
     if own.endswith(".json") or options.columns != TruthColumns():
         key = options.columns.key or arguments.get("id_column") or arguments.get("uri_column")
-        chosen = TruthColumns(key, options.columns.truth, options.columns.group, options.columns.cluster)
+        chosen = replace(options.columns, key=key)
         return DataSet(name, own, lambda: read_ground_truth(own, chosen), benchmark)
     return DataSet(name, own, lambda: _manifest_truths(own, read), benchmark)
 

@@ -80,7 +80,7 @@ def evaluate_store(
 
     Args:
         out: the store, a pattern of stores whose rows count together, or a file of scores.
-        ground_truth: a `test.json`, CSV file, JSON lines or Parquet table; None for the manifest of the last run.
+        ground_truth: as of `read_ground_truth`; None for the manifest of the last run.
         options: see `EvaluateOptions`.
         against: another store or file, to be compared with.
         keep: whether the metrics are written; a report only reads.

@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.evaluate.truth_columns import NO_TRUTHS
 from jobs.evaluate.truth_digest import TruthDigest
 from jobs.manifest.columns import as_ids
 from jobs.manifest.id_index import IdIndex, hash_strings
+from jobs.store.counts import count_values
 from schemas.scores import OK
 
 MATCHES: Final = ("id", "uri", "path", "name")
@@ -160,12 +162,10 @@ class ScoreIndex:
 
     def error_types(self, places: NDArray[np.int64]) -> Counter[str]:
         """Error type → rows, of these rows."""
-        counted = self._errors.take(pa.array(places)).value_counts().to_pylist()
-        return Counter({entry["values"]: entry["counts"] for entry in counted if entry["values"]})
+        return count_values(self._errors.take(pa.array(places)))
 
 
 _NO_NAMES: Final = np.empty((0, 2), dtype=np.uint64)
-_NO_TRUTHS: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
 
 
 def match_column(batch: pa.Table, match: str, depth: int) -> pa.ChunkedArray:
@@ -253,7 +253,7 @@ def pair(truths: Iterable[pa.Table], indexes: tuple[ScoreIndex, ...]) -> Pairs:
     for index, count in zip(indexes, counts, strict=True):
         count.doubled = doubled
         count.extra = index.unnamed()
-    table = pa.concat_tables(kept) if kept else _NO_TRUTHS
+    table = pa.concat_tables(kept) if kept else NO_TRUTHS
     return Pairs(
         keys=table["key"],
         truths=table["truth"].to_numpy(),

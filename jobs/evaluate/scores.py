@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 from artimuse_actor.errors import GroundTruthError
 from jobs.evaluate.benchmarks import Benchmark
 from jobs.evaluate.ground_truth import column_names, names_table, read_ground_truth
-from jobs.evaluate.truth_columns import KEY_COLUMNS, TruthColumns
+from jobs.evaluate.truth_columns import NO_TRUTHS, TruthColumns, key_column, known_column
 from jobs.storage.parquet import read_parquet
 from jobs.store.stores import Stores
 from schemas.fingerprint import Fingerprint
@@ -21,7 +20,6 @@ from schemas.scores import OK
 
 SCORE_COLUMNS: Final = ("score", "prediction", "pred", "predicted", "predicted_score", "pred_score", "mos")
 _KEYS: Final = ["image_id", "uri", "status", "error_type"]
-_NONE: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def open_scores(
     """The scores of a store, of all stores that a pattern matches, or of a file in a format of ground truth.
 
     Args:
-        place: the store, a pattern of stores, or a `.csv`, `.json`, `.jsonl` or Parquet file.
+        place: the store, a pattern of stores, or a file of `column_names`.
         question: which score; None for the benchmark's, or the first.
         benchmark: what is evaluated, if it is one.
         id_column: of a file, the column that names the image; None to guess it.
@@ -72,7 +70,7 @@ def open_scores(
         return Scores(place, chosen, lambda: _store_batches(stores, chosen), stores.first.fingerprint)
     preferred = (benchmark.question, *SCORE_COLUMNS) if benchmark else SCORE_COLUMNS
     columns = _guess_columns(column_names(place), place, id_column, question, preferred)
-    rows = pa.concat_tables([_NONE, *read_ground_truth(place, columns)])
+    rows = pa.concat_tables([NO_TRUTHS, *read_ground_truth(place, columns)])
     # A published results file has a row for each row of ground truth, which may name an image twice.
     rows = rows.group_by(["key", "truth"], use_threads=False).aggregate([])
     table = scores_table(pa.table({"image_id": rows["key"], columns.truth: rows["truth"]}), columns.truth)
@@ -93,19 +91,11 @@ def _guess_columns(
     names: Sequence[str], where: str, key: str | None, number: str | None, preferred: Sequence[str]
 ) -> TruthColumns:
     """The columns of a table of scores: those asked for, else those of a usual name, else the only other one."""
-    for name, option in ((key, "--id-column"), (number, "--question")):
-        if name is not None and name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:20]) or 'none'}."
-            raise GroundTruthError(f"{where}: has no column {name!r}; {hint} Name another one with {option}.")
-    key = key or next((name for name in KEY_COLUMNS if name in names), None)
-    if key is None:
-        raise GroundTruthError(
-            f"{where}: has no column that names the image ({', '.join(KEY_COLUMNS)}; it has "
-            f"{', '.join(names[:20]) or 'none'}). Name it with --id-column."
-        )
+    key = key_column(key, names, where, "--id-column")
+    if number is not None:
+        return TruthColumns(key, known_column(number, names, where, "--question"))
     others = [name for name in names if name != key]
-    number = number or next((name for name in preferred if name in others), None)
+    number = next((name for name in preferred if name in others), None)
     number = number or (others[0] if len(others) == 1 else None)
     if number is None:
         raise GroundTruthError(

@@ -15,8 +15,8 @@ from artimuse_actor.errors import GroundTruthError, one_line
 KEY_COLUMNS: Final = ("image_id", "image", "uri", "file_name", "filename", "name", "path")
 TRUTH_COLUMN: Final = "gt_score"
 COLUMN_TYPES: Final = {"key": pa.string(), "truth": pa.float64(), "group": pa.string(), "cluster": pa.string()}
-_OPTIONS: Final = {"key": "--on", "truth": "--truth-column", "group": "--by"}
 NO_CLUSTERS: Final = "none"
+NO_TRUTHS: Final = pa.table({"key": pa.array([], pa.string()), "truth": pa.array([], pa.float64())})
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,39 @@ class TruthColumns:
         Raises:
             GroundTruthError: a column is not there; the message has the nearest name.
         """
-        key = self.key or next((name for name in KEY_COLUMNS if name in names), None)
-        if key is None:
-            raise GroundTruthError(
-                f"{where}: has no column that names the image ({', '.join(KEY_COLUMNS)}; it has "
-                f"{', '.join(names[:20]) or 'none'}). Name it with --on."
-            )
-        wanted = {"key": key, "truth": self.truth} | ({"group": self.group} if self.group else {})
-        for role, name in wanted.items():
-            if name not in names:
-                near = get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:20]) or 'none'}."
-                raise GroundTruthError(
-                    f"{where}: has no column {name!r}; {hint} Name another one with {_OPTIONS[role]}."
-                )
+        wanted = {
+            "key": key_column(self.key, names, where, "--on"),
+            "truth": known_column(self.truth, names, where, "--truth-column"),
+        }
+        if self.group:
+            wanted["group"] = known_column(self.group, names, where, "--by")
         return wanted | ({"cluster": self.cluster} if self.cluster and self.cluster in names else {})
+
+
+def key_column(asked: str | None, names: Sequence[str], where: str, option: str) -> str:
+    """The column that names the image: the one asked for, else the first of `KEY_COLUMNS`.
+
+    Raises:
+        GroundTruthError: there is none.
+    """
+    if asked is not None:
+        return known_column(asked, names, where, option)
+    found = next((name for name in KEY_COLUMNS if name in names), None)
+    if found is None:
+        raise GroundTruthError(
+            f"{where}: has no column that names the image ({', '.join(KEY_COLUMNS)}; it has "
+            f"{', '.join(names[:20]) or 'none'}). Name it with {option}."
+        )
+    return found
+
+
+def known_column(name: str, names: Sequence[str], where: str, option: str) -> str:
+    """This column, if it is there. Raises GroundTruthError: it is not; the message has the nearest name."""
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:20]) or 'none'}."
+    raise GroundTruthError(f"{where}: has no column {name!r}; {hint} Name another one with {option}.")
 
 
 def truth_table(table: pa.Table, columns: TruthColumns, where: str, first_row: int = 0) -> pa.Table:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from jobs.curate.equal_hashes import NO_CODE, hash_codes
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import READ_THREADS, Place
+from jobs.store.counts import count_values
 from jobs.store.store import Store
 from schemas.scores import OK
 from schemas.warnings import split_warnings
@@ -178,7 +179,7 @@ def _read(place: Place, questions: tuple[str, ...], question: str, group_by: str
     for name, (column, digits) in {"same_bytes": ("sha256", 64), "looks": ("phash", 16)}.items():
         about[name] = np.where(ok, hash_codes(table[column], digits), NO_CODE)
     about["warnings"] = _warned(table["warning"])
-    about["formats"] = _counted(table["format"])
+    about["formats"] = count_values(table["format"])
     ends = pc.min_max(table["scored_at"])
     about |= {"first": ends["min"].as_py(), "last": ends["max"].as_py()}
     if group_by:
@@ -215,7 +216,3 @@ def _warned(column: pa.ChunkedArray) -> dict[str, tuple[int, list[int]]]:
 
 def _first_folders(ids: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.struct_field(pc.extract_regex(ids, r"^(?P<folder>[^/]+)/"), 0)
-
-
-def _counted(column: pa.ChunkedArray) -> Counter[str]:
-    return Counter({entry["values"]: entry["counts"] for entry in column.drop_null().value_counts().to_pylist()})

@@ -81,15 +81,16 @@ def count_rows(place: Place, scores: Iterable[str], texts: Iterable[str]) -> Cou
 def count_warnings(column: pa.ChunkedArray) -> Counter[str]:
     """Warning → rows with it, of the column `warning`."""
     counts: Counter[str] = Counter()
-    for text, rows in _counted(column).items():
+    for text, rows in count_values(column).items():
         counts.update(dict.fromkeys(split_warnings(text), rows))
     return counts
 
 
 def _outcomes(rows: pa.Table) -> tuple[int, Mapping[str, int]]:
     """Rows that are ok, and error type → rows, of one file."""
-    return pc.sum(pc.equal(rows["status"], OK)).as_py() or 0, _counted(rows["error_type"])
+    return pc.sum(pc.equal(rows["status"], OK)).as_py() or 0, count_values(rows["error_type"])
 
 
-def _counted(column: pa.ChunkedArray) -> dict[str, int]:
-    return {entry["values"]: entry["counts"] for entry in column.drop_null().value_counts().to_pylist()}
+def count_values(column: pa.ChunkedArray) -> Counter[str]:
+    """Value → rows with it; nulls do not count."""
+    return Counter({entry["values"]: entry["counts"] for entry in column.drop_null().value_counts().to_pylist()})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from support.bivariate import TRUE, covered, normal_pairs, tied_pairs
 
 from bench.tables.coverage import of_clusters
 from jobs.evaluate.metrics import bootstrap
-from jobs.evaluate.metrics.agreement import measure_agreement, measure_difference, measure_differences
+from jobs.evaluate.metrics.agreement import measure_agreement, measure_differences
 from jobs.evaluate.metrics.correlation import Floats, Moments, krcc, plcc, srcc
-from jobs.evaluate.metrics.estimate import BOOTSTRAP, M_OUT_OF_N, METRICS, Agreement, Estimate
+from jobs.evaluate.metrics.estimate import BOOTSTRAP, CORRELATIONS, M_OUT_OF_N, Agreement, Difference, Estimate
 from jobs.evaluate.metrics.intervals import Resamples
 from jobs.evaluate.metrics.jackknife import error_intervals
 from jobs.evaluate.metrics.units import Units
@@ -23,7 +24,11 @@ ROWS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), max_size=12)
 
 
 def estimates(found: Agreement) -> dict[str, Estimate]:
-    return {metric: getattr(found, metric) for metric in METRICS}
+    return {metric: getattr(found, metric) for metric in (*CORRELATIONS, "rmse", "mae")}
+
+
+def measure_difference(first: Floats, second: Floats, truths: Floats, **options: Any) -> Difference:
+    return measure_differences([first, second], truths, **options)[0, 1]
 
 
 def test_pairs_with_a_null_are_left_out_and_counted() -> None:

@@ -96,22 +96,6 @@ def measure_agreement(
     )
 
 
-def measure_difference(
-    scores_a: Floats,
-    scores_b: Floats,
-    truths: Floats,
-    *,
-    clusters: Clusters | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> Difference:
-    """The difference in agreement of two sets of scores, see `measure_differences`."""
-    return measure_differences(
-        [scores_a, scores_b], truths, clusters=clusters, seed=seed, resamples=resamples, confidence=confidence
-    )[0, 1]
-
-
 def measure_differences(
     scores: Sequence[Floats],
     truths: Floats,

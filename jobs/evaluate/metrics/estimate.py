@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final
 
 CORRELATIONS: Final = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc")
-METRICS: Final = (*CORRELATIONS, "rmse", "mae")
 DIFFERENCES: Final = ("srcc", "plcc", "krcc")
 JACKKNIFE: Final = "jackknife, Student's t"
 BOOTSTRAP: Final = "bootstrap percentile"
