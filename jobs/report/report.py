@@ -149,8 +149,7 @@ def _truth(store: Store, settings: ReportSettings) -> Truth | None:
     """Ground truth, split by the group if that is a column of it and not of the store."""
     group = settings.evaluate.columns.group
     if group in OWN_GROUPS:
-        columns = type(settings.evaluate.columns)(settings.evaluate.columns.key, settings.evaluate.columns.truth)
-        options = EvaluateOptions(**{**vars(settings.evaluate), "columns": columns})
+        options = replace(settings.evaluate, columns=replace(settings.evaluate.columns, group=None))
         return read_truth(store, settings.store, settings.ground_truth, options)
     truth = read_truth(store, settings.store, settings.ground_truth, settings.evaluate)
     if group and truth is None:
@@ -225,11 +224,8 @@ def _thumbnails(
     store: Store, settings: ReportSettings, pictures: Sequence[Picture], budget: int
 ) -> Iterator[Thumbnail | ImageError]:
     """For each picture a small one, or why there is none."""
-    fetch = settings.fetch
-    fetching = FetchOptions(
-        fetch.max_bytes,
-        fetch.root,
-        fetch.allow_private_hosts,
+    fetching = replace(
+        settings.fetch,
         attempts=_ATTEMPTS,
         total_timeout_s=_TOTAL_TIMEOUT_S,
         connect_timeout_s=_CONNECT_TIMEOUT_S,

@@ -14,10 +14,11 @@ _LEFT_OUT: Final = ("source", "out", "retry_errors", "prune", "prune_max", "dry_
 _MENDABLE: Final = frozenset(
     (
         *("missing", "forbidden", "fetch_failed", "changed", "outside_root", "forbidden_host", "too_large"),
-        *("decoder_crashed", "decoder_memory", "decoder_timeout", "unsupported_format"),
+        *("decoder_crashed", "decoder_memory", "decoder_timeout", "unsupported_format", "bad_row"),
     )
 )
-"""Types of errors that another try may mend: later, with other options, or with a version that reads more formats."""
+"""Types of errors that another try may mend: later, with other options, with a version that reads more formats, or with
+a mended manifest."""
 
 
 @dataclass(frozen=True)

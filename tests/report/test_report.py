@@ -430,6 +430,15 @@ def test_ground_truth_brings_metrics_charts_groups_and_disagreements(tmp_path: P
         _report(store, ground_truth=str(tmp_path / "none.json"))
 
 
+def test_the_ground_truth_of_what_was_scored_is_found_by_itself(tmp_path: Path) -> None:
+    rows = _scored({f"{n}.jpg": 10.0 + n * n for n in range(9)})
+    store = write_store(tmp_path / "out", rows)
+    lines = [f"{row['image_id']},{row['image_id']},{row['score'] / 10}" for row in rows]
+    (tmp_path / "photos.csv").write_text("\n".join(["image_id,uri,gt_score", *lines]))
+    write_run(store, str(tmp_path / "photos.csv"))
+    assert "Scores and ground truth" in _report(store).text
+
+
 def test_very_many_pairs_become_a_density(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"image_id": str(n), "score": float(n % 100)} for n in range(3000)]
     truths = [(row["image_id"], row["score"] + n % 7, "") for n, row in enumerate(rows)]
@@ -488,6 +497,7 @@ def test_the_command_that_retries_is_the_last_one_with_its_arguments() -> None:
     assert (
         retry_command({"source": "p"}, OPTIONS, "o", "ArtiMuse", None) == "artimuse score p --out o --retry-errors all"
     )
+    assert str(retry_command({"source": "p"}, OPTIONS, "o", "x", "bad_row")).endswith("--retry-errors bad_row")
     assert retry_command({}, OPTIONS, "o", "x", "missing") is None
     assert retry_command({"source": "p"}, OPTIONS, "o", "x", "corrupt") is None  # unless the file changes
     assert retry_command({"source": "p"}, OPTIONS, "o", "x", "--prune; rm -rf /") is None
