@@ -1,7 +1,7 @@
 """A checkpoint's name → its folder, fetched from the Hugging Face hub or from S3 if need be.
 
 `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean everywhere. Only data files are fetched,
-once for each node: huggingface_hub locks each file that it fetches, and `s3_checkpoint` the whole folder.
+once for each node: huggingface_hub locks each file that it fetches, and `s3` the whole folder.
 """
 
 from __future__ import annotations

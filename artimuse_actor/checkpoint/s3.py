@@ -38,6 +38,7 @@ from artimuse_actor.errors import CheckpointError, ImageError, RunError, one_lin
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import gate_of, retrying
 from artimuse_actor.fetch.s3 import S3Object, list_s3, read_s3
+from artimuse_actor.uris import origin_of
 
 _T = TypeVar("_T")
 _PART_BYTES: Final = 8 * 1024 * 1024
@@ -267,7 +268,7 @@ def _is_whole(path: Path, file: S3Object) -> bool:
 
 
 async def _retried(uri: str, attempt: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    return await retrying(attempt, gate_of("/".join(uri.split("/", 3)[:3])), _OPTIONS)
+    return await retrying(attempt, gate_of(origin_of(uri)), _OPTIONS)
 
 
 def _run(uri: str, attempt: Callable[[], Coroutine[Any, Any, _T]]) -> _T:

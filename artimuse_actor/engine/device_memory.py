@@ -1,8 +1,4 @@
-"""A device's memory: what it says when none is left, and how much of it texts may take.
-
-Sizes are counted from the network's shapes. What no count knows, the driver's share of a captured graph and the
-workspaces of its libraries, has a stated reserve.
-"""
+"""A device's memory: the errors by which it says that none is left, and what gives it back."""
 
 from __future__ import annotations
 

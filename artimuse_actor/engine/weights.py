@@ -32,7 +32,7 @@ def build_network(
         config: sizes as the checkpoint gives them.
         device: where the weights go.
         dtype: of the weights.
-        quantize: `int8`, `fp8` or `nf4` for the linear layers of the language model.
+        quantize: kind of `QuantisedLinear` in place of the language model's linear layers; None for all bits.
     """
     with torch.device("meta"):
         network = Network(config)

@@ -1,1 +1,1 @@
-"""Image files from disks, S3 and the web: retries, limits, confinement."""
+"""Image files from disks, S3, the web and the hub: retries, limits, confinement."""

@@ -6,8 +6,8 @@ other people's code. Object names are taken to the letter; fsspec's `cat` would 
 objects are read one by one.
 
 All fetches of a process run on fsspec's event loop, in a thread of its own, and local files in threads beside it. A
-file is read by `local_files`, `s3_objects` or `web`, each one attempt at a time; `retry` tries again, `byte_budget`
-bounds the memory.
+file is read by `local`, `s3` or `web` (also those of the hub, which `hub_files` finds), each one attempt at a time;
+`retry` tries again, `byte_budget` bounds the memory.
 """
 
 from __future__ import annotations
@@ -115,8 +115,7 @@ def look_at(uri: str, options: FetchOptions) -> WebFile:
     headers: dict[str, str] = {}
     if uri_scheme(uri) == "hf":
         (uri, headers), options = hub_url(uri), replace(options, allow_private_hosts=True)
-    server = "/".join(uri.split("/", 3)[:3])
-    attempt = retrying(partial(look_at_web, uri, options, headers), gate_of(server), options)
+    attempt = retrying(partial(look_at_web, uri, options, headers), gate_of(origin_of(uri)), options)
     return asyncio.run_coroutine_threadsafe(attempt, fsspec.asyn.get_loop()).result()
 
 
@@ -177,7 +176,7 @@ class _Fetcher:
             # The hub is named by the environment, not by a manifest. A commit has no versions.
             trusted = replace(self.options, allow_private_hosts=True)
             pinned = replace(part, version=None) if part else None
-            return "/".join(url.split("/", 3)[:3]), partial(read_web, url, trusted, reserve, pinned, headers)
+            return origin_of(url), partial(read_web, url, trusted, reserve, pinned, headers)
         if scheme == "file":
             in_thread = asyncio.get_running_loop().run_in_executor
             return "file:", partial(in_thread, self.threads, read_local, uri, self.options, reserve, part)

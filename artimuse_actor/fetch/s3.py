@@ -88,7 +88,7 @@ async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapp
     """One attempt to read an object, or the part of it that is `asked` for by `Range` and `IfMatch`.
 
     Raises:
-        ImageError: `missing`, `forbidden`, `too_large`, `unsupported_uri` or `fetch_failed`.
+        ImageError: `missing`, `forbidden`, `too_large`, `unsupported_uri`, `changed` or `fetch_failed`.
         RunError: no object can be read with these credentials.
         TryAgain: the failure may be transient.
     """

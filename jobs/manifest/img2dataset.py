@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.manifest.listing import ListedFile
+from jobs.storage.user_files import BATCH_ROWS
 from jobs.storage.user_tables import open_table
 
 KEY: Final = "key"
 STATUS: Final = "status"
 SUCCESS: Final = "success"
 _ENCODINGS: Final = ("jpg", "png", "webp")
-_ROWS: Final = 65_536
 
 
 def is_output(schema: pa.Schema) -> bool:
@@ -60,7 +60,7 @@ def read_columns(path: str, names: Sequence[str]) -> pa.Table | None:
         if not is_output(table.schema):
             return None
         here = list(dict.fromkeys(name for name in names if name in table.schema.names))
-        parts = [rows for group in range(table.groups) for _, _, rows in table.batches(group, here, _ROWS)]
+        parts = [rows for group in range(table.groups) for _, _, rows in table.batches(group, here, BATCH_ROWS)]
         found = pa.concat_tables([pa.schema([table.schema.field(name) for name in here]).empty_table(), *parts])
         for name in names:
             if name not in here:

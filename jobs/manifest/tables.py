@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ManifestError
+from artimuse_actor.images.node_memory import node_bytes
 from jobs.manifest.columns import Columns, item_type
 from jobs.manifest.img2dataset import failed_note
 from jobs.manifest.listing import ListedFile
@@ -157,11 +157,10 @@ def _append(rows: pa.Table, folders: dict[str, int | str | None], schema: pa.Sch
 
 def _refuse_too_many(path: str, rows: int) -> None:
     """Refuse more rows than memory can plan: a few bytes of a compressed file can expand to billions of rows."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if rows * _BYTES_A_ROW > memory_bytes:
+    if rows * _BYTES_A_ROW > node_bytes():
         raise ManifestError(
             f"{path}: makes {rows:,} rows; to plan them takes {_BYTES_A_ROW} bytes of memory each, and this machine "
-            f"has {memory_bytes:,}. No image was read. Score the files of this manifest one after the other."
+            f"has {node_bytes():,}. No image was read. Score the files of this manifest one after the other."
         )
 
 

@@ -16,6 +16,7 @@ from typing import IO, Final
 import pyarrow as pa
 
 from artimuse_actor.errors import StoreError
+from artimuse_actor.fetch.local import local_version
 from artimuse_actor.whole_file import sync, whole_file
 from jobs.storage.place import Claim, Rooted, StoredFile, changes, says_where
 
@@ -79,7 +80,7 @@ class LocalPlace(Rooted):
         """See `Place`."""
         try:
             with open(self.uri(path), "rb") as file:
-                return file.read(), _version(os.fstat(file.fileno()))
+                return file.read(), local_version(os.fstat(file.fileno()))
         except FileNotFoundError:
             return None
 
@@ -101,7 +102,7 @@ class LocalPlace(Rooted):
 
     def _version_of(self, path: str) -> str | None:
         try:
-            return _version(os.stat(self.uri(path)))
+            return local_version(os.stat(self.uri(path)))
         except FileNotFoundError:
             return None
 
@@ -116,7 +117,7 @@ class LocalPlace(Rooted):
                     status = os.stat(full)
                 except FileNotFoundError:
                     continue  # another process is at work in here
-                found.append(StoredFile(os.path.relpath(full, self.root), status.st_size, _version(status)))
+                found.append(StoredFile(os.path.relpath(full, self.root), status.st_size, local_version(status)))
         return sorted(found, key=lambda file: file.path)
 
     @changes
@@ -199,10 +200,6 @@ class LocalPlace(Rooted):
 
 class _Changed(Exception):  # noqa: N818 (ends a write, and is seen by nobody else)
     """A file has another version than was read."""
-
-
-def _version(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _write(path: str, data: bytes) -> None:

@@ -22,6 +22,7 @@ from support.score_job import run_artimuse, run_score
 from artimuse_actor.errors import ImageError, ManifestError
 from artimuse_actor.fetch.fetch import fetch
 from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.images.node_memory import node_bytes
 from artimuse_actor.uris import lacks_secrets, shown_uri, uri_as_id, without_secrets
 from jobs.manifest.source import open_manifest
 from jobs.manifest.table_rows import MAX_TEXT_BYTES
@@ -78,8 +79,7 @@ def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
 def test_more_rows_than_memory_are_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         pq.write_table(pa.table({"uri": [f"{name}{number}" for number in range(600)]}), tmp_path / f"{name}.parquet")
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr("jobs.manifest.tables._BYTES_A_ROW", memory_bytes // 1000)
+    monkeypatch.setattr("jobs.manifest.tables._BYTES_A_ROW", node_bytes() // 1000)
     with pytest.raises(ManifestError, match=r"b\.parquet: makes 1,200 rows; to plan them takes"):
         list(open_manifest(str(tmp_path)).batches())
 
