@@ -7,26 +7,16 @@ from typing import Annotated
 import typer
 
 from artimuse_actor.errors import UsageError
-from jobs.commands.options import (
-    Actors,
-    ActorsPerGpu,
-    AllowTruncated,
+from jobs.commands.evaluation_options import (
     AsCsv,
-    AsJson,
     AsLatex,
     AsMarkdown,
-    BatchSize,
     Cluster,
-    Device,
-    Dtype,
     Gates,
     GroundTruth,
-    Limit,
     Match,
     On,
-    Quantize,
     Question,
-    ReadMixed,
     RequireComplete,
     Resamples,
     Results,
@@ -34,6 +24,18 @@ from jobs.commands.options import (
     Seed,
     Threshold,
     TruthColumn,
+)
+from jobs.commands.options import (
+    Actors,
+    ActorsPerGpu,
+    AllowTruncated,
+    AsJson,
+    BatchSize,
+    Device,
+    Dtype,
+    Limit,
+    Quantize,
+    ReadMixed,
     count_or_auto,
 )
 from jobs.words import show
@@ -44,8 +46,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="OUT…",
-            help="The --out of a run, or a pattern of several whose rows count together; or a CSV, JSON, JSON lines or "
-            "Parquet file with a name and a number in each row, of any model. Several OUT are compared.",
+            help="The --out of a run, or a pattern of several whose rows count together; or a file (CSV, JSON, JSON "
+            "lines, Parquet, Arrow) with a name and a number in each row, of any model. Several OUT are compared.",
             show_default=False,
         ),
     ],

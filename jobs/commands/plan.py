@@ -10,7 +10,7 @@ import typer
 from jobs.commands.options import (
     MAX_BYTES,
     MAX_PIXELS,
-    AllowMixed,
+    AddMixed,
     AllowPrivateHosts,
     AllowTruncated,
     AsJson,
@@ -103,7 +103,7 @@ def plan(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
-    allow_mixed: AllowMixed = False,
+    allow_mixed: AddMixed = False,
     batch_size: BatchSize = "auto",
     attributes: Attributes = None,
     max_new_tokens: MaxNewTokens = None,

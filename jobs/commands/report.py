@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.evaluation_options import (
+    GroundTruth,
+    Match,
+    On,
+    Question,
+    TruthColumn,
+)
 from jobs.commands.options import (
     MAX_BYTES,
     AllowPrivateHosts,
     AsJson,
-    GroundTruth,
-    Match,
     MaxBytes,
-    On,
-    Question,
     Root,
-    TruthColumn,
 )
 from jobs.words import show
 
