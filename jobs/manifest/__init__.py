@@ -1,1 +1,1 @@
-"""Sources → manifests: folders, globs, buckets, benchmark files and Parquet tables as rows that name images."""
+"""Sources → manifests: folders, buckets, tars, tables, benchmark files and data sets of the hub as rows."""

@@ -1,4 +1,4 @@
-"""The paths of a store, relative to its root; no other module knows them.
+"""The paths of a store, relative to its root; no other module knows them, but for `_tars`.
 
     scores/<plan>-<shard>.parquet               committed shards, nothing else, ever
     texts/<plan>-<shard>.parquet                the texts of the same shard
