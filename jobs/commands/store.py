@@ -1,4 +1,4 @@
-"""The commands about an existing store: `artimuse status` and `artimuse compact`."""
+"""The commands about existing stores: `artimuse status`, `artimuse compact` and `artimuse merge`."""
 
 from __future__ import annotations
 
@@ -69,4 +69,5 @@ def merge(
 
 
 def _show_compaction(done: Compaction, out: str) -> None:
-    show(f"{out}: {done.rows:,} rows in {done.files_after:,} files, {done.files_before:,} before.")
+    files = "1 file" if done.files_after == 1 else f"{done.files_after:,} files"
+    show(f"{out}: {done.rows:,} rows in {files}, {done.files_before:,} before.")

@@ -49,7 +49,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     for note in result.notes:
         show(note)
     if found := result.prunable:
-        show(f"--prune would drop {found.gone:,} of {found.rows:,} rows, since {settings.source} no longer has them.")
+        why = f", since {settings.source} no longer has their images" if found.gone else ""
+        show(f"--prune would drop {found.gone:,} of {found.rows:,} rows{why}.")
         if found.unknown:
             show(_unpruned(found.unknown))
         return

@@ -135,11 +135,12 @@ def test_a_prune_of_too_many_rows_stops_before_anything_is_done(tmp_path: Path) 
     store = open_store(tmp_path / "out", fingerprint=fingerprint)
     source = _library(tmp_path / "photos", *(f"{number}.jpg" for number in range(10)))
     _scored(store, source)
+    options = ("--out", tmp_path / "out", "--checkpoint", checkpoint, "--protocol", "artimuse", "--prune")
+    assert "--prune would drop 0 of 10 rows.\n" in run_artimuse("score", source, *options, "--dry-run").stdout
     for number in range(2):
         (tmp_path / "photos" / f"{number}.jpg").unlink()
-    options = ("--out", tmp_path / "out", "--checkpoint", checkpoint, "--protocol", "artimuse", "--prune")
     screen = run_artimuse("score", source, *options, "--dry-run").stdout
-    assert f"--prune would drop 2 of 10 rows, since {source} no longer has them." in screen
+    assert f"--prune would drop 2 of 10 rows, since {source} no longer has their images." in screen
     done = run_artimuse("score", source, *options, code=1)
     assert "would drop 2 of 10 rows (20%), more than --prune-max 10%" in done.stderr
     assert len(_ids(store)) == 10

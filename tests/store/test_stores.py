@@ -145,7 +145,7 @@ def test_stores_on_s3_are_found_by_a_pattern(s3_environment: None, runs: Path, t
 
 def test_a_merge_has_the_rows_and_texts_of_all_and_is_scored_into_afterwards(runs: Path, tmp_path: Path) -> None:
     screen = run_artimuse("merge", f"{runs}/out-*", "--into", tmp_path / "new").stdout
-    assert screen == f"{tmp_path}/new: 120 rows in 1 files, 9 before.\n"
+    assert screen == f"{tmp_path}/new: 120 rows in 1 file, 9 before.\n"
     merged, apart = (
         json.loads(run_artimuse("query", named, "FROM scores ORDER BY image_id", "--json").stdout)
         for named in (tmp_path / "new", f"{runs}/*")
