@@ -38,6 +38,7 @@ def query(
     Of several stores `scores` has a column `store`. The first rows are shown as a table; --json, --csv and --parquet
     give all.
     """
+    from jobs.curate.output_place import keep_out_of_tables
     from jobs.curate.query import QueryLimits
     from jobs.curate.query import query as run
     from jobs.curate.query_output import print_json, show_rows, write_rows
@@ -45,7 +46,11 @@ def query(
 
     if sum((as_json, csv is not None, parquet is not None)) > 1:
         raise UsageError("--json, --csv and --parquet: choose one of them.")
-    with run(Stores.open(stores, allow_mixed=allow_mixed), sql, QueryLimits(memory, timeout)) as (schema, rows):
+    opened = Stores.open(stores, allow_mixed=allow_mixed)
+    for option, file in (("--csv", csv), ("--parquet", parquet)):
+        if file and file != "-":
+            keep_out_of_tables(option, file, opened)
+    with run(opened, sql, QueryLimits(memory, timeout)) as (schema, rows):
         if as_json:
             print_json(schema, rows)
         elif csv is not None or parquet is not None:

@@ -24,7 +24,7 @@ from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
 from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel, curation_json
-from jobs.curate.output_place import Target, read_target, workshop
+from jobs.curate.output_place import Target, keep_out_of_tables, read_target, workshop
 from jobs.curate.output_rows import write_chosen
 from jobs.curate.quotas import MAX_SEED, best_rows, random_points, read_top, shares_of_sample, stratum
 from jobs.curate.where import MACROS, unknown_column
@@ -32,7 +32,7 @@ from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
 from jobs.store.database import ROW, Database, identifier, open_database
-from jobs.store.layout import CURATIONS, SCORES, TEXTS
+from jobs.store.layout import CURATIONS
 from jobs.store.store import Store
 from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
@@ -128,8 +128,7 @@ def curate(settings: CurateSettings) -> Curation:
         filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
         if settings.per is not None and settings.per not in schema.names:
             raise unknown_column("--per", settings.per, schema.names)
-        for store in stores.stores:
-            _keep_out_of_tables(target, store)
+        keep_out_of_tables("--out", settings.out, stores)
         target.check_free()
         database.lock()
 
@@ -167,13 +166,6 @@ def curate(settings: CurateSettings) -> Curation:
         if len(stores.stores) == 1:  # several have the record beside the output alone
             _remember(stores.first, written, funnel)
         return Curation(funnel, target, written)
-
-
-def _keep_out_of_tables(target: Target, store: Store) -> None:
-    """Raise UsageError for an output that readers of the store would take for rows of it."""
-    for table in (SCORES, TEXTS):
-        if f"{target.place.root}/".startswith(f"{store.place.uri(table)}/"):
-            raise UsageError(f"--out {target.out}: lies in a table of the store. Choose another place.")
 
 
 def _check_choice(settings: CurateSettings, stores: Stores) -> None:

@@ -77,6 +77,15 @@ def test_a_query_is_written_as_csv_or_parquet(store: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.csv", "t.parquet"]
 
 
+@pytest.mark.parametrize("table", ["scores", "texts", "metrics"])
+def test_a_query_is_not_written_among_the_rows_it_reads(store: Path, table: str) -> None:
+    before = sorted(store.rglob("*"))
+    for option in ("--parquet", "--csv"):
+        failed = run_artimuse("query", store, f"FROM {table}", option, store / table / "mine.parquet", code=2).stderr
+        assert "lies in a table of the store" in failed
+    assert sorted(store.rglob("*")) == before
+
+
 def test_texts_of_strangers_do_not_drive_the_terminal(store: Path) -> None:
     screen = run_artimuse("query", store, 'SELECT overall_gestalt AS "a\x1b[2J" FROM texts ORDER BY image_id').stdout
     assert "\x1b" not in screen
