@@ -45,18 +45,7 @@ def manifest(
     from jobs.manifest.manifest import ManifestOptions
     from jobs.manifest.source import open_manifest, write_manifest
 
-    options = ManifestOptions(
-        images=images,
-        id_column=id_column,
-        id_columns=id_columns,
-        uri_column=uri_column,
-        image_column=image_column,
-        hf_config=hf_config,
-        split=split,
-        on_bad_row=on_bad_row,
-        on_duplicate=on_duplicate,
-        limit=limit,
-    )
+    options = ManifestOptions.from_arguments(locals())
     opened = open_manifest(source, options)
     rows = write_manifest(opened, out)
     for note in opened.notes:

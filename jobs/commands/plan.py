@@ -133,19 +133,7 @@ def plan(
         source=source,
         checkpoint=checkpoint,
         out=out,
-        manifest=ManifestOptions(
-            images=images,
-            id_column=id_column,
-            id_columns=id_columns,
-            uri_column=uri_column,
-            image_column=image_column,
-            hf_config=hf_config,
-            split=split,
-            on_bad_row=on_bad_row,
-            on_duplicate=on_duplicate,
-            limit=limit,
-            shard=shard,
-        ),
+        manifest=ManifestOptions.from_arguments(locals()),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]
             allow_truncated,

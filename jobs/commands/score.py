@@ -100,7 +100,7 @@ def score(
     attributes: Attributes = None,
     max_new_tokens: MaxNewTokens = None,
     sequences: Sequences = "auto",
-    questions: Questions = False,  # noqa: ARG001 - its callback answers
+    questions: Questions = False,
     retry_errors: Annotated[
         str | None,
         typer.Option(
@@ -179,20 +179,7 @@ def score(
         source=source,
         checkpoint=checkpoint,
         out=out,
-        manifest=ManifestOptions(
-            images=images,
-            id_column=id_column,
-            id_columns=id_columns,
-            uri_column=uri_column,
-            image_column=image_column,
-            hf_config=hf_config,
-            split=split,
-            on_bad_row=on_bad_row,
-            on_duplicate=on_duplicate,
-            limit=limit,
-            shard=shard,
-            id_prefix=id_prefix,
-        ),
+        manifest=ManifestOptions.from_arguments(locals()),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]
             allow_truncated,

@@ -39,6 +39,16 @@ class Derived:
         """See `Manifest`."""
         return self.manifest.is_listed
 
+    @property
+    def coverage(self) -> Coverage | None:
+        """See `Manifest`."""
+        return self.manifest.coverage
+
+    @property
+    def id_prefix(self) -> str:
+        """See `Manifest`."""
+        return self.manifest.id_prefix
+
     def columns(self) -> pa.Schema:
         """See `Manifest`."""
         return self.manifest.columns()
@@ -52,22 +62,27 @@ class Derived:
 class Prefixed(Derived):
     """Another manifest with a prefix before each id."""
 
-    id_prefix: str
+    prefix: str
 
     @property
     def coverage(self) -> Coverage | None:
         """See `Manifest`."""
         found = self.manifest.coverage
-        return found and replace(found, id_prefix=self.id_prefix)
+        return found and replace(found, id_prefix=self.prefix)
+
+    @property
+    def id_prefix(self) -> str:
+        """See `Manifest`."""
+        return self.prefix
 
     def identity(self) -> str:
         """See `Manifest`."""
-        return f"{self.manifest.identity()} ids={self.id_prefix!r}"
+        return f"{self.manifest.identity()} ids={self.prefix!r}"
 
     def batches(self, own: Sequence[str] = (), *, keys: bool = True) -> Iterator[ManifestBatch]:
         """See `Manifest`."""
         for batch in self.manifest.batches(own, keys=keys):
-            ids = pc.binary_join_element_wise(self.id_prefix, batch.rows["image_id"], "")
+            ids = pc.binary_join_element_wise(self.prefix, batch.rows["image_id"], "")
             yield replace(batch, rows=batch.rows.set_column(0, ROWS.field("image_id"), ids))
 
 
@@ -77,11 +92,6 @@ class Head(Derived):
 
     limit: int
     coverage: Coverage | None = None
-
-    @property
-    def id_prefix(self) -> str:
-        """See `Manifest`."""
-        return self.manifest.id_prefix
 
     def identity(self) -> str:
         """See `Manifest`."""
@@ -111,16 +121,6 @@ class FirstOfEach(Derived):
         said = f"{count:,} rows have the id of an earlier row; the first was taken (--on-duplicate first)."
         return [*self.manifest.notes, said] if count else self.manifest.notes
 
-    @property
-    def coverage(self) -> Coverage | None:
-        """See `Manifest`."""
-        return self.manifest.coverage
-
-    @property
-    def id_prefix(self) -> str:
-        """See `Manifest`."""
-        return self.manifest.id_prefix
-
     def identity(self) -> str:
         """See `Manifest`."""
         return f"{self.manifest.identity()} first of each id"
@@ -147,11 +147,6 @@ class Part(Derived):
     number: int
     parts: int
     coverage: Coverage | None = None
-
-    @property
-    def id_prefix(self) -> str:
-        """See `Manifest`."""
-        return self.manifest.id_prefix
 
     def identity(self) -> str:
         """See `Manifest`."""

@@ -169,7 +169,7 @@ class ManifestOptions:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
-        """The options among the arguments of a command, as a run records them."""
+        """The options among the arguments of a command, as it has them or as a run records them."""
         return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
 
 

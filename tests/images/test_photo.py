@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from support.colour_profiles import adobe_rgb, cmyk_profile, display_p3, grey_profile
+from support.encoded_pictures import apart, encode, photo, small
 from support.golden import golden_images
 from support.paths import GOLDEN
 from support.score_job import golden_options, run_artimuse, run_score, table_rows
@@ -19,29 +20,10 @@ from artimuse_actor import ArtiMuse
 from artimuse_actor.errors import ImageError
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import decode_image, opened_to_pixels
-from artimuse_actor.images.options import DecodeOptions, Pixels
+from artimuse_actor.images.options import DecodeOptions
 from jobs.demo.run import CHECKPOINT
 
 PHOTO = DecodeOptions(preprocess="photo")
-
-
-def photo(width: int = 300, height: int = 200) -> Image.Image:
-    with Image.open(golden_images()[3]) as image:
-        return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-
-
-def encode(image: Image.Image, file_format: str, **arguments: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **arguments)
-    return buffer.getvalue()
-
-
-def small(image: Image.Image) -> Pixels:
-    return np.asarray(image.convert("RGB").resize((448, 448), Image.Resampling.BICUBIC))
-
-
-def apart(one: Pixels, other: Pixels) -> float:
-    return float(np.abs(one.astype(int) - other).mean())
 
 
 def grey(highest: float, dtype: Any) -> Image.Image:

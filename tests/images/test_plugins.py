@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.colour_profiles import display_p3
-from support.golden import golden_images
+from support.encoded_pictures import apart, encode, photo, small
 from support.hostile_pictures import ANIMATED_JXL
 from support.score_job import run_artimuse, run_score, table_rows
 
@@ -18,7 +17,7 @@ from artimuse_actor.errors import ImageError
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.jxl_header import jxl_header
-from artimuse_actor.images.options import DecodeOptions, Pixels
+from artimuse_actor.images.options import DecodeOptions
 
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 PHOTO = DecodeOptions(preprocess="photo")
@@ -28,25 +27,6 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("JXL", {"use_container": True}),
     ("JXL", {"lossless": True}),
 )
-
-
-def photo(width: int = 300, height: int = 200) -> Image.Image:
-    with Image.open(golden_images()[3]) as image:
-        return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-
-
-def encode(image: Image.Image, file_format: str, **arguments: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **arguments)
-    return buffer.getvalue()
-
-
-def small(image: Image.Image) -> Pixels:
-    return np.asarray(image.convert("RGB").resize((448, 448), Image.Resampling.BICUBIC))
-
-
-def apart(one: Pixels, other: Pixels) -> float:
-    return float(np.abs(one.astype(int) - other).mean())
 
 
 def exif(orientation: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -20,23 +19,13 @@ from support.colour_profiles import (
     grey_profile,
     rgb_profile,
 )
+from support.encoded_pictures import encode, photo
 from support.golden import golden_images
 
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from schemas.warnings import WARNINGS, join_warnings, split_warnings
-
-
-def photo(width: int = 96, height: int = 64) -> Image.Image:
-    with Image.open(golden_images()[3]) as image:
-        return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-
-
-def encode(image: Image.Image, file_format: str, **arguments: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **arguments)
-    return buffer.getvalue()
 
 
 def ramp(highest: float, dtype: Any) -> Image.Image:
