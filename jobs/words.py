@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import IO
 
@@ -26,9 +25,10 @@ def one_line_name(name: str) -> str:
     return printable(name).replace("\n", "\\n")
 
 
-def by_count(counts: Mapping[str, int]) -> str:
-    """Numbers by name, the largest first: 12 missing, 3 empty."""
-    return ", ".join(f"{count:,} {name}" for name, count in Counter(counts).most_common())
+def by_count(counts: Mapping[str, int], *, at_most: int | None = None) -> str:
+    """Numbers by name, the largest first, equal ones by name: 12 missing, 3 empty."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {name}" for name, count in ranked[:at_most])
 
 
 def format_seconds(seconds: float) -> str:

@@ -108,7 +108,7 @@ class Listing:
         if self.thumbnails:
             notes.append(f"Left out, folders of thumbnails: {by_count(self.thumbnails)}.")
         if self.skipped and not self.by_pattern:
-            kinds = ", ".join(f"{count} {one_line_name(suffix)}" for suffix, count in self.skipped.most_common(8))
+            kinds = by_count({one_line_name(suffix): count for suffix, count in self.skipped.items()}, at_most=8)
             notes.append(f"Left out, not being called like images: {kinds}.")
         return notes
 

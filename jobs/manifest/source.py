@@ -35,6 +35,7 @@ from jobs.manifest.tars import TarManifest, is_tar
 from jobs.storage.place import Place
 from jobs.storage.user_files import is_hidden, open_source, write_user_file
 from jobs.storage.user_tables import ARROW, PARQUET, TABLES, TEXTS, is_table
+from jobs.words import by_count
 from schemas.manifest import MANIFEST
 
 _TAKEN: Final = (
@@ -131,7 +132,7 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
         raise ManifestError(f"{source}: matches tables and other files. Name one kind, such as {source}.parquet.")
     if not pictures:
         _refuse_other_formats(source, files, [])
-        found = ", ".join(f"{count} {suffix}" for suffix, count in files.skipped.most_common(5)) or "nothing"
+        found = by_count(files.skipped, at_most=5) or "nothing"
         raise ManifestError(f"{source}: there is no image and no table in it (found: {found}).")
     if not files.pictures and not _begins_like_picture(pictures[0].path):
         raise UsageError(f"{source}: is called like no image and no table, and does not begin like an image. {_TAKEN}")
@@ -186,7 +187,7 @@ def _tables(source: str, tables: list[ListedFile], files: Listing, options: Mani
     if others := Counter(_suffix(file.path) for file in tables if file not in chosen):
         if files.by_pattern:
             raise ManifestError(f"{source}: matches tables of several kinds. Name one, such as {source}.parquet.")
-        notes = [f"Left out, beside tables of another kind: {', '.join(f'{n} {kind}' for kind, n in others.items())}."]
+        notes = [f"Left out, beside tables of another kind: {by_count(others)}."]
     coverage = None if glob.has_magic(source) else Coverage(None)
     return TableManifest(source, chosen, options, notes, coverage)
 
