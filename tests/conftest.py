@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Before torch is first imported: its threads gain nothing on tiny networks and, on busy cores, spin for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers have a niceness of 15 otherwise: beside tests that compute they would wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 # How long an example takes says more about the machine than about the code.

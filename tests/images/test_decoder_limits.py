@@ -25,11 +25,12 @@ SIDE = 3000
 MIB = 1024**2
 
 
-def large_picture(file_format: str, **arguments: Any) -> bytes:
+def large_picture(file_format: str, mode: str = "RGB", **arguments: Any) -> bytes:
     """9 megapixels: 36 MB when they are decoded, and the decoder's own need."""
     noise = np.random.default_rng(0).integers(0, 256, (SIDE // 20, SIDE // 20, 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(buffer, file_format, **arguments)
+    picture = Image.fromarray(noise).convert(mode).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    picture.save(buffer, file_format, **arguments)
     return buffer.getvalue()
 
 
@@ -43,7 +44,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "JPEG 2000": lambda: large_picture("JPEG2000", quality_mode="rates", quality_layers=[50]),
     "LZW TIFF": lambda: large_picture("TIFF", compression="tiff_lzw"),
     "TIFF": lambda: large_picture("TIFF"),
-    "GIF": lambda: large_picture("GIF"),
+    "GIF": lambda: large_picture("GIF", "L"),  # as it comes: to choose colours takes seconds
     "BMP": lambda: large_picture("BMP"),
     "PPM": lambda: large_picture("PPM"),
 }

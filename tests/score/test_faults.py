@@ -49,7 +49,7 @@ def _staged(out: Path) -> int:
 
 def _wait(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> None:
     while process.poll() is None and not is_time():
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def _ray_processes(of: int, name: str) -> Iterator[int]:

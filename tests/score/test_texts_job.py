@@ -155,11 +155,11 @@ def test_options_of_texts_without_texts_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_killed_during_texts_ends_with_every_text_once(tmp_path: Path) -> None:
-    names, out = make_photos(tmp_path / "photos", 60), tmp_path / "out"
+    names, out = make_photos(tmp_path / "photos", 48), tmp_path / "out"
     driver = (
         "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
         "score(ScoreSettings(sys.argv[1], sys.argv[2], sys.argv[3], unit_size=3, shard_rows=12, batch_size=1,"
-        " texts=WantedTexts(max_new_tokens=24), sequences=8, local=sys.argv[4] == 'local'))"
+        " texts=WantedTexts(max_new_tokens=8), sequences=8, local=sys.argv[4] == 'local'))"
     )
     command: list[str | Path] = [
         sys.executable, "-c", driver, tmp_path / "photos", golden_checkpoint("artimuse"), out

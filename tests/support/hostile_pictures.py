@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 from PIL import Image
@@ -46,6 +47,7 @@ def _png(before: bytes = b"", after: bytes = b"", size: tuple[int, int] = (64, 6
     return b"\x89PNG\r\n\x1a\n" + image + _chunk(b"IEND")
 
 
+@cache
 def _zeros(size_bytes: int) -> bytes:
     return zlib.compress(bytes(size_bytes), 9)
 
@@ -231,8 +233,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "HEIC that says it is small": (
         lambda: _replaced(
-            _encoded("HEIF", (4_000, 4_000)),
-            (b"ispe\0\0\0\0" + _sides(4_000, 4_000), b"ispe\0\0\0\0" + _sides(64, 64)),
+            _encoded("HEIF", (2_400, 2_400)),
+            (b"ispe\0\0\0\0" + _sides(2_400, 2_400), b"ispe\0\0\0\0" + _sides(64, 64)),
         ),
         "corrupt",
     ),

@@ -101,13 +101,17 @@ def table_rows(out: str | Path, table: str = "scores") -> dict[str, dict[str, An
 def kill_when(
     command: Sequence[str | Path], is_time: Callable[[], bool], log: Path, meanwhile: Callable[[], None]
 ) -> int:
-    """Run a command until it is time to kill it with all its descendants; returns its exit code."""
+    """Run a command until it is time to kill it with all its descendants; returns its exit code.
+
+    `meanwhile` takes a fifth of the time at most, so that it does not hold up what it looks at.
+    """
     with log.open("wb") as file:
         process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file)
     try:
         while process.poll() is None and not is_time():
+            began = time.monotonic()
             meanwhile()
-            time.sleep(0.02)
+            time.sleep(max(0.02, 4 * (time.monotonic() - began)))
     finally:
         family = [process.pid, *descendants(process.pid)]
         process.send_signal(signal.SIGKILL)
