@@ -69,7 +69,7 @@ def _columns(folder: Path, pattern: str) -> list[bool]:
 def test_a_run_writes_counts_and_shows_warnings_and_copies_take_them_over(tmp_path: Path) -> None:
     photos, out = _photos(tmp_path / "photos", *WARNED, "00_rgb_448x448.jpg"), tmp_path / "out"
     screen = run_score(photos, out)
-    assert "warnings: 1 alpha_dropped, 1 cmyk, 1 exif_rotated, 1 clipped_16_bit; see the column warning." in screen
+    assert "warnings: 1 alpha_dropped, 1 clipped_16_bit, 1 cmyk, 1 exif_rotated; see the column warning." in screen
     assert {name: row["warning"] for name, row in table_rows(out).items()} == {**WARNED, "00_rgb_448x448.jpg": None}
     shutil.copy(photos / "12_gray16.png", photos / "same.png")
     (photos / "bad.jpg").write_bytes(b"no picture")
