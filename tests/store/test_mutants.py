@@ -90,6 +90,10 @@ def _texts_not_looked_at(can: Callable[..., bool], progress: PlanProgress, files
     return can(progress, _without_texts(files or progress.store.table_files()))
 
 
+def _all_fit(rows: pa.Table, *_: object) -> pa.Array:
+    return pa.repeat(pa.scalar(True), len(rows))
+
+
 def _scores_first(
     replace: Callable[..., None], store: Store, *given: Any, texts_last: bool = False, **made: str
 ) -> None:
@@ -155,6 +159,9 @@ MUTANTS = {
         lambda: patch("jobs.store.maintenance.fence_pruning", lambda _: None), ("suspended", "prune")
     ),
     "the lock is never checked": Mutant(lambda: patch.object(RunLock, "check", lambda _: None), ("suspended", "score")),
+    "rows that the tables have are committed again": Mutant(
+        lambda: patch("jobs.store.plan_progress._fits", _all_fit), ("killed", "a file comes back")
+    ),
     "files of the tables are deleted": Mutant(
         lambda: patch("jobs.store.maintenance._drop", _deleting), ("suspended", "texts without scores")
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from support.faulty_places import BUCKETS, SERVERS, Killed, Seen
@@ -15,9 +16,13 @@ from support.trial import AWAY, CORRUPT, Photo, Trial
 
 from artimuse_actor.errors import ArtiMuseError
 from jobs.manifest.listed import ListedManifest
+from jobs.plan.stored_rows import RetryErrors
+from jobs.storage.parquet import parquet_from
 
 STEPS = 3
-NAMES = "abcdefgh"
+NAMES = ("a", "b", "c", "d", "x/e", "x/f", "x/g", "x/h")
+FOLDER = "/photos/x"
+RETRIED = RetryErrors(("corrupt", "fetch_failed", "missing"), alone=True)
 FAULTS = ("killed", "failed", "unanswered", "suspended", *SERVERS)
 
 
@@ -29,8 +34,9 @@ class Sequence:
         self.former: list[ListedManifest] = []
         self.is_clean = True  # the last run has ended
         self.is_damaged = False  # a file may be gone that names the others
+        self.lost: dict[str, bytes] = {}  # scores files that were deleted
         self.counts: Counter[str] = Counter()
-        for name in "abcd":
+        for name in NAMES[2:6]:
             self.trial.library.put(name, name.encode())
 
     # Edits of the library.
@@ -74,8 +80,23 @@ class Sequence:
         if files:
             path = chance.choice(files)
             data = place.read(path)
-            place.delete(path) if chance.random() < 0.5 else place.write(path, data[: chance.randrange(len(data) + 1)])
+            if chance.random() < 0.5:
+                place.delete(path)
+                self.lost |= {path: data} if path.startswith("scores/") else {}
+            else:
+                place.write(path, data[: chance.randrange(len(data) + 1)])
             self.is_clean, self.is_damaged = False, True
+
+    def restore(self, chance: random.Random) -> None:
+        """A deleted file of the store is there again, unless its rows are in the tables by now."""
+        if self.lost:
+            path = chance.choice(sorted(self.lost))
+            data = self.lost.pop(path)
+            ids = parquet_from(data, path)["image_id"].to_pylist()
+            is_made_again = path in [file.path for file in self.trial.place.files("scores")]
+            if not is_made_again and self.trial.look().keys().isdisjoint(ids):
+                self.trial.place.write(path, data)
+                self.is_clean, self.is_damaged = False, True
 
     def _some(self, chance: random.Random) -> str | None:
         names = sorted(self.trial.library.photos)
@@ -92,12 +113,20 @@ class Sequence:
             self._score(chance, chance.choice(self.former))
 
     def score_some(self, chance: random.Random) -> None:
+        """A part, in another order."""
         names = [name for name in sorted(self.trial.library.photos) if chance.random() < 0.7]
+        chance.shuffle(names)
         self._score(chance, self.trial.library.manifest(names))
 
+    def retry(self, chance: random.Random) -> None:
+        """`--retry-errors`, which leaves new and changed pictures for later."""
+        self._score(chance, self.trial.library.manifest(), retry=RETRIED)
+
     def prune(self, chance: random.Random) -> None:
+        """At times a folder cannot be looked into."""
         self.delete(chance)
-        self._score(chance, self.trial.library.manifest(), prune=True)
+        unseen = (FOLDER,) if chance.random() < 0.3 else ()
+        self._score(chance, self.trial.library.manifest(unseen=unseen), prune=True)
 
     def mend(self, chance: random.Random) -> None:
         """A file is damaged, and nothing else has changed."""
@@ -112,24 +141,33 @@ class Sequence:
         if self.is_clean and self.trial.place.files("scores"):
             self.trial.compact(f"{self.trial.root}c")
             self.former.clear()
+            self.lost.clear()
 
-    def _score(self, chance: random.Random, manifest: ListedManifest, *, prune: bool = False) -> None:
+    def _score(
+        self,
+        chance: random.Random,
+        manifest: ListedManifest,
+        *,
+        prune: bool = False,
+        retry: RetryErrors = RetryErrors(),
+    ) -> None:
         if not manifest.rows.num_rows:
             return
         self.former.append(manifest)
         self.trial.parts = chance.random() < 0.5
         fault = chance.choice([*("none",) * 3, *FAULTS])
-        if fault != "none" and not self._faulty(chance, fault, manifest, prune=prune):
+        command = partial(self.trial.run, manifest, prune=prune, retry=retry)
+        if fault != "none" and not self._faulty(chance, fault, command):
             return
         self.trial.faults.arm(None)
         before = self.trial.look()
-        result = self.trial.run(manifest, prune=prune)
-        self.trial.check_finished(manifest, before, prune=prune, strict=self.is_clean)
+        result = command()
+        self.trial.check_finished(manifest, before, prune=prune, strict=self.is_clean, retry=retry)
         assert result.counts.rows == len(self.trial.look())
         self.is_clean, self.is_damaged = True, False
         self.counts["finished"] += 1
 
-    def _faulty(self, chance: random.Random, fault: str, manifest: ListedManifest, *, prune: bool) -> bool:
+    def _faulty(self, chance: random.Random, fault: str, command: Callable[[], object]) -> bool:
         """One run with a fault; returns whether the same command is given again."""
         faults = self.trial.faults
         at = chance.randrange(1, chance.choice([12, 20, 40]))  # small runs have few changes
@@ -139,7 +177,7 @@ class Sequence:
             self.is_clean = False  # what a run takes for its end may not be
         faults.arm(at, self._other_run(chance) if fault == "suspended" else fault)
         try:
-            self.trial.run(manifest, prune=prune)
+            command()
         except (ArtiMuseError, Killed):
             self.is_clean = False
         self.counts[fault] += 1
@@ -171,10 +209,11 @@ EDITS = (
     Sequence.away,
     Sequence.swap,
     Sequence.damage,
+    Sequence.restore,
 )
 COMMANDS = (
     *(Sequence.score, Sequence.score, Sequence.score_former, Sequence.score_some, Sequence.prune, Sequence.prune),
-    *(Sequence.texts_later, Sequence.texts_later, Sequence.mend, Sequence.mend, Sequence.compact),
+    *(Sequence.texts_later, Sequence.texts_later, Sequence.mend, Sequence.mend, Sequence.compact, Sequence.retry),
 )
 
 

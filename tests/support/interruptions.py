@@ -131,6 +131,29 @@ def _without_scores(trial: Trial) -> None:
             return trial.faults.arm(None)
 
 
+def _come_back(trial: Trial) -> None:
+    """A file of the tables was away, a run that made its rows again died, and the file is there again."""
+    _scored(trial)
+    path = trial.place.files("scores")[0].path
+    data = trial.place.read(path)
+    trial.place.delete(path)
+    for number in itertools.count(1):
+        trial.faults.arm(number)
+        with pytest.raises(Killed):
+            trial.run()
+        if any("/staging/" in file.path for file in trial.place.files("_runs")):
+            break
+    trial.faults.arm(None)
+    trial.place.write(path, data)
+
+
+def _moved(trial: Trial) -> None:
+    """The library lies elsewhere now, and some of it has changed."""
+    _scored_with_texts(trial)
+    trial.library.root, trial.moved = "/elsewhere", True
+    _changed(trial)
+
+
 SCENARIOS: dict[str, tuple[Run, bool]] = {
     "score": (_new, False),
     "score with texts": (_new_with_texts, False),
@@ -142,6 +165,8 @@ SCENARIOS: dict[str, tuple[Run, bool]] = {
     "heal": (_damaged, False),
     "heal in the middle": (_half_damaged, False),
     "texts without scores": (_without_scores, False),
+    "a file comes back": (_come_back, False),
+    "moved": (_moved, False),
 }
 
 

@@ -53,6 +53,7 @@ _WITH_THREADS = (
 )
 _SIDE = 4
 _PIXELS = pa.field("pixels", pa.binary(_SIDE * _SIDE * 3))
+ROOT = "/photos"
 CORRUPT = b"corrupt"
 AWAY = b"away"
 
@@ -77,6 +78,11 @@ class Photo:
         return "corrupt" if self.data.startswith(CORRUPT) else hashlib.sha256(self.data).hexdigest()
 
 
+def is_below(name: str, folders: Iterable[str]) -> bool:
+    """Whether a picture lies in one of these folders."""
+    return any(f"{ROOT}/{name}".startswith(f"{folder}/") for folder in folders)
+
+
 def score_of(sha256: str) -> float:
     """The model: digest → points."""
     return int(sha256[:4], 16) % 1000 / 10
@@ -95,24 +101,27 @@ class Library:
         photos: name → file.
         loaded: (name, planned version, outcome) of every picture that a run has read.
         swapped: (name, version) of files whose bytes have changed, and their version has not.
+        root: the folder that they are in.
     """
 
     photos: dict[str, Photo] = field(default_factory=dict)
     loaded: set[tuple[str, str, str]] = field(default_factory=set)
     swapped: set[tuple[str, str]] = field(default_factory=set)
     edits: int = 0
+    root: str = ROOT
 
     def put(self, name: str, data: bytes) -> None:
         """Add or change a file."""
         self.edits += 1
         self.photos[name] = Photo(data, f"{len(data)}-{self.edits}")
 
-    def manifest(self, names: Iterable[str] | None = None) -> ListedManifest:
-        """The library as it is listed now, in one order."""
-        chosen = sorted(self.photos if names is None else names)
-        uris, versions = [f"/photos/{name}" for name in chosen], [self.photos[name].version for name in chosen]
+    def manifest(self, names: Iterable[str] | None = None, unseen: tuple[str, ...] = ()) -> ListedManifest:
+        """The library as it is listed now, all in one order; `unseen` folders cannot be looked into."""
+        chosen = sorted(self.photos) if names is None else list(names)
+        chosen = [name for name in chosen if not is_below(name, unseen)]
+        uris, versions = [f"{self.root}/{name}" for name in chosen], [self.photos[name].version for name in chosen]
         rows = listed_rows(list(chosen), list(uris), list(versions), [None] * len(chosen))
-        return ListedManifest("/photos", rows, [], Coverage("/photos"))
+        return ListedManifest(self.root, rows, [], Coverage(self.root, unseen))
 
 
 class Trial:
@@ -120,7 +129,7 @@ class Trial:
 
     def __init__(self, root: str) -> None:
         self.library = Library()
-        self.root, self.texts, self.parts = root, False, False
+        self.root, self.texts, self.parts, self.moved = root, False, False, False
         self.reads = self._runs = 0
         self._files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         self._looked: tuple[object, dict[str, dict[str, Any]]] | None = None
@@ -143,7 +152,7 @@ class Trial:
         """One `artimuse score`."""
         self.faults.look = self.look
         settings = ScoreSettings(
-            "/photos",
+            self.library.root,
             "ArtiMuse",
             self.root,
             unit_size=2,
@@ -152,6 +161,7 @@ class Trial:
             retry=retry,
             prune=prune,
             prune_max=1.0,
+            moved=self.moved,
         )
         with self._without_ray(manifest or self.library.manifest()):
             return score(settings)
@@ -188,26 +198,43 @@ class Trial:
         return rows
 
     def check_finished(
-        self, manifest: ListedManifest, before: dict[str, dict[str, Any]], *, prune: bool, strict: bool
+        self,
+        manifest: ListedManifest,
+        before: dict[str, dict[str, Any]],
+        *,
+        prune: bool,
+        strict: bool,
+        retry: RetryErrors = RetryErrors(),
     ) -> None:
         """After a run that says it is finished, the tables hold what the manifest asks for.
 
         Args:
             manifest: what was scored.
             before: the rows before the run.
-            prune: whether other rows are gone.
+            prune: whether other rows are gone, but for those in folders that could not be looked into.
             strict: whether the run before it ended, so that this one committed no rows of that.
+            retry: which failed rows were retried.
         """
         after = self.look()
         listed = dict(zip(manifest.rows["image_id"].to_pylist(), manifest.rows["version"].to_pylist(), strict=True))
-        others = set() if prune else set(before) - set(listed)
-        if not strict and not prune:  # what the run before it has staged is committed, whatever the manifest is now
+        if retry.alone:  # nothing but rows that had failed
+            failed = {name for name, row in before.items() if strict and row["error_type"] in (retry.types or ())}
+            listed = {name: version for name, version in listed.items() if name in failed}
+        others = set(before) - set(listed)
+        if not strict:  # what the run before it has staged is committed, whatever the manifest is now
             others |= set(after)
+        if prune and manifest.coverage:
+            others = {name for name in others if is_below(name, manifest.coverage.unseen)}
         assert set(after) == set(listed) | others, f"lost or left: {set(after) ^ (set(listed) | others)}"
+        for name in others if strict else ():
+            is_told = (name, before[name]["version"]) not in self.library.swapped
+            assert after[name] == before[name] or not is_told, f"{name} has changed"
         for name, version in listed.items():
             row, old = after[name], before.get(name)
             assert row["version"] == version
-            if strict and old and old["version"] == version and not old["retryable"]:
+            assert row["uri"] == f"{self.library.root}/{name}" or not self.moved
+            is_retried = old and (old["retryable"] or old["error_type"] in (retry.types or ()))
+            if strict and old and old["version"] == version and not is_retried:
                 assert row == old or (name, version) in self.library.swapped, f"{name} was scored again"
             photo = self.library.photos.get(name)
             is_told = (name, version) not in self.library.swapped
@@ -323,7 +350,7 @@ def _parquet_file(file: IO[bytes]) -> _Parsed:
 def library_bytes(library: Library, uri: str | bytes | ImageError) -> bytes | ImageError:
     """The bytes of a picture as they are now."""
     assert isinstance(uri, str)
-    photo = library.photos.get(Path(uri).name)
+    photo = library.photos.get(uri.removeprefix(f"{library.root}/"))
     if photo is None:
         return ImageError("missing", "It is not there.")
     if photo.data.startswith(AWAY):
