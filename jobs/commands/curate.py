@@ -116,6 +116,9 @@ OutputKind = Annotated[
         help="parquet, jsonl, csv, or webdataset (tar files with the images). [default: by the name of --out]",
     ),
 ]
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Stop if the conditions on single rows take longer than this.")
+]
 CopyRoot = Annotated[
     str | None,
     typer.Option(
@@ -151,6 +154,7 @@ def curate(
     file_format: FileFormat = None,
     where: Where = None,
     text_matches: TextMatches = None,
+    timeout: Timeout = 3600.0,
     dedupe: Dedupe = None,
     distance: Distance = None,
     top: Top = None,
@@ -186,6 +190,7 @@ def curate(
         manifest=manifest,
         manifest_options=ManifestOptions.from_arguments(locals()),
         filters=FilterOptions(min_score, max_score, max_std, min_side, aspect, file_format, where, text_matches),
+        timeout_s=timeout,
         score_column=score_column,
         dedupe=dedupe,
         distance=distance,

@@ -30,6 +30,9 @@ def query(
     memory: Annotated[
         int, typer.Option(metavar="BYTES", help="Memory of the query; beyond, it uses a temporary folder.")
     ] = 4 * 1024**3,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the FILE of --csv or --parquet if it is there already.")
+    ] = False,
     allow_mixed: ReadMixed = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,6 +45,7 @@ def query(
     from jobs.curate.query import QueryLimits
     from jobs.curate.query import query as run
     from jobs.curate.query_output import print_json, show_rows, write_rows
+    from jobs.storage.user_files import is_there
     from jobs.store.stores import Stores
 
     if sum((as_json, csv is not None, parquet is not None)) > 1:
@@ -50,6 +54,10 @@ def query(
     for option, file in (("--csv", csv), ("--parquet", parquet)):
         if file and file != "-":
             keep_out_of_tables(option, file, opened)
+            if not overwrite and is_there(file):
+                raise UsageError(
+                    f"{option} {file}: is there already. Nothing was written. Replace it with --overwrite."
+                )
     with run(opened, sql, QueryLimits(memory, timeout)) as (schema, rows):
         if as_json:
             print_json(schema, rows)

@@ -9,7 +9,8 @@ that passed them stays; the best are chosen among what is different; a sample is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,7 +32,7 @@ from jobs.curate.where import MACROS, unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
-from jobs.store.database import ROW, Database, identifier, open_database
+from jobs.store.database import MAX_TIMEOUT_S, ROW, Database, identifier, open_database
 from jobs.store.layout import CURATIONS
 from jobs.store.store import Store
 from jobs.store.stores import Stores
@@ -52,6 +53,7 @@ class CurateSettings:
         manifest: rows to choose from, with columns of their own; None for all of the store.
         manifest_options: how it is read.
         filters: conditions on single rows.
+        timeout_s: seconds that the filters may take.
         score_column: which score counts; None for the protocol's first.
         dedupe: `exact`, `near` or None.
         distance: bits between near-duplicates; None goes by how many images there are.
@@ -71,6 +73,7 @@ class CurateSettings:
     manifest: str | None = None
     manifest_options: ManifestOptions = field(default_factory=ManifestOptions)
     filters: FilterOptions = field(default_factory=FilterOptions)
+    timeout_s: float = 3600.0
     score_column: str | None = None
     dedupe: str | None = None
     distance: int | None = None
@@ -138,7 +141,7 @@ def curate(settings: CurateSettings) -> Curation:
                 funnel.notes.append(f"The precisions of the scores in {name} are {mixture}.")
         if later := store_rows.tables.pass_over_doubles(settings.manifest_options.on_duplicate):
             funnel.notes.append(f"{later:,} rows of later stores have ids of earlier ones, and were passed over.")
-        _apply(database, candidates, filters, funnel, score_column, settings.per)
+        _apply(database, candidates, filters, funnel, score_column, settings.per, settings.timeout_s)
         if manifest:
             _note_others(database, settings, funnel)
             funnel.notes += manifest.notes
@@ -174,6 +177,8 @@ def _check_choice(settings: CurateSettings, stores: Stores) -> None:
         read_top(settings.top)
     elif settings.per is not None:
         raise UsageError("--per says within which groups --top counts. Add --top, such as --top 10%.")
+    if not 0 < settings.timeout_s < MAX_TIMEOUT_S:
+        raise UsageError(f"--timeout takes a number of seconds above 0, not {settings.timeout_s:g}.")
     if settings.sample is not None and settings.sample < 1:
         raise UsageError(f"--sample takes a whole number from 1, not {settings.sample}.")
     if not 0 <= settings.seed < MAX_SEED:
@@ -189,18 +194,20 @@ def _apply(
     funnel: Funnel,
     score_column: str,
     per: str | None = None,
+    timeout_s: float | None = None,
 ) -> None:
     """Make the table `chosen` of the rows that meet all conditions; one that fails several is counted by the first.
 
     Raises:
         CurationError: there are none.
+        UsageError: a condition fails on a row, or they take more time or memory than they may.
     """
     names = frozenset({score_column.lower(), *([per.lower()] if per else [])}.union(*(one.names for one in filters)))
     cases = " ".join(f"WHEN NOT coalesce({one.sql}, false) THEN {number}" for number, one in enumerate(filters))
     for macro in MACROS:
         database.run(macro)
     rows = candidates.sql(names)
-    with database.limited(), candidates.explained():
+    with _timed(timeout_s), database.limited(timeout_s), candidates.explained():
         database.run(
             f"CREATE TABLE judged AS SELECT row, held, {identifier(score_column)} AS points, "
             f"{identifier(per) if per else 'NULL'} AS grp, "
@@ -221,6 +228,20 @@ def _apply(
             funnel.remove("doubled image_id", removed[_DOUBLED])
     for number, one in enumerate(filters):
         funnel.remove(one.name, removed.get(number, 0))
+
+
+@contextmanager
+def _timed(timeout_s: float | None) -> Iterator[None]:
+    """Say which option allows more time."""
+    try:
+        yield
+    except UsageError as error:
+        if "longer than" in error.message:
+            error = UsageError(
+                f"The conditions on rows take longer than {timeout_s:g} s. Nothing was written. Allow more with "
+                "--timeout."
+            )
+        raise error
 
 
 def _note_others(database: Database, settings: CurateSettings, funnel: Funnel) -> None:

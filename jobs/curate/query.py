@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from artimuse_actor.errors import UsageError
-from jobs.store.database import Database, open_database
+from jobs.store.database import MAX_TIMEOUT_S, Database, open_database
 from jobs.store.layout import METRICS
 from jobs.store.stores import Stores, StoresTables
 from schemas.metrics import METRICS as METRICS_SCHEMA
@@ -31,7 +31,7 @@ class QueryLimits:
     def __post_init__(self) -> None:
         if self.memory_bytes < 64 * 1024 * 1024:
             raise UsageError(f"--memory takes a number of bytes from 67108864 (64 MiB), not {self.memory_bytes}.")
-        if not 0 < self.timeout_s < 1e7:
+        if not 0 < self.timeout_s < MAX_TIMEOUT_S:
             raise UsageError(f"--timeout takes a number of seconds above 0, not {self.timeout_s:g}.")
 
 

@@ -57,6 +57,11 @@ def open_for_arrow(path: str) -> IO[bytes]:
     return file
 
 
+def is_there(path: str) -> bool:
+    """Whether there is a file, or a folder, at a local path, file:// or s3:// uri."""
+    return bool(s3_filesystem().exists(path)) if path.startswith("s3://") else os.path.lexists(user_path(path))
+
+
 @contextmanager
 def write_user_file(path: str) -> Iterator[str]:
     """Give a local path to write to; when the block ends, that file appears at `path`, whole or not at all.

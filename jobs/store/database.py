@@ -34,6 +34,8 @@ from jobs.storage.place import READ_THREADS, Place, StoredFile
 MEMORY_BYTES: Final = 1 << 30
 """DuckDB's own limit where a command has no option for it."""
 
+MAX_TIMEOUT_S: Final = 1e7
+
 ROW: Final = "row of the table"
 """Column of a view of files: the number of the row's file times 2^32, and its number within it."""
 

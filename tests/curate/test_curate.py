@@ -332,6 +332,13 @@ def test_a_condition_that_fails_on_a_row_gets_a_sentence(store: Path, tmp_path: 
     assert not (tmp_path / "best.parquet").exists()
 
 
+def test_a_condition_that_takes_hours_is_stopped(store: Path, tmp_path: Path) -> None:
+    endless = "list_sum(list_transform(range(length(image_id) * 100000), lambda x: x % 7)) > 5"
+    with pytest.raises(UsageError, match=r"take longer than 0\.2 s. Nothing was written. Allow more with --timeout"):
+        _choose(store, tmp_path / "best.parquet", where=endless, timeout_s=0.2)
+    assert not (tmp_path / "best.parquet").exists()
+
+
 def test_a_folder_may_be_called_like_a_pattern(tmp_path: Path, rows: list[Row]) -> None:
     for name in ("photos [1]* 'x'", "photos 1 'x'"):
         write_store(tmp_path / name, rows if "[" in name else rows[:3], shard_rows=50)

@@ -70,6 +70,12 @@ def test_a_query_is_written_as_csv_or_parquet(store: Path, tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "t.parquet")["text"].to_pylist() == [EVIL, "A photo."]
     run_artimuse("query", store, "SELECT '=1+1' AS a", "--csv", tmp_path / "f.csv")
     assert (tmp_path / "f.csv").read_text() == '"a"\n"\'=1+1"\n'  # no formula to a spreadsheet
+    for option, name in (("--csv", "f.csv"), ("--parquet", "t.parquet")):
+        refused = run_artimuse("query", store, "SELECT 2 AS a", option, tmp_path / name, code=2).stderr
+        assert f"{option} {tmp_path}/{name}: is there already" in refused
+    assert (tmp_path / "f.csv").read_text() == '"a"\n"\'=1+1"\n'
+    run_artimuse("query", store, "SELECT 2 AS a", "--csv", tmp_path / "f.csv", "--overwrite")
+    assert (tmp_path / "f.csv").read_text() == '"a"\n2\n'
     failed = run_artimuse("query", store, "SELECT [1, 2] AS a", "--csv", tmp_path / "n.csv", code=2)
     assert "cannot hold the column 'a'" in failed.stderr
     broken = "SELECT CASE WHEN image_id = '099.jpg' THEN image_id::INT END AS a FROM scores"
