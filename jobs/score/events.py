@@ -78,7 +78,7 @@ class Events:
     def run_started(self, record: RunRecord, fields: Mapping[str, Any]) -> None:
         """Write that the plan is made and scoring begins."""
         checkpoint = record.fingerprint.checkpoint
-        rows = {"manifest_rows": record.manifest_rows, "held_rows": record.held_rows}
+        rows = {"manifest_rows": record.manifest_rows, "held_rows": record.held_rows, "staged_rows": record.staged_rows}
         self.write("run_started", checkpoint=checkpoint, **fields, **rows)
 
     def unit_staged(self, receipt: Mapping[str, Any], progress: Mapping[str, Any]) -> None:

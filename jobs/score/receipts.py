@@ -29,8 +29,7 @@ class Receipts:
         """Expect the units of a committer."""
         self.record, self.errors, self.pulse = record, Counter[str](), Pulse()
         self.units: set[tuple[int, int]] = set()
-        staged_rows = committer.rows_to_commit - committer.rows_to_score
-        self.shown = Progress(committer.rows_to_commit, staged_rows, self.pulse, events)
+        self.shown = Progress(committer.rows_to_commit, record.staged_rows, self.pulse, events)
         self._committer, self._events, self._breaker = committer, events, breaker
 
     def take(self, receipts: Iterable[Mapping[str, Any]]) -> None:

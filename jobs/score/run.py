@@ -161,6 +161,7 @@ def _record(asked: Asked, committer: ShardCommitter, arguments: Mapping[str, Any
     record = RunRecord(run.id, arguments, asked.fingerprint, started_at=run.started_at)
     record.plan_id, record.manifest_rows = plan.plan_id, plan.manifest_rows
     record.held_rows = plan.held_rows + plan.rows - committer.rows_to_commit
+    record.staged_rows = committer.rows_to_commit - committer.rows_to_score
     places = {"source": without_secrets(settings.source), "out": without_secrets(settings.out)}
     run.events.run_started(record, places | {"rows": committer.rows_to_score, "units": len(committer.units)})
     return record

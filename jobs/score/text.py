@@ -20,6 +20,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
         "rows": {
             "manifest": record.manifest_rows,
             "held": record.held_rows,
+            "staged": record.staged_rows,
             "scored": record.scored_rows,
             "described": record.described_rows,
             "copied": record.copied_rows,
@@ -59,6 +60,7 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     else:
         speed = f" ({record.images_per_s:,.1f} images/s)" if record.images_per_s else ""
         held = f"; {record.held_rows:,} were there before" if record.held_rows else ""
+        held += f"; {record.staged_rows:,} an earlier run had scored" if record.staged_rows else ""
         seconds = format_seconds(sum(record.seconds.values()))
         described = f", {record.described_rows:,} described" if result.texts else ""
         show(f"{record.scored_rows:,} of {record.manifest_rows:,} images{described} in {seconds}{speed}{held}.")

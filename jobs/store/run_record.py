@@ -38,7 +38,8 @@ class RunRecord:
         state: `running`, `finished`, `interrupted`, or `stopped` by an error; `running` for ever if the process died.
         manifest_rows: rows of the manifest.
         held_rows: rows of the manifest that were scored before this run.
-        scored_rows: rows that this run added to the scores table.
+        staged_rows: rows that earlier runs of its plan had scored, and that were left to it to commit.
+        scored_rows: rows that this run scored.
         described_rows: rows that it added to the texts table, without errors.
         failed_rows: error rows that it made, in either table.
         text_tokens: tokens that it generated.
@@ -71,6 +72,7 @@ class RunRecord:
     plan_id: str | None = None
     manifest_rows: int = 0
     held_rows: int = 0
+    staged_rows: int = 0
     scored_rows: int = 0
     described_rows: int = 0
     failed_rows: int = 0

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.golden import golden_checkpoint
+from support.photo_library import make_photos
+from support.score_job import golden_options, run_artimuse, run_score, table_rows
 from support.stores import open_store, plan_for, stage, write_manifest
 
 from artimuse_actor.checkpoint.names import identify_checkpoint
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
+from jobs.score import commit
+from jobs.score.commit import ShardCommitter
 from jobs.score.run import score
 from jobs.score.settings import ScoreSettings
 from jobs.storage.local_place import LocalPlace
@@ -54,3 +61,37 @@ def test_a_resumed_run_lists_the_tables_once_before_its_work_and_once_after(
     assert score(settings).was_finished
     assert (listings["scores"], listings["texts"]) == (2, 2)
     assert sum(listings.values()) < 10
+
+
+@pytest.mark.process
+def test_rows_of_an_unfinished_shard_are_in_the_tables_and_the_next_run_says_what_it_took_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = make_photos(tmp_path / "photos", 6)
+    staged = ShardCommitter.unit_staged
+    seen: list[list[str]] = []
+
+    def stop_at_the_third(committer: ShardCommitter, *unit: Any) -> None:
+        staged(committer, *unit)
+        wait(committer._commits)
+        seen.append(sorted(table_rows(tmp_path / "out")))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commit, "PART_EVERY_S", 0.0)
+    monkeypatch.setattr(ShardCommitter, "unit_staged", stop_at_the_third)
+    options = ("score", tmp_path / "photos", "--out", tmp_path / "out", "--unit-size", "1", *golden_options())
+    run_artimuse(*options, "--local", code=130)
+    assert seen == [names[:1], names[:2], names[:3]]
+    monkeypatch.undo()
+    assert "6 rows planned = 3 ok + 0 failed + 3 remaining" in run_artimuse("status", tmp_path / "out").stdout
+    run_artimuse("report", tmp_path / "out", "--out", tmp_path / "report.html")
+    run_artimuse("curate", tmp_path / "out", "--min-score", "0", "--out", tmp_path / "best.csv")
+    assert len((tmp_path / "best.csv").read_text().splitlines()) == 1 + 3
+
+    screen = run_score(tmp_path / "photos", tmp_path / "out", "--unit-size", "1")
+    assert screen.startswith("3 of 6 images in ")
+    assert "; 3 an earlier run had scored." in screen
+    assert sorted(table_rows(tmp_path / "out")) == names
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("_runs/*/run.json")]
+    assert sorted((run["scored_rows"], run["staged_rows"], run["held_rows"]) for run in runs) == [(3, 0, 0), (3, 3, 0)]
