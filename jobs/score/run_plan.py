@@ -13,7 +13,7 @@ from jobs.store.listing import refuse_lagging_listing
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.pruning import Pruner
-from jobs.store.roots import refuse_other_library, take_over_uris
+from jobs.store.roots import note_of_move, refuse_other_library, take_over_uris
 from jobs.store.store import Store
 from jobs.store.table_files import TableFiles
 
@@ -53,6 +53,8 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
         def check(plan: Plan) -> None:
             if not settings.moved:
                 refuse_other_library(store, plan, manifest)
+                if plan.held_rows and (note := note_of_move(store, manifest)):
+                    run.events.note(note)
 
         progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry, check=check)
     store.declare()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from jobs.store.layout import rows_path
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile
 
+_LOOKED_AT: Final = 100
 _COMMIT = re.compile(r"^(hf://datasets/[^/@]+/[^/@]+)@[0-9a-f]{40}")
 """A data set is the same in every commit."""
 
@@ -52,6 +54,24 @@ def refuse_other_library(store: Store, plan: Plan, manifest: Manifest) -> None:
                 f"as {example[old, new]!r}. Nothing was written. Add --id-prefix {name}/ to keep both, choose another "
                 f"--out, or say --moved if these are the images of {old}."
             )
+
+
+def note_of_move(store: Store, manifest: Manifest) -> str | None:
+    """A sentence if images that the store has are below another folder or prefix now, in the same versions.
+
+    It looks at a few rows of one file: a library moves as a whole.
+    """
+    files = store.table_files().scores_paths if manifest.is_listed else []
+    for path in files[:1]:
+        rows = read_parquet(store.place, path, ["image_id", "uri", "version"]).slice(0, _LOOKED_AT)
+        stored = {row["image_id"]: row for row in rows.to_pylist()}
+        for batch in manifest.batches():
+            here = batch.rows.filter(pc.is_in(batch.rows["image_id"], rows["image_id"].combine_chunks()))
+            for image_id, uri, version in zip(*(here[name].to_pylist() for name in rows.column_names), strict=True):
+                old, new = (_root_of(one, image_id, manifest.id_prefix) for one in (stored[image_id]["uri"], uri))
+                if old is not None and new is not None and old != new and stored[image_id]["version"] == version:
+                    return f"{store.place.root}: images of {old} are in {new} now; --moved notes that in their rows."
+    return None
 
 
 def take_over_uris(store: Store, manifest: Manifest) -> None:
