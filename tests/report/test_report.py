@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from support.golden import golden_images
 from support.report_stores import TITLES, write_large_store, write_run, write_store
 from support.score_job import run_artimuse
@@ -217,6 +220,21 @@ def test_long_texts_and_thousands_of_pictures_keep_to_the_limit(tmp_path: Path) 
     assert "more characters are left out here" in page.html
     told = page.pictures["2.jpg"]["texts"][0][1]
     assert len(told) > 400  # the many are not cut to nothing for the sake of one
+
+
+@pytest.mark.process
+def test_pictures_of_a_store_that_turned_them_are_shown_turned(tmp_path: Path) -> None:
+    rows = [{"image_id": path.name, "uri": str(path), "score": 1.0} for path in golden_images() if "exif" in path.name]
+    sizes = []
+    for preprocessing in ("rgb-bicubic-448/1", "rgb-bicubic-448/1+exif-rotate"):
+        store = write_store(tmp_path / preprocessing, rows)
+        (Path(store.place.root) / "_store.json").unlink()
+        store.fingerprint = replace(store.fingerprint, preprocessing=preprocessing)
+        store.declare()
+        (picture,) = _report(store).pictures.values()
+        with Image.open(io.BytesIO(base64.b64decode(picture["image"].partition(",")[2]))) as image:
+            sizes.append(image.size)
+    assert sizes == [(448, 299), (299, 448)]
 
 
 def test_a_hundred_kilobytes_are_shown_whole_where_there_is_room(tmp_path: Path) -> None:
