@@ -53,7 +53,7 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
         def check(plan: Plan) -> None:
             if not settings.moved:
                 refuse_other_library(store, plan, manifest)
-                if plan.held_rows and (note := note_of_move(store, manifest)):
+                if plan.held_rows and (note := note_of_move(store, manifest, files)):
                     run.events.note(note)
 
         progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry, check=check)

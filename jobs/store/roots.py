@@ -24,7 +24,7 @@ from jobs.plan.plan import Plan
 from jobs.storage.parquet import read_parquet
 from jobs.store.layout import rows_path
 from jobs.store.store import Store
-from jobs.store.table_files import TableFile
+from jobs.store.table_files import TableFile, TableFiles
 
 _LOOKED_AT: Final = 100
 _COMMIT = re.compile(r"^(hf://datasets/[^/@]+/[^/@]+)@[0-9a-f]{40}")
@@ -56,13 +56,12 @@ def refuse_other_library(store: Store, plan: Plan, manifest: Manifest) -> None:
             )
 
 
-def note_of_move(store: Store, manifest: Manifest) -> str | None:
+def note_of_move(store: Store, manifest: Manifest, files: TableFiles) -> str | None:
     """A sentence if images that the store has are below another folder or prefix now, in the same versions.
 
     It looks at a few rows of one file: a library moves as a whole.
     """
-    files = store.table_files().scores_paths if manifest.is_listed else []
-    for path in files[:1]:
+    for path in files.scores_paths[:1] if manifest.is_listed else ():
         rows = read_parquet(store.place, path, ["image_id", "uri", "version"]).slice(0, _LOOKED_AT)
         stored = {row["image_id"]: row for row in rows.to_pylist()}
         for batch in manifest.batches():

@@ -62,18 +62,18 @@ def test_equal_names_on_two_cards_are_refused_or_kept_apart_by_a_prefix(tmp_path
 def test_a_library_that_moved_is_the_same_although_some_of_it_changed(tmp_path: Path) -> None:
     store = open_store(tmp_path / "out")
     complete(store, _plan(store, _card(tmp_path / "one", "1.JPG", "2.JPG", "3.JPG"), "p").plan)
-    assert note_of_move(store, open_manifest(str(tmp_path / "one"))) is None
+    assert note_of_move(store, open_manifest(str(tmp_path / "one")), store.table_files()) is None
     (tmp_path / "one").rename(tmp_path / "moved")
     (tmp_path / "moved" / "3.JPG").write_bytes(b"changed")
     plan = _plan(store, str(tmp_path / "moved"), "q").plan
     assert plan.rows == 1
     complete(store, plan)
     moved = open_manifest(str(tmp_path / "moved"))
-    assert note_of_move(store, moved) == (
+    assert note_of_move(store, moved, store.table_files()) == (
         f"{tmp_path}/out: images of {tmp_path}/one are in {tmp_path}/moved now; --moved notes that in their rows."
     )
     take_over_uris(store, moved)
-    assert note_of_move(store, moved) is None
+    assert note_of_move(store, moved, store.table_files()) is None
     assert _uris(store) == {f"{number}.JPG": f"{tmp_path}/moved/{number}.JPG" for number in (1, 2, 3)}
 
 
