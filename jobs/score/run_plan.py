@@ -41,7 +41,7 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
     for note in notes:
         run.events.note(note)
     if settings.moved:
-        take_over_uris(store, manifest)
+        run.events.note(f"{take_over_uris(store, manifest):,} rows have new uris.")
     progress = _continued(store, manifest, files, settings)
     if progress is None:
         if old := PlanProgress.current(store):

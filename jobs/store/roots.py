@@ -73,22 +73,26 @@ def note_of_move(store: Store, manifest: Manifest, files: TableFiles) -> str | N
     return None
 
 
-def take_over_uris(store: Store, manifest: Manifest) -> None:
-    """Give rows the uris of the images of the same id in a manifest: the library has moved there."""
+def take_over_uris(store: Store, manifest: Manifest) -> int:
+    """Give rows the uris of the images of the same id in a manifest: the library has moved there; returns how many."""
+    changed = 0
     for path in store.table_files().scores_paths:
         file = TableFile.read(store.place, path)
         if file.rows is None:
             continue
         index = IdIndex(hash_strings(file.rows["image_id"]))
-        uris = np.array(file.rows["uri"].to_pylist(), dtype=object)
+        before = np.array(file.rows["uri"].to_pylist(), dtype=object)
+        uris = before.copy()
         for batch in manifest.batches():
             places = index.find(hash_strings(batch.rows["image_id"]))
             here = np.flatnonzero(places >= 0)
             uris[places[here]] = batch.rows["uri"].take(pa.array(here)).to_pylist()
-        new = pa.chunked_array([pa.array(uris, pa.string())])
-        if not new.equals(file.rows["uri"]):
+        if others := int((uris != before).sum()):
+            changed += others
+            new = pa.chunked_array([pa.array(uris, pa.string())])
             column = file.rows.schema.get_field_index("uri")
             file.replace(file.rows.set_column(column, file.rows.schema.field(column), new), file.rows.schema.metadata)
+    return changed
 
 
 def _replaced(store: Store, plan: Plan) -> Iterator[tuple[str, str | None, str | None]]:

@@ -72,7 +72,8 @@ def test_a_library_that_moved_is_the_same_although_some_of_it_changed(tmp_path: 
     assert note_of_move(store, moved, store.table_files()) == (
         f"{tmp_path}/out: images of {tmp_path}/one are in {tmp_path}/moved now; --moved notes that in their rows."
     )
-    take_over_uris(store, moved)
+    assert take_over_uris(store, moved) == 2
+    assert take_over_uris(store, moved) == 0
     assert note_of_move(store, moved, store.table_files()) is None
     assert _uris(store) == {f"{number}.JPG": f"{tmp_path}/moved/{number}.JPG" for number in (1, 2, 3)}
 
