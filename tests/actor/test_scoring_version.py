@@ -24,7 +24,10 @@ from artimuse_actor.scoring_version import SCORING_VERSION
 from jobs.demo.run import CHECKPOINT
 
 RECORD: Final = GOLDEN / "scoring.json"
-OPTIONS: Final = (DecodeOptions(), DecodeOptions("fast"), DecodeOptions(exif_rotate=True))
+OPTIONS: Final = (
+    *(DecodeOptions(), DecodeOptions("fast"), DecodeOptions(exif_rotate=True)),
+    DecodeOptions(preprocess="photo"),
+)
 CHECKPOINTS: Final = {name: (golden_checkpoint(name), name) for name in PROTOCOL_NAMES} | {
     "demo": (CHECKPOINT, "artimuse")
 }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from support.golden import golden_answers
 from support.paths import GOLDEN
 from support.score_job import run_artimuse, run_score, table_rows
+
+from jobs.code_identity import this_code, this_commit
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -29,6 +32,8 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
     (run,) = (json.loads(path.read_text()) for path in out.glob("_runs/*/run.json"))
     assert json.loads((out / "_store.json").read_text())["fingerprint"] == run["fingerprint"]
     assert run["fingerprint"]["precision"] == "float32"
+    assert (run["sources"], run["commit"]) == (this_code().sources, this_commit())
+    assert run["versions"]["scipy"] == version("scipy")
     (load,) = run["loads"]
     made_by = [load[name] for name in ("processor", "driver", "dtype", "attention")]
     assert made_by == ["CPU", None, "float32", "GatheredPages"]
