@@ -12,7 +12,7 @@ from artimuse_actor.errors import StoreError, StoreMismatch
 from jobs.manifest.manifest import FIRST
 from jobs.storage.place import Place, StoredFile
 from jobs.storage.s3_place import s3_filesystem
-from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, open_database
+from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, open_database, quoted
 from jobs.store.layout import STORE_FILE, TEXTS
 from jobs.store.store import Store
 from schemas.texts import texts_schema
@@ -120,15 +120,17 @@ class StoresTables:
         self.names = [name for name, _, found in both for _ in found.scores]
         labels = None if rows or len(stores.names) == 1 else self.names
         database.add_files("scores", self.files, stores.schema, rows=rows, stores=labels)
+        self._text_names: list[str] = []
         if stores.text_schema.names:
             texts = [
-                (st.place, file)
-                for _, st, found in both
+                (name, st.place, file)
+                for name, st, found in both
                 if st.texts
                 for file in st.place.files(TEXTS)
                 if file.path in set(found.described)
             ]
-            database.add_files("texts", texts, stores.text_schema, rows=rows)
+            self._text_names = [name for name, _, _ in texts]
+            database.add_files("texts", [(place, file) for _, place, file in texts], stores.text_schema, rows=rows)
 
     def pass_over_doubles(self, on_duplicate: str) -> int:
         """Make sure that no id is in two of several stores; returns the number of rows that are passed over.
@@ -154,6 +156,13 @@ class StoresTables:
         )
         self._database.run("ALTER VIEW scores RENAME TO all_scores")
         self._database.run(f"CREATE VIEW scores AS FROM all_scores ANTI JOIN later ON {row} = later")
+        if self._text_names:
+            same_store = f"{_store_of(row, self._text_names)} = {_store_of('first', self.names)}"
+            self._database.run("ALTER VIEW texts RENAME TO all_texts")
+            self._database.run(
+                "CREATE VIEW texts AS SELECT all_texts.* FROM all_texts LEFT JOIN doubled USING (image_id) "
+                f"WHERE first IS NULL OR {same_store}"
+            )
         ((rows,),) = self._database.rows("SELECT count(*) FROM later")
         return int(rows)
 
@@ -176,6 +185,13 @@ class StoresTables:
         for place, file in self.files:
             if (place, file) not in now:
                 raise changed_meanwhile(place, file.path)
+
+
+def _store_of(row: str, names: Sequence[str]) -> str:
+    """The name of the store of a `ROW`, as SQL, from the name of each file's store."""
+    ends = {name: number for number, name in enumerate(names, start=1)}
+    cases = " ".join(f"WHEN {row} < {end << FILE_ROWS} THEN {quoted(name)}" for name, end in ends.items())
+    return f"CASE {cases} END"
 
 
 def doubled_between(names: Sequence[str]) -> DoubledBetween | None:

@@ -89,6 +89,15 @@ def test_an_id_in_two_stores_is_named_or_the_first_store_counts(runs: Path, tmp_
     assert "2 ids are in more than one store" in run_artimuse("status", *named).stdout
 
 
+def test_of_a_doubled_id_the_text_is_that_of_the_store_that_counts(runs: Path, tmp_path: Path) -> None:
+    write_store(runs / "out-3", [{"image_id": "1/00.jpg"}, {"image_id": "0/00.jpg"}], texts={"1/00.jpg": "Another."})
+    named = [str(runs / f"out-{store}") for store in range(4)]
+    settings = CurateSettings(named[0], str(tmp_path / "best.parquet"), beside=tuple(named[1:]))
+    settings = replace(settings, manifest_options=ManifestOptions(on_duplicate="first"))
+    done = curate(replace(settings, filters=replace(settings.filters, where="overall_gestalt <> ''")))
+    assert (_ids(tmp_path / "best.parquet"), done.funnel.rows) == (["1/00.jpg", "2/00.jpg"], 120)
+
+
 def test_stores_that_do_not_go_together_are_refused_by_name(runs: Path, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", _rows(7))
     other.fingerprint = replace(FINGERPRINT, checkpoint_digest="e" * 64)
