@@ -115,6 +115,10 @@ class CurationError(ArtiMuseError):
     """A selection that is empty, or an output path that holds something else."""
 
 
+class ExportError(ArtiMuseError):
+    """An export whose output path holds something else, or whose rows do not fit its form."""
+
+
 class RunError(ArtiMuseError):
     """A run that had to stop although its arguments were right."""
 

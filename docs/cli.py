@@ -18,6 +18,7 @@ COMMANDS: Final = (
         "benchmark",
         "curate",
         "query",
+        "export",
         "report",
         "compact",
         "merge",

@@ -14,6 +14,7 @@ from artimuse_actor.errors import ArtiMuseError, reason_of
 from jobs.commands.curate import curate
 from jobs.commands.demo import demo
 from jobs.commands.evaluate import benchmark, evaluate
+from jobs.commands.export import export
 from jobs.commands.image import image
 from jobs.commands.manifest import manifest
 from jobs.commands.options import example
@@ -109,6 +110,12 @@ app.command(
         'artimuse query scored "SELECT image_id, overall_gestalt FROM texts" --csv texts.csv',
     )
 )(query)
+app.command(
+    epilog=example(
+        "artimuse export scored --as sql --out scores.duckdb",
+        "artimuse export 'runs/*' --as sql --out scores.sqlite --on-duplicate first",
+    )
+)(export)
 app.command(epilog=example("artimuse compact scored --out scored-2026"))(compact)
 app.command(
     epilog=example("artimuse merge runs/out-1 runs/out-2 --into scored", "artimuse merge 'runs/*' --into scored")

@@ -139,8 +139,7 @@ def curate(settings: CurateSettings) -> Curation:
         for name, store in zip(stores.names, stores.stores, strict=True):
             if mixture := store.fingerprint.mixture:
                 funnel.notes.append(f"The precisions of the scores in {name} are {mixture}.")
-        if later := store_rows.tables.pass_over_doubles(settings.manifest_options.on_duplicate):
-            funnel.notes.append(f"{later:,} rows of later stores have ids of earlier ones, and were passed over.")
+        funnel.notes += store_rows.tables.pass_over_doubles(settings.manifest_options.on_duplicate)
         _apply(database, candidates, filters, funnel, score_column, settings.per, settings.timeout_s)
         if manifest:
             _note_others(database, settings, funnel)

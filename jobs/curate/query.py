@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from artimuse_actor.errors import UsageError
 from jobs.store.database import MAX_TIMEOUT_S, Database, open_database
-from jobs.store.layout import METRICS
 from jobs.store.stores import Stores, StoresTables
-from schemas.metrics import METRICS as METRICS_SCHEMA
+from schemas.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,8 @@ def query(stores: Stores, sql: str, limits: QueryLimits) -> Iterator[tuple[pa.Sc
 
 def _add_tables(database: Database, stores: Stores) -> dict[str, list[str]]:
     """Make the views; table → columns."""
-    StoresTables(stores, database, rows=False)
-    metrics = [(store.place, file) for store in stores.stores for file in store.place.files(METRICS)]
-    database.add_files("metrics", metrics, METRICS_SCHEMA, rows=False)
-    names = {"scores": stores.schema.names, "texts": stores.text_schema.names, "metrics": METRICS_SCHEMA.names}
+    StoresTables(stores, database, rows=False).add_metrics()
+    names = {"scores": stores.schema.names, "texts": stores.text_schema.names, "metrics": METRICS.names}
     return {table: columns for table, columns in names.items() if columns}
 
 

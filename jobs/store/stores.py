@@ -13,8 +13,9 @@ from jobs.manifest.manifest import FIRST
 from jobs.storage.place import Place, StoredFile
 from jobs.storage.s3_place import s3_filesystem
 from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, open_database, quoted
-from jobs.store.layout import STORE_FILE, TEXTS
+from jobs.store.layout import METRICS, STORE_FILE, TEXTS
 from jobs.store.store import Store
+from schemas.metrics import METRICS as METRICS_SCHEMA
 from schemas.texts import texts_schema
 
 
@@ -132,8 +133,8 @@ class StoresTables:
             self._text_names = [name for name, _, _ in texts]
             database.add_files("texts", [(place, file) for _, place, file in texts], stores.text_schema, rows=rows)
 
-    def pass_over_doubles(self, on_duplicate: str) -> int:
-        """Make sure that no id is in two of several stores; returns the number of rows that are passed over.
+    def pass_over_doubles(self, on_duplicate: str) -> list[str]:
+        """Make sure that no id is in two of several stores; returns a sentence if rows are passed over.
 
         Args:
             on_duplicate: `error`, or `first`: the row of the first store that has the id counts.
@@ -141,10 +142,8 @@ class StoresTables:
         Raises:
             StoreError: ids are doubled, and that is an error; two stores with one of them are named.
         """
-        if len(self._stores.names) == 1:
-            return 0
-        if (found := self.doubled()) is None:
-            return 0
+        if len(self._stores.names) == 1 or (found := self.doubled()) is None:
+            return []
         if on_duplicate != FIRST:
             raise StoreError(
                 f"{found}. Nothing was written. --on-duplicate first takes the rows of the store that is named first."
@@ -157,14 +156,16 @@ class StoresTables:
         self._database.run("ALTER VIEW scores RENAME TO all_scores")
         self._database.run(f"CREATE VIEW scores AS FROM all_scores ANTI JOIN later ON {row} = later")
         if self._text_names:
-            same_store = f"{_store_of(row, self._text_names)} = {_store_of('first', self.names)}"
+            same_store = f"{_case_of(row, self._text_names)} = {self.store_of('first')}"
             self._database.run("ALTER VIEW texts RENAME TO all_texts")
             self._database.run(
                 "CREATE VIEW texts AS SELECT all_texts.* FROM all_texts LEFT JOIN doubled USING (image_id) "
                 f"WHERE first IS NULL OR {same_store}"
             )
         ((rows,),) = self._database.rows("SELECT count(*) FROM later")
-        return int(rows)
+        if rows == 1:
+            return ["1 row of a later store has the id of an earlier one, and was passed over."]
+        return [f"{rows:,} rows of later stores have ids of earlier ones, and were passed over."]
 
     def doubled(self) -> DoubledBetween | None:
         """Ids that several stores have; makes the table `doubled` of them."""
@@ -179,6 +180,15 @@ class StoresTables:
             return DoubledBetween(count, image_id, *(self.names[row >> FILE_ROWS] for row in (first, last)))
         return None
 
+    def store_of(self, row: str) -> str:
+        """The name of the store of a row of `scores`, as SQL, from an expression of its `ROW`."""
+        return _case_of(row, self.names)
+
+    def add_metrics(self) -> None:
+        """Add the view `metrics`."""
+        files = [(store.place, file) for store in self._stores.stores for file in store.place.files(METRICS)]
+        self._database.add_files("metrics", files, METRICS_SCHEMA, rows=False)
+
     def check_unchanged(self) -> None:
         """Raise StoreError if a scores file is another than at the beginning."""
         now = {(store.place, file) for store in self._stores.stores for file in store.table_files().scores}
@@ -187,11 +197,11 @@ class StoresTables:
                 raise changed_meanwhile(place, file.path)
 
 
-def _store_of(row: str, names: Sequence[str]) -> str:
-    """The name of the store of a `ROW`, as SQL, from the name of each file's store."""
+def _case_of(row: str, names: Sequence[str]) -> str:
+    """The name that belongs to a `ROW`, as SQL, from the names of the files."""
     ends = {name: number for number, name in enumerate(names, start=1)}
     cases = " ".join(f"WHEN {row} < {end << FILE_ROWS} THEN {quoted(name)}" for name, end in ends.items())
-    return f"CASE {cases} END"
+    return f"CASE {cases} END" if ends else "NULL"
 
 
 def doubled_between(names: Sequence[str]) -> DoubledBetween | None:
