@@ -112,8 +112,9 @@ app.command(
 )(query)
 app.command(
     epilog=example(
-        "artimuse export scored --as sql --out scores.duckdb",
-        "artimuse export 'runs/*' --as sql --out scores.sqlite --on-duplicate first",
+        "artimuse export scored --as hf --out on-the-hub",
+        "artimuse export s3://laion/scores --as sidecar",
+        "artimuse export 'runs/*' --as sql --out scores.duckdb",
     )
 )(export)
 app.command(epilog=example("artimuse compact scored --out scored-2026"))(compact)

@@ -21,7 +21,8 @@ def export(
         typer.Option(
             "--as",
             metavar="KIND",
-            help="sql (a DuckDB or SQLite file).",
+            help="hf (a data set folder for `datasets`), sidecar (a Parquet file beside each tar), sql (a DuckDB or "
+            "SQLite file), delta or lance (a table).",
             show_default=False,
         ),
     ],
@@ -29,7 +30,7 @@ def export(
         str | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="What to write. An earlier export is replaced, anything else is not.",
+            help="File or folder to write; sidecars need none. An earlier export is replaced, anything else is not.",
             show_default=False,
         ),
     ] = None,

@@ -19,19 +19,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from artimuse_actor.errors import CurationError, StoreError, UsageError
-from artimuse_actor.whole_file import rename_whole, sync
+from artimuse_actor.errors import CurationError, UsageError
+from artimuse_actor.whole_file import rename_whole
 from jobs.curate.row_writers import SUFFIXES
 from jobs.storage.place import Place
 from jobs.storage.places import open_place
 from jobs.storage.s3_place import s3_filesystem
+from jobs.storage.user_folder import files_below, foreign_file, growing_folder, publish_folder, put_last
 from jobs.store.layout import METRICS, SCORES, TEXTS
 from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
@@ -95,10 +94,7 @@ class Target:
             return
         if (path := place.local_path("")) and os.path.isfile(path):
             raise CurationError(f"{self.out}: is a file. Choose another --out.")
-        files = [file.path for file in place.files("")]
-        others = [path for path in files if not _OURS.fullmatch(path)]
-        if others or (files and not _is_funnel(place, FUNNEL)):
-            found = others[0] if others else files[0]
+        if found := foreign_file(place, _OURS.fullmatch, lambda: _is_funnel(place, FUNNEL)):
             raise CurationError(
                 f"{self.out}: holds what no curation wrote, such as {found}. Nothing was written. Choose another "
                 "--out, or empty it."
@@ -144,44 +140,19 @@ class Workshop:
 
     def publish(self) -> None:
         """Give the files their names."""
-        names = [
-            os.path.relpath(os.path.join(at, name), self.folder)
-            for at, _, found in os.walk(self.folder)
-            for name in found
-        ]
-        last = (
-            [self.target.funnel, self.target.name] if not self.target.folder else [self.target.name, self.target.funnel]
-        )
-        names.sort(key=lambda name: (last.index(name) if name in last else -1, name))
-        place = self.target.place
-        root = place.local_path("")
-        if root is None:
-            self._put(place, names)
-        elif self.target.folder:
-            for name in names:
-                sync(self.path(name))
-            self._replace_folder(root)
-        else:
-            for name in names:
-                rename_whole(self.path(name), os.path.join(root, name))
-            if self.target.groups not in names:
-                place.delete(self.target.groups)  # of a former curation with --dedupe
-
-    def _put(self, place: Place, names: list[str]) -> None:
-        before = {file.path for file in place.files("")} if self.target.folder else {self.target.groups}
-        if self.target.folder:
-            # From here on the target is recognised as ours, even if this run dies.
-            place.write(FUNNEL, json.dumps({CURATION_MARK: "", "state": "being written"}).encode())
+        place, target = self.target.place, self.target
+        if target.folder:
+            being_written = json.dumps({CURATION_MARK: "", "state": "being written"}).encode()
+            publish_folder(self.folder, place, [target.name, target.funnel], (target.funnel, being_written))
+            return
+        names = put_last(files_below(self.folder), [target.funnel, target.name])
         for name in names:
-            s3_filesystem().put_file(self.path(name), place.uri(name))
-        for name in sorted(before - set(names)):
-            place.delete(name)
-
-    def _replace_folder(self, root: str) -> None:
-        if os.path.isdir(root):
-            os.rename(root, f"{self.folder}.old")
-        os.rename(self.folder, root)
-        shutil.rmtree(f"{self.folder}.old", ignore_errors=True)
+            if path := place.local_path(name):
+                rename_whole(self.path(name), path)
+            else:
+                s3_filesystem().put_file(self.path(name), place.uri(name))
+        if target.groups not in names:
+            place.delete(target.groups)  # of a former curation with --dedupe
 
 
 @contextmanager
@@ -191,17 +162,8 @@ def workshop(target: Target) -> Iterator[Workshop]:
     Raises:
         StoreError: files cannot be written.
     """
-    place = open_place(target.out)
-    root = place.local_path("")
-    beside = os.path.dirname(root) if root else None
-    try:
-        if beside:
-            os.makedirs(beside, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=beside, prefix=f".{os.path.basename(place.root)}-") as outer:
-            os.mkdir(folder := os.path.join(outer, "files"))
-            yield Workshop(target, folder)
-    except OSError as error:
-        raise StoreError(f"{target.out}: cannot be written: {error}. Nothing was written.") from error
+    with growing_folder(target.out) as folder:
+        yield Workshop(target, folder)
 
 
 def _exists(place: Place, path: str) -> bool:

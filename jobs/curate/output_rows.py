@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from jobs.curate.output_images import CopiedImages, TarFiles, fetch_scored
 from jobs.curate.output_place import Workshop
 from jobs.curate.row_writers import open_row_file
 from jobs.manifest.columns import is_image_type
+from jobs.storage.hub_features import HUGGING_FACE, with_features
 from jobs.store.store import Store
 from schemas.curation import CURATION_KEY
 from schemas.scores import IMAGE, KEYS
@@ -26,8 +27,6 @@ from schemas.scores import IMAGE, KEYS
 SOURCE_URI: Final = "source_uri"
 """Column with the original uri of a copied image; its `uri` is that of the copy."""
 
-_HUGGING_FACE: Final = b"huggingface"
-_FEATURES: Final = {"float": "float32", "double": "float64"}
 _ABOUT_IMAGES: Final = ["uri", "sha256", "format"]
 _UNREAD: Final = "images gone or changed since"
 
@@ -108,14 +107,5 @@ def _field(candidates: Candidates, source: str) -> pa.Field:
 def _file_schema(candidates: Candidates, columns: dict[str, str]) -> pa.Schema:
     """Schema of the output: the manifest's fields, with the metadata of Hugging Face `datasets`, and the scores."""
     fields = [_field(candidates, source).with_name(name).with_nullable(True) for name, source in columns.items()]
-    noted = ((candidates.own.metadata if candidates.own is not None else None) or {}).get(_HUGGING_FACE)
-    if noted is None:
-        return pa.schema(fields)
-    about = json.loads(noted)
-    features = about.get("info", {}).get("features", {})
-    about["info"] = {"features": {field.name: features.get(field.name) or _feature(field) for field in fields}}
-    return pa.schema(fields, metadata={_HUGGING_FACE: json.dumps(about).encode()})
-
-
-def _feature(field: pa.Field) -> dict[str, Any]:
-    return {"dtype": _FEATURES.get(str(field.type), str(field.type)), "_type": "Value"}
+    noted = ((candidates.own.metadata if candidates.own is not None else None) or {}).get(HUGGING_FACE)
+    return pa.schema(fields) if noted is None else with_features(pa.schema(fields), noted)

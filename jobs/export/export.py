@@ -6,11 +6,17 @@ from typing import Final
 
 from artimuse_actor.errors import UsageError
 from jobs.curate.output_place import keep_out_of_tables
-from jobs.export import sql
+from jobs.export import delta, hugging_face, lance, sidecar, sql
 from jobs.export.kind import Exported, ExportSettings, Kind
 from jobs.store.stores import Stores
 
-KINDS: Final[dict[str, Kind]] = {"sql": Kind(sql.write)}
+KINDS: Final[dict[str, Kind]] = {
+    "hf": Kind(hugging_face.write),
+    "sidecar": Kind(sidecar.write),
+    "sql": Kind(sql.write),
+    "delta": Kind(delta.write),
+    "lance": Kind(lance.write),
+}
 """The values of `--as`."""
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from artimuse_actor.errors import ArtiMuseError, StoreError, message_of
 from jobs.store.database import ROW, Database, identifier, open_database
 from jobs.store.stores import Stores, StoresTables
 from schemas.texts import text_fields
@@ -26,6 +27,7 @@ class StoresRows:
 
     def __init__(self, stores: Stores, database: Database, on_duplicate: str) -> None:
         self.database = database
+        self._failure: ArtiMuseError | None = None
         self.tables = StoresTables(stores, database)
         self.notes = self.tables.pass_over_doubles(on_duplicate)
         self._label = [STORE] if len(stores.stores) > 1 else []
@@ -54,6 +56,26 @@ class StoresRows:
         for batch in self.database.batches(f"SELECT {names} FROM rows ORDER BY {identifier(ROW)}"):
             yield batch.cast(self.schema)
 
+    def reader(self, metadata: dict[str, str] | None = None) -> pa.RecordBatchReader:
+        """The same as a stream, for a library that reads it within `explained`; it fails if the stores change."""
+        return pa.RecordBatchReader.from_batches(self.schema.with_metadata(metadata), self._stream())
+
+    def _stream(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.batches()
+            self.check_unchanged()
+        except ArtiMuseError as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def explained(self, out: str) -> Iterator[None]:
+        """Raise what made a library fail that writes to `out`: an error of the stream, or StoreError."""
+        try:
+            yield
+        except Exception as error:  # libraries have errors of their own, without a common base
+            raise self._failure or StoreError(f"{out}: cannot be written: {message_of(error)}.") from error
+
     def check_unchanged(self) -> None:
         """Raise StoreError if a file of the stores is another than at the beginning."""
         self.tables.check_unchanged()
@@ -68,3 +90,9 @@ def open_rows(stores: Stores, on_duplicate: str) -> Iterator[StoresRows]:
     """
     with open_database() as database:
         yield StoresRows(stores, database, on_duplicate)
+
+
+def description(field: pa.Field) -> str:
+    """A column in words, as the schemas have it; empty if its name says it all."""
+    about = field.metadata or {}
+    return "; ".join(about[key].decode() for key in (b"doc", b"unit") if key in about)

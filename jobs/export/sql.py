@@ -19,7 +19,7 @@ from artimuse_actor.errors import UsageError
 from artimuse_actor.uris import user_path
 from jobs.curate.row_writers import json_rows
 from jobs.export.kind import Exported, ExportSettings, not_ours, origin
-from jobs.export.rows import StoresRows, open_rows
+from jobs.export.rows import StoresRows, description, open_rows
 from jobs.storage.user_files import write_user_file
 from jobs.store.database import ROW, identifier, quoted
 from jobs.store.stores import Stores
@@ -76,7 +76,7 @@ def _write_duckdb(path: str, rows: StoresRows, tables: dict[str, tuple[pa.Schema
     for name, (schema, sql) in tables.items():
         database.run(f"CREATE TABLE exported.{name} AS {sql}")
         for field in schema:
-            if described := _description(field):
+            if described := description(field):
                 database.run(f"COMMENT ON COLUMN exported.{name}.{identifier(field.name)} IS {quoted(described)}")
     values = ", ".join(f"({quoted(name)}, {quoted(value)})" for name, value in about.items())
     database.run(f"CREATE TABLE exported.{_ORIGIN} AS FROM (VALUES {values}) AS origin(name, value)")
@@ -105,11 +105,6 @@ def _plain_rows(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[tuple[Any,
 
 def _sql_type(field: pa.Field) -> str:
     return next((name for is_such, name in _SQL_TYPES if is_such(field.type)), "TEXT")
-
-
-def _description(field: pa.Field) -> str:
-    about = field.metadata or {}
-    return "; ".join(about[key].decode() for key in (b"doc", b"unit") if key in about)
 
 
 def _is_our_duckdb(path: str) -> bool:

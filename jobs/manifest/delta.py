@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from artimuse_actor.errors import ManifestError, UsageError, message_of
 from artimuse_actor.uris import user_path
 from jobs.manifest.listing import ListedFile
+from jobs.storage.s3_place import object_store_options
 from jobs.storage.user_files import is_remote
 
 LOG: Final = "_delta_log"
@@ -35,11 +36,10 @@ def current_files(source: str, listed: Sequence[ListedFile]) -> list[ListedFile]
             f"{source}: is a Delta table, whose files alone do not say which rows were removed. Install the package "
             "`deltalake` to read its log, or write what it holds now as Parquet."
         ) from error
-    over_http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     try:
         table = DeltaTable(
             source if is_remote(source) else os.path.abspath(user_path(source)),
-            storage_options={"AWS_ALLOW_HTTP": "true"} if over_http and is_remote(source) else None,
+            storage_options=object_store_options() if is_remote(source) else None,
         )
         features = {*(table.protocol().reader_features or ())}
         if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -208,6 +209,12 @@ class _Lease:
 def s3_filesystem() -> Any:
     """s3fs without any cache of listings, configured by the environment (AWS_ENDPOINT_URL and the like)."""
     return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+def object_store_options() -> dict[str, str] | None:
+    """Options of libraries with S3 clients of their own, which refuse plain HTTP unless told."""
+    over_http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"AWS_ALLOW_HTTP": "true"} if over_http else None
 
 
 def bucket_exists(bucket: str) -> bool:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import lance
+import polars
+import pyarrow.parquet as pq
 import pytest
 from support.score_job import run_artimuse
 from support.scored_stores import write_store
+from support.tars import write_tar
 
+from jobs.export import hugging_face
 from jobs.export.export import KINDS
+from jobs.manifest.source import open_manifest
+from jobs.storage.s3_place import s3_filesystem
 
 TEXT = 'It\'s \x1b[2J "golden" — 夕焼け'
 
@@ -92,3 +101,116 @@ def test_wrong_options_of_an_export_get_a_sentence(runs: Path, tmp_path: Path) -
     ):
         assert sentence in run_artimuse("export", runs / "a", *arguments, code=2).stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_datasets_opens_what_was_exported_with_its_features(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(hugging_face, "_TEXT_FILE_ROWS", 12)
+    out = tmp_path / "on-the-hub"
+    run_artimuse("export", runs / "b", "--as", "hf", "--out", out)
+    shown = run_artimuse("export", runs / "a", "--as", "hf", "--out", out).stdout
+    assert shown == f"{out}: 30 rows in 3 files.\n"
+    assert len(list(out.rglob("*.parquet"))) == 3
+    cache = str(tmp_path / "cache")
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=cache)
+    assert loaded["image_id"] == [row["image_id"] for row in _rows("a", 30)]
+    assert loaded[1]["overall_gestalt"] == TEXT
+    assert loaded.features["score"] == datasets.Value("float32")
+    assert loaded.features["scored_at"] == datasets.Value("timestamp[us, tz=UTC]")
+    assert "| `score` | float | null if error; points, 0 to 100 |" in (out / "README.md").read_text()
+    as_it_is = datasets.load_dataset("parquet", data_files=f"{runs}/a/scores/*.parquet", split="train", cache_dir=cache)
+    assert as_it_is["score"] == loaded["score"]
+    (out / "README.md").write_text("my own card")
+    failed = run_artimuse("export", runs / "a", "--as", "hf", "--out", out, code=1).stderr
+    assert "no export wrote it" in failed
+    assert (out / "README.md").read_text() == "my own card"
+
+
+def test_a_sidecar_has_the_samples_of_its_tar_in_its_order(tmp_path: Path) -> None:
+    names = {"00000": ["b.jpg", "a.jpg", "dir/c.d.jpg", "00000.tar/e.jpg"], "sub/00000": ["z.png"]}
+    for tar, members in names.items():
+        others = {"b.json": b"{}", "b.txt": b"A caption."}
+        write_tar(tmp_path / "tars" / f"{tar}.tar", {name: name.encode() for name in members} | others)
+    batches = [batch.rows for batch in open_manifest(str(tmp_path / "tars")).batches()]
+    rows = [row for batch in batches for row in batch.select(["image_id", "uri", "version"]).to_pylist()]
+    rows = [row | {"score": float(number)} for number, row in enumerate(rows)]
+    write_store(tmp_path / "scored", [*reversed(rows), {"image_id": "loose.jpg"}], shard_rows=2)
+    for options in ((), (), ("--out", tmp_path / "aside")):
+        shown = run_artimuse("export", tmp_path / "scored", "--as", "sidecar", *options).stdout
+        assert "1 row is not of a tar file, and was left out." in shown
+        assert "5 rows in 2 files" in shown
+    for tar, members in names.items():
+        found = pq.read_table(tmp_path / "tars" / f"{tar}.scores.parquet")
+        assert found.equals(pq.read_table(tmp_path / "aside" / f"{tar}.scores.parquet"))
+        # As webdataset makes `__key__`.
+        assert found["key"].to_pylist() == [re.match(r"((?:.*/|)[^.]+)[.]", name)[1] for name in members]  # type: ignore[index]
+        assert found["image_id"].to_pylist() == [f"{tar}.tar/{name}" for name in members]
+        assert found["score"].to_pylist() == [
+            row["score"] for row in rows if row["image_id"] in found["image_id"].to_pylist()
+        ]
+    # They are no sources of their own: the tars are the same source as before.
+    assert sum(len(batch.rows) for batch in open_manifest(str(tmp_path / "tars")).batches()) == 5
+    (tmp_path / "tars" / "00000.scores.parquet").write_bytes(b"mine")
+    failed = run_artimuse("export", tmp_path / "scored", "--as", "sidecar", code=1).stderr
+    assert f"{tmp_path}/tars/00000.scores.parquet: is there already and no export wrote it" in failed
+    (tmp_path / "tars" / "00000.scores.parquet").unlink()
+    (tmp_path / "tars" / "00000.tar").unlink()
+    failed = run_artimuse("export", tmp_path / "scored", "--as", "sidecar", code=1).stderr
+    assert f"{tmp_path}/tars/00000.tar: is not there any more" in failed
+
+
+@pytest.mark.parametrize("tar", ["../00000.tar", "a/../../00000.tar"])
+def test_a_store_from_elsewhere_names_no_place_for_sidecars(tmp_path: Path, tar: str) -> None:
+    row = {"image_id": f"{tar}/a.jpg", "uri": "https://example.com/00000.tar#bytes=0-9"}
+    write_store(tmp_path / "scored", [row])
+    failed = run_artimuse("export", tmp_path / "scored", "--as", "sidecar", "--out", tmp_path / "side", code=1).stderr
+    assert "is no path within a folder" in failed
+    failed = run_artimuse("export", tmp_path / "scored", "--as", "sidecar", code=2).stderr
+    assert "nothing can be written beside https://example.com/00000.tar" in failed
+    assert [path.name for path in tmp_path.iterdir()] == ["scored"]
+
+
+def _read_delta(uri: str, options: dict[str, str] | None) -> list[dict[str, Any]]:
+    return polars.read_delta(uri, storage_options=options).to_dicts()
+
+
+def _read_lance(uri: str, options: dict[str, str] | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = lance.dataset(uri, storage_options=options).to_table().to_pylist()
+    return rows
+
+
+READERS: dict[str, Callable[[str, dict[str, str] | None], list[dict[str, Any]]]] = {
+    "delta": _read_delta,
+    "lance": _read_lance,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_delta_and_lance_tables_are_opened_by_their_own_packages(runs: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "table"
+    run_artimuse("export", runs / "b", "--as", kind, "--out", out)
+    assert run_artimuse("export", runs / "a", "--as", kind, "--out", out).stdout == f"{out}: 30 rows.\n"
+    rows = READERS[kind](str(out), None)
+    assert [row["image_id"] for row in rows] == [row["image_id"] for row in _rows("a", 30)]
+    assert (rows[0]["score"], rows[1]["overall_gestalt"]) == (None, TEXT)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.parquet").write_bytes(b"mine")
+    failed = run_artimuse("export", runs / "a", "--as", kind, "--out", tmp_path / "mine", code=1).stderr
+    assert "no export wrote it" in failed
+
+
+def test_exports_go_to_s3_and_from_there(runs: Path, tmp_path: Path, s3_environment: dict[str, str]) -> None:
+    s3_filesystem().makedirs("exported", exist_ok=True)
+    s3_filesystem().put(str(runs / "a"), "exported/scored", recursive=True)
+    options = {"AWS_ALLOW_HTTP": "true"}
+    for kind, read in READERS.items():
+        for _ in range(2):
+            run_artimuse("export", "s3://exported/scored", "--as", kind, "--out", f"s3://exported/{kind}")
+        assert len(read(f"s3://exported/{kind}", options)) == 30
+    for store in ("a", "b"):
+        run_artimuse("export", runs / store, "--as", "hf", "--out", "s3://exported/hf")
+    names = sorted(path.removeprefix("exported/hf/") for path in s3_filesystem().find("exported/hf"))
+    assert names == ["README.md", "data/train-00000-of-00001.parquet"]

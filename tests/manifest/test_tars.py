@@ -18,6 +18,7 @@ import pytest
 from support.golden import golden_images
 from support.range_server import RangeServer
 from support.score_job import golden_options, run_artimuse, run_score, table_rows
+from support.tars import write_tar
 
 from artimuse_actor.errors import ImageError, ManifestError, UsageError
 from artimuse_actor.fetch.fetch import fetch
@@ -32,16 +33,6 @@ from jobs.storage.file_parts import read_parts
 from jobs.storage.local_place import LocalPlace
 
 LOCAL = FetchOptions(allow_private_hosts=True, attempts=1)
-
-
-def write_tar(path: Path, members: dict[str, bytes], **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **options) as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def photo_tar(path: Path, count: int = 4, **others: bytes) -> Path:

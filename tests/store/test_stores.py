@@ -199,3 +199,9 @@ def test_a_compacted_store_has_large_files_with_statistics_that_every_reader_ope
     assert polars.scan_parquet(folder).filter(polars.col("score") >= above).collect().height == 2000
     assert len(pandas.read_parquet(folder, filters=[("score", ">=", above)])) == 2000
     assert duckdb.execute(f"SELECT count(*) FROM '{folder}/*.parquet' WHERE score >= {above}").fetchall() == [(2000,)]
+    (tmp_path / "day=1").mkdir()
+    (tmp_path / "new").rename(tmp_path / "day=1" / "scored")
+    every = f"{tmp_path}/day=*/scored/scores/*.parquet"  # as Spark scans partitions
+    days = f"SELECT DISTINCT day FROM read_parquet('{every}', hive_partitioning=true)"
+    assert duckdb.execute(days).fetchall() == [(1,)]
+    assert polars.scan_parquet(every, hive_partitioning=True).select("day").unique().collect().to_series()[0] == 1
