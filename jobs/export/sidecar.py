@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from artimuse_actor.errors import ExportError, UsageError
 from artimuse_actor.uris import uri_scheme
 from jobs.export.kind import Exported, ExportSettings, not_ours, origin
 from jobs.export.rows import StoresRows, open_rows
+from jobs.manifest.tar_samples import TarSample
 from jobs.storage.parquet import parquet_bytes, parquet_file
 from jobs.storage.place import READ_THREADS
 from jobs.storage.user_files import open_for_arrow, write_user_file
@@ -26,20 +27,13 @@ from jobs.store.database import identifier, quoted
 from jobs.store.stores import Stores
 
 SUFFIX: Final = ".scores.parquet"
-_KEY: Final = pa.field("key", pa.string(), nullable=False, metadata={"doc": "of the sample, as in the tar"})
+_KEY: Final = pa.field("key", pa.string(), metadata={"doc": "of the sample, as in the tar"})
 _RANGE: Final = quoted(r"(?is)^(.*\.tar(?:\?[^#]*)?)#bytes=([0-9]+)--?[0-9]+$")
-_NAME: Final = quoted(r"(?is)([^/?]*\.tar)(?:\?[^#]*)?$")
-_SAMPLE: Final = quoted(r"(?s)^((?:.*/)?[^/.]*)\.[^/]*$")
 _MEMBERS: Final = f"""
-CREATE VIEW members AS SELECT *, substr(image_id, 1, place - 1 + len(name)) AS tar_id,
-    regexp_replace(substr(image_id, place + len(name) + 1), {_SAMPLE}, '\\1') AS key
-FROM (SELECT *, strpos('/' || image_id, '/' || name || '/') AS place
-    FROM (SELECT *, regexp_extract(tar, {_NAME}, 1) AS name
-        FROM (SELECT *, regexp_extract(uri, {_RANGE}, 1) AS tar, regexp_extract(uri, {_RANGE}, 2)::BIGINT AS first
-            FROM rows WHERE regexp_matches(uri, {_RANGE}))))
-WHERE place > 0
+CREATE VIEW members AS
+SELECT *, regexp_extract(uri, {_RANGE}, 1) AS tar, regexp_extract(uri, {_RANGE}, 2)::BIGINT AS first FROM rows
+WHERE regexp_matches(uri, {_RANGE})
 """
-"""The rows whose image is a member of a tar: the id is that of the tar, a slash, and the name of the member."""
 
 
 def write(stores: Stores, settings: ExportSettings) -> Exported:
@@ -51,10 +45,14 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
     """
     with open_rows(stores, settings.on_duplicate) as rows:
         rows.database.run(_MEMBERS)
-        tars = rows.database.rows("SELECT tar, any_value(tar_id), count(*) FROM members GROUP BY tar ORDER BY tar")
-        if not tars:
+        paths = {}
+        for tar, *member in rows.database.rows(
+            "SELECT tar, any_value(image_id), any_value(uri) FROM members GROUP BY tar"
+        ):
+            if sample := TarSample.of(*member):
+                paths[tar] = _path(tar, sample.tar_id, settings.out)
+        if not paths:
             raise ExportError(f"{stores}: no image of it is a member of a tar file. Choose another --as.")
-        paths = {tar: _path(tar, tar_id, settings.out) for tar, tar_id, _ in tars}
         with ThreadPoolExecutor(READ_THREADS) as pool:
             for path, is_free in zip(paths.values(), pool.map(_is_free, paths.values()), strict=True):
                 if not is_free:
@@ -62,12 +60,14 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
             for tar, is_there in zip(paths, pool.map(_is_there, paths), strict=True) if settings.out is None else ():
                 if not is_there:
                     raise ExportError(f"{tar}: is not there any more. Nothing was written. Name a folder with --out.")
-        about = origin(stores)
+        about, written = origin(stores), 0
         for tar, table in _tables(rows):
+            if tar not in paths:
+                continue
             with write_user_file(paths[tar]) as growing, open(growing, "wb") as file:
                 file.write(parquet_bytes(table.replace_schema_metadata(about)))
+            written += len(table)
         rows.check_unchanged()
-        written = sum(count for _, _, count in tars)
         others = rows.count() - written
         notes = []
         if others:
@@ -108,17 +108,22 @@ def _is_free(path: str) -> bool:
 
 def _tables(rows: StoresRows) -> Iterator[tuple[str, pa.Table]]:
     """The rows of one tar after the other."""
-    schema = pa.schema([_KEY, *rows.schema])
-    names = ", ".join(map(identifier, schema.names))
-    before, waiting = "", list[Any]()
+    names = ", ".join(map(identifier, rows.schema.names))
+    before, waiting = "", list[pa.RecordBatch]()
     for batch in rows.database.batches(f"SELECT tar, {names} FROM members ORDER BY tar, first, image_id"):
         tars = np.asarray(batch["tar"].to_pylist(), dtype=object)
         starts = [0, *(np.flatnonzero(tars[1:] != tars[:-1]) + 1).tolist(), len(batch)]
         for start, end in pairwise(starts):
             if waiting and tars[start] != before:
-                yield before, pa.Table.from_batches(waiting)
+                yield before, _with_keys(waiting, rows.schema)
                 waiting = []
             before = tars[start]
-            waiting.append(batch.slice(start, end - start).drop_columns(["tar"]).cast(schema))
+            waiting.append(batch.slice(start, end - start).drop_columns(["tar"]).cast(rows.schema))
     if waiting:
-        yield before, pa.Table.from_batches(waiting)
+        yield before, _with_keys(waiting, rows.schema)
+
+
+def _with_keys(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    table = pa.Table.from_batches(batches, schema)
+    samples = map(TarSample.of, table["image_id"].to_pylist(), table["uri"].to_pylist())
+    return table.add_column(0, _KEY, pa.array([sample.key if sample else None for sample in samples], pa.string()))
