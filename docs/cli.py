@@ -24,14 +24,16 @@ COMMANDS: Final = (
         "merge",
         "image",
     ),
-    *("verify", "demo"),
+    *("verify", "config", "demo"),
 )
 _HEAD: Final = """# The command line
 
 Made by `make docs` from `--help`; a test compares the two.
 
+Options may stand in [a configuration file](nightly.md#a-configuration-file) instead.
+
 Exit codes: 0 the run is done, even if some images failed (the screen counts them; `artimuse image` ends with 1 then),
-1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated.
+1 the run stopped, 2 wrong usage, 130 interrupted, 143 terminated ([explained](nightly.md#exit-codes)).
 `artimuse --debug COMMAND …` shows the traceback of an error.
 """
 

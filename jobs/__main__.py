@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from artimuse_actor.errors import ArtiMuseError, reason_of
+from artimuse_actor.errors import ArtiMuseError, UsageError, reason_of
+from jobs.commands.config import config as show_config
+from jobs.commands.config_file import Configuration, load
 from jobs.commands.curate import curate
 from jobs.commands.demo import demo
 from jobs.commands.evaluate import benchmark, evaluate
@@ -31,8 +33,23 @@ from jobs.words import show
 
 INTERRUPTED, TERMINATED = 130, 143
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands, whose errors name the configuration file where they come from it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            if isinstance(ctx.obj, Configuration) and (command := self.commands.get(ctx.invoked_subcommand)):
+                raise ctx.obj.explained(error, ctx.invoked_subcommand, command.params) from error
+            raise
+
+
 app = typer.Typer(
     name="artimuse",
+    cls=Commands,
     help="Score image collections for aesthetics with the published ArtiMuse checkpoints.",
     no_args_is_help=True,
     add_completion=False,
@@ -43,10 +60,28 @@ app = typer.Typer(
 
 
 @app.callback(epilog=example("artimuse demo"))
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with options of the commands, see `artimuse config`. [default: artimuse.toml, if there "
+            "is one]",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this profile of that file.", show_default=False)
+    ] = None,
+) -> None:
     """Score image collections for aesthetics with the published ArtiMuse checkpoints."""
     if debug:
         os.environ["ARTIMUSE_DEBUG"] = "1"
+    group: Any = context.command
+    context.obj = load(config, profile, group.commands)
+    context.default_map = context.obj.default_map()
 
 
 app.command(
@@ -123,6 +158,7 @@ app.command(
 )(merge)
 app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
 app.command(epilog=example("artimuse verify", "artimuse verify --checkpoint ArtiMuse --device cuda --json"))(verify)
+app.command("config", epilog=example("artimuse config", "artimuse config score"))(show_config)
 app.command(epilog=example("artimuse demo --out artimuse-demo"))(demo)
 
 

@@ -56,6 +56,7 @@ from jobs.commands.options import (
     share,
     wanted_texts,
 )
+from jobs.commands.times import end_of_time
 from jobs.words import show
 
 if TYPE_CHECKING:
@@ -152,6 +153,28 @@ def score(
             show_default=False,
         ),
     ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="End after 6h, 90m or 1h30m, with exit code 0; the next run goes on with what is left.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="HH:MM", help="End the same way when it is 07:00 here.", show_default=False),
+    ] = None,
+    quiet: Annotated[
+        int,
+        typer.Option(
+            "--quiet",
+            "-q",
+            count=True,
+            help="Print one line at the end; twice: only if there is something new, failed or left.",
+            show_default=False,
+        ),
+    ] = 0,
     log_format: Annotated[
         str,
         typer.Option(
@@ -171,7 +194,9 @@ def score(
     from jobs.score.actor_pool import ActorPool
     from jobs.score.run import score as run
     from jobs.score.settings import ScoreSettings
-    from jobs.score.text import score_json, show_score
+    from jobs.score.signals import TimeIsUp
+    from jobs.score.text import score_json, show_line, show_score
+    from jobs.store.run_record import OUT_OF_TIME
 
     arguments = {name: value for name, value in context.params.items() if value is not None}
     fetch = FetchOptions(max_bytes, root, allow_private_hosts)
@@ -212,10 +237,20 @@ def score(
         address=address,
         local=local,
         log_format=log_format,
+        quiet=quiet > 0,
+        ends_at=end_of_time(max_time, until),
     )
-    result = run(settings, arguments)
+    try:
+        result = run(settings, arguments)
+    except TimeIsUp:  # before scoring began, or after it had ended
+        show("Time is up. What was committed stays; run the same command again to go on.", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"state": OUT_OF_TIME}))
+        return
     if as_json:
         print(json.dumps(score_json(result)))
+    elif quiet:
+        show_line(result, settings, only_news=quiet > 1)
     else:
         show_score(result, settings)
     if result.failed_too_many(settings.max_failed):

@@ -88,6 +88,19 @@ class ShardCommitter:
             self._commit_parts()
         self._raise_failures()
 
+    def commit_staged(self) -> int:
+        """Commit what is staged so far, noted by `unit_staged` or not; returns the rows that are not staged."""
+        noted, self._staged = self._staged, self.progress.staged()
+        for shard in self._pending:
+            if self._staged[shard] != noted[shard]:
+                self._commit_if_whole(shard)
+        self._commit_parts()
+        return sum(
+            self.plan.rows_of_unit(self.plan.shards[shard], unit)
+            for shard, unit in self.units
+            if unit not in self._staged[shard]
+        )
+
     def unstage(self, units: Iterable[tuple[int, int]]) -> None:
         """Delete staged units that were not noted by `unit_staged`: they are to be scored again."""
         for shard, unit in units:

@@ -38,12 +38,14 @@ class Events:
     Attributes:
         run_id: id of the run, in every line.
         is_json: whether events are written, as JSON.
+        is_quiet: whether nothing is printed that is no news.
     """
 
-    def __init__(self, run_id: str, log_format: str) -> None:
+    def __init__(self, run_id: str, log_format: str, *, quiet: bool = False) -> None:
         """Write to the present standard error: Ray's start mutes file descriptor 2, but not these lines."""
         self.run_id = run_id
         self.is_json = log_format == "json"
+        self.is_quiet = quiet and not self.is_json
         self._lock = threading.Lock()  # shards are committed in threads
         self._file = os.fdopen(os.dup(sys.stderr.fileno()), "w") if self.is_json else None
 
@@ -68,11 +70,11 @@ class Events:
             if self._file:
                 print(line, file=self._file, flush=True)
 
-    def note(self, message: str) -> None:
+    def note(self, message: str, *, is_news: bool = False) -> None:
         """Write a sentence for people: an event `note`, or with the format `text` the sentence alone."""
         if self.is_json:
             self.write("note", message=without_secrets(message))
-        else:
+        elif is_news or not self.is_quiet:
             show(message, file=sys.stderr)
 
     def run_started(self, record: RunRecord, fields: Mapping[str, Any]) -> None:

@@ -58,7 +58,9 @@ class Progress:
     def shown(self) -> Iterator[Progress]:
         """Show the line until the block ends."""
         try:
-            if self._console.is_terminal and not self._events.is_json:
+            if self._events.is_quiet:
+                yield self
+            elif self._console.is_terminal and not self._events.is_json:
                 with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as self._live:
                     yield self
             else:

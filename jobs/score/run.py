@@ -31,6 +31,7 @@ from jobs.score.receipts import Receipts
 from jobs.score.run_context import Run
 from jobs.score.run_plan import checked_pruner, plan_run
 from jobs.score.settings import ScoreResult, ScoreSettings
+from jobs.score.signals import until_time_is_up
 from jobs.score.stage import UnitStager
 from jobs.storage.places import open_place
 from jobs.storage.s3_place import bucket_exists
@@ -98,7 +99,7 @@ def score(
     Raises:
         ArtiMuseError: the run could not start or had to stop; what was committed stays.
     """
-    with Run(settings.log_format) as run:
+    with Run(settings.log_format, quiet=settings.quiet, ends_at=settings.ends_at) as run:
         asked = _identify(settings, run)
         keep = None if settings.dry_run else open_place(settings.out)
         manifest = open_manifest(settings.source, settings.manifest, settings.fetch, keep)
@@ -118,11 +119,12 @@ def score(
             record = _record(asked, committer, arguments or {}, run)
             with run.recorded(record, store.place):
                 errors = _score_units(asked, manifest, committer, record, run, shared)
-                counts = _reconcile(committer)
-                if pruner:  # last, so that moved pictures find the scores of their old places
+                counts = store.counts() if record.left_rows else _reconcile(committer)
+                if pruner and not record.left_rows:  # last, so that moved pictures find the scores of their old places
                     pruned, counts = pruner.drop(), store.counts()
                     record.pruned_rows, record.unpruned_rows = pruned.gone, pruned.unknown
-            progress.discard_work()
+            if not record.left_rows:
+                progress.discard_work()
     was_finished = committer.rows_to_commit == 0
     return ScoreResult(
         record, store.fingerprint, counts, errors, manifest.notes, asked.protocol, store.texts, was_finished
@@ -183,13 +185,15 @@ def _score_units(
         root = manifest.coverage.root if manifest.coverage else None
         breaker = Breaker(root, committer.unstage, partial(_origins, committer))
         done = Receipts(committer, record, run.events, breaker)
-        with done.shown.shown():
+        with until_time_is_up(), done.shown.shown():
             if committer.plan.store_files:  # otherwise there are no images to copy from
                 done.take(without_model.receipts(committer.units, *_steps_without_model(asked, committer, run.id)))
             if units := [unit for unit in committer.units if unit not in done.units]:
                 with nullcontext(shared) if shared else machines(asked.settings.address) as on:
                     _score_with_model(asked, committer, units, done, run, on)
         done.end()
+        if done.shown.done < done.shown.total:
+            record.left_rows = committer.commit_staged()
     return done.errors
 
 

@@ -10,13 +10,13 @@ from typing import Self
 
 from jobs.score.actor_starts import StartLog
 from jobs.score.events import Events
-from jobs.score.signals import terminable
+from jobs.score.signals import TimeIsUp, limited, terminable
 from jobs.storage.place import Place
-from jobs.store.run_record import RunRecord, new_run_id, now
+from jobs.store.run_record import OUT_OF_TIME, RunRecord, new_run_id, now
 
 
 class Run:
-    """One run; in its context, SIGTERM raises an exception.
+    """One run; in its context, SIGTERM and the end of its time raise an exception.
 
     Attributes:
         id: id of the run.
@@ -25,10 +25,11 @@ class Run:
         seconds: wall time of each finished phase.
     """
 
-    def __init__(self, log_format: str) -> None:
-        """Start the clock."""
+    def __init__(self, log_format: str, *, quiet: bool = False, ends_at: float | None = None) -> None:
+        """Start the clock; `ends_at` is the end of the run's time, in seconds since the epoch."""
         self.id = new_run_id()
-        self.events = Events(self.id, log_format)
+        self.events = Events(self.id, log_format, quiet=quiet)
+        self._ends_at = ends_at
         self.started_at = now()
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic()
@@ -37,6 +38,7 @@ class Run:
     def __enter__(self) -> Self:
         self._contexts.enter_context(self.events)
         self._contexts.enter_context(terminable())
+        self._contexts.enter_context(limited(self._ends_at))
         return self
 
     def __exit__(
@@ -58,9 +60,9 @@ class Run:
         stopped_by: BaseException | None = None
         try:
             yield
-            record.end("finished")
+            record.end(OUT_OF_TIME if record.left_rows else "finished")
         except BaseException as error:
-            record.end("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped")
+            record.end(_state_after(error))
             stopped_by = error
             raise
         finally:
@@ -68,3 +70,9 @@ class Run:
             record.add_loads(StartLog(place, self.id).take_loads())
             record.write(place)
             self.events.run_ended(record, stopped_by)
+
+
+def _state_after(error: BaseException) -> str:
+    if isinstance(error, TimeIsUp):
+        return OUT_OF_TIME
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"

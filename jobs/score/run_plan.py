@@ -39,7 +39,7 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
     """The last run's plan if it still fits manifest and store, else a new one; with the files of the tables."""
     files, notes = heal(store)
     for note in notes:
-        run.events.note(note)
+        run.events.note(note, is_news=True)
     if settings.moved:
         run.events.note(f"{take_over_uris(store, manifest):,} rows have new uris.")
     progress = _continued(store, manifest, files, settings)

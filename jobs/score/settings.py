@@ -61,6 +61,8 @@ class ScoreSettings:
         address: address of a Ray cluster, or None to start Ray here if the run needs it.
         local: whether the run does without Ray; None to decide by its size.
         log_format: `text` for a line of progress, `json` for events.
+        quiet: whether nothing is printed while the run works, but for what is news.
+        ends_at: when the run ends even if images are left, in seconds since the epoch; None for no such time.
     """
 
     source: str
@@ -91,6 +93,8 @@ class ScoreSettings:
     address: str | None = None
     local: bool | None = None
     log_format: str = "text"
+    quiet: bool = False
+    ends_at: float | None = None
 
     def __post_init__(self) -> None:
         check_log_format(self.log_format)

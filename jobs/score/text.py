@@ -17,6 +17,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
     record = result.record
     return {
         "run_id": record.run_id,
+        "state": record.state,
         "rows": {
             "manifest": record.manifest_rows,
             "held": record.held_rows,
@@ -26,6 +27,7 @@ def score_json(result: ScoreResult) -> dict[str, Any]:
             "copied": record.copied_rows,
             "pruned": record.pruned_rows,
             "unpruned": record.unpruned_rows,
+            "left": record.left_rows,
             **({"prunable": result.prunable.gone} if result.prunable else {}),
         },
         "store": {
@@ -66,6 +68,8 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
         show(f"{record.scored_rows:,} of {record.manifest_rows:,} images{described} in {seconds}{speed}{held}.")
     if record.copied_rows:
         show(f"  {record.copied_rows:,} of them have the same bytes as others and took their scores, see copied_from.")
+    if record.left_rows:
+        show(f"  Time is up: {record.left_rows:,} images are left. Run the same command again to go on.")
     if record.pruned_rows:
         rows = "1 row was" if record.pruned_rows == 1 else f"{record.pruned_rows:,} rows were"
         show(f"  {rows} dropped, since {settings.source} no longer has the images.")
@@ -80,6 +84,25 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
     if result.texts:
         show(f"{settings.out}/texts: {texts_line(counts)}.")
     show(f"Next: artimuse status {shlex.quote(settings.out)}")
+
+
+def show_line(result: ScoreResult, settings: ScoreSettings, *, only_news: bool) -> None:
+    """Print one line for --quiet; if only news is wanted, nothing where no row is new, dropped, failed or left."""
+    record, counts = result.record, result.counts
+    if found := result.prunable:
+        show(f"{settings.out}: --prune would drop {found.gone:,} of {found.rows:,} rows.")
+        return
+    numbers = {
+        "new": record.scored_rows,
+        "described": record.described_rows,
+        f"failed ({by_count(result.new_errors)})": result.new_errors.total(),
+        "dropped": record.pruned_rows,
+        "left": record.left_rows,
+    }
+    news = [f"{number:,} {name}" for name, number in numbers.items() if number]
+    if news or not only_news:
+        held = f"{counts.rows:,} rows = {counts.ok:,} ok + {counts.failed:,} failed"
+        show(f"{settings.out}: {', '.join(news) or 'nothing new'}; {held}.")
 
 
 def _unpruned(rows: int) -> str:

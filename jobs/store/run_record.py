@@ -16,6 +16,7 @@ from jobs.storage.place import Place, read_listed
 from jobs.store.layout import RUNS, is_run_path, run_path
 from schemas.fingerprint import Fingerprint
 
+OUT_OF_TIME: Final = "out of time"
 _PACKAGES: Final = (
     *("ray", "torch", "pyarrow", "pillow", "pillow-heif", "pillow-jxl-plugin", "rawpy", "numpy", "scipy"),
     *("safetensors", "tokenizers"),
@@ -35,7 +36,8 @@ class RunRecord:
         run_id: id of the run, also in every row it made.
         arguments: options of the command as given, without secrets.
         fingerprint: fingerprint of its scores.
-        state: `running`, `finished`, `interrupted`, or `stopped` by an error; `running` for ever if the process died.
+        state: `running`, `finished`, `out of time`, `interrupted`, or `stopped` by an error; `running` for ever if the
+            process died.
         manifest_rows: rows of the manifest.
         held_rows: rows of the manifest that were scored before this run.
         staged_rows: rows that earlier runs of its plan had scored, and that were left to it to commit.
@@ -45,6 +47,7 @@ class RunRecord:
         text_tokens: tokens that it generated.
         copied_rows: scored rows whose score was copied from a row with the same bytes.
         pruned_rows: rows that it dropped, since the source no longer has their images.
+        left_rows: rows of the manifest that are left to later runs, since the time that the user gave was over.
         unpruned_rows: rows that the source does not name and that it left: their images may still be there.
         images_per_s: speed after the first unit.
         busy_share: share of their time in which actors worked; None if no actor had a second unit.
@@ -80,6 +83,7 @@ class RunRecord:
     copied_rows: int = 0
     pruned_rows: int = 0
     unpruned_rows: int = 0
+    left_rows: int = 0
     images_per_s: float | None = None
     busy_share: float | None = None
     bound: str | None = None

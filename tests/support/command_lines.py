@@ -23,7 +23,8 @@ def commands_in(text: str) -> list[str]:
 def parse_command(line: str) -> dict[str, Any]:
     """Parse a command as the program would, without running it; raises what a user would see, returns its options."""
     words = shlex.split(line)[1:]
-    context = COMMANDS.make_context("artimuse", words[:1], resilient_parsing=True)
+    context: Any = COMMANDS.make_context("artimuse", words, resilient_parsing=True)
+    words = [*context._protected_args, *context.args]  # behind the options before the command
     with contextlib.suppress(typer.Exit):  # of an option that answers at once, such as --questions
         return dict(COMMANDS.commands[words[0]].make_context(words[0], words[1:], parent=context).params)
     return {}
