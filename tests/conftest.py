@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,18 +37,23 @@ marks.watch()
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Add marks. Long tests come first, each for the next free worker; of others a module goes to one worker.
+    """Add marks, and share the tests out: those with Ray first, then the long ones, each for the next free worker.
 
-    All jobs that join a Ray head go to one worker, so that only one head is started.
+    Ray takes more than a core while it starts, so two workers have all of its tests, and the others compute meanwhile.
+    One of the two has the jobs that join a Ray head, so that only one head is started. Of short tests a module goes to
+    one worker.
     """
     marks.mark_by_fixtures(items)
-    long = {item: any(map(item.get_closest_marker, ("ray", "slow"))) for item in items}
-    items.sort(key=lambda item: not long[item])
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.get_closest_marker("slow") is None))
+    turns = cycle(("ray", "ray head"))
     for item in items:
-        if not long[item]:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        elif item.get_closest_marker("ray") and not item.get_closest_marker("process"):
-            item.add_marker(pytest.mark.xdist_group("ray head"))
+        if item.get_closest_marker("ray"):
+            group = next(turns) if item.get_closest_marker("process") else "ray head"
+        elif item.get_closest_marker("slow"):
+            continue
+        else:
+            group = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup() -> None:
