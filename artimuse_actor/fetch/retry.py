@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 _THROTTLED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _TRANSIENT: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _PATIENCE: Final = 8  # files in a row for which a server may be too slow
+_SLOWEST: Final = 24  # …and after which it is asked no more: each may take half a minute
 _SILENCE: Final = 3  # files in a row for which it may not answer at all, each attempted as often as allowed
 _PROBE_EVERY_S: Final = 30.0
 
@@ -99,8 +100,13 @@ class Gate:
         """Whether the server has not answered for so many files that the next ones need not wait for it."""
         return self.unanswered >= _SILENCE
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the next files need not wait for the server, since it is silent, or was too slow for many more."""
+        return self.is_silent or self.given_up >= _SLOWEST
+
     def may_probe(self, now_s: float) -> bool:
-        """Whether a silent server may be asked now, as every half minute; the caller then asks it."""
+        """Whether a hopeless server may be asked now, as every half minute; the caller then asks it."""
         if now_s - self._probed_at_s < _PROBE_EVERY_S:
             return False
         self._probed_at_s = now_s
@@ -110,7 +116,7 @@ class Gate:
         """Count a file whose last attempt failed."""
         self.given_up += failure.is_slow
         self.unanswered = self.unanswered + 1 if failure.no_answer else 0
-        if self.unanswered == _SILENCE:
+        if self.unanswered == _SILENCE or self.given_up == _SLOWEST:
             self._probed_at_s = now_s
 
     def widen(self) -> None:
@@ -140,8 +146,8 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
 
     Waits are exponential with full jitter. An attempt that is throttled while others succeed does not count as one,
     but its time does: the server works, and asks only for a slower pace. A server that was too slow for many files in a
-    row gets one attempt at each further one, as long as one read may take, so that it cannot hold a unit for hours. One
-    that did not answer at all for a few files is asked for no further one, but for one each half minute.
+    row gets one attempt at each further one, as long as one read may take. One that was too slow for many more, or did
+    not answer at all for a few, is asked for one each half minute alone, so that it cannot hold a unit for hours.
 
     Args:
         attempt: one attempt; raises `TryAgain` if another may go better.
@@ -152,9 +158,9 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
         ImageError: `fetch_failed`, with the last reason and the number of attempts.
     """
     clock = asyncio.get_running_loop().time
-    is_probe = gate.is_silent
+    is_probe = gate.is_hopeless
     if is_probe and not gate.may_probe(clock()):
-        raise _silent(gate)
+        raise _not_asked(gate)
     tried, counted, spent_s = 0, 0, 0.0
     while True:
         served = gate.served
@@ -183,7 +189,7 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
         longest_s = min(options.first_wait_s * 2.0 ** min(tried - 1, 60), options.longest_wait_s)
         wait_s = max(random.uniform(0, longest_s), min(failure.after_s, options.longest_wait_s))
         if failure.no_answer and gate.is_silent and not is_probe:  # as others have found out meanwhile
-            raise _silent(gate) from failure
+            raise _not_asked(gate) from failure
         if counted >= attempts or spent_s + wait_s >= limit_s:
             gate.give_up(failure, clock())
             times = "once" if tried == 1 else f"{tried} times"
@@ -194,11 +200,10 @@ async def retrying(attempt: Callable[[], Awaitable[_T]], gate: Gate, options: Fe
         spent_s += wait_s
 
 
-def _silent(gate: Gate) -> ImageError:
+def _not_asked(gate: Gate) -> ImageError:
+    what = f"did not answer for {gate.unanswered}" if gate.is_silent else f"was too slow for {gate.given_up}"
     return ImageError(
-        "fetch_failed",
-        f"The server did not answer for {gate.unanswered} files in a row, so it was not asked for this one.",
-        retryable=True,
+        "fetch_failed", f"The server {what} files in a row, so it was not asked for this one.", retryable=True
     )
 
 

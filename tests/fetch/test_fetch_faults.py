@@ -44,7 +44,7 @@ from support.fault_proxy import (
 from artimuse_actor.errors import ImageError, ImageErrorType, RunError, UsageError
 from artimuse_actor.fetch import fetch as fetch_module
 from artimuse_actor.fetch import local as local_files
-from artimuse_actor.fetch import public_hosts
+from artimuse_actor.fetch import public_hosts, retry
 from artimuse_actor.fetch import s3 as s3_objects
 from artimuse_actor.fetch.byte_budget import ByteBudget
 from artimuse_actor.fetch.confinement import check_path_inside
@@ -248,7 +248,9 @@ def test_a_server_that_drips_is_given_up_long_before(origin: Origin) -> None:
     assert (error.error_type, error.retryable) == ("fetch_failed", True)
 
 
-def test_a_server_that_is_slow_for_many_files_gets_one_attempt_at_each_further_one_until_it_serves() -> None:
+def test_a_server_that_is_slow_for_many_files_gets_one_attempt_at_each_further_one_and_then_none_until_it_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     gate, tried = Gate(), 0
 
     async def slow() -> bytes:
@@ -267,13 +269,16 @@ def test_a_server_that_is_slow_for_many_files_gets_one_attempt_at_each_further_o
     def attempts_at(attempt: Callable[[], Awaitable[bytes]]) -> int:
         nonlocal tried
         tried = 0
-        with pytest.raises(ImageError, match="tried"):
+        with pytest.raises(ImageError, match=r"tried|was too slow for 24 files in a row, so it was not asked"):
             asyncio.run(retrying(attempt, gate, replace(OPTIONS, longest_wait_s=0.001)))
         return tried
 
     assert [attempts_at(refused) for _ in range(10)] == [4] * 10  # it costs no time
     assert [attempts_at(slow) for _ in range(10)] == [4] * 8 + [1] * 2
     assert attempts_at(refused) == 1
+    assert [attempts_at(slow) for _ in range(20)] == [1] * 14 + [0] * 6
+    monkeypatch.setattr(retry, "_PROBE_EVERY_S", 0.0)  # half a minute later
+    assert attempts_at(slow) == 1
     assert asyncio.run(retrying(served, gate, OPTIONS)) == b"at last"
     assert attempts_at(slow) == 4
 
