@@ -129,7 +129,37 @@ CopyRoot = Annotated[
     ),
 ]
 CopyImages = Annotated[
-    bool, typer.Option("--copy", help="Copy the images into the folder --out too; uri tells where they lie there.")
+    bool,
+    typer.Option(
+        "--copy",
+        help="Copy the images into the folder --out too, by the names of their ids, with the metadata.jsonl that "
+        "imagefolder reads; uri tells where they lie there.",
+    ),
+]
+
+TarSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tar-size",
+        metavar="N|SIZE",
+        help="Images of a tar file, or its size, such as 1GB. [default: 10000 images]",
+        show_default=False,
+    ),
+]
+Keys = Annotated[
+    str,
+    typer.Option(
+        metavar="number|source", help="Names of samples in tar files: numbers, or those in the tars they come from."
+    ),
+]
+Caption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column that is the .txt beside each image of a tar file: of the manifest, or a text of the store. "
+        "[default: the .txt of the source]",
+        show_default=False,
+    ),
 ]
 
 
@@ -164,6 +194,9 @@ def curate(
     score_column: ScoreColumn = None,
     kind: OutputKind = None,
     copy: CopyImages = False,
+    tar_size: TarSizeOption = None,
+    keys: Keys = "number",
+    caption: Caption = None,
     root: CopyRoot = None,
     allow_private_hosts: AllowPrivateHosts = False,
     allow_mixed: ReadMixed = False,
@@ -200,6 +233,9 @@ def curate(
         seed=seed,
         kind=kind,
         copy=copy,
+        tar_size=tar_size,
+        keys=keys,
+        caption=caption,
         fetch=FetchOptions(MAX_BYTES, root, allow_private_hosts),
     )
     done = run(settings)

@@ -23,8 +23,10 @@ from jobs.curate.filters import TEXT_MATCHES
 from jobs.curate.where import columns_sql
 from jobs.manifest.manifest import Manifest
 from jobs.storage.parquet import read_parquet
+from jobs.storage.place import Place
 from jobs.storage.read_ahead import read_ahead
 from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, quoted
+from jobs.store.layout import texts_path
 from jobs.store.stores import Stores, StoresTables
 
 OWN: Final = "own:"
@@ -100,6 +102,10 @@ class StoreRows:
             "ON described = image_id"
         )
 
+    def qualified(self, column: str) -> str:
+        """A column as SQL, with its table."""
+        return f"{'texts' if column in self._texts.names else 'scores'}.{identifier(column)}"
+
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """See `Candidates`."""
         yield from read_ahead(lambda rows: self._read(rows, list(columns)), self._rows_by_file(), _AHEAD, _AHEAD)
@@ -124,14 +130,30 @@ class StoreRows:
 
     def _read(self, rows: Rows, columns: list[str]) -> pa.Table:
         place, file = self.tables.files[int(rows[0] >> FILE_ROWS)]
+        texts = [name for name in columns if name in self._texts.names]
+        asked = [name for name in columns if name not in texts] + (["image_id"] if texts else [])
         try:
-            table = read_parquet(place, file.path, columns)
+            table = read_parquet(place, file.path, list(dict.fromkeys(asked)))
         except FileNotFoundError:
             raise changed_meanwhile(place, file.path) from None
         here = rows & ((1 << FILE_ROWS) - 1)
         if here[-1] >= len(table):
             raise changed_meanwhile(place, file.path)
-        return table if len(here) == len(table) else table.take(pa.array(here))
+        table = table if len(here) == len(table) else table.take(pa.array(here))
+        return self._with_texts(place, file.path, table, texts).select(columns) if texts else table
+
+    def _with_texts(self, place: Place, scores_path: str, rows: pa.Table, columns: list[str]) -> pa.Table:
+        """Rows of a scores file with texts from the file beside it; null where there is none."""
+        try:
+            texts = read_parquet(place, texts_path(scores_path), ["image_id", *columns])
+        except FileNotFoundError:
+            texts = pa.schema(
+                [rows.schema.field("image_id"), *(self._texts.field(name) for name in columns)]
+            ).empty_table()
+        found = texts.take(pc.index_in(rows["image_id"], texts["image_id"].combine_chunks()))
+        for name in columns:
+            rows = rows.append_column(self._texts.field(name), found[name])
+        return rows
 
 
 class ManifestRows:
@@ -180,10 +202,11 @@ class ManifestRows:
         """See `Candidates`. A column that both have is the store's; `own:NAME` is the manifest's in any case."""
         own = [name for name in columns if name.startswith(OWN) or name not in self._store_rows.schema.names]
         held = [name for name in columns if name not in own and name != "image_id"]
+        asked = ", ".join(["chosen.row", *map(self._store_rows.qualified, held)])
+        texts = " LEFT JOIN texts USING (image_id)" if "texts." in asked else ""
         chosen = _Ordered(
             self._database.batches(
-                f"SELECT chosen.row{''.join(f', {identifier(name)}' for name in held)} FROM chosen "
-                f"JOIN scores ON held = {identifier(ROW)} ORDER BY chosen.row"
+                f"SELECT {asked} FROM chosen JOIN scores ON held = scores.{identifier(ROW)}{texts} ORDER BY chosen.row"
             )
         )
         start = 0

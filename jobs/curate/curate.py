@@ -26,8 +26,10 @@ from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel, curation_json
 from jobs.curate.output_place import Target, keep_out_of_tables, read_target, workshop
-from jobs.curate.output_rows import write_chosen
+from jobs.curate.output_rows import OutputOptions, write_chosen
 from jobs.curate.quotas import MAX_SEED, best_rows, random_points, read_top, shares_of_sample, stratum
+from jobs.curate.sample_keys import NUMBER, SOURCE, check_keys, read_keys
+from jobs.curate.tar_size import TarSize
 from jobs.curate.where import MACROS, unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
@@ -38,6 +40,7 @@ from jobs.store.store import Store
 from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
 
+_CHOSEN_IMAGES: Final = f"SELECT image_id, uri FROM chosen JOIN scores ON held = {identifier(ROW)} ORDER BY row"
 _ABSENT: Final = -1
 _DOUBLED: Final = -2
 """Why a row is not chosen, beside the number of a filter."""
@@ -63,6 +66,9 @@ class CurateSettings:
         seed: which sample.
         kind: of the output; None goes by its name.
         copy: whether the images are copied.
+        tar_size: of the files of a WebDataset: images, or bytes such as `1GB`.
+        keys: names of its samples: `number` or `source`.
+        caption: the column that is their `txt`.
         fetch: how images are fetched.
         beside: further stores to choose from.
         allow_mixed: whether their fingerprints may differ.
@@ -83,6 +89,9 @@ class CurateSettings:
     seed: int = 0
     kind: str | None = None
     copy: bool = False
+    tar_size: str | None = None
+    keys: str = NUMBER
+    caption: str | None = None
     fetch: FetchOptions = field(default_factory=FetchOptions)
     beside: tuple[str, ...] = ()
     allow_mixed: bool = False
@@ -117,6 +126,7 @@ def curate(settings: CurateSettings) -> Curation:
         StoreError, ManifestError: a file is incomplete, or changed during the curation.
     """
     target = read_target(settings.out, settings.kind, settings.copy)
+    output = _output_options(settings, target)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
     stores = Stores.open([settings.store, *settings.beside], allow_mixed=settings.allow_mixed)
     score_column = stores.first.question("--score-column", settings.score_column)
@@ -131,6 +141,8 @@ def curate(settings: CurateSettings) -> Curation:
         filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
         if settings.per is not None and settings.per not in schema.names:
             raise unknown_column("--per", settings.per, schema.names)
+        if output.caption is not None and output.caption not in schema.names:
+            raise unknown_column("--caption", output.caption, schema.names)
         keep_out_of_tables("--out", settings.out, stores)
         target.check_free()
         database.lock()
@@ -154,11 +166,14 @@ def curate(settings: CurateSettings) -> Curation:
         if settings.sample is not None:
             _take_sample(database, settings, funnel)
 
+        if output.keys == SOURCE:
+            check_keys(lambda: database.batches(_CHOSEN_IMAGES))
+
         with workshop(target) as aside:
             if groups and len(groups.table):
                 with open(aside.path(target.groups), "wb") as file:
                     file.write(parquet_bytes(groups.table))
-            write_chosen(candidates, stores.first, aside, settings.fetch, funnel)
+            write_chosen(candidates, stores.first, aside, settings.fetch, output, funnel)
             store_rows.tables.check_unchanged()
             record = _record(settings, stores, target, funnel, len(groups.table) if groups else None)
             with open(aside.path(target.funnel), "w", encoding="utf-8") as text:
@@ -168,6 +183,19 @@ def curate(settings: CurateSettings) -> Curation:
         if len(stores.stores) == 1:  # several have the record beside the output alone
             _remember(stores.first, written, funnel)
         return Curation(funnel, target, written)
+
+
+def _output_options(settings: CurateSettings, target: Target) -> OutputOptions:
+    """The options about tar files. Raises UsageError."""
+    options = OutputOptions(TarSize.read(settings.tar_size), read_keys(settings.keys), settings.caption)
+    for name, given in (
+        ("--tar-size", settings.tar_size is not None),
+        ("--keys source", settings.keys == SOURCE),
+        ("--caption", settings.caption is not None),
+    ):
+        if given and target.kind != "webdataset":
+            raise UsageError(f"{name} is about tar files. Add --as webdataset.")
+    return options
 
 
 def _check_choice(settings: CurateSettings, stores: Stores) -> None:

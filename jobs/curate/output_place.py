@@ -5,7 +5,7 @@
     best.parquet.groups.parquet         what --dedupe joined
 
     best/manifest.parquet (…)           the same in a folder, which can also hold images
-    best/images/00000/00000042.jpg      --copy
+    best/images/…, metadata.jsonl       --copy; called as their ids, and as Hugging Face's imagefolder reads them
     best/00000.tar                      --as webdataset
     best/__curation/funnel.json, groups.parquet      pyarrow passes over names with `_`, Hugging Face those with `__`
 
@@ -38,8 +38,10 @@ from schemas.curation import CURATION_MARK
 KINDS: Final = (*SUFFIXES, "webdataset")
 FUNNEL: Final = "__curation/funnel.json"
 GROUPS_FILE: Final = "__curation/groups.parquet"
+METADATA: Final = "metadata.jsonl"
 _OURS: Final = re.compile(
-    r"manifest\.(parquet|jsonl|csv)|images/\d{5}/\d{8}\.\w+|\d{5}\.tar|__curation/(funnel\.json|groups\.parquet)"
+    r"manifest\.(parquet|jsonl|csv)|metadata\.jsonl|images/\d{5}/\d{8}\.\w+|\d{5}\.tar|"
+    r"__curation/(funnel\.json|groups\.parquet)"
 )
 
 
@@ -94,7 +96,10 @@ class Target:
             return
         if (path := place.local_path("")) and os.path.isfile(path):
             raise CurationError(f"{self.out}: is a file. Choose another --out.")
-        if found := foreign_file(place, _OURS.fullmatch, lambda: _is_funnel(place, FUNNEL)):
+        copies = _copies(place)
+        if found := foreign_file(
+            place, lambda path: _OURS.fullmatch(path) or path in copies, lambda: _is_funnel(place, FUNNEL)
+        ):
             raise CurationError(
                 f"{self.out}: holds what no curation wrote, such as {found}. Nothing was written. Choose another "
                 "--out, or empty it."
@@ -172,6 +177,15 @@ def _exists(place: Place, path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _copies(place: Place) -> frozenset[str]:
+    """Paths of the images that an earlier curation copied into a folder."""
+    try:
+        lines = place.read(METADATA).splitlines()
+        return frozenset(json.loads(line)["file_name"] for line in lines)
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return frozenset()
 
 
 def _is_funnel(place: Place, path: str) -> bool:

@@ -42,6 +42,13 @@ def open_row_file(kind: str, path: Any, schema: pa.Schema) -> RowFile:
     return _JsonRows(path) if kind == "jsonl" else _CsvRows(path, schema)
 
 
+def is_json(field: pa.Field) -> bool:
+    """Whether JSON can hold the values of a column."""
+    inside = (field.type.field(place) for place in range(field.type.num_fields))
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return not any(is_such(field.type) for is_such in binary) and all(map(is_json, inside))
+
+
 def json_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows for JSON: the shortest exact form of each number, times as strings, NaN and infinity as null."""
     for place, field in enumerate(table.schema):

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from support.paths import GOLDEN
 from support.scored_stores import write_store
+from support.tars import write_tar
 
 from artimuse_actor.errors import CurationError, UsageError
-from jobs.curate import output_images as copied_images
 from jobs.curate.curate import CurateSettings, Curation, curate
 from jobs.curate.filters import FilterOptions
 from jobs.curate.row_writers import json_rows, open_row_file
@@ -68,18 +68,20 @@ def test_copied_images_lie_beside_a_manifest_that_names_them(store: Path, tmp_pa
     assert [path.name for path in (tmp_path / "best" / "images").rglob("*.*")] == ["00000000.png"]
 
 
-def test_a_webdataset_pairs_images_with_their_rows(
-    store: Path, tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copied_images, "SHARD_IMAGES", 2)
-    _choose(store, tmp_path / "best", kind="webdataset")
+def _members(*tars: Path) -> dict[str, bytes]:
     members = {}
-    for name in ("00000.tar", "00001.tar"):
-        with tarfile.open(tmp_path / "best" / name) as tar:
+    for path in tars:
+        with tarfile.open(path) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 assert file is not None
                 members[member.name] = file.read()
+    return members
+
+
+def test_a_webdataset_pairs_images_with_their_rows(store: Path, tmp_path: Path, photos: Any) -> None:
+    _choose(store, tmp_path / "best", kind="webdataset", tar_size="2")
+    members = _members(tmp_path / "best" / "00000.tar", tmp_path / "best" / "00001.tar")
     assert list(members) == [
         *("000000000.jpg", "000000000.json", "000000001.png", "000000001.json", "000010000.png", "000010000.json"),
     ]
@@ -89,8 +91,129 @@ def test_a_webdataset_pairs_images_with_their_rows(
         (image,) = [data for name, data in members.items() if name.startswith(key) and not name.endswith("json")]
         Image.open(io.BytesIO(image)).verify()
     first = (tmp_path / "best" / "00000.tar").read_bytes()
-    _choose(store, tmp_path / "best", kind="webdataset")
+    _choose(store, tmp_path / "best", kind="webdataset", tar_size="2")
     assert (tmp_path / "best" / "00000.tar").read_bytes() == first
+    _choose(store, tmp_path / "best", kind="webdataset", tar_size="1KB")  # less than a picture has
+    assert [len(_members(path)) for path in sorted((tmp_path / "best").glob("*.tar"))] == [2, 2, 2]
+    _choose(store, tmp_path / "best", kind="webdataset", tar_size="1GB")
+    assert [path.name for path in (tmp_path / "best").glob("*.tar")] == ["00000.tar"]
+
+
+def _tars_and_store(tmp_path: Path) -> list[dict[str, Any]]:
+    """Two tars as WebDataset has them, and a store with texts of their images."""
+    pictures = [(GOLDEN / "artimuse" / "images" / picture).read_bytes() for picture in PICTURES]
+    ends = ("jpg", "png", "png")
+    long = "a-very-long-folder/" * 8
+    for number, key in enumerate(("dir/b", "a", f"{long}c")):
+        about = {"caption": f"No. {number}", "score": "the source's", "nested": [1, None]}
+        others = {
+            f"{key}.txt": f"Caption {number}".encode(),
+            f"{key}.json": json.dumps(about).encode(),
+            f"{key}.cls": b"7",
+        }
+        write_tar(tmp_path / "tars" / f"{number}.tar", {f"{key}.{ends[number]}": pictures[number]} | others)
+    rows: list[dict[str, Any]] = [
+        row for batch in open_manifest(str(tmp_path / "tars")).batches() for row in batch.rows.to_pylist()
+    ]
+    about = ("image_id", "uri", "version")
+    rows = [{name: row[name] for name in about} | {"score": 50.0 + number} for number, row in enumerate(rows)]
+    for row, picture, end in zip(rows, pictures, ends, strict=True):
+        row |= {"sha256": hashlib.sha256(picture).hexdigest(), "format": "PNG" if end == "png" else "JPEG"}
+    write_store(tmp_path / "scored", rows, texts={row["image_id"]: f"Text of {row['image_id']}" for row in rows[:2]})
+    return rows
+
+
+def test_written_tars_have_the_keys_captions_and_json_of_the_source(tmp_path: Path) -> None:
+    rows = _tars_and_store(tmp_path)
+    source, out = str(tmp_path / "tars"), tmp_path / "best"
+    _choose(tmp_path / "scored", out, manifest=source, kind="webdataset", keys="source")
+    members = _members(out / "00000.tar")
+    long = "a-very-long-folder/" * 8
+    keys = ["dir/b", "a", f"{long}c"]
+    ends = ("jpg", "png", "png")
+    assert list(members) == [
+        f"{key}.{one}" for key, end in zip(keys, ends, strict=True) for one in (end, "json", "txt", "cls")
+    ]
+    assert members["a.txt"] == b"Caption 1"
+    assert members["a.cls"] == b"7"
+    about = json.loads(members["dir/b.json"])
+    assert (about["caption"], about["nested"], about["score"]) == ("No. 0", [1, None], 50.0)  # the score is ours
+    again = open_manifest(str(out))
+    assert [row["image_id"] for batch in again.batches() for row in batch.rows.to_pylist()] == [
+        f"00000.tar/{key}.{end}" for key, end in zip(keys, ends, strict=True)
+    ]
+    _choose(tmp_path / "scored", out, kind="webdataset", keys="source", caption="overall_gestalt")
+    members = _members(out / "00000.tar")
+    assert members["a.txt"].decode() == f"Text of {rows[1]['image_id']}"
+    assert f"{long}c.txt" not in members  # has no text
+    _choose(tmp_path / "scored", out, manifest=source, kind="webdataset", caption="overall_gestalt", top="1")
+    assert list(_members(out / "00000.tar")) == ["000000000.png", "000000000.json", "000000000.cls"]
+
+
+def test_two_samples_of_one_key_are_named_before_an_image_is_fetched(tmp_path: Path, photos: Any) -> None:
+    picture = (GOLDEN / "artimuse" / "images" / PICTURES[0]).read_bytes()
+    for name in ("a.tar", "b.tar"):
+        write_tar(tmp_path / "tars" / name, {"0.jpg": picture, "../up.jpg": picture})
+    about = ("image_id", "uri", "version")
+    batches = [batch.rows for batch in open_manifest(str(tmp_path / "tars")).batches()]
+    rows = [{name: row[name] for name in about} for batch in batches for row in batch.to_pylist()]
+    write_store(tmp_path / "scored", [rows[0], rows[2]])
+    options = {"kind": "webdataset", "keys": "source"}
+    with pytest.raises(CurationError, match=r"'a.tar/0.jpg' and 'b.tar/0.jpg' have the same key. Use --keys number"):
+        _choose(tmp_path / "scored", tmp_path / "best", **options)
+    write_store(tmp_path / "outside", [rows[1]])
+    with pytest.raises(CurationError, match=r"the key of 'a.tar/../up.jpg' is no path within a folder"):
+        _choose(tmp_path / "outside", tmp_path / "best", **options)
+    write_store(tmp_path / "loose", [photos[0]])
+    with pytest.raises(CurationError, match="is no member of a tar file"):
+        _choose(tmp_path / "loose", tmp_path / "best", **options)
+    for wrong, sentence in (
+        ({"keys": "mine"}, "--keys takes number or source"),
+        ({"tar_size": "0"}, "--tar-size takes a number of images"),
+        ({"tar_size": "5", "kind": "jsonl"}, "--tar-size is about tar files"),
+        ({"caption": "uri", "kind": None, "keys": "number"}, "--caption is about tar files"),
+        ({"caption": "ur", "keys": "number"}, "'ur'"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            _choose(tmp_path / "scored", tmp_path / "best", **options | wrong)
+    assert not (tmp_path / "best").exists()
+
+
+def test_copies_are_called_as_their_ids_and_imagefolder_reads_them(tmp_path: Path) -> None:
+    import datasets
+
+    picture = (GOLDEN / "artimuse" / "images" / PICTURES[0]).read_bytes()
+    named = {
+        "2024/a.JPG": "2024/a.JPG",
+        "2024/b": "2024/b.jpg",  # a name says what the file is
+        "2024/b.jpg": "00000/00000002.jpg",  # which was taken
+        "2024/a.JPG/c.png": "00000/00000003.jpg",  # a file is no folder
+        "https://example.com/d.jpg": "00000/00000004.jpg",
+        "c/../d.jpg": "00000/00000005.jpg",
+        "00000/00000002.jpg": "00000/00000006.jpg",
+        "ü .jpg": "ü .jpg",
+    }
+    rows = []
+    for number, name in enumerate(named):
+        path = tmp_path / "photos" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture)
+        row = {"image_id": name, "uri": str(path), "score": 50.0 + number}
+        rows.append(row | {"sha256": hashlib.sha256(picture).hexdigest()})
+    write_store(tmp_path / "scored", rows)
+    best = tmp_path / "best"
+    _choose(tmp_path / "scored", best, copy=True)
+    table = pq.read_table(best / "manifest.parquet")
+    assert table["uri"].to_pylist() == [f"{best}/images/{name}" for name in named.values()]
+    cache = str(tmp_path / "cache")
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(best), split="train", cache_dir=cache)
+    assert sorted(loaded["image_id"]) == sorted(named)
+    assert (loaded[0]["image"].size, loaded.features["score"]) == ((640, 480), datasets.Value("float64"))
+    _choose(tmp_path / "scored", best, copy=True, top="1")
+    assert [path.name for path in (best / "images").rglob("*.*")] == ["ü .jpg"]
+    (best / "images" / "mine.jpg").write_bytes(picture)
+    with pytest.raises(CurationError, match=r"holds what no curation wrote, such as images/mine.jpg"):
+        _choose(tmp_path / "scored", best, copy=True)
 
 
 @pytest.mark.parametrize("options", [{"copy": True}, {"kind": "webdataset"}], ids=str)
@@ -245,7 +368,10 @@ def test_a_store_on_s3_is_curated_to_s3(bucket: str, store: Path) -> None:
     _choose(f"{bucket}/store", f"{bucket}/best", copy=True)
     _choose(f"{bucket}/store", f"{bucket}/best", copy=True, top="1")
     names = [file.path for file in place.files("best")]
-    assert names == ["best/__curation/funnel.json", "best/images/00000/00000000.png", "best/manifest.parquet"]
+    assert names == [
+        *("best/__curation/funnel.json", "best/images/00000/00000000.png", "best/manifest.parquet"),
+        "best/metadata.jsonl",
+    ]
     (row,) = pq.read_table(io.BytesIO(place.read("best/manifest.parquet"))).to_pylist()
     assert row["uri"] == f"{bucket}/best/images/00000/00000000.png"
     assert place.read("best/images/00000/00000000.png")[:4] == b"\x89PNG"
