@@ -162,6 +162,10 @@ Caption = Annotated[
     ),
 ]
 
+Order = Annotated[
+    str, typer.Option(metavar="store|score", help="Order of the rows: as in the store or manifest, or the best first.")
+]
+
 
 def curate(
     stores: StoresNamed,
@@ -197,6 +201,7 @@ def curate(
     tar_size: TarSizeOption = None,
     keys: Keys = "number",
     caption: Caption = None,
+    order: Order = "store",
     root: CopyRoot = None,
     allow_private_hosts: AllowPrivateHosts = False,
     allow_mixed: ReadMixed = False,
@@ -236,6 +241,7 @@ def curate(
         tar_size=tar_size,
         keys=keys,
         caption=caption,
+        order=order,
         fetch=FetchOptions(MAX_BYTES, root, allow_private_hosts),
     )
     done = run(settings)

@@ -25,6 +25,7 @@ from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
 from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel, curation_json
+from jobs.curate.order import SCORE, STORE, BestFirst, read_order
 from jobs.curate.output_place import Target, keep_out_of_tables, read_target, workshop
 from jobs.curate.output_rows import OutputOptions, write_chosen
 from jobs.curate.quotas import MAX_SEED, best_rows, random_points, read_top, shares_of_sample, stratum
@@ -69,6 +70,7 @@ class CurateSettings:
         tar_size: of the files of a WebDataset: images, or bytes such as `1GB`.
         keys: names of its samples: `number` or `source`.
         caption: the column that is their `txt`.
+        order: of the rows: `store` or `score`.
         fetch: how images are fetched.
         beside: further stores to choose from.
         allow_mixed: whether their fingerprints may differ.
@@ -92,6 +94,7 @@ class CurateSettings:
     tar_size: str | None = None
     keys: str = NUMBER
     caption: str | None = None
+    order: str = STORE
     fetch: FetchOptions = field(default_factory=FetchOptions)
     beside: tuple[str, ...] = ()
     allow_mixed: bool = False
@@ -127,6 +130,7 @@ def curate(settings: CurateSettings) -> Curation:
     """
     target = read_target(settings.out, settings.kind, settings.copy)
     output = _output_options(settings, target)
+    order = read_order(settings.order)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
     stores = Stores.open([settings.store, *settings.beside], allow_mixed=settings.allow_mixed)
     score_column = stores.first.question("--score-column", settings.score_column)
@@ -173,7 +177,8 @@ def curate(settings: CurateSettings) -> Curation:
             if groups and len(groups.table):
                 with open(aside.path(target.groups), "wb") as file:
                     file.write(parquet_bytes(groups.table))
-            write_chosen(candidates, stores.first, aside, settings.fetch, output, funnel)
+            chosen = BestFirst(candidates, database) if order == SCORE else candidates
+            write_chosen(chosen, stores.first, aside, settings.fetch, output, funnel)
             store_rows.tables.check_unchanged()
             record = _record(settings, stores, target, funnel, len(groups.table) if groups else None)
             with open(aside.path(target.funnel), "w", encoding="utf-8") as text:

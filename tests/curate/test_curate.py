@@ -403,6 +403,27 @@ def test_a_manifest_keeps_its_own_columns_and_order_and_gets_the_scores(
     assert any("own score gave way" in note for note in done.funnel.notes)
 
 
+def test_the_best_come_first_if_that_is_asked_for(tmp_path: Path, store: Path, rows: list[Row]) -> None:
+    best = [row["image_id"] for row in sorted(_scored(rows), key=lambda row: (-row["score"], row["image_id"]))]
+    _choose(store, tmp_path / "best.parquet", order="score", max_score=70.0)
+    below = [row["image_id"] for row in _scored(rows) if row["score"] > 70]
+    assert _ids(tmp_path / "best.parquet") == [name for name in best if name not in below]
+    ids = [row["image_id"] for row in rows]
+    (tmp_path / "source").mkdir()
+    for part in range(4):  # with categories of its own in each file
+        some = ids[part::4]
+        kinds = pa.array([f"{part}-{name}" for name in some]).dictionary_encode()
+        images = [{"bytes": name.encode(), "path": None} for name in some]
+        _manifest(tmp_path / "source" / f"{part}.parquet", some, kind=kinds, image=images)
+    _choose(store, tmp_path / "best.parquet", order="score", manifest=str(tmp_path / "source"))
+    found = pq.read_table(tmp_path / "best.parquet")
+    assert found["image_id"].to_pylist() == best
+    assert [kind.partition("-")[2] for kind in found["kind"].to_pylist()] == best
+    assert [image["bytes"].decode() for image in found["image"].to_pylist()] == best
+    with pytest.raises(UsageError, match="--order takes store or score"):
+        _choose(store, tmp_path / "best.parquet", order="size")
+
+
 def test_rows_of_the_store_that_the_manifest_lacks_are_said(tmp_path: Path, store: Path) -> None:
     source = _manifest(tmp_path / "m.parquet", ["001.jpg", "002.jpg"])
     done = _choose(store, tmp_path / "best.parquet", manifest=str(source))

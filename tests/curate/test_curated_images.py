@@ -115,8 +115,8 @@ def _tars_and_store(tmp_path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         row for batch in open_manifest(str(tmp_path / "tars")).batches() for row in batch.rows.to_pylist()
     ]
-    about = ("image_id", "uri", "version")
-    rows = [{name: row[name] for name in about} | {"score": 50.0 + number} for number, row in enumerate(rows)]
+    named = ("image_id", "uri", "version")
+    rows = [{name: row[name] for name in named} | {"score": 50.0 + number} for number, row in enumerate(rows)]
     for row, picture, end in zip(rows, pictures, ends, strict=True):
         row |= {"sha256": hashlib.sha256(picture).hexdigest(), "format": "PNG" if end == "png" else "JPEG"}
     write_store(tmp_path / "scored", rows, texts={row["image_id"]: f"Text of {row['image_id']}" for row in rows[:2]})
