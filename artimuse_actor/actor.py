@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,10 +25,12 @@ from artimuse_actor.engine.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError, message_of
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, Pixels
 from artimuse_actor.protocol import protocols
-from schemas.text_settings import TextSettings
+from artimuse_actor.protocol.multiple_choice import MultipleChoice
+from schemas.text_settings import TextSettings, letter_suffix
 from schemas.units import SPENT, answer_fields, scored_unit, spent_column
 
 if TYPE_CHECKING:
+    from artimuse_actor.engine.answer import Answerer, Reply
     from artimuse_actor.engine.describe import Describer, ImageDescription
     from artimuse_actor.engine.scoring import ImageScore
     from artimuse_actor.loaded_model import BatchSize, LoadedModel
@@ -136,7 +138,12 @@ class ArtiMuseActor:
             checkpoint = _open_checkpoint(config)
             fetched_s = time.monotonic()
             self._model = _load_model(config, checkpoint)
-            self._describer = self._new_describer(config.texts, config.sequences) if config.texts else None
+            self._describer: Describer | None = None
+            self._answerer: Answerer | None = None
+            if config.texts and isinstance(config.protocol, MultipleChoice):
+                self._answerer = self._new_answerer(config.protocol, config.texts, config.sequences)
+            elif config.texts:
+                self._describer = self._new_describer(config.texts, config.sequences)
         except (CheckpointError, UsageError) as error:
             # Ray takes an exception here for a bad node and tries elsewhere, again and again; this one would be
             # the same everywhere, so the first unit says it.
@@ -172,10 +179,12 @@ class ArtiMuseActor:
         pixels = unit["pixels"].combine_chunks()
         readable = np.flatnonzero(pixels.is_valid().to_numpy(zero_copy_only=False)).tolist()
         images = _pixel_array(pixels)
-        if self._describer is None:
-            answers = self._score(images, readable)
-        else:
+        if self._answerer is not None:
+            answers = self._answer(self._answerer, images, readable, unit)
+        elif self._describer is not None:
             answers = self._describe(self._describer, images, readable, unit["texts_only"].to_pylist())
+        else:
+            answers = self._score(images, readable)
         known = unit.select(self._answers.names).to_pylist()  # null, except for images whose bytes have a stored score
         filled = [answers.get(row, known[row]) for row in range(len(unit))]
         made = pa.Table.from_pylist(filled, schema=self._answers)
@@ -207,24 +216,54 @@ class ArtiMuseActor:
     def _describe(
         self, describer: Describer, images: Pixels, readable: list[int], texts_only: list[bool]
     ) -> dict[int, dict[str, Any]]:
-        """Row → the columns of its scores and texts.
+        """Row → the columns of its scores and texts."""
+        answers: dict[int, dict[str, Any]] = {}
+
+        def step() -> None:
+            with self._clock.working():
+                described = describer.step()
+            for (owner, row), description in described:
+                owner[row] = self._score_columns(description) | self._text_columns(description)
+
+        for row in readable:
+            describer.add((answers, row), images[row], scored=not texts_only[row])
+        self._generate(step, answers, len(readable))
+        return answers
+
+    def _answer(
+        self, answerer: Answerer, images: Pixels, readable: list[int], unit: pa.Table
+    ) -> dict[int, dict[str, Any]]:
+        """Row → the columns of its reply; rows with questions about the same bytes are one image."""
+        answers: dict[int, dict[str, Any]] = {}
+
+        def step() -> None:
+            with self._clock.working():
+                answered = answerer.step()
+            for (owner, rows), replies in answered:
+                owner |= dict(zip(rows, map(self._reply_columns, replies), strict=True))
+
+        questions, digests = unit["question"].to_pylist(), unit["sha256"].to_pylist()
+        rows_of: dict[str, list[int]] = {}
+        for row in readable:
+            rows_of.setdefault(digests[row], []).append(row)
+        for rows in rows_of.values():
+            answerer.add((answers, rows), images[rows[0]], [questions[row] for row in rows])
+        self._generate(step, answers, len(readable))
+        return answers
+
+    def _generate(self, step: Callable[[], None], answers: Mapping[int, Any], count: int) -> None:
+        """Step until there are so many answers.
 
         The images join those of the other thread; a decode step of either thread serves both.
         """
-        answers: dict[int, dict[str, Any]] = {}
-        for row in readable:
-            describer.add((answers, row), images[row], scored=not texts_only[row])
         while True:
             with self._stepped:
-                self._stepped.wait_for(lambda: len(answers) == len(readable) or not self._stepping)
-                if len(answers) == len(readable):
-                    return answers
+                self._stepped.wait_for(lambda: len(answers) == count or not self._stepping)
+                if len(answers) == count:
+                    return
                 self._stepping = True
             try:
-                with self._clock.working():
-                    described = describer.step()
-                for (owner, row), description in described:
-                    owner[row] = self._score_columns(description) | self._text_columns(description)
+                step()
             finally:
                 with self._stepped:
                     self._stepping = False
@@ -245,6 +284,19 @@ class ArtiMuseActor:
             columns[f"{column}_tokens"] = answer.token_counts[title]
             columns[f"{column}_finish_reason"] = answer.finish_reasons[title]
         return columns
+
+    def _reply_columns(self, reply: Reply) -> dict[str, Any]:
+        assert self._texts is not None
+        (column,) = self._texts.columns
+        return {
+            column: reply.text,
+            f"{column}_tokens": reply.token_count,
+            f"{column}_finish_reason": reply.finish_reason,
+            **{f"{column}{letter_suffix(letter)}": chance for letter, chance in reply.probabilities.items()},
+        }
+
+    def _new_answerer(self, protocol: MultipleChoice, texts: TextSettings, sequences: BatchSize) -> Answerer:
+        return self._model.answerer(protocol, max_new_tokens=texts.max_new_tokens, sequences=sequences)
 
     def _new_describer(self, texts: TextSettings, sequences: BatchSize) -> Describer:
         return self._model.describer(attributes=texts.titles, max_new_tokens=texts.max_new_tokens, sequences=sequences)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 import torch
 from tokenizers import Tokenizer
@@ -13,6 +13,7 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.checkpoint.network_config import precision_name
 from artimuse_actor.checkpoint.network_memory import expanded_bytes
+from artimuse_actor.engine.answer import Answerer
 from artimuse_actor.engine.describe import Describer
 from artimuse_actor.engine.device import (
     check_memory,
@@ -33,8 +34,11 @@ from artimuse_actor.engine.sized_text_engine import sized_text_engine
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.images.options import Pixels
+from artimuse_actor.protocol.multiple_choice import MAX_REPLY_TOKENS, MULTIPLE_CHOICE, MultipleChoice
 from artimuse_actor.protocol.prompts import (
     check_vocabulary,
+    image_token_id,
+    letter_ids,
     level_ids,
     split_prompts,
     turn_end_id,
@@ -51,6 +55,14 @@ from artimuse_actor.protocol.tokenizer import load_tokenizer
 
 BatchSize: TypeAlias = int | Literal["auto"]
 """Images of a pass, or sequences in flight; `auto` derives it from the device's free memory."""
+
+_A_QUESTION: Final = (
+    "Which of these describes the arrangement of the main subject and of the space around it best?\n"
+    "A. The subject stands in the centre, and nothing leads the eye to it.\n"
+    "B. Leading lines and the empty space on its left give the subject weight.\n"
+    "C. Several subjects compete, so that the picture has no centre.\n"
+    "D. The subject is cut off at the edge, without any purpose that one could see."
+)
 
 
 class LoadedModel:
@@ -77,7 +89,9 @@ class LoadedModel:
         self.protocol = protocol
         self._tokenizer = tokenizer = tokenizer or load_tokenizer(checkpoint.folder)
         vocab_size = checkpoint.config.language.vocab_size
-        prompts = split_prompts(tokenizer, protocol, protocol.score_questions.values())
+        # A protocol without score questions has passes of the same size.
+        asked = protocol.score_questions or protocol.text_questions
+        prompts = split_prompts(tokenizer, protocol, asked.values())
         check_vocabulary(prompts, checkpoint.folder, vocab_size)
         ids = level_ids(tokenizer, protocol, checkpoint.folder, vocab_size)
         self._level_ids = torch.tensor(ids, device=model.device)
@@ -198,8 +212,7 @@ class LoadedModel:
         scores = self.protocol.score_questions
         prompts = split_prompts(self._tokenizer, self.protocol, [*scores.values(), *questions.values()])
         check_vocabulary(prompts, self.checkpoint.folder, self.checkpoint.config.language.vocab_size)
-        if sequences != "auto" and sequences < 1:
-            raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
+        in_flight = _in_flight(sequences)
         engine = sized_text_engine(
             self.model,
             self.checkpoint.config,
@@ -209,6 +222,50 @@ class LoadedModel:
             stop_id=turn_end_id(self._tokenizer),
             max_new_tokens=check_max_new_tokens(max_new_tokens),
             batch_size=self.batch_size,
-            sequences=None if sequences == "auto" else sequences,
+            sequences=in_flight,
         )
         return Describer(engine, self._tokenizer, tuple(scores), tuple(questions))
+
+    def answerer(
+        self,
+        protocol: MultipleChoice = MULTIPLE_CHOICE,
+        *,
+        max_new_tokens: int = MAX_REPLY_TOKENS,
+        sequences: BatchSize = "auto",
+    ) -> Answerer:
+        """The `Answerer` of multiple-choice questions about pictures that are preprocessed already.
+
+        Args:
+            protocol: the prompt.
+            max_new_tokens: where a reply is cut; the default is the published limit.
+            sequences: replies that are generated at the same time.
+
+        Raises:
+            CheckpointError: the tokenizer does not know a letter.
+            UsageError: a number is out of range.
+        """
+        tokenizer, folder = self._tokenizer, self.checkpoint.folder
+        # All prompts share the tokens of the stem, at which these two part; the second is of the usual length.
+        texts = (f"{protocol.stem}!", protocol.text_after_image(_A_QUESTION))
+        prompts = split_prompts(tokenizer, protocol, texts)
+        check_vocabulary(prompts, folder, self.checkpoint.config.language.vocab_size)
+        engine = sized_text_engine(
+            self.model,
+            self.checkpoint.config,
+            prompts,
+            level_ids=self._level_ids,
+            score_questions=0,
+            stop_id=turn_end_id(tokenizer),
+            max_new_tokens=check_max_new_tokens(max_new_tokens),
+            batch_size=self.batch_size,
+            sequences=_in_flight(sequences),
+            watched_ids=letter_ids(tokenizer, protocol.letters, folder),
+        )
+        image = [image_token_id(tokenizer)] * IMAGE_TOKENS
+        return Answerer(engine, tokenizer, protocol, (*prompts.head, *image, *prompts.shared))
+
+
+def _in_flight(sequences: BatchSize) -> int | None:
+    if sequences != "auto" and sequences < 1:
+        raise UsageError(f"--sequences takes a whole number from 1 or `auto`, not {sequences}.")
+    return None if sequences == "auto" else sequences

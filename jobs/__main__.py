@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from artimuse_actor.errors import ArtiMuseError, UsageError, reason_of
+from jobs.commands.benchmark import benchmark
 from jobs.commands.config import config as show_config
 from jobs.commands.config_file import Configuration, load
 from jobs.commands.curate import curate
 from jobs.commands.demo import demo
-from jobs.commands.evaluate import benchmark, evaluate
+from jobs.commands.evaluate import evaluate
 from jobs.commands.export import export
 from jobs.commands.image import image
 from jobs.commands.manifest import manifest
@@ -117,6 +118,7 @@ app.command(
         "artimuse benchmark AVA --root test_datasets --checkpoint ArtiMuse_AVA --out benchmarks",
         "artimuse benchmark all --root . --checkpoint ArtiMuse --checkpoint UniPercept --out benchmarks --markdown",
         "artimuse benchmark AVA --root . --checkpoint a/ckpt --checkpoint b/ckpt --against a/ckpt --out benchmarks",
+        "artimuse benchmark vqa --root . --checkpoint UniPercept --out benchmarks --by category",
     )
 )(benchmark)
 app.command(

@@ -20,6 +20,8 @@ MANIFEST = pa.schema(
 )
 """The table that `artimuse manifest` writes. An embedded image is in a further column `image` (binary)."""
 
+QUESTION = pa.field("question", pa.string(), metadata={"doc": "multiple choice about the image; null if it is scored"})
+
 IMAGE_ROWS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -31,6 +33,7 @@ IMAGE_ROWS = pa.schema(
         pa.field("source_row", pa.int32(), metadata={"doc": "row within the row group"}),
         pa.field("source_column", pa.dictionary(pa.int32(), pa.string()), metadata={"doc": "column with the image"}),
         pa.field("source_item", pa.int32(), metadata={"doc": "place in the row's list of images, if it is one"}),
+        QUESTION,
     ]
 )
 """Locations of images: every kind of source is read into these columns."""

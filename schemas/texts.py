@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from schemas.scores import IMAGE_ID, OUTCOME, RUN_ID, SHA256
-from schemas.text_settings import TextSettings
+from schemas.text_settings import TextSettings, letter_suffix
 
 SCHEMA_VERSION: Final = "1"
 MAX_NEW_TOKENS_KEY: Final = b"artimuse.max_new_tokens"
@@ -24,6 +24,9 @@ def text_fields(texts: TextSettings | None) -> list[pa.Field]:
         fields.append(
             pa.field(f"{column}_finish_reason", pa.string(), metadata={"doc": "stop: by itself; length: at the limit"})
         )
+        for letter in texts.letters if texts else ():
+            doc = {"doc": f"probability of {letter} as the first token, of the whole vocabulary"}
+            fields.append(pa.field(f"{column}{letter_suffix(letter)}", pa.float32(), metadata=doc))
     return fields
 
 

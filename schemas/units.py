@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from schemas.manifest import TEXTS_ONLY
+from schemas.manifest import QUESTION, TEXTS_ONLY
 from schemas.scores import COPIED_FROM, IMAGE, KEYS, OUTCOME, score_fields
 from schemas.text_settings import TextSettings
 from schemas.texts import text_fields
@@ -60,7 +60,7 @@ def scored_unit(answers: Iterable[pa.Field]) -> pa.Schema:
 
 def loaded_unit(answers: Iterable[pa.Field]) -> pa.Schema:
     """The block between loading and scoring: pixels are null for an error, and where the answers are known already."""
-    return pa.schema([*scored_unit(answers), PIXELS])
+    return pa.schema([*scored_unit(answers), QUESTION, PIXELS])
 
 
 def staged_unit(scores: pa.Schema, texts: TextSettings | None) -> pa.Schema:

@@ -10,6 +10,7 @@ from artimuse_actor.engine.graphs import MAX_GRAPH_ROWS, StepGraphs
 from artimuse_actor.engine.kv_cache import SCRATCH_PAGE, PagedKVCache
 from artimuse_actor.engine.late_read import LateRead, to_device
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.watched_tokens import WatchedTokens
 
 
 class DecodeSteps:
@@ -19,19 +20,23 @@ class DecodeSteps:
         graphs: captured steps, where there are any.
     """
 
-    def __init__(self, model: VisionLanguageModel, cache: PagedKVCache, sequences: int = 0) -> None:
+    def __init__(
+        self, model: VisionLanguageModel, cache: PagedKVCache, sequences: int = 0, watched_ids: Sequence[int] = ()
+    ) -> None:
         """Start without a captured graph.
 
         Args:
             model: the network.
             cache: of the sequences.
             sequences: the most of a step that continues the one before.
+            watched_ids: tokens whose probabilities as the next one each step notes, see `watched`.
         """
         self._model, self._cache = model, cache
         size = max(sequences, MAX_GRAPH_ROWS)
         self._last_ids = torch.zeros(size, dtype=torch.int64, device=model.device)  # of the step before, by row
         captures = model.device.type == "cuda" and not cache.grows
-        self.graphs = StepGraphs(model, cache, self._last_ids) if captures else None
+        self._watched = WatchedTokens(watched_ids, size, model.device) if watched_ids else None
+        self.graphs = StepGraphs(model, cache, self._last_ids, self._watched) if captures else None
 
     @torch.inference_mode()
     def launch(self, token_ids: Sequence[int], positions: Sequence[int], pages: Sequence[Sequence[int]]) -> LateRead:
@@ -53,8 +58,12 @@ class DecodeSteps:
         next_ids = self.graphs.step(packed) if self.graphs and len(groups) < 2 else None
         if next_ids is None:
             packed = to_device(packed, self._model.device)
-            next_ids = self._model.read_step(packed, self._cache, groups, self._last_ids)
+            next_ids = self._model.read_step(packed, self._cache, groups, self._last_ids, self._watched)
         return LateRead(next_ids)
+
+    def watched(self, rows: int) -> LateRead | None:
+        """(B, K) float32, the probabilities of the watched tokens after the step launched last; None if none is."""
+        return LateRead(self._watched.probabilities[:rows]) if self._watched else None
 
 
 def page_groups(counts: Sequence[int]) -> list[tuple[list[int], int]]:

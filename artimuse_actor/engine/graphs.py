@@ -17,6 +17,7 @@ import torch
 
 from artimuse_actor.engine.kv_cache import PagedKVCache
 from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.watched_tokens import WatchedTokens
 
 MAX_GRAPHS: Final = 24  # a full engine and its last texts need about ten
 
@@ -45,15 +46,22 @@ class CapturedStep:
 class StepGraphs:
     """A captured step for each rounded size."""
 
-    def __init__(self, model: VisionLanguageModel, cache: PagedKVCache, last_ids: torch.Tensor) -> None:
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        cache: PagedKVCache,
+        last_ids: torch.Tensor,
+        watched: WatchedTokens | None = None,
+    ) -> None:
         """Capture nothing yet.
 
         Args:
             model: on a CUDA device.
             cache: one that does not grow.
             last_ids: (R,) int64, see `read_step`; R is at least `MAX_GRAPH_ROWS`.
+            watched: see `read_step`; of as many rows.
         """
-        self._model, self._cache, self._last_ids = model, cache, last_ids
+        self._model, self._cache, self._last_ids, self._watched = model, cache, last_ids, watched
         self._pool: Any = None
         self._stream: torch.cuda.Stream | None = None
         self._captured: dict[tuple[int, int], CapturedStep | None] = {}
@@ -110,7 +118,7 @@ class StepGraphs:
         last_ids = self._last_ids.clone()  # the warm-up must not replace them
 
         def step() -> torch.Tensor:
-            return self._model.read_step(inputs, self._cache, last_ids=self._last_ids)
+            return self._model.read_step(inputs, self._cache, last_ids=self._last_ids, watched=self._watched)
 
         # Warm up: libraries initialise in their first call, which a capture forbids; repeating a step is harmless.
         self._stream.wait_stream(torch.cuda.current_stream(device))

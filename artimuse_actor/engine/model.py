@@ -25,6 +25,7 @@ from artimuse_actor.engine.late_read import to_device
 from artimuse_actor.engine.network import DecoderLayer, Network
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.rotary import cosines_sines, frequencies, rotate
+from artimuse_actor.engine.watched_tokens import WatchedTokens
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -203,6 +204,7 @@ class VisionLanguageModel:
         cache: PagedKVCache,
         groups: RowGroups = (),
         last_ids: torch.Tensor | None = None,
+        watched: WatchedTokens | None = None,
     ) -> torch.Tensor:
         """Read one more token of each row, and choose the next.
 
@@ -212,6 +214,7 @@ class VisionLanguageModel:
             groups: see `DecodePages`.
             last_ids: (R,) int64, R at least B: what the step before chose. A token of -1 - r stands for that of its row
                 r; the new ones are written there.
+            watched: gets the probabilities of its tokens as the next one.
 
         Returns:
             (B,) int64, the likeliest next token of each.
@@ -220,7 +223,7 @@ class VisionLanguageModel:
         if last_ids is not None:
             token_ids = torch.where(token_ids < 0, last_ids[(-1 - token_ids).clamp(min=0)], token_ids)
         step = self.pages(cache, packed[:, 1], packed[:, 2:], groups)
-        next_ids = self.next_tokens(self.decode_step(token_ids, step))
+        next_ids = self.next_tokens(self.decode_step(token_ids, step), watched)
         if last_ids is not None:
             last_ids[: len(packed)] = next_ids
         return next_ids
@@ -248,12 +251,15 @@ class VisionLanguageModel:
         last: torch.Tensor = self._decoder.norm(hidden)
         return last
 
-    def next_tokens(self, last_hidden: torch.Tensor) -> torch.Tensor:
+    def next_tokens(self, last_hidden: torch.Tensor, watched: WatchedTokens | None = None) -> torch.Tensor:
         """The likeliest next token after each of (B, C) hidden states: (B,) int64; of equal logits the lowest id.
 
-        In half precision the logits are rounded before they are compared, as in the published code.
+        In half precision the logits are rounded before they are compared, as in the published code. Watched tokens get
+        their probabilities from the same logits.
         """
         logits = functional.linear(last_hidden, self._padded_head)[:, : len(self._lm_head)]  # (B, V)
+        if watched is not None:
+            watched.note(logits)
         return logits.argmax(dim=-1)
 
     def _with_past(self, past: KVCache) -> Iterator[tuple[_Layer, tuple[torch.Tensor, torch.Tensor] | None]]:

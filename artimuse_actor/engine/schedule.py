@@ -31,10 +31,12 @@ class GeneratedText:
     Attributes:
         token_ids: without the stop token.
         finish_reason: `stop` if it ended by itself, `length` if it was cut at the limit.
+        watched: probability of each of the engine's watched tokens as the first one; empty if it watches none.
     """
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    watched: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class TextSequence:
         pages: of the cache, in order, the whole pages of the image first; empty while it is not live.
         read: number of tokens in the cache, the common prefix included.
         row: of the last step that it was in.
+        watched: as of `GeneratedText`, once the first token of the text is known.
     """
 
     image: QueuedImage
@@ -96,6 +99,7 @@ class TextSequence:
     pages: list[int] = field(default_factory=list)
     read: int = 0
     row: int = 0
+    watched: tuple[float, ...] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -110,10 +114,12 @@ class LaunchedStep:
     Attributes:
         rows: each sequence, and the index of its next token among its tokens.
         next_ids: (B,) int64 on its way to the CPU.
+        watched: (B, K) float32, probabilities of the watched tokens on their way to the CPU; None if none is watched.
     """
 
     rows: list[tuple[TextSequence, int]]
     next_ids: LateRead
+    watched: LateRead | None = None
 
 
 class Schedule:
@@ -223,7 +229,8 @@ class Schedule:
         self.live.remove(sequence)
         self._release(sequence)
         image.sequences.remove(sequence)
-        image.texts[sequence.question] = GeneratedText(tuple(sequence.tokens[sequence.prompt_tokens :]), reason)
+        own = tuple(sequence.tokens[sequence.prompt_tokens :])
+        image.texts[sequence.question] = GeneratedText(own, reason, sequence.watched)
         if image.sequences:
             return False
         self.cache.release(image.pages)

@@ -110,14 +110,19 @@ def scores_of(probabilities: torch.Tensor) -> Scores:
         NoNumber: one is NaN or infinite, which would otherwise be stored as the score of an image.
     """
     if not probabilities.isfinite().all():
-        raise NoNumber(
-            "The model's answer is no number: float16 is too narrow for its activations, or its weights are damaged. "
-            "Use --dtype bfloat16 or float32; if it says so again, fetch the checkpoint again."
-        )
+        raise no_number()
     return Scores(
         score=expected_level(probabilities).numpy(),
         std=level_spread(probabilities).numpy(),
         distribution=probabilities.numpy(),
+    )
+
+
+def no_number() -> NoNumber:
+    """The error of an answer that is NaN or infinite."""
+    return NoNumber(
+        "The model's answer is no number: float16 is too narrow for its activations, or its weights are damaged. "
+        "Use --dtype bfloat16 or float32; if it says so again, fetch the checkpoint again."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig, precision_name
@@ -28,6 +30,7 @@ def sized_text_engine(
     max_new_tokens: int,
     batch_size: int,
     sequences: int | None = None,
+    watched_ids: Sequence[int] = (),
 ) -> TextEngine:
     """A text engine with as many sequences in flight, and as large a cache, as there is memory for.
 
@@ -41,6 +44,7 @@ def sized_text_engine(
         max_new_tokens: as of `TextEngine`.
         batch_size: images of a prefill, at most.
         sequences: in flight; None for as many as fit.
+        watched_ids: as of `TextEngine`.
 
     Raises:
         RunError: not even one text fits.
@@ -72,6 +76,7 @@ def sized_text_engine(
                 stop_id=stop_id,
                 max_new_tokens=max_new_tokens,
                 budget=budget,
+                watched_ids=watched_ids,
             )
     except torch.OutOfMemoryError as error:
         raise RunError(

@@ -11,7 +11,7 @@ Not known here: where pixels come from, and what tokens mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,7 @@ class TextEngine:
         stop_id: int,
         max_new_tokens: int,
         budget: TextBudget,
+        watched_ids: Sequence[int] = (),
     ) -> None:
         """Prefill the head of the prompts.
 
@@ -68,6 +69,7 @@ class TextEngine:
             stop_id: the token that ends a text.
             max_new_tokens: limit of a text; at least 1.
             budget: its limits; each is at least 1.
+            watched_ids: tokens whose probabilities as the first one of each text are wanted.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for the cache.
@@ -79,7 +81,8 @@ class TextEngine:
         # Few images at a time: admitted images take memory until their turn comes.
         self.max_admission = min(budget.max_admission, max(1, budget.sequences // (2 * len(self._text_tails))))
         self._schedule = Schedule(model.new_cache(budget.pages), self._prefix)
-        self._steps = DecodeSteps(model, self._schedule.cache, budget.sequences)
+        self._watched_ids = tuple(watched_ids)
+        self._steps = self._new_steps()
         # On CUDA the results of a step are read when the next one runs, so that the device does not wait for the host.
         self._reads_late = model.device.type == "cuda"
         self._launched: LaunchedStep | None = None
@@ -96,16 +99,20 @@ class TextEngine:
         """True while fewer images are queued than the next prefill can take."""
         return len(self._schedule.images) < self.max_admission
 
-    def add(self, key: Any, pixels: Pixels, *, scored: bool = True) -> None:
+    def add(
+        self, key: Any, pixels: Pixels, *, scored: bool = True, tails: Sequence[Sequence[int]] | None = None
+    ) -> None:
         """Queue an image.
 
         Args:
             key: returned with the answers.
             pixels: (448, 448, 3) uint8, RGB; may be a view, since it is read later, at its prefill.
             scored: also ask the score questions.
+            tails: of questions about this image alone, at least one, each not empty: the tokens after the prefix that
+                all have in common; the engine's own text questions if not given.
         """
         image = QueuedImage(key, pixels, scored and self._reader.scores)
-        for question, tail in enumerate(self._text_tails):
+        for question, tail in enumerate(self._text_tails if tails is None else tails):
             image.sequences.append(TextSequence(image, question, len(tail), list(tail)))
         self._schedule.images.append(image)
 
@@ -206,7 +213,8 @@ class TextEngine:
         )
         for row, sequence in enumerate(rows):
             sequence.row, sequence.read = row, sequence.read + 1
-        return LaunchedStep([(sequence, index + 1) for sequence, index in zip(rows, indices, strict=True)], next_ids)
+        reads = [(sequence, index + 1) for sequence, index in zip(rows, indices, strict=True)]
+        return LaunchedStep(reads, next_ids, self._steps.watched(len(rows)))
 
     def _rows(self) -> list[TextSequence]:
         """Live sequences whose last token is not yet on its way, each with a page for its next one.
@@ -238,9 +246,13 @@ class TextEngine:
         launched, self._launched = self._launched, None
         if launched is None:
             return
-        for (sequence, index), next_id in zip(launched.rows, launched.next_ids.read().tolist(), strict=True):
+        watched = launched.watched.read().tolist() if launched.watched else [()] * len(launched.rows)
+        next_ids = launched.next_ids.read().tolist()
+        for (sequence, index), next_id, probabilities in zip(launched.rows, next_ids, watched, strict=True):
             if index < len(sequence.tokens) or sequence.has_ended:  # still reading its question, or it ended a step ago
                 continue
+            if index == sequence.prompt_tokens:
+                sequence.watched = tuple(probabilities)
             reason: FinishReason = "stop"
             if next_id != self._stop_id:
                 sequence.tokens.append(next_id)
@@ -249,7 +261,7 @@ class TextEngine:
                 reason = "length"
             if self._schedule.end(sequence, reason):
                 image = sequence.image
-                texts = tuple(image.texts[question] for question in range(len(self._text_tails)))
+                texts = tuple(image.texts[question] for question in range(len(image.texts)))
                 self._answered.append(AnsweredImage(image.key, image.probabilities, texts))
                 self._places += 1  # what made sequences wait for pages passes
 
@@ -297,4 +309,7 @@ class TextEngine:
         del schedule.cache, self._steps  # before another is allocated
         release_memory(self._model.device)
         schedule.cache = self._model.new_cache(pages, frugal=True)
-        self._steps = DecodeSteps(self._model, schedule.cache, self.sequences)
+        self._steps = self._new_steps()
+
+    def _new_steps(self) -> DecodeSteps:
+        return DecodeSteps(self._model, self._schedule.cache, self.sequences, self._watched_ids)

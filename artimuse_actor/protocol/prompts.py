@@ -63,6 +63,21 @@ def level_ids(tokenizer: Tokenizer, protocol: Protocol, folder: Path, vocab_size
     return [token_id for token_id in ids if token_id is not None]
 
 
+def letter_ids(tokenizer: Tokenizer, letters: Iterable[str], folder: Path) -> list[int]:
+    """Ids of the letters of options.
+
+    Raises:
+        CheckpointError: a letter is not one token.
+    """
+    ids: list[int] = []
+    for letter in letters:
+        token_id = tokenizer.token_to_id(letter)
+        if token_id is None:
+            raise CheckpointError(f"{folder}: the tokenizer has no token {letter!r}; it is not Qwen2's.")
+        ids.append(token_id)
+    return ids
+
+
 def prompt_ids(tokenizer: Tokenizer, protocol: Protocol, text_after_image: str) -> list[int]:
     """Token ids of one whole prompt, the image as 256 placeholders."""
     return list(tokenizer.encode(protocol.prompt(text_after_image), add_special_tokens=False).ids)

@@ -16,11 +16,7 @@ from typing import Any, Final
 from artimuse_actor.errors import UsageError, one_line
 from artimuse_actor.protocol.protocols import (
     ARTIMUSE,
-    IMAGE_CONTEXT,
-    IMAGE_END,
-    IMAGE_START,
-    TURN_END,
-    TURN_START,
+    PROMPT_MARKS,
     Protocol,
     get_protocol,
 )
@@ -29,7 +25,6 @@ from schemas.text_settings import RESERVED_COLUMNS, TextSettings
 MAX_BYTES: Final = 64 * 1024
 MAX_DOTS: Final = 100  # of a line: Python's parser takes time quadratic in the parts of a key
 MAX_NAME: Final = 100
-_MARKS: Final = (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END)
 _EXAMPLE: Final = (
     'It wants a name and a table [texts] with lines such as "Flaws" = "Which flaws does this image have?".'
 )
@@ -99,7 +94,7 @@ def _name(path: str, key: str, value: Any) -> str:
 
 def _question(path: str, title: str, value: Any) -> str:
     question = _text(path, f"the question of {title!r}", value)
-    mark = next((mark for mark in _MARKS if mark in question), None)
+    mark = next((mark for mark in PROMPT_MARKS if mark in question), None)
     if mark:
         raise UsageError(f"--protocol {path}: the question of {title!r} contains {mark}, which would break the prompt.")
     return question

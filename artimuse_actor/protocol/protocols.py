@@ -30,6 +30,8 @@ DEFAULT_MAX_NEW_TOKENS, MAX_NEW_TOKENS = 512, 8192
 
 IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+PROMPT_MARKS = (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END)
+"""The tokens of the template, which no question may contain."""
 
 LEVELS: tuple[str, ...] = tuple(
     f"{first}{second}"

@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 
 from artimuse_actor.checkpoint.network_config import read_json
 from artimuse_actor.errors import CheckpointError, one_line
-from artimuse_actor.protocol.protocols import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, TURN_END, TURN_START
+from artimuse_actor.protocol.protocols import PROMPT_MARKS
 
 # Where Qwen2 cuts a text, within which it merges bytes.
 _PRETOKEN: Final = (
@@ -40,7 +40,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
                 f"{folder}: the tokenizer files give the token {token.content!r} the id {token_id}, but of the "
                 f"vocabulary it is {found}; the files belong to different models."
             )
-    for name in (TURN_START, TURN_END, IMAGE_START, IMAGE_CONTEXT, IMAGE_END):
+    for name in PROMPT_MARKS:
         if tokenizer.encode(name, add_special_tokens=False).ids != [tokenizer.token_to_id(name)]:
             raise CheckpointError(
                 f"{folder}: the tokenizer does not know {name}; added_tokens.json is missing or of another model."

@@ -52,6 +52,10 @@ ScoreThreshold = Annotated[
         show_default=False,
     ),
 ]
+By = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Also split the result by this column of it.", show_default=False),
+]
 Cluster = Annotated[
     str | None,
     typer.Option(

@@ -40,7 +40,7 @@ def find_folder(root: str, benchmark: Benchmark) -> BenchmarkFolder | str:
     Returns:
         The data set, or a sentence with the paths that were looked for.
     """
-    root = root.rstrip("/") if root.startswith("s3://") else os.path.abspath(os.path.expanduser(root))
+    root = whole_root(root)
     name, domain = benchmark.name, benchmark.domain
     folders = [
         f"{root}/{part}{name}"
@@ -48,10 +48,10 @@ def find_folder(root: str, benchmark: Benchmark) -> BenchmarkFolder | str:
     ]
     tried = [f"{folder}/{file}" for folder in folders for file in ("test.json", f"{name}.json")]
     for truth in tried:
-        if _exists(truth):
+        if exists(truth):
             folder = truth.rpartition("/")[0]
             beside = (f"{folder}/images", f"{folder}/image")
-            return BenchmarkFolder(benchmark, truth, next(filter(_exists, beside), folder))
+            return BenchmarkFolder(benchmark, truth, next(filter(exists, beside), folder))
     return (
         f"{name} is not below {root}: there is no {' nor '.join(tried[:2])}, nor are they in the published layouts' "
         f"folders (test_datasets/{name}, benchmark/VR/{domain}/{name}). Name the folder above with --root."
@@ -69,7 +69,7 @@ def check_folder(folder: BenchmarkFolder, columns: TruthColumns) -> None:
         names += batch["key"].slice(0, _LOOKED_FOR - len(names)).to_pylist()
     if not names:
         raise GroundTruthError(f"{folder.truth}: has no rows.")
-    if not any(_exists(f"{folder.images}/{name}") for name in names):
+    if not any(exists(f"{folder.images}/{name}") for name in names):
         raise GroundTruthError(
             f"{folder.truth}: none of its first {len(names)} images is below {folder.images}, such as {names[0]}. Put "
             "the images there."
@@ -84,5 +84,11 @@ def unnamed_images(folder: BenchmarkFolder, columns: TruthColumns) -> int:
     return sum(file.image_id not in named for file in list_files(folder.images).pictures)
 
 
-def _exists(path: str) -> bool:
+def whole_root(root: str) -> str:
+    """A folder as an absolute path, or an s3:// prefix, without a slash at its end."""
+    return root.rstrip("/") if root.startswith("s3://") else os.path.abspath(os.path.expanduser(root))
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file or folder, on this disk or on S3."""
     return bool(s3_filesystem().exists(path)) if path.startswith("s3://") else os.path.exists(path)

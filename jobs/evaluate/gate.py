@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, Protocol
 
 from artimuse_actor.errors import GateFailed, UsageError
 from jobs.evaluate.evaluation import Evaluation
@@ -64,56 +64,93 @@ class Gate:
             raise UsageError(f"--gate {text!r}: there is no metric {name!r}. {hint}")
         return cls(name, match["operator"], float(match["bound"]))
 
-    def miss(self, evaluation: Evaluation) -> str | None:
+    def miss(self, checked: Checkable) -> str | None:
         """A sentence if the metric misses the bound or has no value, else None."""
-        found, why = self._found(evaluation)
+        found, why = checked.value(self.name)
         if found is None:
             return f"{self} cannot be checked: {why}"
         return None if _OPERATORS[self.comparison](found, self.bound) else f"{self} is missed: it is {found:.6g}."
 
-    def _found(self, evaluation: Evaluation) -> tuple[float | None, str | None]:
+    def __str__(self) -> str:
+        return f"{self.name}{self.comparison}{self.bound:g}"
+
+
+class Checkable(Protocol):
+    """A result that gates are about."""
+
+    @property
+    def where(self) -> str:
+        """Its name in messages."""
+
+    def incomplete(self) -> str | None:
+        """What is missing, in words; None if every row has a result."""
+
+    def value(self, name: str) -> tuple[float | None, str | None]:
+        """The value of one of `NAMES`, or None and a sentence."""
+
+
+@dataclass(frozen=True)
+class CheckedScores:
+    """An evaluation of scores.
+
+    Attributes:
+        evaluation: the evaluation.
+    """
+
+    evaluation: Evaluation
+
+    @property
+    def where(self) -> str:
+        """See `Checkable`."""
+        return f"{self.evaluation.data_set}, {self.evaluation.label}"
+
+    def incomplete(self) -> str | None:
+        """See `Checkable`."""
+        counts = self.evaluation.counts
+        return None if counts.is_complete else headline(counts)
+
+    def value(self, name: str) -> tuple[float | None, str | None]:
+        """See `Checkable`."""
+        evaluation = self.evaluation
         agreement, counts = evaluation.agreement, evaluation.counts
-        if self.name == "n":
+        if name == "n":
             return agreement.n, None
-        if self.name == "completeness":
+        if name == "completeness":
             return (counts.scored / counts.expected, None) if counts.expected else (None, "No row was expected.")
-        if self.name == "base_rate":
+        if name == "base_rate":
             return agreement.base_rate, "No threshold was given; add --threshold."
-        metric, _, part = self.name.partition("_against")
-        if metric != self.name:
+        metric, _, part = name.partition("_against")
+        if metric != name:
             if evaluation.against is None:
                 return None, "Nothing is compared with; add --against."
             difference = getattr(evaluation.against.difference, metric)
             part = {"_low": "low", "_high": "high", "_p": "p_value"}.get(part, "value")
             return getattr(difference, part), difference.reason
-        if self.name.endswith("_difference"):
-            metric = self.name.removesuffix("_difference")
+        if name.endswith("_difference"):
+            metric = name.removesuffix("_difference")
             ours = getattr(agreement, metric)
             if evaluation.published is None:
                 return None, "Nothing is published for this checkpoint on this data set."
             theirs = getattr(evaluation.published, metric)
             return None if ours.value is None else ours.value - theirs, ours.reason
-        metric, part = self.name, "value"
+        metric, part = name, "value"
         for end in ("low", "high"):
-            if self.name.endswith(f"_{end}"):
-                metric, part = self.name.removesuffix(f"_{end}"), end
+            if name.endswith(f"_{end}"):
+                metric, part = name.removesuffix(f"_{end}"), end
         estimate = getattr(agreement, metric)
         if estimate is None:
             option = "--score-threshold" if metric == "accuracy_direct" else "--threshold"
             return None, f"No threshold was given; add {option}."
         return getattr(estimate, part), estimate.reason
 
-    def __str__(self) -> str:
-        return f"{self.name}{self.comparison}{self.bound:g}"
-
 
 def check_gates(
-    evaluations: Iterable[Evaluation], gates: Sequence[Gate], require_complete: bool, others: Sequence[str] = ()
+    results: Iterable[Checkable], gates: Sequence[Gate], require_complete: bool, others: Sequence[str] = ()
 ) -> None:
     """Check all conditions on all evaluations.
 
     Args:
-        evaluations: any.
+        results: any.
         gates: conditions on each.
         require_complete: whether every row must have a score.
         others: sentences about what failed besides.
@@ -122,10 +159,9 @@ def check_gates(
         GateFailed: some are missed; the message names all of them.
     """
     misses = [*others]
-    for evaluation in evaluations:
-        where = f"{evaluation.data_set}, {evaluation.label}"
-        if require_complete and not evaluation.counts.is_complete:
-            misses.append(f"{where}: --require-complete is missed: {headline(evaluation.counts)}.")
-        misses += [f"{where}: {miss}" for gate in gates if (miss := gate.miss(evaluation))]
+    for result in results:
+        if require_complete and (missing := result.incomplete()):
+            misses.append(f"{result.where}: --require-complete is missed: {missing}.")
+        misses += [f"{result.where}: {miss}" for gate in gates if (miss := gate.miss(result))]
     if misses:
         raise GateFailed("\n".join(misses))

@@ -93,7 +93,7 @@ def show_evaluations(
         print(json.dumps(evaluations_json(evaluations, differences)))
     elif form == "csv":
         tables = [METRICS.empty_table(), *(evaluation.to_table() for evaluation in evaluations)]
-        show(_csv_text(pa.concat_tables(tables)))
+        show(csv_text(pa.concat_tables(tables)))
     elif form == "latex":
         said = [f"{interval_method(evaluation.agreement)}." for evaluation in evaluations]
         said += [f"{one.data_set}: {truth_identity(one)}." for one in evaluations]
@@ -111,7 +111,8 @@ def show_evaluations(
         show(on_screen([*lines, *(["", *summary] if summary else [])]))
 
 
-def _csv_text(table: pa.Table) -> str:
+def csv_text(table: pa.Table) -> str:
+    """A table as CSV, without a line break at its end."""
     sink = pa.BufferOutputStream()
     arrow_csv.write_csv(table, sink)
     return bytes(sink.getvalue()).decode().rstrip("\n")

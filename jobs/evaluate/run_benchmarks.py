@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
 from artimuse_actor.errors import ArtiMuseError, UsageError
-from artimuse_actor.images.options import DecodeOptions
 from jobs.evaluate.benchmark_folders import BenchmarkFolder, check_folder, find_folder, unnamed_images
+from jobs.evaluate.benchmark_settings import BenchmarkSettings, noted
 from jobs.evaluate.benchmarks import BENCHMARKS, get_benchmark
 from jobs.evaluate.checkpoint_labels import label_checkpoints
 from jobs.evaluate.data_set import DataSet
@@ -22,59 +21,12 @@ from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.ground_truth import read_ground_truth
 from jobs.evaluate.metrics.estimate import Difference
 from jobs.evaluate.metrics.holm import holm_corrected
-from jobs.evaluate.options import EvaluateOptions
 from jobs.evaluate.published_results import write_results
 from jobs.evaluate.scores import open_scores
-from jobs.manifest.manifest import ManifestOptions
-from jobs.score.actor_pool import ActorPool
 from jobs.words import show
 
 if TYPE_CHECKING:
-    from artimuse_actor.loaded_model import BatchSize
     from jobs.score.run import Machines
-
-
-@dataclass(frozen=True)
-class BenchmarkSettings:
-    """Arguments of the `benchmark` command.
-
-    Attributes:
-        names: of benchmarks, or `all` that are there.
-        root: where the data sets lie.
-        out: where the stores go: one for each checkpoint and data set.
-        checkpoints: folders or names.
-        protocol: of all of them, or None to guess it from each one's name.
-        device: as of `score`.
-        dtype: as of `score`.
-        quantize: as of `score`.
-        actors: as of `score`.
-        actors_per_gpu: as of `score`.
-        batch_size: as of `score`.
-        allow_truncated: score truncated files, as the published evaluation of data sets does.
-        address: of a Ray cluster, or None to work on this machine alone.
-        limit: only so many rows of each data set, or None for all.
-        against: the checkpoint that the others are compared with, one of `checkpoints`; None for none.
-        results: folder of result files as the published scripts write them, or None.
-        evaluate: how scores are compared with ground truth.
-    """
-
-    names: tuple[str, ...]
-    root: str
-    out: str
-    checkpoints: tuple[str, ...]
-    protocol: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantize: str | None = None
-    actors: ActorPool | None = None
-    actors_per_gpu: int = 1
-    batch_size: BatchSize = "auto"
-    allow_truncated: bool = False
-    address: str | None = None
-    limit: int | None = None
-    against: str | None = None
-    results: str | None = None
-    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
 
 @dataclass(frozen=True)
@@ -132,21 +84,15 @@ def run_benchmarks(settings: BenchmarkSettings) -> BenchmarkResults:
     with machines(settings.address) as shared:
         for cell in cells:
             show(str(cell), file=sys.stderr)
-            try:
+            with noted(str(cell), failed):
                 _score(settings, cell, shared)
-            except ArtiMuseError as error:
-                failed[str(cell)] = str(error)
-                show(f"{cell}: {error}", file=sys.stderr)
     found: dict[tuple[str, str], Evaluation] = {}
     for folder in folders:
         for cell in cells:
             if cell.folder is folder and str(cell) not in failed:
-                try:
+                with noted(str(cell), failed):
                     base = _base(settings, cells, cell, failed)
                     found[folder.benchmark.name, cell.label] = _evaluate(settings, cell, base)
-                except ArtiMuseError as error:
-                    failed[str(cell)] = str(error)
-                    show(f"{cell}: {error}", file=sys.stderr)
     names = list(found)
     compared = {
         (number, names.index((names[number][0], label))): evaluation.against.difference
@@ -177,18 +123,7 @@ def _check(settings: BenchmarkSettings) -> tuple[list[BenchmarkFolder], list[Cel
             problems.append(str(error))
     if not folders and not problems:
         problems.append(f"There is no benchmark below {settings.root}. Name the folder above them with --root.")
-    identities: dict[str, CheckpointIdentity] = {}
-    for checkpoint in settings.checkpoints:
-        try:
-            identities[checkpoint] = identify_checkpoint(checkpoint, fetch=settings.address is None)
-        except ArtiMuseError as error:
-            problems.append(str(error))
-    if settings.against is not None and settings.against not in settings.checkpoints:
-        problems.append(
-            f"--against takes one of the checkpoints ({', '.join(settings.checkpoints)}), not {settings.against!r}."
-        )
-    if settings.limit is not None and settings.limit < 1:
-        problems.append(f"--limit takes a whole number from 1, not {settings.limit}.")
+    identities = settings.identify(problems)
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     labels = label_checkpoints(identities)
@@ -203,38 +138,10 @@ def _check(settings: BenchmarkSettings) -> tuple[list[BenchmarkFolder], list[Cel
 
 def _score(settings: BenchmarkSettings, cell: Cell, shared: Machines) -> None:
     from jobs.score.run import score
-    from jobs.score.settings import ScoreSettings
     from jobs.score.text import show_score
 
-    scoring = ScoreSettings(
-        source=cell.folder.truth,
-        checkpoint=cell.checkpoint,
-        out=cell.out,
-        manifest=ManifestOptions(images=cell.folder.images, limit=settings.limit),
-        decode=DecodeOptions(allow_truncated=settings.allow_truncated),
-        protocol=settings.protocol,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantize=settings.quantize,
-        batch_size=settings.batch_size,
-        actors=settings.actors,
-        actors_per_gpu=settings.actors_per_gpu,
-        address=settings.address,
-    )
-    arguments: dict[str, Any] = {
-        "command": "benchmark",
-        "source": cell.folder.truth,
-        "images": cell.folder.images,
-        "limit": settings.limit,
-        "out": scoring.out,
-        "checkpoint": cell.checkpoint,
-        "protocol": settings.protocol,
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "quantize": settings.quantize,
-        "allow_truncated": settings.allow_truncated,
-    }
-    result = score(scoring, arguments, shared)
+    scoring = settings.scoring(cell.folder.truth, cell.folder.images, cell.checkpoint, cell.out)
+    result = score(scoring, settings.arguments(scoring), shared)
     with contextlib.redirect_stdout(sys.stderr):
         show_score(result, scoring)
 

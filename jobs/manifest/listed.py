@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -65,13 +65,24 @@ def listed_rows(
     ids: list[str], uris: list[str], versions: list[str | None], gt_scores: Iterable[float | None]
 ) -> pa.Table:
     """Rows of schema `ROWS`."""
-    empty = [pa.nulls(len(ids), field.type) for field in ROWS if field.name.startswith("source_")]
-    strings = [pa.array(values, pa.string()) for values in (ids, uris, versions)]
-    return pa.table([*strings, *empty, pa.array(gt_scores, pa.float64())], schema=ROWS)
+    known = {"image_id": ids, "uri": uris, "version": versions, "gt_score": gt_scores}
+    columns = [
+        pa.array(known[field.name], field.type) if field.name in known else pa.nulls(len(ids), field.type)
+        for field in ROWS
+    ]
+    return pa.table(columns, schema=ROWS)
 
 
-def read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
-    """A benchmark's list of images and ground truth. Raises ManifestError."""
+def read_json_list(source: str, entries_are: str) -> list[Any]:
+    """A file with a JSON list.
+
+    Args:
+        source: path or s3:// uri.
+        entries_are: what the list should have, for messages.
+
+    Raises:
+        ManifestError: it cannot be read, or is something else.
+    """
     try:
         with open_source(source) as file:
             entries = json.load(file)
@@ -82,7 +93,13 @@ def read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
             f"{source}: is not valid JSON: {error}. JSON lines, an object each, are called something.jsonl."
         ) from error
     if not isinstance(entries, list):
-        raise ManifestError(f'{source}: is not a list of {{"image": …, "gt_score": …}}.')
+        raise ManifestError(f"{source}: is not a list of {entries_are}.")
+    return entries
+
+
+def read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
+    """A benchmark's list of images and ground truth. Raises ManifestError."""
+    entries = read_json_list(source, '{"image": …, "gt_score": …}')
     base = absolute_base(options.images) if options.images else _images_beside(source)
     rows: dict[str, tuple[str, str | None, float | None]] = {}
     for number, entry in enumerate(entries):

@@ -123,6 +123,7 @@ class ManifestOptions:
         on_duplicate: `error`, or `first`: of rows with the same id the first is taken.
         limit: read only the first rows, that many.
         shard: as `3/100`, read only the third of a hundred parts, by the hash of the id.
+        as_questions: whether a JSON file is a list of multiple-choice questions, see `jobs.manifest.questions`.
         id_prefix: put before every id.
     """
 
@@ -138,6 +139,7 @@ class ManifestOptions:
     limit: int | None = None
     id_prefix: str | None = None
     shard: str | None = None
+    as_questions: bool = False
 
     def __post_init__(self) -> None:
         for option, given, other in (
@@ -173,6 +175,11 @@ class ManifestOptions:
         return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
 
 
+def is_absolute(path: str) -> bool:
+    """Whether a path or uri means the same wherever it is read."""
+    return re.match(_ABSOLUTE, path) is not None
+
+
 def absolute(uri: pa.Array, base: str) -> pa.Array:
     """Uris with relative paths made absolute, from `base`, since tasks run in other folders; each as it is written."""
     relative = pc.invert(pc.match_substring_regex(uri, _ABSOLUTE))
@@ -183,6 +190,6 @@ def absolute(uri: pa.Array, base: str) -> pa.Array:
 
 def absolute_base(folder: str) -> str:
     """A folder as an absolute path or uri, without a slash at its end."""
-    if re.match(_ABSOLUTE, folder):
+    if is_absolute(folder):
         return canonical_uri(folder).rstrip("/")
     return os.path.abspath(os.path.expanduser(folder))

@@ -28,6 +28,7 @@ from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, ta
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
 from jobs.manifest.listing import ListedFile, Listing, list_braces, list_files, list_web
 from jobs.manifest.manifest import FIRST, Coverage, Manifest, ManifestOptions
+from jobs.manifest.questions import question_manifest
 from jobs.manifest.table_rows import folder_of
 from jobs.manifest.tables import TableManifest
 from jobs.manifest.tar_index import PACKED_TARS, TarIndexes, packed_tar
@@ -115,6 +116,8 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
         raise UsageError(
             f"{source}: {scheme}:// is no place that sources are read from. {_ELSEWHERE.get(scheme, _TAKEN)}"
         )
+    if options.as_questions:
+        return question_manifest(source, options)
     if source.lower().endswith(".json") and scheme != "hf":
         return read_test_json(source, options)
     files = _listed(source, options)

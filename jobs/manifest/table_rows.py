@@ -102,6 +102,7 @@ class TableRows:
                 "source_row_group": pc.if_else(here, pa.scalar(group, pa.int32()), none),
                 "source_row": pc.if_else(here, pc.add(own_row, pa.scalar(row_in_group, pa.int32())), none),
                 "source_column": texts[2],
+                "question": pa.nulls(count, pa.string()),
                 "source_item": none if items is None else pc.if_else(here, items, none),
                 "gt_score": table[self.columns.gt_score].cast(pa.float64())
                 if self.columns.gt_score

@@ -36,6 +36,7 @@ from jobs.storage.place import Place
 from jobs.store.known_images import KnownRows
 from jobs.store.layout import attempt_path
 from jobs.store.plan_progress import unit_rows_of
+from schemas.manifest import QUESTION
 from schemas.scores import ERROR, OK
 from schemas.units import PIXELS, scored_unit
 
@@ -111,6 +112,8 @@ class UnitLoader:
         self.meters.loaded(len(rows), failed, spent)
         unit = {"shard": shard, "unit": number}
         columns = pa.Table.from_pylist([unit | row for row in loaded], schema=scored_unit(self.answers))
+        questions = pa.array([row.get("question") for row in rows], QUESTION.type)  # older plans have none
+        columns = columns.append_column(QUESTION, questions)
         return columns.append_column(PIXELS, _pixel_column(pixels, pa.array(map(_needs_model, loaded), pa.bool_())))
 
     def _load_image(

@@ -135,7 +135,7 @@ def _identify(settings: ScoreSettings, run: Run) -> Asked:
     # If Ray is started here, a model is loaded here too; otherwise this machine may lack the disk for a checkpoint.
     checkpoint = identify_checkpoint(settings.checkpoint, fetch=settings.address is None)
     if settings.protocol:
-        protocol = open_protocol(settings.protocol)
+        protocol = open_protocol(settings.protocol) if isinstance(settings.protocol, str) else settings.protocol
     else:
         protocol = guess_protocol(checkpoint.source)
         run.events.note(f"Protocol {protocol.name}, guessed from the checkpoint's name.")

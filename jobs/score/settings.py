@@ -39,7 +39,7 @@ class ScoreSettings:
         manifest: how the source is read.
         decode: how images are decoded.
         fetch: how image files are fetched.
-        protocol: its name or TOML file, or None to guess it from the checkpoint's name.
+        protocol: itself, its name or TOML file, or None to guess it from the checkpoint's name.
         device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
@@ -71,7 +71,7 @@ class ScoreSettings:
     manifest: ManifestOptions = field(default_factory=ManifestOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     fetch: FetchOptions = field(default_factory=FetchOptions)
-    protocol: str | None = None
+    protocol: str | Protocol | None = None
     device: str = "auto"
     dtype: str = "auto"
     batch_size: BatchSize = "auto"

@@ -3,6 +3,7 @@
     scores/<plan>-<shard>.parquet               committed shards, nothing else, ever
     texts/<plan>-<shard>.parquet                the texts of the same shard
     metrics/<evaluation>.parquet                evaluations
+    answers/<data set>.parquet                  replies to a list of questions beside the right answers
     _store.json                                 the fingerprint of all scores of the store, and which texts it has
     _tars/                                      indexes of a source's tars, see `jobs.manifest.tar_index`
     _plan.json                                  the current plan, written after its rows; or that there is none
@@ -31,6 +32,7 @@ from jobs.plan.plan import Plan, ShardPlan
 SCORES: Final = "scores"
 TEXTS: Final = "texts"
 METRICS: Final = "metrics"
+ANSWERS: Final = "answers"
 STORE_FILE: Final = "_store.json"
 PLAN_FILE: Final = "_plan.json"
 LOCK_FILE: Final = "_lock"
@@ -63,6 +65,11 @@ def broken_path(path: str) -> str:
 def metrics_path(name: str) -> str:
     """The metrics of one evaluation."""
     return f"{METRICS}/{name}.parquet"
+
+
+def answers_path(name: str) -> str:
+    """The answers to the questions of one data set."""
+    return f"{ANSWERS}/{name}.parquet"
 
 
 def run_path(run_id: str) -> str:

@@ -102,7 +102,7 @@ class PlanProgress:
             )
             plan = replace(plan, fingerprint=store.fingerprint.digest, store_texts=tuple(files.described))
             check(plan)
-            if plan.store_files and any(not shard.texts_only for shard in plan.shards):
+            if store.copies_scores and plan.store_files and any(not shard.texts_only for shard in plan.shards):
                 store.write_known_images(plan, files)
         except BaseException:
             _delete_work(store.place, plan_id)

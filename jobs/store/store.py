@@ -59,6 +59,11 @@ class Store:
         self.texts = texts
 
     @property
+    def copies_scores(self) -> bool:
+        """Whether an image takes the score of one with the same bytes: not if each row has a question of its own."""
+        return not (self.texts and self.texts.letters)
+
+    @property
     def schema(self) -> pa.Schema:
         """Schema of the scores table."""
         return scores_schema(self.questions, keep_distribution=self.keep_distribution)
@@ -90,7 +95,11 @@ class Store:
                 raise StoreError(f"{out}: was written in format {raw['format']}, this version reads {_FORMAT}.")
             fingerprint = Fingerprint(**raw["fingerprint"])
             texts = raw.get("texts")
-            settings = TextSettings(tuple(texts["titles"]), int(texts["max_new_tokens"])) if texts else None
+            settings = (
+                TextSettings(tuple(texts["titles"]), int(texts["max_new_tokens"]), tuple(texts.get("letters", ())))
+                if texts
+                else None
+            )
             return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]), settings)
         except (KeyError, TypeError) as error:
             raise StoreError(f"{place.uri(STORE_FILE)}: is not the description of a store.") from error
@@ -151,6 +160,11 @@ class Store:
         Raises:
             UsageError: the store has no such score.
         """
+        if not self.questions:
+            raise UsageError(
+                f"{self.place.root} has answers to multiple-choice questions, and no scores. `artimuse benchmark vqa` "
+                "evaluates them."
+            )
         if asked is not None and asked not in self.questions:
             near = difflib.get_close_matches(asked, self.questions, n=1, cutoff=0.5)
             meant = f" Did you mean {near[0]}?" if near else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from artimuse_actor.protocol.multiple_choice import MultipleChoice
 from artimuse_actor.protocol.protocols import DEFAULT_MAX_NEW_TOKENS, Protocol, check_max_new_tokens
 from schemas.text_settings import TextSettings
 
@@ -31,6 +32,7 @@ class WantedTexts:
         if store is None:
             store = TextSettings(tuple(protocol.text_questions), DEFAULT_MAX_NEW_TOKENS)
         return TextSettings(
+            letters=protocol.letters if isinstance(protocol, MultipleChoice) else (),
             titles=store.titles if self.attributes is None else tuple(protocol.choose_texts(self.attributes)),
             max_new_tokens=check_max_new_tokens(
                 store.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens

@@ -168,9 +168,9 @@ def test_a_host_that_reads_within_a_step_is_found(
 ) -> None:
     next_tokens = shallow.next_tokens
 
-    def reading(hidden: torch.Tensor) -> torch.Tensor:
+    def reading(hidden: torch.Tensor, watched: None) -> torch.Tensor:
         hidden[0].cpu()
-        return next_tokens(hidden)
+        return next_tokens(hidden, watched)
 
     monkeypatch.setattr(shallow, "next_tokens", reading)
     assert decode_step(shallow, 8, 400).waits == ("_to_copy",)

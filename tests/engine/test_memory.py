@@ -113,7 +113,7 @@ class RememberingNetwork:
         return last_hidden * token_ids
 
     def read_step(
-        self, packed: torch.Tensor, cache: PagedKVCache, _: RowGroups, last_ids: torch.Tensor
+        self, packed: torch.Tensor, cache: PagedKVCache, _: RowGroups, last_ids: torch.Tensor, __: None
     ) -> torch.Tensor:
         self.memory.check(cache.pages, self.memory.row * len(packed))
         self.rows += len(packed)
