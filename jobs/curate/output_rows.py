@@ -13,6 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from artimuse_actor.errors import UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from jobs.curate.candidates import OWN, Candidates
 from jobs.curate.funnel import Funnel
@@ -89,10 +90,12 @@ def _write_tars(
     funnel: Funnel,
 ) -> None:
     own = candidates.own.names if candidates.own is not None else []
-    beside = {end: f"{OWN}{end}" for end in SIDECARS if end in own}
+    beside = {end: f"{OWN}{end}" for end in SIDECARS if end in own and _is_plain(_field(candidates, f"{OWN}{end}"))}
     columns = {name: source for name, source in columns.items() if source not in beside.values()}
     if options.caption is not None:
         beside["txt"] = f"{OWN}{options.caption}" if options.caption in own else options.caption
+        if not _is_plain(_field(candidates, beside["txt"])):
+            raise UsageError(f"--caption {options.caption}: is no column of texts.")
     schema = _file_schema(candidates, columns)
     tars, unread = TarFiles(aside, options.tar_size, options.keys), 0
     for table, rows, images in _with_images(candidates, columns, schema, fetch, list(beside.values())):
@@ -125,6 +128,11 @@ def _write_copies(
 
 def _about(funnel: Funnel) -> dict[bytes, bytes]:
     return {CURATION_KEY: json.dumps(funnel.to_json(), ensure_ascii=False).encode()}
+
+
+def _is_plain(field: pa.Field) -> bool:
+    """Whether the values of a column are texts, or numbers, which can be written as such."""
+    return is_json(field) and not pa.types.is_nested(field.type)
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -146,6 +146,14 @@ def test_written_tars_have_the_keys_captions_and_json_of_the_source(tmp_path: Pa
     members = _members(out / "00000.tar")
     assert members["a.txt"].decode() == f"Text of {rows[1]['image_id']}"
     assert f"{long}c.txt" not in members  # has no text
+    table = {"image_id": [row["image_id"] for row in rows], "uri": [row["uri"] for row in rows], "cls": [1, None, 3]}
+    pq.write_table(pa.table(table | {"txt": [["a list"]] * 3}), tmp_path / "table.parquet")
+    _choose(tmp_path / "scored", out, manifest=str(tmp_path / "table.parquet"), kind="webdataset")
+    members = _members(out / "00000.tar")
+    assert (members["000000000.cls"], json.loads(members["000000000.json"])["txt"]) == (b"1", ["a list"])
+    assert not any(name in members for name in ("000000001.cls", "000000000.txt"))
+    with pytest.raises(UsageError, match="--caption txt: is no column of texts"):
+        _choose(tmp_path / "scored", out, manifest=str(tmp_path / "table.parquet"), kind="webdataset", caption="txt")
     _choose(tmp_path / "scored", out, manifest=source, kind="webdataset", caption="overall_gestalt", top="1")
     assert list(_members(out / "00000.tar")) == ["000000000.png", "000000000.json", "000000000.cls"]
 
