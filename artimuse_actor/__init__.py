@@ -10,8 +10,17 @@ if TYPE_CHECKING:
     from artimuse_actor.engine.scoring import ImageScore
     from artimuse_actor.errors import ArtiMuseError, ImageError
     from artimuse_actor.images.options import DecodeOptions
+    from artimuse_actor.unipercept_reward import UniPerceptReward
 
-__all__ = ["ArtiMuse", "ArtiMuseError", "DecodeOptions", "ImageDescription", "ImageError", "ImageScore"]
+__all__ = [
+    "ArtiMuse",
+    "ArtiMuseError",
+    "DecodeOptions",
+    "ImageDescription",
+    "ImageError",
+    "ImageScore",
+    "UniPerceptReward",
+]
 
 _MODULES = {
     "ArtiMuse": "artimuse",
@@ -20,6 +29,7 @@ _MODULES = {
     "ArtiMuseError": "errors",
     "ImageError": "errors",
     "DecodeOptions": "images.options",
+    "UniPerceptReward": "unipercept_reward",
 }
 
 

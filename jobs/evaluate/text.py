@@ -82,8 +82,10 @@ def headline(counts: JoinCounts, agreement: Agreement | None = None) -> str:
 def truth_identity(evaluation: Evaluation) -> str:
     """The content hash of the ground truth, and whether it is the published one."""
     sha256, benchmark = evaluation.pairs.truth_sha256, evaluation.benchmark
-    known = f" ({benchmark.name} as published)" if benchmark and benchmark.truth_sha256 == sha256 else ""
-    return f"sha256 {sha256}{known}"
+    if benchmark is None:
+        return f"sha256 {sha256}"
+    known = "as published" if benchmark.truth_sha256 == sha256 else "is not as published"
+    return f"sha256 {sha256} ({benchmark.name} {known})"
 
 
 def published_line(evaluation: Evaluation) -> str:
