@@ -150,6 +150,7 @@ app.command(
 app.command(
     epilog=example(
         "artimuse export scored --as hf --out on-the-hub",
+        "artimuse export scored --as xmp --stars 30,45,60,75,90 --dry-run",
         "artimuse export s3://laion/scores --as sidecar",
         "artimuse export 'runs/*' --as sql --out scores.duckdb",
     )

@@ -10,7 +10,10 @@ import typer
 from jobs.commands.options import AsJson, ReadMixed, StoresNamed
 from jobs.words import show
 
-OF_SOME_KINDS: Final[tuple[str, ...]] = ()
+OF_SOME_KINDS: Final[tuple[str, ...]] = (
+    *("stars", "reject_below", "texts_as", "naming", "sidecar_dir", "score_column"),
+    *("overwrite", "dry_run", "undo"),
+)
 """Parameters that only some kinds have, see `jobs.export.kind.Kind`; each is None or False unless it is given."""
 
 
@@ -21,8 +24,8 @@ def export(
         typer.Option(
             "--as",
             metavar="KIND",
-            help="hf (a data set folder for `datasets`), sidecar (a Parquet file beside each tar), sql (a DuckDB or "
-            "SQLite file), delta or lance (a table).",
+            help="xmp (sidecars with stars), hf (a data set folder for `datasets`), sidecar (a Parquet file beside each "
+            "tar), sql (a DuckDB or SQLite file), delta or lance (a table).",
             show_default=False,
         ),
     ],
@@ -34,6 +37,52 @@ def export(
             show_default=False,
         ),
     ] = None,
+    stars: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINTS,…",
+            help="xmp: the scores from which 1 to 5 stars are given; or shares of the pictures, such as "
+            "50%,75%,90%,97%,99%; or quantiles (fifths). [default: 30,45,60,75,90]",
+            show_default=False,
+        ),
+    ] = None,
+    reject_below: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="xmp: mark lower scores as rejected (-1).", show_default=False),
+    ] = None,
+    score_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="xmp: which score counts, such as iqa. [default: the protocol's first]"),
+    ] = None,
+    texts_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="description|own",
+            help="xmp: also write the texts, as the picture's description or as properties of our own.",
+            show_default=False,
+        ),
+    ] = None,
+    naming: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|full|stem",
+            help="xmp: a.jpg.xmp (full), a.xmp (stem), or what lies there. [default: auto]",
+            show_default=False,
+        ),
+    ] = None,
+    sidecar_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="xmp: where sidecars go that cannot be beside their pictures, by image_id. [default: nowhere]",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="xmp: also replace ratings and descriptions that a person gave.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="xmp: print what would change; write nothing.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="xmp: take back what earlier exports of OUT wrote.")] = False,
     on_duplicate: Annotated[
         str,
         typer.Option(metavar="error|first", help="What an id in several stores does: end the export, or count once."),

@@ -8,6 +8,7 @@ from artimuse_actor.errors import UsageError
 from jobs.curate.output_place import keep_out_of_tables
 from jobs.export import delta, hugging_face, lance, sidecar, sql
 from jobs.export.kind import Exported, ExportSettings, Kind
+from jobs.export.xmp import write as xmp
 from jobs.store.stores import Stores
 
 KINDS: Final[dict[str, Kind]] = {
@@ -16,6 +17,7 @@ KINDS: Final[dict[str, Kind]] = {
     "sql": Kind(sql.write),
     "delta": Kind(delta.write),
     "lance": Kind(lance.write),
+    "xmp": Kind(xmp.write, xmp.OPTIONS),
 }
 """The values of `--as`."""
 

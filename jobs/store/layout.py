@@ -15,6 +15,7 @@
     _runs/<plan>/attempts/00007/0003            mark of unit 3 of shard 7, while it is loaded
     _runs/<plan>/known/<array>.npy              images that had a score when the plan was made
     _curations/<digest>.json                    options and result of a curation
+    _sidecars/<export>-<part>.parquet           sidecars of pictures as they were before an export
     _broken/                                    files of the tables that were found cut short
 
 Dataset readers skip names that begin with an underscore. Unfinished files on a disk, before they are renamed, are in
@@ -38,6 +39,7 @@ PLAN_FILE: Final = "_plan.json"
 LOCK_FILE: Final = "_lock"
 RUNS: Final = "_runs"
 CURATIONS: Final = "_curations"
+SIDECARS: Final = "_sidecars"
 _BROKEN: Final = "_broken"
 _WORK: Final = ("rows", "staging", "attempts", "known")
 

@@ -1,0 +1,74 @@
+"""The journal of sidecars, in the store: what each was before, so that an export can be taken back.
+
+A part is written before its sidecars are. So whatever a killed export has written stands in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from jobs.storage.parquet import parquet_bytes, read_parquet
+from jobs.storage.place import Place
+from jobs.store.layout import SIDECARS
+
+_SCHEMA: Final = pa.schema(
+    [
+        pa.field("sidecar", pa.string(), nullable=False),
+        pa.field("before", pa.binary(), metadata={"doc": "null if there was none"}),
+        pa.field("after", pa.string(), nullable=False, metadata={"doc": "SHA-256 of what was written"}),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sidecar that was written.
+
+    Attributes:
+        sidecar: its path.
+        before: its bytes before; None if there was none.
+        after: digest of what was written.
+    """
+
+    sidecar: str
+    before: bytes | None
+    after: str
+
+
+class Journal:
+    """The journal of one store."""
+
+    def __init__(self, place: Place, run_id: str = "") -> None:
+        """Read nothing yet; parts are named after the export `run_id`."""
+        self._place, self._run_id, self._parts = place, run_id, 0
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Write a part."""
+        if entries:
+            rows = [(entry.sidecar, entry.before, entry.after) for entry in entries]
+            table = pa.table(list(map(list, zip(*rows, strict=True))), schema=_SCHEMA)
+            self._place.write_private(f"{SIDECARS}/{self._run_id}-{self._parts:05}.parquet", parquet_bytes(table))
+            self._parts += 1
+
+    def entries(self) -> dict[str, list[Entry]]:
+        """Sidecar → what was written there, oldest first."""
+        found = defaultdict(list)
+        for file in self._place.files(SIDECARS):
+            for row in read_parquet(self._place, file.path).to_pylist():
+                found[row["sidecar"]].append(Entry(**row))
+        return found
+
+    def delete(self) -> None:
+        """Delete all parts: nothing is left to take back."""
+        self._place.delete_tree(SIDECARS)
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of a sidecar's bytes."""
+    return hashlib.sha256(data).hexdigest()
