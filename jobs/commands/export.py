@@ -24,8 +24,8 @@ def export(
         typer.Option(
             "--as",
             metavar="KIND",
-            help="xmp (sidecars with stars), hf (a data set folder for `datasets`), sidecar (a Parquet file beside each "
-            "tar), sql (a DuckDB or SQLite file), delta or lance (a table).",
+            help="xmp (sidecars with stars), hf (a data set folder for `datasets`), sidecar (a Parquet file beside "
+            "each tar), sql (a DuckDB or SQLite file), delta or lance (a table).",
             show_default=False,
         ),
     ],
