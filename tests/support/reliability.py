@@ -148,6 +148,7 @@ def driver_killed(trial: Trial, times: int, chance: random.Random) -> None:
             trial.kill_all()
             trial.count.injected += 1
         else:  # it has finished: take a part away, so that there is work
+            assert trial.process.returncode == 0, "a run that nobody has killed failed"
             for path in sorted((trial.out / "scores").iterdir())[::2]:
                 path.unlink()
 
