@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +21,13 @@ from artimuse_actor.fetch.file_range import FileRange
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import Plan
-from jobs.storage.parquet import read_parquet
+from jobs.storage.parquet import parquet_file, read_parquet
 from jobs.store.layout import rows_path
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile, TableFiles
 
 _LOOKED_AT: Final = 100
+_PLACED: Final = ["image_id", "uri", "version"]
 _COMMIT = re.compile(r"^(hf://datasets/[^/@]+/[^/@]+)@[0-9a-f]{40}")
 """A data set is the same in every commit."""
 
@@ -61,16 +62,25 @@ def note_of_move(store: Store, manifest: Manifest, files: TableFiles) -> str | N
 
     It looks at a few rows of one file: a library moves as a whole.
     """
-    for path in files.scores_paths[:1] if manifest.is_listed else ():
-        rows = read_parquet(store.place, path, ["image_id", "uri", "version"]).slice(0, _LOOKED_AT)
-        stored = {row["image_id"]: row for row in rows.to_pylist()}
-        for batch in manifest.batches():
-            here = batch.rows.filter(pc.is_in(batch.rows["image_id"], rows["image_id"].combine_chunks()))
-            for image_id, uri, version in zip(*(here[name].to_pylist() for name in rows.column_names), strict=True):
-                old, new = (_root_of(one, image_id, manifest.id_prefix) for one in (stored[image_id]["uri"], uri))
-                if old is not None and new is not None and old != new and stored[image_id]["version"] == version:
-                    return f"{store.place.root}: images of {old} are in {new} now; --moved notes that in their rows."
+    rows = _first_rows(store, files) if manifest.is_listed else {}
+    for batch in manifest.batches() if rows else ():
+        here = batch.rows.filter(pc.is_in(batch.rows["image_id"], pa.array(rows, pa.string())))
+        for found in here.select(_PLACED).to_pylist():
+            row = rows[found["image_id"]]
+            old, new = (_root_of(one["uri"], one["image_id"], manifest.id_prefix) for one in (row, found))
+            if old is not None and new is not None and old != new and row["version"] == found["version"]:
+                return f"{store.place.root}: images of {old} are in {new} now; --moved notes that in their rows."
     return None
+
+
+def _first_rows(store: Store, files: TableFiles) -> dict[str, dict[str, Any]]:
+    """A few rows of the first file that has any, by id."""
+    for path in files.scores_paths:
+        with store.place.open(path) as file:
+            for rows in parquet_file(file).iter_batches(_LOOKED_AT, columns=_PLACED):
+                if len(rows):
+                    return {row["image_id"]: row for row in rows.to_pylist()}
+    return {}
 
 
 def take_over_uris(store: Store, manifest: Manifest) -> int:
