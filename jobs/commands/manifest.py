@@ -26,7 +26,14 @@ from jobs.words import show
 
 def manifest(
     source: Source,
-    out: Annotated[str, typer.Option(metavar="FILE", help="The Parquet file to write.", show_default=False)],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The Parquet file to write. An earlier manifest is replaced, anything else is not.",
+            show_default=False,
+        ),
+    ],
     images: Images = None,
     id_column: IdColumn = None,
     id_columns: IdColumns = None,

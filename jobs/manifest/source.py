@@ -13,6 +13,7 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from typing import Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -34,7 +35,7 @@ from jobs.manifest.tables import TableManifest
 from jobs.manifest.tar_index import PACKED_TARS, TarIndexes, packed_tar
 from jobs.manifest.tars import TarManifest, is_tar
 from jobs.storage.place import Place
-from jobs.storage.user_files import is_hidden, open_source, write_user_file
+from jobs.storage.user_files import is_hidden, is_there, open_source, write_user_file
 from jobs.storage.user_tables import ARROW, PARQUET, TABLES, TEXTS, is_table
 from jobs.words import by_count
 from schemas.manifest import MANIFEST
@@ -229,18 +230,24 @@ def _begins_like_picture(path: str) -> bool:
 
 
 def write_manifest(manifest: Manifest, out: str) -> int:
-    """Write a manifest as one Parquet file.
+    """Write a manifest as one Parquet file; an earlier one is replaced, anything else is not.
 
     Returns:
         The number of rows.
 
     Raises:
         ManifestError: its images are embedded, so it is a table already and can be used as it is.
-        UsageError: the name has no Parquet suffix, so `score` would not read the file as a manifest.
+        UsageError: the name has no Parquet suffix, so `score` would not read the file as a manifest, or another file is
+            there.
         StoreError: it cannot be written.
     """
     if not _is(out, PARQUET):
         raise UsageError(f"--out {out}: a manifest is called something.parquet, so that `score` knows it for one.")
+    if is_there(out) and not _is_manifest(out):
+        raise UsageError(
+            f"--out {out}: is there already and is no earlier manifest. Nothing was written. Choose another name, or "
+            "move it away."
+        )
     rows = 0
     with write_user_file(out) as growing, pq.ParquetWriter(growing, MANIFEST, compression="zstd") as writer:
         for batch in manifest.batches():
@@ -249,3 +256,12 @@ def write_manifest(manifest: Manifest, out: str) -> int:
             writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
             rows += batch.rows.num_rows
     return rows
+
+
+def _is_manifest(path: str) -> bool:
+    """Whether a file has the columns of a manifest and no others."""
+    try:
+        with open_source(path) as file:
+            return bool(pq.read_schema(file).names == MANIFEST.names)
+    except (pa.ArrowInvalid, OSError):
+        return False

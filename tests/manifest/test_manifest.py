@@ -224,8 +224,13 @@ def test_sources_that_are_not_there_are_sentences(tmp_path: Path) -> None:
 def test_a_written_manifest_reads_as_the_source_it_was_made_from(tmp_path: Path) -> None:
     make_photo_library(tmp_path / "photos")
     source = open_manifest(str(tmp_path / "photos"))
-    assert write_manifest(source, str(tmp_path / "m.parquet")) == len(_rows(source))
-    assert _rows(open_manifest(str(tmp_path / "m.parquet"))) == _rows(source)
+    for _ in range(2):  # an earlier one is replaced
+        assert write_manifest(source, str(tmp_path / "m.parquet")) == len(_rows(source))
+        assert _rows(open_manifest(str(tmp_path / "m.parquet"))) == _rows(source)
+    own = _write(tmp_path / "own.parquet", image_id=["a"], uri=["a.jpg"], caption=["mine"])
+    with pytest.raises(UsageError, match=r"own.parquet: is there already and is no earlier manifest"):
+        write_manifest(open_manifest(own), own)
+    assert pq.read_table(own)["caption"].to_pylist() == ["mine"]
 
 
 def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,8 +330,10 @@ def test_manifests_are_written_under_a_name_that_says_so(tmp_path: Path) -> None
     source = open_manifest(str(tmp_path / "a.jpg"))
     with pytest.raises(UsageError, match=r"is called something.parquet"):
         write_manifest(source, str(tmp_path / "manifest"))
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(UsageError, match="is there already and is no earlier manifest"):
         write_manifest(source, str(tmp_path / "folder.parquet"))
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_manifest(source, str(tmp_path / "a.jpg" / "m.parquet"))
     assert write_manifest(source, str(tmp_path / "m.pq")) == len(_rows(open_manifest(str(tmp_path / "m.pq")))) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder.parquet", "m.pq"]
 
