@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from support.faulty_places import BUCKETS, SERVERS, Killed, Seen
-from support.trial import AWAY, CORRUPT, Photo, Trial
+from support.trial import AWAY, CORRUPT, ROOT, Photo, Trial
 
 from artimuse_actor.errors import ArtiMuseError
 from jobs.manifest.listed import ListedManifest
@@ -21,7 +21,7 @@ from jobs.storage.parquet import parquet_from
 
 STEPS = 3
 NAMES = ("a", "b", "c", "d", "x/e", "x/f", "x/g", "x/h")
-FOLDER = "/photos/x"
+FOLDER = f"{ROOT}/x"
 RETRIED = RetryErrors(("corrupt", "fetch_failed", "missing"), alone=True)
 FAULTS = ("killed", "failed", "unanswered", "suspended", *SERVERS)
 
