@@ -1,8 +1,9 @@
 """Anything that names images → one manifest, streamed.
 
 A source is a folder (or an s3:// prefix, or a data set on the hub), a glob, tar files of images, a table (Parquet,
-Arrow, CSV or JSON lines: a file, a folder or a glob of them, with uris or with the images themselves), or a benchmark's
-`test.json`. All of them become batches of the same columns. Only names of images are read here, never an image.
+Arrow, CSV or JSON lines: a file, a folder or a glob of them; Delta; Lance; with uris or with the images
+themselves), or a benchmark's `test.json`. All of them become batches of the same columns. Only names of images are read
+here, never an image.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jobs.manifest.delta import LOG, current_files, is_delta
 from jobs.manifest.derived import Derived, FirstOfEach, Head, Part, Prefixed
 from jobs.manifest.hub import list_hub, names_data_set
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
+from jobs.manifest.lance import lance_table
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
 from jobs.manifest.listing import ListedFile, Listing, list_braces, list_files, list_web
 from jobs.manifest.manifest import FIRST, Coverage, Manifest, ManifestOptions
@@ -57,7 +59,7 @@ _HEAD_BYTES: Final = 64
 _WRITE: Final = "Write what it holds now as Parquet, and name that."
 _OTHER_TABLES: Final = {
     f"{LOG}/*": "a part of a Delta table, whose files alone do not say which rows were removed. Name the table itself.",
-    "_versions/*.manifest": f"a Lance data set. {_WRITE}",
+    "_versions/*.manifest": f"a part of a Lance data set, or not called .lance. Name the data set itself. {_WRITE}",
     ".hoodie/*": f"a Hudi table, whose files alone do not say which rows were removed. {_WRITE}",
     "metadata/*.metadata.json": f"an Iceberg table, whose files alone do not say which rows were removed. {_WRITE}",
 }
@@ -121,6 +123,8 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
         return question_manifest(source, options)
     if source.lower().endswith(".json") and scheme != "hf":
         return read_test_json(source, options)
+    if table := lance_table(source):
+        return TableManifest(source, [table], options, coverage=Coverage(None))
     files = _listed(source, options)
     tars = [file for file in files.named if is_tar(file.path) and not is_hidden(file.image_id)]
     tables = [file for file in files.named if is_table(file.path) and not is_hidden(file.image_id)]

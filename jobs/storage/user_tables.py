@@ -1,7 +1,7 @@
-"""Tables of users, read in batches: Parquet, Arrow (Feather), CSV and JSON lines, the last two also gzipped.
+"""Tables of users, read in batches: Parquet, Arrow (Feather), CSV and JSON lines, the last two also gzipped, and Lance.
 
-A batch is known by its *group* (the row group of a Parquet file, the record batch of an Arrow file, 0 elsewhere) and
-the number of its first row within that.
+A batch is known by its *group* (the row group of a Parquet file, the record batch of an Arrow file, the fragment of a
+Lance data set, 0 elsewhere) and the number of its first row within that.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pyarrow import json as json_lines
 from artimuse_actor.errors import ManifestError, one_line
 from artimuse_actor.uris import user_path
 from jobs.storage.parquet import parquet_file
+from jobs.storage.s3_place import object_store_options
 from jobs.storage.user_files import LIMIT_BYTES, is_remote, open_for_arrow, open_source
 
 PARQUET: Final = (".parquet", ".parq", ".pq")
@@ -29,6 +30,9 @@ _TEXTS: Final = (".csv", ".tsv", ".jsonl", ".ndjson")
 TEXTS: Final = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS))
 TABLES: Final = (*PARQUET, *ARROW, *TEXTS)
 """Suffixes of tables, in lower case."""
+
+LANCE: Final = ".lance"
+"""Suffix of the folder of a Lance data set, which is one table."""
 
 _BLOCK_BYTES: Final = 4 << 20  # of CSV and JSON lines; a longer row is refused
 
@@ -78,7 +82,9 @@ def open_table(path: str) -> Iterator[UserTable]:
     """Open a table; any error with it, also while it is read, becomes a ManifestError."""
     name = path.lower()
     opened: AbstractContextManager[UserTable]
-    if name.endswith(ARROW):
+    if name.endswith(LANCE):
+        kind, opened = "a Lance data set", _open_lance(path)
+    elif name.endswith(ARROW):
         kind, opened = "an Arrow file", _open_arrow(path)
     elif name.endswith(TEXTS):
         plain = name.removesuffix(".gz")
@@ -185,6 +191,45 @@ class _Arrow:
 
     def image_parts(self, column: str, group: int) -> list[str]:  # noqa: ARG002
         return [column]
+
+
+def open_lance(path: str) -> Any:
+    """A Lance data set in its newest version. Raises ImportError or OSError."""
+    import lance
+
+    try:
+        return lance.dataset(path, storage_options=object_store_options() if is_remote(path) else None)
+    except ValueError as error:  # is none
+        raise OSError(str(error)) from error
+
+
+@contextmanager
+def _open_lance(path: str) -> Iterator[UserTable]:
+    yield _Lance(path)
+
+
+class _Lance:
+    """The rows of each fragment that were not deleted are a group."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        data_set = open_lance(path)
+        self.schema = data_set.schema
+        self._fragments = data_set.get_fragments()
+        self.groups = len(self._fragments)
+        self.num_rows: int | None = data_set.count_rows()
+
+    def batches(self, group: int, columns: Sequence[str], rows: int, types: Types = _NO_TYPES) -> Iterator[Batch]:  # noqa: ARG002
+        first = 0
+        for batch in self._fragments[group].to_batches(columns=list(columns), batch_size=rows):
+            yield group, first, pa.table(batch)
+            first += batch.num_rows
+
+    def image_parts(self, column: str, group: int) -> list[str]:  # noqa: ARG002
+        raise ManifestError(
+            f"{self._path}: its column {column!r} holds the images themselves, which are not read from Lance. Name a "
+            "column of paths or urls with --uri-column, or write it as Parquet."
+        )
 
 
 @contextmanager

@@ -373,7 +373,7 @@ def test_what_spark_leaves_beside_its_parts_is_passed_by(tmp_path: Path) -> None
     [
         (".hoodie/hoodie.properties", "a Hudi table"),
         ("metadata/00000-7f.metadata.json", "an Iceberg table"),
-        ("_versions/1.manifest", "a Lance data set"),
+        ("_versions/1.manifest", "a part of a Lance data set, or not called .lance"),
     ],
 )
 def test_formats_whose_files_are_not_all_there_is_to_them_are_refused_by_name(
