@@ -1,4 +1,4 @@
-"""A checkpoint's name → its folder, fetched from the Hugging Face hub or from S3 if need be.
+"""A checkpoint's name → its folder, fetched from the Hugging Face hub, ModelScope or S3 if need be.
 
 `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean everywhere. Only data files are fetched,
 once for each node: huggingface_hub locks each file that it fetches, and `s3` the whole folder.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from artimuse_actor.checkpoint import modelscope
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
 from artimuse_actor.errors import CheckpointError, message_of
 from artimuse_actor.uris import uri_scheme
@@ -69,7 +70,7 @@ def open_checkpoint(name: str) -> Checkpoint:
 
     Args:
         name: a local folder; an s3:// folder; one of `PUBLISHED_NAMES`; or `owner/name`; the last two with `@revision`
-            if wanted.
+            if wanted, and with `modelscope://` before them from there.
 
     Raises:
         CheckpointError: there is none, it cannot be fetched, or it is not well-formed.
@@ -81,10 +82,11 @@ def open_checkpoint(name: str) -> Checkpoint:
         return Checkpoint(Path(folder))
     if os.path.exists(folder):
         raise CheckpointError(f"{name}: is a file. Name the folder that holds {CONFIG_FILE} and the weights.")
-    repository, revision = _repository(name)
-    return Checkpoint(
-        download(repository, revision), name=repository.split("/")[1] + (f"@{revision}" if revision else "")
-    )
+    fetch, owner, named = download, OWNER, name
+    if name.startswith(modelscope.SCHEME):
+        fetch, owner, named = modelscope.download, modelscope.OWNER, name.removeprefix(modelscope.SCHEME)
+    repository, revision = _repository(named, owner)
+    return Checkpoint(fetch(repository, revision), name=repository.split("/")[1] + (f"@{revision}" if revision else ""))
 
 
 def _on_s3(uri: str) -> S3Checkpoint:
@@ -94,7 +96,7 @@ def _on_s3(uri: str) -> S3Checkpoint:
     return S3Checkpoint.find(uri)
 
 
-def _repository(name: str) -> tuple[str, str | None]:
+def _repository(name: str, owner: str) -> tuple[str, str | None]:
     match = _REPOSITORY.fullmatch(name)
     if match is None or name.startswith((".", "/", "~")):
         raise CheckpointError(f"{name}: there is no such folder.")
@@ -105,7 +107,7 @@ def _repository(name: str) -> tuple[str, str | None]:
                 f"{name}: there is no such folder, and no published checkpoint of that name. "
                 f"Published are {', '.join(PUBLISHED_NAMES)}; for others give owner/name or a folder."
             )
-        repository = f"{OWNER}/{repository}"
+        repository = f"{owner}/{repository}"
     return repository, revision
 
 

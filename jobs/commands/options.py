@@ -85,7 +85,8 @@ Checkpoint = Annotated[
     typer.Option(
         metavar="CKPT",
         help="A local or s3:// folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, ArtiMuse_TAD66K or "
-        "UniPercept; or owner/name[@revision] on the Hugging Face hub.",
+        "UniPercept; or owner/name[@revision] on the Hugging Face hub; modelscope:// before the last two takes them "
+        "from there.",
     ),
 ]
 Protocol = Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from support.golden import golden_checkpoint, golden_images
+from support.golden import files_of, golden_checkpoint, golden_images
 from support.loopback_hub import LoopbackHub
 from support.paths import GOLDEN, REPO
 from support.tiny_checkpoints import copy_checkpoint, split_into_shards
@@ -20,10 +20,6 @@ from artimuse_actor.errors import CheckpointError
 pytestmark = pytest.mark.timeout(60)
 
 DIGEST = Checkpoint(golden_checkpoint("artimuse")).digest
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def artimuse_files() -> dict[str, bytes]:

@@ -34,3 +34,7 @@ def golden_protocol(protocol: str) -> dict[str, Any]:
     """The prompts of the published code and their token ids under the tiny checkpoint's tokenizer."""
     prompts: dict[str, Any] = json.loads((GOLDEN / protocol / "protocol.json").read_text())
     return prompts
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
