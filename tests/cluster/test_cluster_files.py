@@ -42,6 +42,7 @@ READERS = (
     "huggingface_hub.utils._auth",
     "ray._private.authentication.authentication_token_setup",
     "ray._common.usage.usage_constants",
+    "ray._private.ray_constants",
     "ray.dashboard.modules.job.job_supervisor",
     "ray.scripts.symmetric_run",
 )
@@ -91,8 +92,9 @@ def _parse_ray(words: list[str]) -> dict[str, Any]:
 
 
 def test_every_kubernetes_object_fits_the_schema_of_its_kind() -> None:
-    objects = [*_objects("kuberay/nightly.yaml"), *_objects("kuberay/weights.yaml"), *pod_templates(_ray_job())]
-    assert len(objects) == 8
+    objects = [object for name in ("nightly", "weights", "account") for object in _objects(f"kuberay/{name}.yaml")]
+    objects += pod_templates(_ray_job())
+    assert len(objects) == 10
     for each in objects:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
@@ -201,9 +203,14 @@ def test_every_name_in_a_manifest_is_the_name_of_something() -> None:
     (claim,) = _objects("kuberay/weights.yaml")
     pods = [template["template"]["spec"] for template in pod_templates(job)]
     claims = {
-        each["persistentVolumeClaim"]["claimName"] for pod in pods for each in pod["volumes"] if "emptyDir" not in each
+        each["persistentVolumeClaim"]["claimName"]
+        for pod in pods
+        for each in pod.get("volumes", ())
+        if "emptyDir" not in each
     }
     assert claims == {claim["metadata"]["name"]}
+    (account,) = _objects("kuberay/account.yaml")
+    assert {pod["serviceAccountName"] for pod in pods} == {account["metadata"]["name"]}
     page = (CLUSTER / "README.md").read_text()
     for variable in (
         each["valueFrom"]["secretKeyRef"] for c in _containers(job) for each in c["env"] if "valueFrom" in each
@@ -217,6 +224,31 @@ def test_every_name_in_a_manifest_is_the_name_of_something() -> None:
     assert start["command"][-1] == f"{start['volumeMounts'][0]['mountPath']}/rayjob.yaml"
     names = {each["metadata"]["name"] for each in nightly.values()} | {nightly["RoleBinding"]["roleRef"]["name"]}
     assert names == {pod["serviceAccountName"], nightly["RoleBinding"]["subjects"][0]["name"]}
+
+
+def test_all_pods_keep_to_the_pod_security_standard_restricted() -> None:
+    nightly = {each["kind"]: each for each in _objects("kuberay/nightly.yaml")}["CronJob"]
+    pods = [nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]]
+    pods += [template["template"]["spec"] for template in pod_templates(_ray_job())]
+    containers = [each for pod in pods for each in (*pod.get("initContainers", ()), *pod["containers"])]
+    containers.append(_ray_job()["spec"]["rayClusterSpec"]["autoscalerOptions"])  # of the head, and KubeRay's own
+    assert len(containers) == 7
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] != 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        kinds = {kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"}
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim"}
+    for container in containers:
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_a_run_needs_no_key_where_its_account_stands_for_a_role() -> None:
+    for container in _containers(_ray_job()):
+        secrets = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each]
+        assert {each["key"] for each in secrets} >= {"aws-access-key-id", "aws-session-token", "aws-region"}
+        assert all(each["optional"] for each in secrets)
 
 
 def _variables() -> Iterator[str]:
@@ -250,10 +282,16 @@ def test_the_slurm_script_has_no_faults_that_shellcheck_knows() -> None:
 def test_the_slurm_script_starts_ray_on_every_node_and_passes_its_arguments_on(tmp_path: Path) -> None:
     from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
+    as_json = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
+    told = tmp_path / "srun.json"
     stand_ins = {
         "scontrol": "printf 'node-a\\nnode-b\\n'",
         "ray": "true",
-        "srun": f"exec {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"",
+        "hostname": "echo 10.0.0.7 172.17.0.1",
+        # As srun and `ray symmetric-run` do: the command after `--` runs once; or Ray does not start, and all is well.
+        "srun": f'[ "$3" = --nodelist=node-a ] && shift 3 && exec "$@"; {as_json} "$@" > {told}\n'
+        'while [ "$1" != -- ]; do shift; done; shift; [ -n "$NO_RAY" ] || "$@"',
+        "artimuse": f'exec {as_json} "$@"',
     }
     for name, line in stand_ins.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -265,20 +303,31 @@ def test_the_slurm_script_starts_ray_on_every_node_and_passes_its_arguments_on(t
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     arguments = ["/data/my photos", "--out", "/data/scored", "--attributes", "Composition & Design", "--texts"]
-    done = subprocess.run([SBATCH, *arguments], env=environment, capture_output=True, text=True, check=True, timeout=20)
-    words = json.loads(done.stdout)
+    command = [SBATCH, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=20)
+    words = json.loads(told.read_text())
     start = words.index("ray")
     assert words[:start] == ["--nodes=2", "--ntasks=2", "--cpus-per-task=96"]
-    told = _parse_ray(words[start:])
-    assert (told["address"], told["min_nodes"]) == ("node-a:6379", 2)
+    of_all = _parse_ray(words[start:])
+    assert (of_all["address"], of_all["min_nodes"]) == ("10.0.0.7:6379", 2)
     of_each_node = curate_and_validate_ray_start_args(words[start + 2 : words.index("--", start)])
-    told = _parse_ray(["ray", "start", "--address", "node-a:6379", *of_each_node])
-    assert (told["num_cpus"], told["num_gpus"]) == (96, 8)
-    options = parse_command(shlex.join(words[words.index("artimuse") :]))
+    of_node = _parse_ray(["ray", "start", "--address", "10.0.0.7:6379", *of_each_node])
+    assert (of_node["num_cpus"], of_node["num_gpus"]) == (96, 8)
+    options = parse_command(shlex.join(["artimuse", *json.loads(done.stdout)]))
     assert (options["source"], options["out"]) == ("/data/my photos", "/data/scored")
     assert (options["device"], options["address"]) == ("cuda", "auto")
     empty = subprocess.run([SBATCH], env=environment, capture_output=True, text=True, check=False, timeout=20)
     assert (empty.returncode, empty.stderr[:6]) == (2, "Usage:")
+    environment["NETWORK"] = "172."
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=20)
+    assert "172.17.0.1:6379" in json.loads(told.read_text())
+    environment["NO_RAY"] = "1"
+    lost = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
+    assert (lost.returncode, lost.stderr[:17]) == (1, "Ray did not start"), lost.stderr
+    del environment["NO_RAY"]
+    (tmp_path / "artimuse").write_text("#!/bin/sh\nexit 3\n")
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
+    assert failed.returncode == 3
 
 
 @pytest.mark.process

@@ -111,3 +111,6 @@ def pod_templates(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for number, group in enumerate(groups(job)):
         name = {"name": group.get("groupName", f"head-{number}")}
         yield {"apiVersion": "v1", "kind": "PodTemplate", "metadata": name, "template": group["template"]}
+    submitter = {"name": "submitter"}
+    template = job["spec"]["submitterPodTemplate"]
+    yield {"apiVersion": "v1", "kind": "PodTemplate", "metadata": submitter, "template": template}
