@@ -39,7 +39,7 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
                 storage_options=target.options,
                 commit_properties=CommitProperties(custom_metadata=origin(stores)),
             )
-        return Exported(out, rows.count(), notes=tuple(rows.notes))
+        return Exported(out, rows.count, notes=tuple(rows.notes))
 
 
 def _is_ours(target: LibraryTarget) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from itertools import count
+from itertools import chain
 from typing import Final
 
 import pyarrow as pa
@@ -44,41 +44,32 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
         raise not_ours(out)
     with open_rows(stores, settings.on_duplicate) as rows, growing_folder(out) as folder:
         size = _TEXT_FILE_ROWS if stores.text_schema.names else _FILE_ROWS
-        files = max(1, -(-rows.count() // size))
+        files = max(1, -(-rows.count // size))
         os.mkdir(os.path.join(folder, "data"))
         about = {name.encode(): value.encode() for name, value in origin(stores).items()}
-        parts = _parts(rows, size)
+        batches = rows.batches()
+        rest: list[pa.RecordBatch] = []
         for number in range(files):
-            file = open_row_file(
-                "parquet",
-                os.path.join(folder, "data", f"train-{number:05}-of-{files:05}.parquet"),
-                with_features(rows.schema),
-            )
-            for table in next(parts, iter(())):
-                file.write(table)
+            name = os.path.join(folder, "data", f"train-{number:05}-of-{files:05}.parquet")
+            file = open_row_file("parquet", name, with_features(rows.schema))
+            for batch in _first(size, chain(list(rest), batches), rest):
+                file.write(pa.Table.from_batches([batch]))
             file.close(about)
         with open(os.path.join(folder, CARD), "w", encoding="utf-8") as card:
             card.write(_card(stores, rows))
         rows.check_unchanged()
         publish_folder(folder, place, [CARD], (CARD, _MARK.encode()))
-        return Exported(out, rows.count(), files, tuple(rows.notes))
+        return Exported(out, rows.count, files, tuple(rows.notes))
 
 
-def _parts(rows: StoresRows, size: int) -> Iterator[Iterator[pa.Table]]:
-    """The rows of one file after the other; each must be read before the next."""
-    batches = rows.batches()
-    waiting: list[pa.RecordBatch] = []
-
-    def part() -> Iterator[pa.Table]:
-        left = size
-        while left and (batch := waiting.pop() if waiting else next(batches, None)) is not None:
-            taken = batch.slice(0, left)
-            if len(taken) < len(batch):
-                waiting.append(batch.slice(left))
-            left -= len(taken)
-            yield pa.Table.from_batches([taken])
-
-    return (part() for _ in count())
+def _first(size: int, batches: Iterator[pa.RecordBatch], rest: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The first rows of these batches; what is left of the last one is put into `rest`."""
+    for batch in batches:
+        yield batch.slice(0, size)
+        size -= len(batch)
+        if size <= 0:
+            rest[:] = [batch.slice(len(batch) + size)] if size else []
+            return
 
 
 def _is_marked(place: Place) -> bool:
@@ -101,7 +92,7 @@ configs:
 
 # Aesthetic scores
 
-{rows.count():,} images, scored by {stores.first.fingerprint}.
+{rows.count:,} images, scored by {stores.first.fingerprint}.
 A row whose `status` is `error` has no score, and says why.
 
 | column | type | |

@@ -28,7 +28,7 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
         with rows.explained(out):
             mode = "overwrite" if target.is_there else "create"
             lance.write_dataset(rows.reader(origin(stores)), target.uri, mode=mode, storage_options=target.options)
-        return Exported(out, rows.count(), notes=tuple(rows.notes))
+        return Exported(out, rows.count, notes=tuple(rows.notes))
 
 
 def _is_ours(target: LibraryTarget) -> bool:

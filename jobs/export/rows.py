@@ -20,6 +20,7 @@ class StoresRows:
 
     Attributes:
         schema: the columns: those of the scores tables; of several stores `store`; those of the texts.
+        count: number of rows.
         database: has the views `scores` and `texts` too, each with a column `ROW`.
         tables: the files of the views.
         notes: sentences about rows that were passed over.
@@ -38,17 +39,13 @@ class StoresRows:
         columns += [f"texts.{identifier(field.name)}" for field in texts]
         row = identifier(ROW)
         joined = " LEFT JOIN texts USING (image_id)" if texts else ""
+        ((self.count,),) = database.rows("SELECT count(*) FROM scores")
         database.run(f"CREATE VIEW rows AS SELECT {', '.join(columns)}, scores.{row} FROM scores{joined}")
 
     @property
     def label(self) -> list[str]:
         """The column `store` of `scores`, as SQL, if there are several."""
         return [f"{self.tables.store_of(f'scores.{identifier(ROW)}')} AS store"] if self._label else []
-
-    def count(self) -> int:
-        """Number of rows."""
-        ((count,),) = self.database.rows("SELECT count(*) FROM scores")
-        return int(count)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows in the order of the stores, a batch at a time, with the schema's own types."""

@@ -68,7 +68,7 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
                 file.write(parquet_bytes(table.replace_schema_metadata(about)))
             written += len(table)
         rows.check_unchanged()
-        others = rows.count() - written
+        others = rows.count - written
         notes = []
         if others:
             verb = "row is not of a tar file, and was" if others == 1 else "rows are not of tar files, and were"

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from artimuse_actor.errors import UsageError
 from artimuse_actor.uris import user_path
-from jobs.curate.row_writers import json_rows
 from jobs.export.kind import Exported, ExportSettings, not_ours, origin
 from jobs.export.rows import StoresRows, description, open_rows
 from jobs.storage.user_files import write_user_file
@@ -52,7 +51,7 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
             tables = _tables(stores, rows)
             (_write_duckdb if is_duckdb else _write_sqlite)(growing, rows, tables, origin(stores))
             rows.check_unchanged()
-        return Exported(out, rows.count(), notes=tuple(rows.notes))
+        return Exported(out, rows.count, notes=tuple(rows.notes))
 
 
 def _tables(stores: Stores, rows: StoresRows) -> dict[str, tuple[pa.Schema, str]]:
@@ -99,8 +98,18 @@ def _write_sqlite(path: str, rows: StoresRows, tables: dict[str, tuple[pa.Schema
 
 def _plain_rows(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[tuple[Any, ...]]:
     """Rows of numbers and texts, as SQLite has them: times end with Z, lists are JSON."""
-    for row in json_rows(pa.table(batch).cast(schema)):
-        yield tuple(json.dumps(value) if isinstance(value, (list, dict)) else value for value in row.values())
+    return zip(*map(_plain_values, batch.cast(schema).columns), strict=True)
+
+
+def _plain_values(column: pa.Array) -> list[Any]:
+    if pa.types.is_nested(column.type):
+        return [None if value is None else json.dumps(value) for value in column.to_pylist()]
+    if pa.types.is_float32(column.type):
+        column = column.cast(pa.string()).cast(pa.float64())  # 70.1, not 70.0999984741211
+    elif pa.types.is_temporal(column.type):
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _sql_type(field: pa.Field) -> str:

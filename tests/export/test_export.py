@@ -108,9 +108,10 @@ def test_datasets_opens_what_was_exported_with_its_features(
 ) -> None:
     import datasets
 
-    monkeypatch.setattr(hugging_face, "_TEXT_FILE_ROWS", 12)
     out = tmp_path / "on-the-hub"
-    run_artimuse("export", runs / "b", "--as", "hf", "--out", out)
+    monkeypatch.setattr(hugging_face, "_TEXT_FILE_ROWS", 7)  # all files are full
+    assert "21 rows in 3 files" in run_artimuse("export", runs / "b", "--as", "hf", "--out", out).stdout
+    monkeypatch.setattr(hugging_face, "_TEXT_FILE_ROWS", 12)
     shown = run_artimuse("export", runs / "a", "--as", "hf", "--out", out).stdout
     assert shown == f"{out}: 30 rows in 3 files.\n"
     assert len(list(out.rglob("*.parquet"))) == 3
