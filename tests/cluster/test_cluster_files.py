@@ -303,7 +303,7 @@ def test_the_slurm_script_starts_ray_on_every_node_and_passes_its_arguments_on(t
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     arguments = ["/data/my photos", "--out", "/data/scored", "--attributes", "Composition & Design", "--texts"]
-    command = [SBATCH, *arguments]
+    command = [str(SBATCH), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=20)
     words = json.loads(told.read_text())
     start = words.index("ray")
