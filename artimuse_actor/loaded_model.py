@@ -43,13 +43,14 @@ from artimuse_actor.protocol.prompts import (
     split_prompts,
     turn_end_id,
 )
-from artimuse_actor.protocol.protocol_file import open_protocol
+from artimuse_actor.protocol.protocol_file import choose_protocol
 from artimuse_actor.protocol.protocols import (
     DEFAULT_MAX_NEW_TOKENS,
     IMAGE_TOKENS,
+    AsPublished,
     Protocol,
+    Rounding,
     check_max_new_tokens,
-    guess_protocol,
 )
 from artimuse_actor.protocol.tokenizer import load_tokenizer
 
@@ -106,7 +107,10 @@ class LoadedModel:
             )
         elif batch_size < 1:
             raise UsageError(f"--batch-size takes a whole number from 1 or `auto`, not {batch_size}.")
-        self._score_engine = ScoreEngine(model, prompts, level_ids=self._level_ids, batch_size=batch_size)
+        self._rounding: Rounding = protocol.rounding if isinstance(protocol, AsPublished) else "none"
+        self._score_engine = ScoreEngine(
+            model, prompts, level_ids=self._level_ids, batch_size=batch_size, rounding=self._rounding
+        )
 
     @property
     def batch_size(self) -> int:
@@ -144,6 +148,7 @@ class LoadedModel:
         dtype: str = "auto",
         quantize: str | None = None,
         batch_size: BatchSize = "auto",
+        published_arithmetic: bool = False,
     ) -> Self:
         """Load a checkpoint.
 
@@ -157,6 +162,7 @@ class LoadedModel:
             quantize: `int8`, `fp8` or `nf4`: store the weights of the language model in 8 or 4 bits; `fp8-products`:
                 multiply in 8 bits too; None for all bits.
             batch_size: images of one forward pass; `auto` derives it from the device's free memory.
+            published_arithmetic: round on the way to a score as the published code does, see `AsPublished`.
 
         Raises:
             CheckpointError: the checkpoint cannot be fetched, read or verified.
@@ -166,9 +172,7 @@ class LoadedModel:
         precision = resolve_dtype(dtype, place)
         precision_name(dtype_name(precision), quantize)
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
-        if protocol is None:
-            protocol = guess_protocol(found.source)
-        asked = open_protocol(protocol) if isinstance(protocol, str) else protocol
+        asked = choose_protocol(protocol, found.source, published_arithmetic=published_arithmetic)
         tokenizer = load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
         check_memory(found, place, precision, quantize)
         refuse_quantisation(quantize, place, precision)
@@ -223,6 +227,7 @@ class LoadedModel:
             max_new_tokens=check_max_new_tokens(max_new_tokens),
             batch_size=self.batch_size,
             sequences=in_flight,
+            rounding=self._rounding,
         )
         return Describer(engine, self._tokenizer, tuple(scores), tuple(questions))
 

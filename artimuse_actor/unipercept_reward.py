@@ -4,7 +4,7 @@
     scorer.reward(["a.png", "gone.png"])    # [{"iaa": 71.2, "iqa": 64.9, "ista": 55.0}, None]
 
 An image is encoded once for its three questions, and many are scored together; the package encodes each image three
-times, one after the other. Scores are those of a job, in float32 arithmetic from the logits on.
+times, one after the other. Scores are those of a job, by default in float32 from the last hidden state on.
 
 Source: unipercept-reward 1.0.3, `inferencer.py`.
 """
@@ -45,6 +45,7 @@ class UniPerceptReward:
         dtype: str | torch.dtype = "auto",
         *,
         batch_size: BatchSize = "auto",
+        published_arithmetic: bool = False,
         options: DecodeOptions = DecodeOptions(),
     ) -> None:
         """Load the checkpoint.
@@ -54,6 +55,7 @@ class UniPerceptReward:
             device: as of `ArtiMuse.load`.
             dtype: as of `ArtiMuse.load`, or of torch.
             batch_size: as of `ArtiMuse.load`.
+            published_arithmetic: as of `ArtiMuse.load`; what the published package does.
             options: how files are decoded; the published package reads truncated files, see `DecodeOptions`.
 
         Raises:
@@ -67,6 +69,7 @@ class UniPerceptReward:
             device=device,
             dtype=dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype,
             batch_size=batch_size,
+            published_arithmetic=published_arithmetic,
         )
 
     def reward(self, image_paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, float] | None]:

@@ -168,18 +168,19 @@ class VisionLanguageModel:
         last: torch.Tensor = self._decoder.norm(hidden).squeeze(1)
         return last
 
-    def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """Logits of a few tokens only, in float32 whatever the network's dtype.
+    def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor, *, rounded: bool = False) -> torch.Tensor:
+        """Logits of a few tokens only, in float32 whatever the network's dtype, unless `rounded`.
 
         Args:
             last_hidden: (B, C).
             token_ids: (K,) int64.
+            rounded: in the network's dtype, as its own head computes them.
 
         Returns:
-            (B, K) float32.
+            (B, K) float32, or of the network's dtype.
         """
-        rows = self._lm_head[token_ids].float()  # (K, C)
-        return last_hidden.float() @ rows.T
+        rows = self._lm_head[token_ids]  # (K, C)
+        return last_hidden @ rows.T if rounded else last_hidden.float() @ rows.float().T
 
     def new_cache(self, pages: int | None = None, *, frugal: bool = False) -> PagedKVCache:
         """A cache for `decode_step`: of so many pages, the scratch page included, or one that grows.

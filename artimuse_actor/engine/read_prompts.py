@@ -13,7 +13,7 @@ from artimuse_actor.engine.kv_cache import KVCache
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.scoring import level_probabilities
 from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
-from artimuse_actor.protocol.protocols import IMAGE_TOKENS
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS, Rounding
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ def read_answers(model: VisionLanguageModel, prompts: ReadPrompts, image: torch.
     return torch.stack([model.last_hidden(tail, cache) for tail in tails], dim=1)
 
 
+def answer_probabilities(
+    model: VisionLanguageModel, hidden: torch.Tensor, level_ids: torch.Tensor, rounding: Rounding
+) -> torch.Tensor:
+    """(…, C) final hidden states → (…, 101), the probabilities of the levels: float32, unless scores are rounded."""
+    logits = model.head_logits(hidden, level_ids, rounded=rounding != "none")
+    return level_probabilities(logits, rounded=rounding == "scores")
+
+
 def after_image(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """(B, T, C) image tokens and the same (1, U, C) text tokens after each: (B, T + U, C)."""
     return torch.cat([image, text.expand(len(image), -1, -1)], dim=1)
@@ -71,7 +79,12 @@ class PrefixReader:
     """
 
     def __init__(
-        self, model: VisionLanguageModel, prompts: SplitPrompts, score_questions: int, level_ids: torch.Tensor
+        self,
+        model: VisionLanguageModel,
+        prompts: SplitPrompts,
+        score_questions: int,
+        level_ids: torch.Tensor,
+        rounding: Rounding = "none",
     ) -> None:
         """Read the head of the prompts.
 
@@ -80,8 +93,9 @@ class PrefixReader:
             prompts: of all questions: first those answered by a score, then those answered by a text.
             score_questions: number of prompts that are score questions.
             level_ids: (101,) int64 on the device, ids of the score tokens.
+            rounding: of the scores.
         """
-        self._model, self._level_ids = model, level_ids
+        self._model, self._level_ids, self._rounding = model, level_ids, rounding
         text_shared, self.text_tails = split_tails(prompts.tails[score_questions:])
         self.tokens = len(prompts.head) + IMAGE_TOKENS + len(prompts.shared) + len(text_shared)
         self.scores = score_questions > 0
@@ -98,7 +112,7 @@ class PrefixReader:
             scored: also ask the score questions.
 
         Returns:
-            The cache of P tokens, and (B, Q, 101) float32 on the CPU, the probabilities of the levels, if asked.
+            The cache of P tokens, and (B, Q, 101) on the CPU, see `answer_probabilities`, if asked.
         """
         model, count = self._model, len(pixels)
         prefix = model.extend(after_image(model.encode_images(pixels), self._prompts.shared), self._prompts.head)
@@ -106,7 +120,7 @@ class PrefixReader:
         if scored:
             tails = (tail.expand(count, -1, -1) for tail in self._prompts.tails)
             hidden = torch.stack([model.last_hidden(tail, prefix) for tail in tails], dim=1)  # (B, Q, C)
-            probabilities = level_probabilities(model.head_logits(hidden, self._level_ids)).cpu()
+            probabilities = answer_probabilities(model, hidden, self._level_ids, self._rounding).cpu()
         if self._text_shared.shape[1]:
             prefix = model.extend(self._text_shared.expand(count, -1, -1), prefix)
         return prefix, probabilities

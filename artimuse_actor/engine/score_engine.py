@@ -8,11 +8,12 @@ import torch
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
 from artimuse_actor.engine.late_read import LateRead
 from artimuse_actor.engine.model import VisionLanguageModel
-from artimuse_actor.engine.read_prompts import read_answers, read_prompts
-from artimuse_actor.engine.scoring import LEVEL_COUNT, Scores, level_probabilities, scores_of
+from artimuse_actor.engine.read_prompts import answer_probabilities, read_answers, read_prompts
+from artimuse_actor.engine.scoring import LEVEL_COUNT, Scores, scores_of
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.protocol.protocols import Rounding
 
 
 class ScoreEngine:
@@ -23,7 +24,13 @@ class ScoreEngine:
     """
 
     def __init__(
-        self, model: VisionLanguageModel, prompts: SplitPrompts, *, level_ids: torch.Tensor, batch_size: int
+        self,
+        model: VisionLanguageModel,
+        prompts: SplitPrompts,
+        *,
+        level_ids: torch.Tensor,
+        batch_size: int,
+        rounding: Rounding = "none",
     ) -> None:
         """Read what all prompts have in common.
 
@@ -32,8 +39,9 @@ class ScoreEngine:
             prompts: of the score questions.
             level_ids: (101,) int64 on the device, ids of the score tokens.
             batch_size: at first.
+            rounding: of the scores.
         """
-        self._model, self._level_ids = model, level_ids
+        self._model, self._level_ids, self._rounding = model, level_ids, rounding
         self._questions = len(prompts.tails)
         self.batch_size = batch_size
         with torch.inference_mode():
@@ -80,7 +88,7 @@ class ScoreEngine:
 
     @torch.inference_mode()
     def _probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 448, 448, 3) uint8 → (B, Q, 101) float32 on the device."""
+        """(B, 448, 448, 3) uint8 → (B, Q, 101) on the device, see `answer_probabilities`."""
         image = self._model.encode_images(pixels)
         hidden = read_answers(self._model, self._prompts, image)  # (B, Q, C)
-        return level_probabilities(self._model.head_logits(hidden, self._level_ids))
+        return answer_probabilities(self._model, hidden, self._level_ids, self._rounding)

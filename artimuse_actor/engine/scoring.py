@@ -54,14 +54,15 @@ class ImageScore:
         return next(iter(self.stds.values()))
 
 
-def level_probabilities(level_logits: torch.Tensor) -> torch.Tensor:
-    """Softmax over the levels.
+def level_probabilities(level_logits: torch.Tensor, *, rounded: bool = False) -> torch.Tensor:
+    """Softmax over the levels, in float32 unless `rounded`.
 
     Args:
         level_logits: (..., 101); column k belongs to level k.
+        rounded: in their own dtype.
 
     Returns:
-        (..., 101) float32, each row sums to 1.
+        (..., 101) float32, or of their dtype; each row sums to 1.
 
     Raises:
         ValueError: the last dimension is not 101.
@@ -69,17 +70,17 @@ def level_probabilities(level_logits: torch.Tensor) -> torch.Tensor:
     if level_logits.shape[-1] != LEVEL_COUNT:
         raise ValueError(f"expected {LEVEL_COUNT} level logits, got a tensor of shape {tuple(level_logits.shape)}")
     # In bfloat16, levels above 64 would come in steps of half a point, which makes ties.
-    return level_logits.float().softmax(dim=-1)
+    return (level_logits if rounded else level_logits.float()).softmax(dim=-1)
 
 
 def expected_level(probabilities: torch.Tensor) -> torch.Tensor:
     """The score: the mean level, continuous although the vocabulary is not.
 
     Args:
-        probabilities: (..., 101) float32.
+        probabilities: (..., 101) float32, or of the dtype in which the score is to be rounded.
 
     Returns:
-        (...) float32, points from 0 to 100.
+        (...) of the same dtype, points from 0 to 100.
 
     Source: ArtiMuse, `InternVLChatModel.score`, modeling_artimuse.py at 750d980.
     """
@@ -100,21 +101,22 @@ def level_spread(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def _levels(like: torch.Tensor) -> torch.Tensor:
-    return torch.arange(LEVEL_COUNT, dtype=torch.float32, device=like.device)
+    return torch.arange(LEVEL_COUNT, dtype=like.dtype, device=like.device)
 
 
 def scores_of(probabilities: torch.Tensor) -> Scores:
-    """Scores from the (N, Q, 101) float32 probabilities of the levels, on the CPU.
+    """Scores from the (N, Q, 101) probabilities of the levels, on the CPU, rounded as those are.
 
     Raises:
         NoNumber: one is NaN or infinite, which would otherwise be stored as the score of an image.
     """
     if not probabilities.isfinite().all():
         raise no_number()
+    exact = probabilities.float()
     return Scores(
-        score=expected_level(probabilities).numpy(),
-        std=level_spread(probabilities).numpy(),
-        distribution=probabilities.numpy(),
+        score=expected_level(probabilities).float().numpy(),
+        std=level_spread(exact).numpy(),
+        distribution=exact.numpy(),
     )
 
 

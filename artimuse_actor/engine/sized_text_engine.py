@@ -16,7 +16,7 @@ from artimuse_actor.engine.text_budget import TextPrompts, text_budget
 from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.errors import RunError
 from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
-from artimuse_actor.protocol.protocols import IMAGE_TOKENS
+from artimuse_actor.protocol.protocols import IMAGE_TOKENS, Rounding
 
 
 def sized_text_engine(
@@ -31,6 +31,7 @@ def sized_text_engine(
     batch_size: int,
     sequences: int | None = None,
     watched_ids: Sequence[int] = (),
+    rounding: Rounding = "none",
 ) -> TextEngine:
     """A text engine with as many sequences in flight, and as large a cache, as there is memory for.
 
@@ -45,6 +46,7 @@ def sized_text_engine(
         batch_size: images of a prefill, at most.
         sequences: in flight; None for as many as fit.
         watched_ids: as of `TextEngine`.
+        rounding: as of `TextEngine`.
 
     Raises:
         RunError: not even one text fits.
@@ -77,6 +79,7 @@ def sized_text_engine(
                 max_new_tokens=max_new_tokens,
                 budget=budget,
                 watched_ids=watched_ids,
+                rounding=rounding,
             )
     except torch.OutOfMemoryError as error:
         raise RunError(

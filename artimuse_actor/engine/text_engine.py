@@ -34,6 +34,7 @@ from artimuse_actor.engine.text_budget import TextBudget
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.prompts import SplitPrompts
+from artimuse_actor.protocol.protocols import Rounding
 
 
 class TextEngine:
@@ -58,6 +59,7 @@ class TextEngine:
         max_new_tokens: int,
         budget: TextBudget,
         watched_ids: Sequence[int] = (),
+        rounding: Rounding = "none",
     ) -> None:
         """Prefill the head of the prompts.
 
@@ -70,12 +72,13 @@ class TextEngine:
             max_new_tokens: limit of a text; at least 1.
             budget: its limits; each is at least 1.
             watched_ids: tokens whose probabilities as the first one of each text are wanted.
+            rounding: of the scores.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for the cache.
         """
         self._model, self._stop_id, self._max_new_tokens = model, stop_id, max_new_tokens
-        self._reader = PrefixReader(model, prompts, score_questions, level_ids)
+        self._reader = PrefixReader(model, prompts, score_questions, level_ids, rounding)
         self._prefix, self._text_tails = self._reader.tokens, self._reader.text_tails
         self.sequences = self._places = budget.sequences
         # Few images at a time: admitted images take memory until their turn comes.

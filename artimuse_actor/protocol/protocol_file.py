@@ -18,7 +18,9 @@ from artimuse_actor.protocol.protocols import (
     ARTIMUSE,
     PROMPT_MARKS,
     Protocol,
+    as_published,
     get_protocol,
+    guess_protocol,
 )
 from schemas.text_settings import RESERVED_COLUMNS, TextSettings
 
@@ -37,6 +39,18 @@ def open_protocol(name: str) -> Protocol:
         UsageError: there is none, or the file is not in order; the message names it.
     """
     return read_protocol(name) if name.endswith(".toml") else get_protocol(name)
+
+
+def choose_protocol(asked: str | Protocol | None, source: str, *, published_arithmetic: bool = False) -> Protocol:
+    """The protocol that is asked for, or else the one that a checkpoint's path suggests, in the arithmetic asked for.
+
+    Raises:
+        UsageError: there is none of that name, its file is not in order, or it has no published arithmetic.
+    """
+    if asked is None:
+        asked = guess_protocol(source)
+    found = open_protocol(asked) if isinstance(asked, str) else asked
+    return as_published(found) if published_arithmetic else found
 
 
 def read_protocol(path: str) -> Protocol:

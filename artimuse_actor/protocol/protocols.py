@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from string import ascii_lowercase
+from typing import Literal, TypeAlias
 
 from artimuse_actor.errors import UsageError
 from schemas.text_settings import text_column
@@ -27,6 +28,9 @@ IMAGE_TOKENS = 256
 
 DEFAULT_MAX_NEW_TOKENS, MAX_NEW_TOKENS = 512, 8192
 """Default limit of a text, and the published one. 95% of the published answers have at most 107 words."""
+
+Rounding: TypeAlias = Literal["none", "logits", "scores"]
+"""What is rounded to the network's precision: nothing after the last hidden state, the logits, or also what follows."""
 
 IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -103,6 +107,19 @@ class Protocol:
         return f"{self.prompt_head}{image}{text_after_image}{TURN_END}\n{TURN_START}assistant\n"
 
 
+@dataclass(frozen=True)
+class AsPublished(Protocol):
+    """A protocol whose numbers are computed as in the published code, in the network's own precision.
+
+    Attributes:
+        rounding: what is rounded to that precision on the way from the last hidden state to a score.
+        max_new_tokens: the published limit of a text.
+    """
+
+    rounding: Rounding = "logits"
+    max_new_tokens: int = MAX_NEW_TOKENS
+
+
 _ARTIMUSE_SCORE = """
         Rate the aesthetics score of the image in 0-100.\x20
         In the output format, numbers are replaced by 2 corresponding letters,\x20
@@ -170,6 +187,14 @@ UNIPERCEPT = Protocol(
     },
 )
 
+# ArtiMuse pins transformers 4.37.2, whose Qwen2 head casts logits to float32; UniPercept 4.49.0, whose head does not,
+# so that its softmax and its product with the levels are in bfloat16, too.
+_PUBLISHED: Mapping[str, tuple[Rounding, int]] = {
+    "artimuse": ("logits", MAX_NEW_TOKENS),
+    "unipercept": ("scores", 1024),
+}
+_AS_PUBLISHED = "+published-arithmetic"
+
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (ARTIMUSE, UNIPERCEPT)}
 
 
@@ -182,6 +207,34 @@ def check_max_new_tokens(value: int) -> int:
     if not 1 <= value <= MAX_NEW_TOKENS:
         raise UsageError(f"--max-new-tokens takes a whole number from 1 to {MAX_NEW_TOKENS}, not {value}.")
     return value
+
+
+def as_published(protocol: Protocol) -> AsPublished:
+    """The same questions with the published arithmetic, as a protocol of its own.
+
+    Raises:
+        UsageError: it is no published protocol.
+    """
+    if protocol.name not in _PUBLISHED:
+        raise UsageError(
+            f"--published-arithmetic is about the protocols {' and '.join(_PUBLISHED)}; {protocol.name} is not "
+            "published."
+        )
+    rounding, max_new_tokens = _PUBLISHED[protocol.name]
+    return AsPublished(
+        f"{protocol.name}{_AS_PUBLISHED}",
+        protocol.score_questions,
+        protocol.text_questions,
+        protocol.system_message,
+        protocol.levels,
+        rounding,
+        max_new_tokens,
+    )
+
+
+def published_name(name: str) -> str:
+    """The name of a protocol whatever its arithmetic."""
+    return name.removesuffix(_AS_PUBLISHED)
 
 
 def get_protocol(name: str) -> Protocol:

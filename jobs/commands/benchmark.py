@@ -29,6 +29,7 @@ from jobs.commands.options import (
     Device,
     Dtype,
     Limit,
+    PublishedArithmetic,
     Quantize,
     count_or_auto,
 )
@@ -70,6 +71,7 @@ def benchmark(
     actors: Actors = None,
     actors_per_gpu: ActorsPerGpu = 1,
     batch_size: BatchSize = "auto",
+    published_arithmetic: PublishedArithmetic = False,
     allow_truncated: AllowTruncated = False,
     limit: Limit = None,
     against: Annotated[
@@ -133,6 +135,7 @@ def benchmark(
         "--cluster": cluster,
         "--threshold": threshold,
         "--score-threshold": score_threshold,
+        "--published-arithmetic": published_arithmetic or None,
     }
     if asks_questions and (option := next((name for name, given in of_scores.items() if given is not None), None)):
         raise UsageError(f"{option} is about scores; vqa asks for letters, with a prompt of its own.")
@@ -152,7 +155,8 @@ def benchmark(
         actors=ActorPool.parse(actors) if actors else None,
         actors_per_gpu=actors_per_gpu,
         batch_size=count_or_auto("--batch-size", batch_size),
-        allow_truncated=allow_truncated,
+        published_arithmetic=published_arithmetic,
+        allow_truncated=allow_truncated or published_arithmetic,
         address=address,
         limit=limit,
         images=images,

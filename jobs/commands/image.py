@@ -25,6 +25,7 @@ from jobs.commands.options import (
     MaxPixels,
     Preprocess,
     Protocol,
+    PublishedArithmetic,
     Quantize,
     Questions,
     Root,
@@ -49,6 +50,7 @@ def image(
     sequences: Sequences = "auto",
     questions: Questions = False,  # noqa: ARG001 - its callback answers
     decode: Decode = "exact",
+    published_arithmetic: PublishedArithmetic = False,
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
     preprocess: Preprocess = "published",
@@ -70,6 +72,7 @@ def image(
     settings = ImageSettings(
         checkpoint=checkpoint,
         protocol=protocol,
+        published_arithmetic=published_arithmetic,
         device=device,
         dtype=dtype,
         quantize=quantize,
@@ -78,7 +81,7 @@ def image(
         sequences=count_or_auto("--sequences", sequences),
         options=DecodeOptions(
             decode,  # type: ignore[arg-type]
-            allow_truncated,
+            allow_truncated or published_arithmetic,
             exif_rotate,
             max_bytes,
             max_pixels,

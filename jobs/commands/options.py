@@ -194,6 +194,13 @@ Decode = Annotated[
         help="exact is the published preprocessing; fast shrinks large JPEGs while decoding (2.5 times quicker)."
     ),
 ]
+PublishedArithmetic = Annotated[
+    bool,
+    typer.Option(
+        "--published-arithmetic",
+        help="Round scores as the published code does in bfloat16, take truncated files, and let texts be as long.",
+    ),
+]
 AllowTruncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Score files that end too early, grey below the cut.")
 ]

@@ -33,6 +33,7 @@ from jobs.commands.options import (
     OnDuplicate,
     Preprocess,
     Protocol,
+    PublishedArithmetic,
     Quantize,
     Root,
     Shard,
@@ -108,6 +109,7 @@ def plan(
     attributes: Attributes = None,
     max_new_tokens: MaxNewTokens = None,
     decode: Decode = "exact",
+    published_arithmetic: PublishedArithmetic = False,
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
     preprocess: Preprocess = "published",
@@ -136,7 +138,7 @@ def plan(
         manifest=ManifestOptions.from_arguments(locals()),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]
-            allow_truncated,
+            allow_truncated or published_arithmetic,
             exif_rotate,
             max_bytes,
             max_pixels,
@@ -144,6 +146,7 @@ def plan(
         ),
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
         protocol=protocol,
+        published_arithmetic=published_arithmetic,
         device=device,
         dtype=dtype,
         quantize=quantize,

@@ -43,6 +43,7 @@ from jobs.commands.options import (
     OnDuplicate,
     Preprocess,
     Protocol,
+    PublishedArithmetic,
     Quantize,
     Questions,
     Root,
@@ -131,6 +132,7 @@ def score(
         ),
     ] = None,
     decode: Decode = "exact",
+    published_arithmetic: PublishedArithmetic = False,
     allow_truncated: AllowTruncated = False,
     exif_rotate: ExifRotate = False,
     preprocess: Preprocess = "published",
@@ -207,7 +209,7 @@ def score(
         manifest=ManifestOptions.from_arguments(locals()),
         decode=DecodeOptions(
             decode,  # type: ignore[arg-type]
-            allow_truncated,
+            allow_truncated or published_arithmetic,
             exif_rotate,
             max_bytes,
             max_pixels,
@@ -217,6 +219,7 @@ def score(
         ),
         fetch=fetch,
         protocol=protocol,
+        published_arithmetic=published_arithmetic,
         device=device,
         dtype=dtype,
         quantize=quantize,

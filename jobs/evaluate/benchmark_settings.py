@@ -37,6 +37,7 @@ class BenchmarkSettings:
         actors: as of `score`.
         actors_per_gpu: as of `score`.
         batch_size: as of `score`.
+        published_arithmetic: as of `score`.
         allow_truncated: score truncated files, as the published evaluation of data sets does.
         address: of a Ray cluster, or None to work on this machine alone.
         limit: only so many rows of each data set, or None for all.
@@ -57,6 +58,7 @@ class BenchmarkSettings:
     actors: ActorPool | None = None
     actors_per_gpu: int = 1
     batch_size: BatchSize = "auto"
+    published_arithmetic: bool = False
     allow_truncated: bool = False
     address: str | None = None
     limit: int | None = None
@@ -92,6 +94,7 @@ class BenchmarkSettings:
             manifest=ManifestOptions(images=images, limit=self.limit),
             decode=DecodeOptions(allow_truncated=self.allow_truncated),
             protocol=self.protocol,
+            published_arithmetic=self.published_arithmetic,
             device=self.device,
             dtype=self.dtype,
             quantize=self.quantize,
@@ -115,6 +118,7 @@ class BenchmarkSettings:
             "device": self.device,
             "dtype": self.dtype,
             "quantize": self.quantize,
+            "published_arithmetic": self.published_arithmetic,
             "allow_truncated": self.allow_truncated,
         }
 

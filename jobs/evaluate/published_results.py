@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from artimuse_actor.protocol.protocols import published_name
 from jobs.evaluate.evaluation import Evaluation
 from jobs.storage.user_files import write_user_file
 
@@ -29,7 +30,9 @@ def write_results(evaluation: Evaluation, path: str) -> int:
     """
     pairs = evaluation.pairs
     scores: list[Any] = [None if np.isnan(score) else score for score in pairs.scores[0].tolist()]
-    is_unipercept = evaluation.fingerprint is not None and evaluation.fingerprint.protocol == _UNIPERCEPT
+    is_unipercept = (
+        evaluation.fingerprint is not None and published_name(evaluation.fingerprint.protocol) == _UNIPERCEPT
+    )
     rows: list[dict[str, Any]]
     if is_unipercept:
         whole = bool((pairs.truths == np.floor(pairs.truths)).all())  # ISTA-10K's file has whole numbers

@@ -147,11 +147,10 @@ def _open_store(settings: OutlookSettings) -> Store | None:
 
 def _refuse_other_scores(out: str, checkpoint: str, settings: OutlookSettings) -> None:
     from artimuse_actor.checkpoint.names import identify_checkpoint
-    from artimuse_actor.protocol.protocol_file import open_protocol
-    from artimuse_actor.protocol.protocols import guess_protocol
+    from artimuse_actor.protocol.protocol_file import choose_protocol
 
     found = identify_checkpoint(checkpoint)
-    protocol = open_protocol(settings.protocol) if settings.protocol else guess_protocol(found.source)
+    protocol = choose_protocol(settings.protocol, found.source, published_arithmetic=settings.published_arithmetic)
     fingerprint = fingerprint_of(found, protocol, settings.decode)
     Store.for_run(out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
 
@@ -179,6 +178,7 @@ def _speeds(
             dtype=settings.dtype,
             quantize=settings.quantize,
             batch_size=settings.batch_size,
+            published_arithmetic=settings.published_arithmetic,
         )
     except RunError as error:  # the cost of loading images is useful even without the model's speed
         return speeds | dict.fromkeys(open_, Speed(None, "unknown", str(error).rstrip("."))), None

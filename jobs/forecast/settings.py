@@ -29,6 +29,7 @@ class OutlookSettings:
         decode: how images are decoded.
         fetch: how image files are fetched.
         protocol: its name or TOML file, or None to guess it from the checkpoint's name.
+        published_arithmetic: as of `score`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         quantize: as of `score`.
@@ -52,6 +53,7 @@ class OutlookSettings:
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     fetch: FetchOptions = field(default_factory=FetchOptions)
     protocol: str | None = None
+    published_arithmetic: bool = False
     device: str = "auto"
     dtype: str = "auto"
     quantize: str | None = None

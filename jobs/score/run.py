@@ -13,8 +13,8 @@ from typing import Any
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
-from artimuse_actor.protocol.protocol_file import open_protocol
-from artimuse_actor.protocol.protocols import Protocol, guess_protocol
+from artimuse_actor.protocol.protocol_file import choose_protocol
+from artimuse_actor.protocol.protocols import Protocol
 from artimuse_actor.uris import origin_of, s3_bucket, shown_uri, without_secrets
 from jobs.code_identity import this_code
 from jobs.manifest.manifest import Manifest
@@ -134,10 +134,8 @@ def score(
 def _identify(settings: ScoreSettings, run: Run) -> Asked:
     # If Ray is started here, a model is loaded here too; otherwise this machine may lack the disk for a checkpoint.
     checkpoint = identify_checkpoint(settings.checkpoint, fetch=settings.address is None)
-    if settings.protocol:
-        protocol = open_protocol(settings.protocol) if isinstance(settings.protocol, str) else settings.protocol
-    else:
-        protocol = guess_protocol(checkpoint.source)
+    protocol = choose_protocol(settings.protocol, checkpoint.source, published_arithmetic=settings.published_arithmetic)
+    if settings.protocol is None:
         run.events.note(f"Protocol {protocol.name}, guessed from the checkpoint's name.")
     run.end_phase("checkpoint")
     return Asked(settings, checkpoint, protocol, fingerprint_of(checkpoint, protocol, settings.decode))

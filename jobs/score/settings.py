@@ -40,6 +40,7 @@ class ScoreSettings:
         decode: how images are decoded.
         fetch: how image files are fetched.
         protocol: itself, its name or TOML file, or None to guess it from the checkpoint's name.
+        published_arithmetic: whether scores are rounded as in the published code, see `AsPublished`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         batch_size: images of a forward pass, or `auto`.
@@ -72,6 +73,7 @@ class ScoreSettings:
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     fetch: FetchOptions = field(default_factory=FetchOptions)
     protocol: str | Protocol | None = None
+    published_arithmetic: bool = False
     device: str = "auto"
     dtype: str = "auto"
     batch_size: BatchSize = "auto"

@@ -31,6 +31,7 @@ class ImageSettings:
     batch_size: BatchSize = "auto"
     texts: WantedTexts | None = None
     sequences: BatchSize = "auto"
+    published_arithmetic: bool = False
     options: DecodeOptions = field(default_factory=DecodeOptions)
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
@@ -69,6 +70,7 @@ def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileR
         dtype=settings.dtype,
         quantize=settings.quantize,
         batch_size=settings.batch_size,
+        published_arithmetic=settings.published_arithmetic,
     )
     if settings.protocol is None:
         show(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)

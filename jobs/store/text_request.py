@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from artimuse_actor.protocol.multiple_choice import MultipleChoice
-from artimuse_actor.protocol.protocols import DEFAULT_MAX_NEW_TOKENS, Protocol, check_max_new_tokens
+from artimuse_actor.protocol.protocols import DEFAULT_MAX_NEW_TOKENS, AsPublished, Protocol, check_max_new_tokens
 from schemas.text_settings import TextSettings
 
 
@@ -30,7 +30,8 @@ class WantedTexts:
             UsageError: the protocol has no such question, or the number is out of range.
         """
         if store is None:
-            store = TextSettings(tuple(protocol.text_questions), DEFAULT_MAX_NEW_TOKENS)
+            limit = protocol.max_new_tokens if isinstance(protocol, AsPublished) else DEFAULT_MAX_NEW_TOKENS
+            store = TextSettings(tuple(protocol.text_questions), limit)
         return TextSettings(
             letters=protocol.letters if isinstance(protocol, MultipleChoice) else (),
             titles=store.titles if self.attributes is None else tuple(protocol.choose_texts(self.attributes)),
