@@ -12,6 +12,7 @@ from support.golden import golden_answers, golden_images
 
 from artimuse_actor import ArtiMuse
 from artimuse_actor.engine import graphs
+from artimuse_actor.engine.answer import Reply
 from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, VarlenPages
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.graphs import StepGraphs
@@ -81,6 +82,33 @@ def test_every_attention_gives_the_published_texts_kernel_by_kernel_and_in_graph
     # From few texts to many and down again: padded to some sizes, each captured once and replayed with other inputs.
     assert 4 <= cuda.counts["capture"] == len(graphs_of(engine)._captured) <= 10
     assert cuda.counts["replay"] > 5 * cuda.counts["capture"]
+
+
+def test_letters_have_the_same_probabilities_in_graphs_whose_results_are_read_a_step_later(
+    models: dict[str, ArtiMuse], cuda: EmulatedCuda
+) -> None:
+    model = models["unipercept"]
+
+    def replies(*, captured: bool) -> dict[int, list[Reply]]:
+        answerer = model.answerer(max_new_tokens=6, sequences=4)
+        engine, found = answerer.engine, dict[int, list[Reply]]()
+        if captured:
+            engine._schedule.cache = cache = model.model.new_cache(400)
+            engine._steps = steps = DecodeSteps(model.model, cache, 4, engine._watched_ids)
+            steps.graphs = StepGraphs(model.model, cache, steps._last_ids, steps._watched)
+            engine._reads_late = True
+        for key, path in enumerate(golden_images()[:2]):
+            answerer.add(key, read_pixels(path), ["one?", "a longer one, and another?", "?"])
+        while engine.busy:
+            found |= dict(answerer.step())
+        return found
+
+    plain, in_graphs = replies(captured=False), replies(captured=True)
+    assert cuda.counts["replay"] > cuda.counts["capture"] > 0
+    for key, wanted in plain.items():
+        for reply, other in zip(wanted, in_graphs[key], strict=True):
+            assert reply.text == other.text
+            assert dict(reply.probabilities) == pytest.approx(dict(other.probabilities), rel=1e-3)
 
 
 def test_a_graph_is_captured_and_replayed_on_the_models_device_and_not_on_the_current_one(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,8 @@ from jobs.evaluate.metrics.accuracy import accuracy
 from jobs.evaluate.metrics.estimate import Estimate
 from jobs.evaluate.metrics.units import Units
 
-CONFIDENCE = 0.95
-CHOICES = {
+CONFIDENCE: Final = 0.95
+CHOICES: Final[Mapping[str, str]] = {
     "choice": "published parser",
     "choice_lenient": "lenient parser",
     "choice_likeliest": "likeliest letter",
@@ -109,11 +109,6 @@ def compare(first: pa.Table, other: pa.Table, label: str) -> PairedComparison:
     return PairedComparison(
         label, int((ours & theirs).sum()), only_first, only_other, int((~ours & ~theirs).sum()), p_value
     )
-
-
-def fields_of(tables: Sequence[dict[str, Any]]) -> list[str]:
-    """The fields of all entries, in the order in which they first come."""
-    return list(dict.fromkeys(name for entry in tables for name in entry))
 
 
 def _is_right(table: pa.Table, column: str) -> NDArray[np.bool_]:
