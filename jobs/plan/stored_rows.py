@@ -56,6 +56,7 @@ class StoredRows:
         versions: (N, 2) uint64 hashes of the rows' versions.
         file_of_row: (N,) int32, index into `files`.
         wants: (N,) uint8, `NOTHING`, `TEXTS` (a score without texts, in a store with texts) or `RETRY`.
+        ahead: those of `files` whose texts file has texts of images without a score: a run died between the two.
     """
 
     files: tuple[str, ...]
@@ -63,6 +64,7 @@ class StoredRows:
     versions: NDArray[np.uint64]
     file_of_row: NDArray[np.int32]
     wants: NDArray[np.uint8]
+    ahead: tuple[str, ...] = ()
 
 
 def read_stored_rows(
@@ -81,25 +83,27 @@ def read_stored_rows(
         BrokenFile: a file is not whole.
     """
 
-    def keys(path: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]:
+    def keys(path: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8], bool]:
         rows = read_parquet(place, path, ["image_id", "version", "status", "error_type", "retryable"])
-        wants = np.where(retry.chosen(rows).to_numpy(), RETRY, NOTHING).astype(np.uint8)
+        wants, is_ahead = np.where(retry.chosen(rows).to_numpy(), RETRY, NOTHING).astype(np.uint8), False
         if texts:
             undescribed = pc.equal(rows["status"], OK)
             if beside := texts_file(path):
                 described = read_parquet(place, beside, ["image_id", "status", "error_type", "retryable"])
+                is_ahead = not pc.all(pc.is_in(described["image_id"], rows["image_id"].combine_chunks())).as_py()
                 ids = described.filter(pc.invert(retry.chosen(described)))["image_id"].combine_chunks()
                 undescribed = pc.and_(undescribed, pc.invert(pc.is_in(rows["image_id"], ids)))
             wants[undescribed.to_numpy()] = TEXTS
-        return hash_strings(rows["image_id"]), hash_strings(rows["version"]), wants
+        return hash_strings(rows["image_id"]), hash_strings(rows["version"]), wants, is_ahead
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         read = list(pool.map(keys, files))
     no_hash = np.empty((0, 2), dtype=np.uint64)
     return StoredRows(
         files=tuple(files),
-        ids=IdIndex(np.concatenate([no_hash, *(ids for ids, _, _ in read)])),
-        versions=np.concatenate([no_hash, *(versions for _, versions, _ in read)]),
-        file_of_row=np.repeat(np.arange(len(files), dtype=np.int32), [len(ids) for ids, _, _ in read]),
-        wants=np.concatenate([np.empty(0, dtype=np.uint8), *(wants for _, _, wants in read)]),
+        ids=IdIndex(np.concatenate([no_hash, *(ids for ids, *_ in read)])),
+        versions=np.concatenate([no_hash, *(versions for _, versions, *_ in read)]),
+        file_of_row=np.repeat(np.arange(len(files), dtype=np.int32), [len(ids) for ids, *_ in read]),
+        wants=np.concatenate([np.empty(0, dtype=np.uint8), *(wants for _, _, wants, _ in read)]),
+        ahead=tuple(path for path, (*_, is_ahead) in zip(files, read, strict=True) if is_ahead),
     )

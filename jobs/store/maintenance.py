@@ -20,7 +20,7 @@ from jobs.storage.places import open_place
 from jobs.store.layout import RUNS, SCORES, TEXTS, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import run_lock
-from jobs.store.plan_file import current_plan, end_plan
+from jobs.store.plan_file import abandon_plan, current_plan, end_plan
 from jobs.store.precision import stored_precisions
 from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
@@ -53,7 +53,7 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
         rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
     broken = [path for path, count in rows.items() if count is None]
     if broken and place.local_path("") is None:
-        end_plan(place)  # it counts their rows
+        abandon_plan(place)  # it counts their rows
     with_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
     gone = set(files.texts.difference(with_scores, broken))  # dropped first: then a kill leaves no texts without scores
     for path in gone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from artimuse_actor.errors import StoreLocked
@@ -44,6 +45,17 @@ def plan_version(place: Place) -> str | None:
 def make_current(place: Place, plan: Plan, version: str | None) -> None:
     """Make a plan the current one, if the file is still of this version. Raises StoreLocked."""
     _swap(place, plan.to_json(), version)
+
+
+def abandon_plan(place: Place) -> None:
+    """Let no run go on with the current plan, but the next commit what it has staged, see `PlanProgress.retire`.
+
+    Raises:
+        StoreLocked: another run has written the file meanwhile.
+    """
+    version = plan_version(place)
+    if (plan := current_plan(place)) and plan.identity:
+        make_current(place, replace(plan, identity=""), version)
 
 
 def end_plan(place: Place, pruning: Sequence[str] = (), files: Sequence[str] = ()) -> None:

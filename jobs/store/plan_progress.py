@@ -36,7 +36,7 @@ from jobs.store.layout import (
     texts_path,
     work_folders,
 )
-from jobs.store.plan_file import current_plan, end_plan, make_current, plan_version
+from jobs.store.plan_file import abandon_plan, current_plan, end_plan, make_current, plan_version
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile, TableFiles
 from schemas.scores import OK, PLAN_KEY
@@ -89,6 +89,8 @@ class PlanProgress:
         stored = store.stored_rows(files, retry)
         if stored.ids.first_double():
             refuse_doubles(store, files)
+        for path in stored.ahead:
+            _drop_texts_without_scores(store.place, path)
         try:
             plan = make_plan(
                 manifest,
@@ -202,13 +204,16 @@ class PlanProgress:
     def retire(self, files: TableFiles | None = None) -> None:
         """Commit the staged units of an abandoned plan, and end it; the other rows are planned again.
 
-        If this is killed half way, it is done again with the same result: the plan ends after the last part.
+        If this is killed half way, it is done again with the same result: the plan ends after the last part, and is not
+        continued once this has begun, since what spoke against that may not be seen any more.
         """
         files = files or self.store.table_files()
         self.delete_broken_staging()
         staged, done, present = self.staged(), self.committed(files), set(files.scores_paths)
         left = [shard for shard in self.plan.shards if staged[shard.index] and shard.index not in done]
         stored = self.store.stored_rows(files) if left else None
+        if left:
+            abandon_plan(self._place)
         for shard in left:
             if stored and (not shard.replaces or shard.replaces in present):
                 rows = self._staged_rows(shard, sorted(staged[shard.index]))
@@ -276,6 +281,14 @@ def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
 def _delete_work(place: Place, plan_id: str) -> None:
     for folder in work_folders(plan_id):
         place.delete_tree(folder)
+
+
+def _drop_texts_without_scores(place: Place, path: str) -> None:
+    """Drop the texts of images that a scores file has not, since they may be planned into another one."""
+    texts, scores = TableFile.read(place, texts_path(path)), read_parquet(place, path, ["image_id"])
+    if texts.rows is not None:
+        mine = pc.is_in(texts.rows["image_id"], scores["image_id"].combine_chunks())
+        texts.replace(texts.rows.filter(mine), texts.rows.schema.metadata)
 
 
 def _fits(rows: pa.Table, path: str, stored: StoredRows) -> pa.BooleanArray:

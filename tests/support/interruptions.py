@@ -131,20 +131,44 @@ def _without_scores(trial: Trial) -> None:
             return trial.faults.arm(None)
 
 
+def _texts_ahead(trial: Trial) -> None:
+    """A run died between the texts and the scores of a shard that it had committed in part, and its plan is lost."""
+    _photos(trial, *"abcd")
+    trial.texts, trial.parts = True, True
+    trial.faults.arm(6, work=False)  # after plan, description, a part's two files, and the shard's texts
+    with pytest.raises(Killed):
+        trial.run()
+    trial.faults.arm(None)
+    assert len(trial.rows("texts")) > len(trial.rows("scores")) > 0
+    trial.place.write("_plan.json", b"{")
+
+
 def _come_back(trial: Trial) -> None:
     """A file of the tables was away, a run that made its rows again died, and the file is there again."""
     _scored(trial)
     path = trial.place.files("scores")[0].path
     data = trial.place.read(path)
     trial.place.delete(path)
+    _die_when_staged(trial)
+    trial.place.write(path, data)
+
+
+def _texts_gone(trial: Trial) -> None:
+    """A run died before it committed changed pictures, and the texts of the pictures beside them are gone."""
+    _scored_with_texts(trial)
+    trial.library.put("b", b"bb")
+    _die_when_staged(trial)
+    trial.place.delete(trial.place.files("texts")[0].path)
+
+
+def _die_when_staged(trial: Trial) -> None:
+    """A run dies when it has staged something."""
     for number in itertools.count(1):
         trial.faults.arm(number)
         with pytest.raises(Killed):
             trial.run()
         if any("/staging/" in file.path for file in trial.place.files("_runs")):
-            break
-    trial.faults.arm(None)
-    trial.place.write(path, data)
+            return trial.faults.arm(None)
 
 
 def _moved(trial: Trial) -> None:
@@ -165,6 +189,8 @@ SCENARIOS: dict[str, tuple[Run, bool]] = {
     "heal": (_damaged, False),
     "heal in the middle": (_half_damaged, False),
     "texts without scores": (_without_scores, False),
+    "texts ahead of scores": (_texts_ahead, False),
+    "texts gone in the middle": (_texts_gone, False),
     "a file comes back": (_come_back, False),
     "moved": (_moved, False),
 }
