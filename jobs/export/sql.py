@@ -27,9 +27,6 @@ from schemas.metrics import METRICS
 _DUCKDB: Final = (".duckdb", ".ddb")
 _SQLITE: Final = (".sqlite", ".sqlite3", ".db")
 _ORIGIN: Final = "artimuse_export"
-_UNSAFE: Final = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -262144")
-"""Settings of a SQLite file that nobody knows before it is whole; the last one is KiB of memory."""
-
 _SQL_TYPES: Final = ((pa.types.is_integer, "INTEGER"), (pa.types.is_boolean, "INTEGER"), (pa.types.is_floating, "REAL"))
 
 
@@ -87,8 +84,7 @@ def _write_duckdb(path: str, rows: StoresRows, tables: dict[str, tuple[pa.Schema
 
 def _write_sqlite(path: str, rows: StoresRows, tables: dict[str, tuple[pa.Schema, str]], about: dict[str, str]) -> None:
     with closing(sqlite3.connect(path)) as database:
-        for setting in _UNSAFE:
-            database.execute(f"PRAGMA {setting}")
+        database.execute("PRAGMA journal_mode = OFF")  # nobody knows the file before it is whole
         for name, (schema, sql) in tables.items():
             columns = [f"{identifier(field.name)} {_sql_type(field)}" for field in schema]
             key = ["PRIMARY KEY (image_id)"] if name != "metrics" else []
