@@ -133,6 +133,7 @@ app.command(
 app.command(
     epilog=example(
         "artimuse curate scored --top 10% --dedupe near --min-side 1024 --max-std 12 --out best.parquet",
+        "artimuse curate scored --best-of burst --within 5s --top 500 --out album.parquet",
         "artimuse curate scored --manifest photos.parquet --top 5000 --per category --out best.parquet",
         "artimuse curate scored --where \"width > height AND NOT starts_with(uri, 's3://old/')\" --out wide.jsonl",
         "artimuse curate scored --min-score 70 --as webdataset --out s3://photos/best",

@@ -35,6 +35,14 @@ WARNING: Final = pa.field(
     pa.string(),
     metadata={"doc": "what a person would see otherwise, such as alpha_dropped+first_frame; see `schemas.warnings`"},
 )
+TAKEN_AT: Final = pa.field(
+    "taken_at", pa.timestamp("us"), metadata={"doc": "time of the exposure by the camera's clock, without a zone"}
+)
+CAMERA: Final = pa.field("camera", pa.string(), metadata={"doc": "its make and model, as EXIF has them"})
+ORIENTATION: Final = pa.field(
+    "orientation", pa.int8(), metadata={"doc": "EXIF's, 1 to 8: 1 is upright; null if the file says nothing"}
+)
+CAPTURE: Final = (TAKEN_AT, CAMERA, ORIENTATION)
 IMAGE: Final = (
     pa.field(
         "width", pa.int32(), metadata={"unit": "pixel", "doc": "of the file; of the turned picture with --exif-rotate"}
@@ -44,8 +52,9 @@ IMAGE: Final = (
     SHA256,
     pa.field("phash", pa.string(), metadata={"doc": "64-bit perceptual hash, hexadecimal"}),
     WARNING,
+    *CAPTURE,
 )
-LATER: Final = (WARNING,)
+LATER: Final = (WARNING, *CAPTURE)
 """Columns that files of earlier versions lack; they are read as null."""
 
 RUN_ID: Final = pa.field(

@@ -10,8 +10,9 @@ from typing import Final
 RESERVED_COLUMNS: Final = frozenset(
     (
         *("image_id", "uri", "version", "status", "error_type", "error_message", "retryable"),
-        *("width", "height", "format", "sha256", "phash", "warning", "run_id", "scored_at", "described_at"),
-        *("shard", "unit", "texts_only", "copied_from", "scored_by", "described_by", "spent", "pixels", "question"),
+        *("width", "height", "format", "sha256", "phash", "warning", "taken_at", "camera", "orientation"),
+        *("run_id", "scored_at", "described_at", "shard", "unit", "texts_only", "copied_from", "scored_by"),
+        *("described_by", "spent", "pixels", "question"),
     )
 )
 """Names that text questions cannot have: columns of every table, or of the blocks that become its rows."""

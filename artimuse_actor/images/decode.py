@@ -21,6 +21,7 @@ from PIL import Image, ImageFile
 from scipy import fft
 
 from artimuse_actor.errors import ImageError, file_too_large
+from artimuse_actor.images.capture import capture_of
 from artimuse_actor.images.diagnosis import (
     decoding_failed,
     memory_limit_reached,
@@ -63,6 +64,9 @@ class DecodedImage:
         format: Pillow's name of the file format, or the kind of camera RAW.
         phash: 64-bit perceptual hash as 16 hexadecimal digits.
         warning: what a person would see otherwise, see `schemas.warnings`; None if nothing.
+        taken_at: when it was taken, see `Capture`.
+        camera: with what.
+        orientation: how the camera was held.
     """
 
     pixels: Pixels
@@ -71,6 +75,9 @@ class DecodedImage:
     format: str
     phash: str
     warning: str | None
+    taken_at: str | None = None
+    camera: str | None = None
+    orientation: int | None = None
 
 
 def decode_image(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImage:
@@ -119,9 +126,11 @@ def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = Fa
     image, file, file_format = _open(data, options)
     try:
         width, height = image.size
+        capture = capture_of(image) if image.format == "TIFF" else None
         if options.decode == "fast" and image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
         image.load()
+        capture = capture or capture_of(image)
         file.header_begins()  # what follows the first frame of an animation
         if options.turns and orientation_of(image) in _QUARTER_TURNS:  # not of a TIFF, which Pillow has turned by now
             width, height = height, width
@@ -133,7 +142,8 @@ def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = Fa
     finally:
         image.close()
     warning = join_warnings([*changes, *(["truncated"] if as_far_as_it_goes else [])])
-    return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels), warning)
+    about = capture.taken_at, capture.camera, capture.orientation
+    return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels), warning, *about)
 
 
 def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:

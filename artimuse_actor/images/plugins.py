@@ -7,7 +7,7 @@ counts for nothing. JPEG XL is the same, unless it holds a JPEG file, which is p
 from __future__ import annotations
 
 import pillow_heif
-from PIL import Image
+from PIL import ExifTags, Image
 from pillow_jxl import JpegXLImagePlugin
 
 
@@ -22,5 +22,10 @@ def register_plugins() -> None:
 def mended(image: Image.Image) -> Image.Image:
     """An opened picture without metadata that its format says are not to be followed."""
     if image.format == "JXL" and not getattr(image, "jpeg", False):
-        image.info.pop("exif", None)
+        try:
+            image.getexif().pop(ExifTags.Base.Orientation, None)
+        except MemoryError:
+            raise
+        except Exception:  # odd metadata raise any type
+            image.info.pop("exif", None)
     return image

@@ -28,6 +28,7 @@ from bench.measure.memory import MIB, run_measured
 from bench.tables.plan import FINGERPRINT
 from jobs.curate.near_duplicates import follow_best
 from jobs.store.store import Store
+from schemas.scores import CAPTURE
 
 SHARD_ROWS: Final = 65_536
 GOAL: Final = "60 s"
@@ -166,6 +167,7 @@ def _scores(schema: pa.Schema, numbers: NDArray[np.int64]) -> pa.Table:
         "sha256": pa.array([digest[16 * place : 16 * place + 16] * 4 for place in range(count)], mask=failed),
         "phash": pa.array([digest[16 * place : 16 * place + 16] for place in range(count)], mask=failed),
         "warning": pa.nulls(count, pa.string()),
+        **{field.name: pa.nulls(count, field.type) for field in CAPTURE},
         "run_id": pa.array(["bench"] * count),
         "scored_at": pa.array(np.zeros(count, dtype="datetime64[us]")),
         "copied_from": pa.nulls(count, pa.string()),

@@ -23,6 +23,7 @@ from jobs.commands.options import (
     StoresNamed,
     UriColumn,
 )
+from jobs.commands.times import duration
 
 CuratedOut = Annotated[
     str,
@@ -88,6 +89,17 @@ Distance = Annotated[
     typer.Option(
         metavar="BITS", help="Between the hashes of near-duplicates, 0 to 12. [default: 10, less above 43,000 images]"
     ),
+]
+BestOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="burst",
+        help="Of pictures that one camera took within moments, and that look alike, keep the best-scored.",
+        show_default=False,
+    ),
+]
+Within = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Between two pictures of a burst, such as 5s. [default: 2s]")
 ]
 Top = Annotated[
     str | None,
@@ -191,6 +203,8 @@ def curate(
     timeout: Timeout = 3600.0,
     dedupe: Dedupe = None,
     distance: Distance = None,
+    best_of: BestOf = None,
+    within: Within = None,
     top: Top = None,
     per: Per = None,
     sample: Sample = None,
@@ -209,9 +223,9 @@ def curate(
 ) -> None:
     """Choose from what is scored, as a manifest, a table or a WebDataset, and see what each condition removes.
 
-    Nothing is scored again. Whatever their order here, conditions on single rows come first, then --dedupe, then --top,
-    then --sample. A higher score comes first, of equal ones the smaller image_id in order of bytes. The columns are
-    those of --manifest and the scores, or without it those of the store.
+    Nothing is scored again. Whatever their order here, conditions on single rows come first, then --dedupe, --best-of,
+    --top and --sample. A higher score comes first, of equal ones the smaller image_id in order of bytes. The columns
+    are those of --manifest and the scores, or without it those of the store.
     """
     from artimuse_actor.fetch.options import FetchOptions
     from jobs.curate.curate import CurateSettings
@@ -232,6 +246,8 @@ def curate(
         score_column=score_column,
         dedupe=dedupe,
         distance=distance,
+        best_of=best_of,
+        within_s=duration("--within", within).total_seconds() if within is not None else None,
         top=top,
         per=per,
         sample=sample,

@@ -21,6 +21,7 @@ import pyarrow as pa
 from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from jobs.code_identity import CODE_VERSION
+from jobs.curate.bursts import keep_best_of_bursts, read_best_of
 from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
 from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
@@ -61,6 +62,8 @@ class CurateSettings:
         score_column: which score counts; None for the protocol's first.
         dedupe: `exact`, `near` or None.
         distance: bits between near-duplicates; None goes by how many images there are.
+        best_of: `burst` or None.
+        within_s: time between two pictures of a burst; None for the usual.
         top: a share such as `10%`, or a number, of the best.
         per: column within whose groups `top` counts.
         sample: how many are drawn.
@@ -85,6 +88,8 @@ class CurateSettings:
     score_column: str | None = None
     dedupe: str | None = None
     distance: int | None = None
+    best_of: str | None = None
+    within_s: float | None = None
     top: str | None = None
     per: str | None = None
     sample: int | None = None
@@ -132,6 +137,7 @@ def curate(settings: CurateSettings) -> Curation:
     output = _output_options(settings, target)
     order = read_order(settings.order)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
+    within_s = read_best_of(settings.best_of, settings.within_s)
     stores = Stores.open([settings.store, *settings.beside], allow_mixed=settings.allow_mixed)
     score_column = stores.first.question("--score-column", settings.score_column)
     _check_choice(settings, stores)
@@ -160,11 +166,12 @@ def curate(settings: CurateSettings) -> Curation:
         if manifest:
             _note_others(database, settings, funnel)
             funnel.notes += manifest.notes
-        groups = None
-        if dedupe:
-            groups = drop_duplicates(database, dedupe)
-            funnel.remove(groups.name, len(groups.table))
-            funnel.notes += groups.notes
+        found = [drop_duplicates(database, dedupe)] if dedupe else []
+        found += [keep_best_of_bursts(database, within_s)] if within_s is not None else []
+        for one in found:
+            funnel.remove(one.name, len(one.table))
+            funnel.notes += one.notes
+        groups = pa.concat_tables([one.table for one in found]) if found else None
         if settings.top is not None:
             _take_top(database, settings, funnel)
         if settings.sample is not None:
@@ -174,13 +181,13 @@ def curate(settings: CurateSettings) -> Curation:
             check_keys(lambda: database.batches(_CHOSEN_IMAGES))
 
         with workshop(target) as aside:
-            if groups and len(groups.table):
+            if groups is not None and len(groups):
                 with open(aside.path(target.groups), "wb") as file:
-                    file.write(parquet_bytes(groups.table))
+                    file.write(parquet_bytes(groups))
             chosen = BestFirst(candidates, database) if order == SCORE else candidates
             write_chosen(chosen, stores.first, aside, settings.fetch, output, funnel)
             store_rows.tables.check_unchanged()
-            record = _record(settings, stores, target, funnel, len(groups.table) if groups else None)
+            record = _record(settings, stores, target, funnel, None if groups is None else len(groups))
             with open(aside.path(target.funnel), "w", encoding="utf-8") as text:
                 text.write(record)
             aside.publish()

@@ -7,13 +7,14 @@ Every candidate's hash is in memory meanwhile.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from artimuse_actor.errors import UsageError
-from jobs.curate.equal_hashes import first_of_equals, hash_words
+from jobs.curate.equal_hashes import Rows, first_of_equals, hash_words
 from jobs.curate.near_duplicates import MAX_DISTANCE, Followers, default_distance, follow_best, hamming
 from jobs.store.database import ROW, Database, identifier
 from schemas.curation import GROUPS
@@ -89,28 +90,36 @@ def drop_duplicates(database: Database, dedupe: Dedupe) -> Groups:
         followers, name = follow_best(hashes[:, 0], distance), f"{name} --distance {distance}"
     else:
         followers = Followers(first_of_equals(hashes), 0)
-    rank = np.flatnonzero(followers.leader != np.arange(len(ranked)))
-    leader = followers.leader[rank]
-    bits = hamming(hashes[rank, 0], hashes[leader, 0]) if dedupe.likeness == "near" else np.zeros(len(rank))
-    dropped = {
-        "row": ranked[rank],
-        "best": ranked[leader],
-        "nth": leader,
-        "rank": rank,
-        "distance": bits.astype(np.int8),
-    }
+    leader = followers.leader
+    bits = hamming(hashes[:, 0], hashes[leader, 0]) if dedupe.likeness == "near" else np.zeros(len(leader))
+    table = drop_followers(database, ranked, leader, bits)
+    return Groups(name, table, _notes(without, column, followers.left_out))
+
+
+def drop_followers(database: Database, rows: Rows, leader: Rows, bits: NDArray[Any]) -> pa.Table:
+    """Drop candidates in favour of others.
+
+    Args:
+        database: with the tables `chosen` and `scores`.
+        rows: (N,) rows of `chosen`, a better one before those that follow it.
+        leader: (N,) the place among them of the one that is kept instead, or a row's own.
+        bits: (N,) in which their hashes differ.
+
+    Returns:
+        Table of schema `GROUPS`.
+    """
+    rank = np.flatnonzero(leader != np.arange(len(rows)))
+    dropped = {"row": rows[rank], "best": rows[leader[rank]], "rank": rank, "distance": bits[rank].astype(np.int8)}
     database.add_rows("dropped", pa.table(dropped))
     table = database.table(
         "SELECT b.image_id, d.image_id, distance, best.points, mine.points FROM dropped "
         "JOIN chosen AS best ON best = best.row JOIN chosen AS mine ON dropped.row = mine.row "
         f"JOIN scores AS b ON best.held = b.{identifier(ROW)} JOIN scores AS d ON mine.held = d.{identifier(ROW)} "
-        "ORDER BY nth, rank"
+        "ORDER BY best.points DESC, b.image_id, rank"
     )
     database.run("CREATE OR REPLACE TABLE chosen AS SELECT * FROM chosen ANTI JOIN dropped USING (row)")
-    groups = pa.table(
-        [column.cast(field.type) for column, field in zip(table.columns, GROUPS, strict=True)], schema=GROUPS
-    )
-    return Groups(name, groups, _notes(without, column, followers.left_out))
+    columns = [column.cast(field.type) for column, field in zip(table.columns, GROUPS, strict=True)]
+    return pa.table(columns, schema=GROUPS)
 
 
 def _notes(without: int, column: str, left_out: int) -> list[str]:

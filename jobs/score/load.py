@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from time import perf_counter
 from typing import Any
 
@@ -149,6 +150,9 @@ class UnitLoader:
             "format": image.format,
             "phash": image.phash,
             "warning": image.warning,
+            "taken_at": datetime.fromisoformat(image.taken_at) if image.taken_at else None,
+            "camera": image.camera,
+            "orientation": image.orientation,
         }
 
 

@@ -23,6 +23,7 @@ from jobs.store.maintenance import compact
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.status import store_status
 from jobs.store.store import Store
+from schemas.scores import LATER
 
 IMAGES = GOLDEN / "artimuse" / "images"
 WARNED = {
@@ -41,9 +42,9 @@ def _photos(folder: Path, *names: str) -> Path:
 
 
 def _age(path: Path) -> None:
-    """Make a scores file one of before there were warnings."""
+    """Make a scores file one of before there were warnings, and what the camera notes."""
     table = pq.read_table(path)
-    pq.write_table(table.drop_columns(["warning"]), path, compression="zstd")
+    pq.write_table(table.drop_columns([field.name for field in LATER]), path, compression="zstd")
 
 
 def _mixed(folder: Path, *, texts: bool = False) -> Store:

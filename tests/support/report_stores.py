@@ -14,6 +14,7 @@ from artimuse_actor.protocol.protocols import ARTIMUSE, Protocol
 from jobs.store.run_record import RunRecord
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
+from schemas.scores import CAPTURE
 from schemas.texts import texts_schema
 
 TITLES = tuple(ARTIMUSE.text_questions)
@@ -111,6 +112,7 @@ def write_large_store(
             "sha256": pa.array(digits, mask=failed),
             "phash": pa.array([text[:16] for text in digits], mask=failed),
             "warning": pa.array(["exif_rotated+colour_profile"] * count, mask=failed | (random.random(count) < 0.7)),
+            **{field.name: pa.nulls(count, field.type) for field in CAPTURE},
             "run_id": ["r"] * count,
             "scored_at": pa.array(np.arange(start, start + count) * 1000, pa.timestamp("us", tz="UTC")),
             "copied_from": pa.nulls(count, pa.string()),
