@@ -14,7 +14,7 @@ from pathlib import Path
 from support.faulty_places import BUCKETS, SERVERS, Killed, Seen
 from support.trial import AWAY, CORRUPT, ROOT, Photo, Trial
 
-from artimuse_actor.errors import ArtiMuseError
+from artimuse_actor.errors import ArtiMuseError, BrokenFile
 from jobs.manifest.listed import ListedManifest
 from jobs.plan.stored_rows import RetryErrors
 from jobs.storage.parquet import parquet_from
@@ -92,7 +92,10 @@ class Sequence:
         if self.lost:
             path = chance.choice(sorted(self.lost))
             data = self.lost.pop(path)
-            ids = parquet_from(data, path)["image_id"].to_pylist()
+            try:
+                ids = parquet_from(data, path)["image_id"].to_pylist()
+            except BrokenFile:  # it was cut short before
+                return
             is_made_again = path in [file.path for file in self.trial.place.files("scores")]
             if not is_made_again and self.trial.look().keys().isdisjoint(ids):
                 self.trial.place.write(path, data)
