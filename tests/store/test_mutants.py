@@ -162,6 +162,13 @@ MUTANTS = {
     "rows that the tables have are committed again": Mutant(
         lambda: patch("jobs.store.plan_progress._fits", _all_fit), ("killed", "a file comes back")
     ),
+    "an abandoned plan is taken up again": Mutant(
+        lambda: patch("jobs.store.plan_progress.abandon_plan", lambda _: None), ("killed", "texts gone in the middle")
+    ),
+    "texts without scores stay": Mutant(
+        lambda: patch("jobs.store.plan_progress._drop_texts_without_scores", lambda *_: None),
+        ("killed", "texts ahead of scores"),
+    ),
     "files of the tables are deleted": Mutant(
         lambda: patch("jobs.store.maintenance._drop", _deleting), ("suspended", "texts without scores")
     ),
