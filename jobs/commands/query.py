@@ -42,9 +42,9 @@ def query(
     give all.
     """
     from jobs.curate.output_place import keep_out_of_tables
-    from jobs.curate.query import QueryLimits
-    from jobs.curate.query import query as run
-    from jobs.curate.query_output import print_json, show_rows, write_rows
+    from jobs.query.output import print_json, show_rows, write_rows
+    from jobs.query.query import QueryLimits
+    from jobs.query.query import query as run
     from jobs.storage.user_files import is_there
     from jobs.store.stores import Stores
 

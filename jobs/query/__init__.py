@@ -1,0 +1,1 @@
+"""Questions to stores in SQL, and their answers on the screen or in a file."""
