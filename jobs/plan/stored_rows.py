@@ -90,7 +90,8 @@ def read_stored_rows(
             undescribed = pc.equal(rows["status"], OK)
             if beside := texts_file(path):
                 described = read_parquet(place, beside, ["image_id", "status", "error_type", "retryable"])
-                is_ahead = not pc.all(pc.is_in(described["image_id"], rows["image_id"].combine_chunks())).as_py()
+                own = pc.is_in(described["image_id"], rows["image_id"].combine_chunks())
+                is_ahead = not pc.all(own, min_count=0).as_py()
                 ids = described.filter(pc.invert(retry.chosen(described)))["image_id"].combine_chunks()
                 undescribed = pc.and_(undescribed, pc.invert(pc.is_in(rows["image_id"], ids)))
             wants[undescribed.to_numpy()] = TEXTS

@@ -109,7 +109,8 @@ class RememberingNetwork:
     def last_hidden(self, hidden: torch.Tensor, past: KVCache) -> torch.Tensor:
         return past.layers[0][0].sum(dim=2).flatten(1) + hidden.sum(dim=1)
 
-    def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    def head_logits(self, last_hidden: torch.Tensor, token_ids: torch.Tensor, *, rounded: bool) -> torch.Tensor:
+        assert not rounded
         return last_hidden * token_ids
 
     def read_step(

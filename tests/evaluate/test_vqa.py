@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 from scipy import stats
 from support.golden import golden_checkpoint, golden_images
-from support.score_job import run_artimuse
+from support.score_job import run_artimuse, run_job
 from support.tiny_checkpoints import change_tensors, copy_checkpoint
 
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
@@ -129,6 +129,19 @@ def test_lists_in_the_published_layout_are_answered_counted_and_compared(
     assert "holds scores of UniPercept@" in run_artimuse(
         "score", golden_images()[0], "--out", store, "--checkpoint", golden_checkpoint("artimuse"), code=1
     ).stderr  # fmt: skip
+
+
+@pytest.mark.ray
+def test_replies_on_ray_are_those_of_one_process(tmp_path: Path, checkpoints: tuple[Path, Path]) -> None:
+    make_list(tmp_path, "IQA", 5)
+    options = ("--root", tmp_path, "--checkpoint", checkpoints[0], "--device", "cpu")
+    run_artimuse("benchmark", "vqa", *options, "--out", tmp_path / "here")
+    run_job("benchmark", "vqa", *options, "--out", tmp_path / "ray")
+    here, ray = (answers(tmp_path / out / "UniPercept" / "VQA-IQA" / "answers") for out in ("here", "ray"))
+    for one, other in zip(here, ray, strict=True):
+        likely = [(row.pop("p_a"), row.pop("p_b"), row.pop("p_c"), row.pop("p_d")) for row in (one, other)]
+        assert one == other
+        assert likely[0] == (pytest.approx(likely[1], rel=1e-3) if one["status"] == "ok" else likely[1])
 
 
 @pytest.mark.process

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import fsspec
 import pytest
+from support.loopback_server import LoopbackServer
 
 from artimuse_actor.errors import ImageError, ImageErrorType
 from artimuse_actor.fetch import local as local_files
@@ -272,12 +273,8 @@ def test_schemes_are_recognised_in_any_case_and_a_colon_alone_is_none() -> None:
 # Web
 
 
-class _PhotoServer(ThreadingHTTPServer):
-    daemon_threads = True
+class _PhotoServer(LoopbackServer):
     seen: list[str]
-
-    def handle_error(self, *_: object) -> None:
-        """A client that hangs up is no news."""
 
 
 class _PhotoHandler(BaseHTTPRequestHandler):

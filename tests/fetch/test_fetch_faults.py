@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from support.fault_proxy import (
     stall,
     trickle,
 )
+from support.loopback_server import LoopbackServer
 
 from artimuse_actor.errors import ImageError, ImageErrorType, RunError, UsageError
 from artimuse_actor.fetch import fetch as fetch_module
@@ -101,7 +102,7 @@ def web_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
     folder = tmp_path_factory.mktemp("web")
     for name in NAMES:
         (folder / name).write_bytes(photo(name))
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietFiles, directory=str(folder))) as server:
+    with LoopbackServer(("127.0.0.1", 0), partial(_QuietFiles, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         with running_proxy(f"http://127.0.0.1:{server.server_address[1]}") as proxy:
             yield proxy

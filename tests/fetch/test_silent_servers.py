@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import Thread
 from typing import Any
 
 import pytest
+from support.loopback_server import LoopbackServer
 
 from artimuse_actor.errors import ImageError, RunError
 from artimuse_actor.fetch import retry
@@ -47,7 +48,7 @@ class _Photos(BaseHTTPRequestHandler):
 
 @contextmanager
 def _serving(port: int = 0, *, hangs_up: bool = False) -> Iterator[Any]:
-    with ThreadingHTTPServer(("127.0.0.1", port), _Photos) as server:
+    with LoopbackServer(("127.0.0.1", port), _Photos) as server:
         server.asked, server.hangs_up = 0, hangs_up  # type: ignore[attr-defined]
         Thread(target=server.serve_forever, daemon=True).start()
         yield server

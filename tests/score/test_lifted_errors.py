@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.golden import golden_images
+from support.loopback_server import LoopbackServer
 from support.score_job import run_score, table_rows
 
 
@@ -23,7 +24,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def pictures_url() -> Iterator[str]:
     handler = partial(_Quiet, directory=str(golden_images()[0].parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with LoopbackServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()

@@ -14,7 +14,7 @@ import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.golden import golden_checkpoint, golden_images
+from support.loopback_server import LoopbackServer
 from support.score_job import run_artimuse, run_command, run_job, table_rows
 
 from artimuse_actor.errors import UsageError
@@ -200,7 +201,7 @@ class SlowServer(BaseHTTPRequestHandler):
 @contextmanager
 def slow_server(out: Path) -> Iterator[str]:
     SlowServer.out, SlowServer.served = out, defaultdict(time.monotonic)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowServer)
+    server = LoopbackServer(("127.0.0.1", 0), SlowServer)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -84,9 +85,7 @@ def test_a_second_run_is_refused_and_names_the_first(place: Place) -> None:
 def test_a_lock_whose_owner_died_is_taken_over(place: Place) -> None:
     if isinstance(place, LocalPlace):  # the kernel lets go of it: only the note of a dead owner stays
         os.makedirs(place.root)
-    dead = os.fork()
-    if dead == 0:
-        os._exit(0)
+    dead = os.posix_spawn(sys.executable, [sys.executable, "-Sc", ""], os.environ)
     os.waitpid(dead, 0)
     place.write("_lock", json.dumps(json.loads(RunLock("", "dead").owner()) | {"pid": dead}).encode())
     with run_lock(place, "run-2"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
 from unittest.mock import patch
@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import fsspec
 import pytest
 from support.faulty_places import BUCKETS, MemoryPlace
+from support.loopback_server import LoopbackServer
 from support.trial import Trial
 
 from artimuse_actor.errors import StoreError
@@ -132,7 +133,7 @@ class _OddPages(BaseHTTPRequestHandler):
 
 @pytest.mark.server
 def test_pages_of_a_listing_may_be_empty_short_or_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _OddPages) as server:
+    with LoopbackServer(("127.0.0.1", 0), _OddPages) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

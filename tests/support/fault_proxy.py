@@ -11,8 +11,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from support.loopback_server import LoopbackServer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 Fault = Callable[[_Handler], None]
 
 
-class FaultProxy(ThreadingHTTPServer):
+class FaultProxy(LoopbackServer):
     """The proxy itself.
 
     Attributes:
@@ -82,7 +84,6 @@ class FaultProxy(ThreadingHTTPServer):
         throttled: how many were told to slow down.
     """
 
-    daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, upstream: str, host: str) -> None:
@@ -108,9 +109,6 @@ class FaultProxy(ThreadingHTTPServer):
     def fail(self, path: str, *faults: Fault) -> None:
         """Let the next requests for a path end in these faults, one after the other."""
         self.faults[path].extend(faults)
-
-    def handle_error(self, *_: object) -> None:
-        """A client that hangs up is no news."""
 
 
 @contextmanager

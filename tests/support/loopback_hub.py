@@ -22,9 +22,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+
+from support.loopback_server import LoopbackServer
 
 Access = Literal["open", "gated", "down"]
 
@@ -114,8 +116,7 @@ class LoopbackHub:
         self.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LoopbackServer):
     block_on_close = False
 
     def __init__(self, *arguments: Any) -> None:
@@ -132,9 +133,6 @@ class _Server(ThreadingHTTPServer):
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, *_: object) -> None:
-        """A client that went away is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

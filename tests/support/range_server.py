@@ -12,10 +12,12 @@ import re
 import threading
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from support.loopback_server import LoopbackServer
 
 
 class RangeServer:
@@ -41,8 +43,7 @@ class RangeServer:
             self.sent_bytes += sent_bytes
 
     def __enter__(self) -> RangeServer:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
-        self._server.daemon_threads = True
+        self._server = LoopbackServer(("127.0.0.1", 0), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
