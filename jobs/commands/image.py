@@ -32,6 +32,7 @@ from jobs.commands.options import (
     Sequences,
     Texts,
     count_or_auto,
+    decode_options,
     wanted_texts,
 )
 
@@ -48,7 +49,7 @@ def image(
     attributes: Attributes = None,
     max_new_tokens: MaxNewTokens = None,
     sequences: Sequences = "auto",
-    questions: Questions = False,  # noqa: ARG001 - its callback answers
+    questions: Questions = False,
     decode: Decode = "exact",
     published_arithmetic: PublishedArithmetic = False,
     allow_truncated: AllowTruncated = False,
@@ -65,7 +66,6 @@ def image(
     With --texts --json one image prints as the published code has it. The exit code is 1 if one could not be read.
     """
     from artimuse_actor.fetch.options import FetchOptions
-    from artimuse_actor.images.options import DecodeOptions
     from jobs.score.single_images import ImageSettings, score_files
     from jobs.score.single_images_text import images_json, show_image
 
@@ -79,14 +79,7 @@ def image(
         batch_size=count_or_auto("--batch-size", batch_size),
         texts=wanted_texts(texts, attributes, max_new_tokens),
         sequences=count_or_auto("--sequences", sequences),
-        options=DecodeOptions(
-            decode,  # type: ignore[arg-type]
-            allow_truncated or published_arithmetic,
-            exif_rotate,
-            max_bytes,
-            max_pixels,
-            preprocess=preprocess,  # type: ignore[arg-type]
-        ),
+        options=decode_options(locals()),
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
     )
     results = []

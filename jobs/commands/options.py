@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from artimuse_actor.errors import UsageError
+
+if TYPE_CHECKING:
+    from artimuse_actor.images.options import DecodeOptions
 
 # The same as in DecodeOptions, which a test checks: importing it here would import numpy, Pillow and scipy.
 MAX_BYTES, MAX_PIXELS = 512 * 1024 * 1024, 178_956_970
@@ -44,6 +49,21 @@ def share(option: str, text: str) -> float:
     if not text.endswith("%") or not 0 <= percent <= 100:
         raise UsageError(f"{option} takes a percentage from 0% to 100%, not {text!r}.")
     return percent / 100
+
+
+def decode_options(arguments: Mapping[str, Any]) -> DecodeOptions:
+    """How pictures are decoded, by the arguments of a command; `published_arithmetic` reads truncated files, too.
+
+    Raises:
+        UsageError: a value is not valid; the message names its option.
+    """
+    from artimuse_actor.images.options import DecodeOptions
+
+    by_name = {"decoder_timeout_s": "decoder_timeout", "decoder_memory_bytes": "decoder_memory"}
+    names = {field.name: by_name.get(field.name, field.name) for field in fields(DecodeOptions)}
+    given = {option: arguments[name] for option, name in names.items() if name in arguments}
+    given["allow_truncated"] |= arguments["published_arithmetic"]
+    return DecodeOptions(**given)
 
 
 def wanted_texts(texts: bool, attributes: str | None, max_new_tokens: int | None) -> Any:

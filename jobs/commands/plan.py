@@ -42,6 +42,7 @@ from jobs.commands.options import (
     Texts,
     UriColumn,
     count_or_auto,
+    decode_options,
     wanted_texts,
 )
 
@@ -125,7 +126,6 @@ def plan(
     With --texts it is worked out for scores only and with texts.
     """
     from artimuse_actor.fetch.options import FetchOptions
-    from artimuse_actor.images.options import DecodeOptions
     from jobs.forecast.forecast import look_ahead
     from jobs.forecast.settings import OutlookSettings
     from jobs.forecast.text import outlook_json, show_outlook
@@ -136,14 +136,7 @@ def plan(
         checkpoint=checkpoint,
         out=out,
         manifest=ManifestOptions.from_arguments(locals()),
-        decode=DecodeOptions(
-            decode,  # type: ignore[arg-type]
-            allow_truncated or published_arithmetic,
-            exif_rotate,
-            max_bytes,
-            max_pixels,
-            preprocess=preprocess,  # type: ignore[arg-type]
-        ),
+        decode=decode_options(locals()),
         fetch=FetchOptions(max_bytes, root, allow_private_hosts),
         protocol=protocol,
         published_arithmetic=published_arithmetic,

@@ -54,6 +54,7 @@ from jobs.commands.options import (
     Texts,
     UriColumn,
     count_or_auto,
+    decode_options,
     share,
     wanted_texts,
 )
@@ -191,7 +192,6 @@ def score(
     With --texts each image also gets expert texts, in a second table; asked for later, they are added to the scores.
     """
     from artimuse_actor.fetch.options import FetchOptions
-    from artimuse_actor.images.options import DecodeOptions
     from jobs.manifest.manifest import ManifestOptions
     from jobs.score.actor_pool import ActorPool
     from jobs.score.run import score as run
@@ -207,16 +207,7 @@ def score(
         checkpoint=checkpoint,
         out=out,
         manifest=ManifestOptions.from_arguments(locals()),
-        decode=DecodeOptions(
-            decode,  # type: ignore[arg-type]
-            allow_truncated or published_arithmetic,
-            exif_rotate,
-            max_bytes,
-            max_pixels,
-            decoder_timeout,
-            decoder_memory,
-            preprocess,  # type: ignore[arg-type]
-        ),
+        decode=decode_options(locals()),
         fetch=fetch,
         protocol=protocol,
         published_arithmetic=published_arithmetic,
