@@ -52,13 +52,13 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
     with ThreadPoolExecutor(READ_THREADS) as pool:
         rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
     broken = [path for path, count in rows.items() if count is None]
-    if broken and place.local_path("") is None:
-        abandon_plan(place)  # it counts their rows
     with_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
-    gone = set(files.texts.difference(with_scores, broken))  # dropped first: then a kill leaves no texts without scores
-    for path in gone:
-        if rows[path]:
-            _drop(store, path)
+    gone = set(files.texts.difference(with_scores, broken))
+    without_scores = [path for path in gone if rows[path]]
+    if (broken or without_scores) and place.local_path("") is None:
+        abandon_plan(place)  # it counts their rows, and would not miss the texts of scores that are there again
+    for path in without_scores:  # dropped first: then a kill leaves no texts without scores
+        _drop(store, path)
     for path in broken:
         place.write(broken_path(path), read_listed(place, path))
         if not _drop(store, path):

@@ -165,6 +165,10 @@ MUTANTS = {
     "an abandoned plan is taken up again": Mutant(
         lambda: patch("jobs.store.plan_progress.abandon_plan", lambda _: None), ("killed", "texts gone in the middle")
     ),
+    "a plan whose texts are dropped is taken up again": Mutant(
+        lambda: patch("jobs.store.maintenance.abandon_plan", lambda _: None),
+        ("killed", "a file comes back without texts"),
+    ),
     "texts without scores stay": Mutant(
         lambda: patch("jobs.store.plan_progress._drop_texts_without_scores", lambda *_: None),
         ("killed", "texts ahead of scores"),

@@ -153,6 +153,23 @@ def _come_back(trial: Trial) -> None:
     trial.place.write(path, data)
 
 
+def _back_without_texts(trial: Trial) -> None:
+    """A scores file was away, a run that had dropped the texts beside it died, and the file is there again."""
+    _scored_with_texts(trial)
+    path = trial.place.files("scores")[0].path
+    data = trial.place.read(path)
+    trial.place.delete(path)
+    described = len(trial.rows("texts"))
+    for number in itertools.count(1):
+        trial.faults.arm(number, work=False)
+        with pytest.raises(Killed):
+            trial.run()
+        if len(trial.rows("texts")) < described:
+            break
+    trial.faults.arm(None)
+    trial.place.write(path, data)
+
+
 def _texts_gone(trial: Trial) -> None:
     """A run died before it committed changed pictures, and the texts of the pictures beside them are gone."""
     _scored_with_texts(trial)
@@ -192,6 +209,7 @@ SCENARIOS: dict[str, tuple[Run, bool]] = {
     "texts ahead of scores": (_texts_ahead, False),
     "texts gone in the middle": (_texts_gone, False),
     "a file comes back": (_come_back, False),
+    "a file comes back without texts": (_back_without_texts, False),
     "moved": (_moved, False),
 }
 
