@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install  ## score a small photo library with the embedded demo checkpoint
 	$(BIN)/artimuse demo --out artimuse-demo
 
-test: install  ## lint, types, the order of imports, and meanwhile all tests in three processes: some 17 minutes on two cores
+test: install  ## lint, types, the order of imports, and meanwhile all tests in three processes: some 20 minutes on two cores
 	$(MAKE) --no-print-directory -j 2 check all-tests
 
 # What starts no Ray, no server, no browser and no process: some six minutes on two cores.
