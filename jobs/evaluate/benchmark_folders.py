@@ -30,6 +30,11 @@ class BenchmarkFolder:
     truth: str
     images: str
 
+    @property
+    def name(self) -> str:
+        """The name of the benchmark."""
+        return self.benchmark.name
+
 
 def find_folder(root: str, benchmark: Benchmark) -> BenchmarkFolder | str:
     """Look for a data set in the layouts of both published repositories.

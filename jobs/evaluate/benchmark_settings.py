@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +11,6 @@ from artimuse_actor.images.options import DecodeOptions
 from jobs.evaluate.options import EvaluateOptions
 from jobs.manifest.manifest import ManifestOptions
 from jobs.score.actor_pool import ActorPool
-from jobs.words import show
 
 if TYPE_CHECKING:
     from artimuse_actor.loaded_model import BatchSize
@@ -121,13 +117,3 @@ class BenchmarkSettings:
             "published_arithmetic": self.published_arithmetic,
             "allow_truncated": self.allow_truncated,
         }
-
-
-@contextmanager
-def noted(cell: str, failed: dict[str, str]) -> Iterator[None]:
-    """Say an error of a cell, and note it, so that the others go on."""
-    try:
-        yield
-    except ArtiMuseError as error:
-        failed[cell] = str(error)
-        show(f"{cell}: {error}", file=sys.stderr)

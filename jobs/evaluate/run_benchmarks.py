@@ -6,15 +6,16 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from artimuse_actor.errors import ArtiMuseError, UsageError
+from artimuse_actor.errors import ArtiMuseError
 from jobs.evaluate.benchmark_folders import BenchmarkFolder, check_folder, find_folder, unnamed_images
-from jobs.evaluate.benchmark_settings import BenchmarkSettings, noted
+from jobs.evaluate.benchmark_settings import BenchmarkSettings
 from jobs.evaluate.benchmarks import BENCHMARKS, get_benchmark
-from jobs.evaluate.checkpoint_labels import label_checkpoints
+from jobs.evaluate.cells import Cell, cells_of, noted, work_off
 from jobs.evaluate.data_set import DataSet
 from jobs.evaluate.evaluate import compare, write_metrics
 from jobs.evaluate.evaluation import Evaluation
@@ -23,30 +24,11 @@ from jobs.evaluate.metrics.estimate import Difference
 from jobs.evaluate.metrics.holm import holm_corrected
 from jobs.evaluate.published_results import write_results
 from jobs.evaluate.scores import open_scores
-from jobs.words import show
 
 if TYPE_CHECKING:
     from jobs.score.run import Machines
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One checkpoint on one data set.
-
-    Attributes:
-        folder: the data set.
-        checkpoint: as the user gave it.
-        label: the checkpoint's name in tables and folders, told apart from the others.
-        out: the store.
-    """
-
-    folder: BenchmarkFolder
-    checkpoint: str
-    label: str
-    out: str
-
-    def __str__(self) -> str:
-        return f"{self.folder.benchmark.name} with {self.label}"
+BenchmarkCell = Cell[BenchmarkFolder]
 
 
 @dataclass(frozen=True)
@@ -78,32 +60,27 @@ def run_benchmarks(settings: BenchmarkSettings) -> BenchmarkResults:
         UsageError: something is wrong with an argument; the message names all that is.
     """
     folders, cells, absent = _check(settings)
-    from jobs.score.run import machines
-
     failed: dict[str, str] = {}
-    with machines(settings.address) as shared:
-        for cell in cells:
-            show(str(cell), file=sys.stderr)
-            with noted(str(cell), failed):
-                _score(settings, cell, shared)
+    work_off(cells, settings.address, failed, partial(_score, settings))
     found: dict[tuple[str, str], Evaluation] = {}
     for folder in folders:
         for cell in cells:
             if cell.folder is folder and str(cell) not in failed:
-                with noted(str(cell), failed):
-                    base = _base(settings, cells, cell, failed)
-                    found[folder.benchmark.name, cell.label] = _evaluate(settings, cell, base)
+                with noted(cell, failed):
+                    base = cell.base(cells, settings.against)
+                    compared = base if str(base) not in failed else None
+                    found[folder.name, cell.label] = _evaluate(settings, cell, compared)
     names = list(found)
-    compared = {
+    differences = {
         (number, names.index((names[number][0], label))): evaluation.against.difference
         for number, evaluation in enumerate(found.values())
         if evaluation.against and (label := _label_of(cells, evaluation.against.out))
     }
     labels = [label for _, label in names]
-    return BenchmarkResults(list(found.values()), labels, holm_corrected(compared), absent, failed)
+    return BenchmarkResults(list(found.values()), labels, holm_corrected(differences), absent, failed)
 
 
-def _check(settings: BenchmarkSettings) -> tuple[list[BenchmarkFolder], list[Cell], dict[str, str]]:
+def _check(settings: BenchmarkSettings) -> tuple[list[BenchmarkFolder], list[BenchmarkCell], dict[str, str]]:
     """Look at every argument: the data sets, all cells in the order of work, and what `all` did not find."""
     problems: list[str] = []
     absent: dict[str, str] = {}
@@ -123,20 +100,10 @@ def _check(settings: BenchmarkSettings) -> tuple[list[BenchmarkFolder], list[Cel
             problems.append(str(error))
     if not folders and not problems:
         problems.append(f"There is no benchmark below {settings.root}. Name the folder above them with --root.")
-    identities = settings.identify(problems)
-    if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
-    labels = label_checkpoints(identities)
-    out = settings.out.rstrip("/")
-    cells = [
-        Cell(folder, checkpoint, labels[checkpoint], f"{out}/{labels[checkpoint]}/{folder.benchmark.name}")
-        for checkpoint in identities
-        for folder in folders
-    ]
-    return folders, cells, absent
+    return folders, cells_of(settings, folders, problems), absent
 
 
-def _score(settings: BenchmarkSettings, cell: Cell, shared: Machines) -> None:
+def _score(settings: BenchmarkSettings, cell: BenchmarkCell, shared: Machines) -> None:
     from jobs.score.run import score
     from jobs.score.text import show_score
 
@@ -146,7 +113,7 @@ def _score(settings: BenchmarkSettings, cell: Cell, shared: Machines) -> None:
         show_score(result, scoring)
 
 
-def _evaluate(settings: BenchmarkSettings, cell: Cell, base: Cell | None) -> Evaluation:
+def _evaluate(settings: BenchmarkSettings, cell: BenchmarkCell, base: BenchmarkCell | None) -> Evaluation:
     """The evaluation of a cell, beside that of the checkpoint that all are compared with, written into its store."""
     benchmark = cell.folder.benchmark
     options = replace(settings.evaluate, benchmark=benchmark.name, match="id")
@@ -169,15 +136,7 @@ def _evaluate(settings: BenchmarkSettings, cell: Cell, base: Cell | None) -> Eva
     return evaluation
 
 
-def _base(settings: BenchmarkSettings, cells: Iterable[Cell], cell: Cell, failed: Mapping[str, str]) -> Cell | None:
-    """The cell of the same data set that a cell is compared with, if there is one that has scores."""
-    for other in cells:
-        if other.checkpoint == settings.against and other.folder is cell.folder and other is not cell:
-            return None if str(other) in failed else other
-    return None
-
-
-def _label_of(cells: Iterable[Cell], out: str) -> str:
+def _label_of(cells: Iterable[BenchmarkCell], out: str) -> str:
     return next(cell.label for cell in cells if cell.out == out)
 
 

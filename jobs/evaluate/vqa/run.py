@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from artimuse_actor.errors import ArtiMuseError, UsageError
 from artimuse_actor.protocol.multiple_choice import MAX_REPLY_TOKENS, MULTIPLE_CHOICE
-from jobs.evaluate.benchmark_settings import BenchmarkSettings, noted
-from jobs.evaluate.checkpoint_labels import label_checkpoints
+from jobs.evaluate.benchmark_settings import BenchmarkSettings
+from jobs.evaluate.cells import Cell, cells_of, noted, work_off
 from jobs.evaluate.vqa.accuracy import base_rate, by_groups, compare, measure
 from jobs.evaluate.vqa.answers import answers_table, write_answers
 from jobs.evaluate.vqa.evaluation import VqaEvaluation
@@ -27,24 +28,7 @@ if TYPE_CHECKING:
     from jobs.score.run import Machines
 
 
-@dataclass(frozen=True)
-class VqaCell:
-    """One checkpoint on one list of questions.
-
-    Attributes:
-        folder: the list.
-        checkpoint: as the user gave it.
-        label: the checkpoint's name in tables and folders.
-        out: the store.
-    """
-
-    folder: QuestionFolder
-    checkpoint: str
-    label: str
-    out: str
-
-    def __str__(self) -> str:
-        return f"{self.folder.name} with {self.label}"
+VqaCell = Cell[QuestionFolder]
 
 
 @dataclass(frozen=True)
@@ -71,23 +55,17 @@ def run_vqa(settings: BenchmarkSettings) -> VqaResults:
         UsageError: something is wrong with an argument; the message names all that is.
     """
     folders, cells, absent = _check(settings)
-    from jobs.score.run import machines
-
     failed: dict[str, str] = {}
-    with machines(settings.address) as shared:
-        for cell in cells:
-            show(str(cell), file=sys.stderr)
-            with noted(str(cell), failed):
-                _ask(settings, cell, shared)
+    work_off(cells, settings.address, failed, partial(_ask, settings))
     found: dict[str, VqaEvaluation] = {}
     for folder in folders:
         for cell in cells:
             if cell.folder is folder and str(cell) not in failed:
-                with noted(str(cell), failed):
+                with noted(cell, failed):
                     found[str(cell)] = _evaluate(settings, cell)
     for cell in cells:
-        base = next((o for o in cells if o.checkpoint == settings.against and o.folder is cell.folder), cell)
-        if base is not cell and str(cell) in found and str(base) in found:
+        base = cell.base(cells, settings.against)
+        if base and str(cell) in found and str(base) in found:
             ours, theirs = found[str(cell)], found[str(base)]
             found[str(cell)] = replace(ours, against=compare(ours.table, theirs.table, base.label))
     return VqaResults(list(found.values()), absent, failed)
@@ -106,17 +84,7 @@ def _check(settings: BenchmarkSettings) -> tuple[list[QuestionFolder], list[VqaC
                 problems.append(
                     f"--by: the entries of {folder.source} have no field {field!r} (but {', '.join(names)})."
                 )
-    identities = settings.identify(problems)
-    if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
-    labels = label_checkpoints(identities)
-    out = settings.out.rstrip("/")
-    cells = [
-        VqaCell(folder, checkpoint, labels[checkpoint], f"{out}/{labels[checkpoint]}/{folder.name}")
-        for checkpoint in identities
-        for folder in folders
-    ]
-    return folders, cells, absent
+    return folders, cells_of(settings, folders, problems), absent
 
 
 def _folders(settings: BenchmarkSettings, problems: list[str]) -> tuple[list[QuestionFolder], dict[str, str]]:
