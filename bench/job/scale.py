@@ -138,7 +138,7 @@ def decoding(folder: Path, less: int) -> None:
 
 
 def restart(folder: Path, less: int) -> None:
-    """The first step of a resumed run: look at every staged unit, also of committed shards."""
+    """The first step of a resumed run: look at every staged unit of the shards that are not committed."""
     units = 10_000 // less
     store, plan = _planned(folder, 200)
     store.place.write(staged_path(plan.plan_id, 0, 0), parquet_bytes(_scored(store, plan, 0, 0)))
@@ -146,8 +146,7 @@ def restart(folder: Path, less: int) -> None:
     for unit in range(1, units):
         os.link(first, first.with_name(f"{unit:04}.parquet"))
     with _measured(f"{units:,} staged units looked at", units, "unit"):
-        PlanProgress(store, plan).delete_broken_staging()
-        assert len(PlanProgress(store, plan).staged()[0]) == units
+        assert len(PlanProgress(store, plan).staging.usable_units(())[0]) == units
 
 
 def shard(folder: Path, less: int) -> None:
@@ -157,14 +156,15 @@ def shard(folder: Path, less: int) -> None:
     planned = plan.shards[0]
     for unit in range(planned.units):
         store.place.write(staged_path(plan.plan_id, 0, unit), parquet_bytes(_scored(store, plan, 0, unit)))
+    plan_bytes, staged_bytes = (
+        sum(file.size_bytes for file in store.place.files(f"{plan_folder(plan.plan_id)}/{part}"))
+        for part in ("rows", "staging")
+    )
     with _measured(f"commit of a shard of {rows:,} rows in {planned.units} units", 1, "shard"):
         PlanProgress(store, plan).commit(planned)
-    sizes = {
-        name: sum(file.size_bytes for file in store.place.files(name)) for name in ("scores", plan_folder(plan.plan_id))
-    }
-    rows_bytes = sum(file.size_bytes for file in store.place.files(f"{plan_folder(plan.plan_id)}/rows"))
-    print(f"  a row: {rows_bytes / rows:.0f} bytes of plan, {sizes['scores'] / rows:.0f} of scores, ", end="")
-    print(f"{(sizes[plan_folder(plan.plan_id)] - rows_bytes) / rows:.0f} of staging meanwhile")
+    scores_bytes = sum(file.size_bytes for file in store.place.files("scores"))
+    print(f"  a row: {plan_bytes / rows:.0f} bytes of plan, {scores_bytes / rows:.0f} of scores, ", end="")
+    print(f"{staged_bytes / rows:.0f} of staging meanwhile")
 
 
 def held(folder: Path, less: int) -> None:
@@ -180,7 +180,9 @@ def held(folder: Path, less: int) -> None:
         _ = store.stored_rows()
     again = PlanProgress.begin(store, open_manifest(str(folder / "manifest")), "again").plan
     known = sum(file.size_bytes for file in store.place.files(f"{plan_folder(again.plan_id)}/known"))
-    print(f"  digests of their bytes, which each load process holds: {known / files / len(table):.0f} bytes a row")
+    print(
+        f"  digests of their bytes, of which each load process reads blocks: {known / files / len(table):.0f} bytes a row"
+    )
 
 
 def requests(folder: Path, _: int) -> None:
@@ -333,7 +335,7 @@ def _table_of_sizes() -> str:
                 f"{significant(_blocks(plain) * BLOCK_S / 60)} ({significant(_blocks(texts) * BLOCK_S / 60)})"
             ),
         ),
-        ("staging until the end, GB", lambda plain, _: _gb(plain.staged_bytes)),
+        ("staging at a time, GB", lambda plain, _: _gb(plain.staged_bytes)),
         ("the scores table, GB", lambda plain, _: _gb(plain.table_bytes)),
         ("S3: GET of images", lambda plain, _: f"{plain.requests.images:,}"),
         ("S3: GET and HEAD of the store", lambda plain, _: f"{plain.requests.read:,}"),

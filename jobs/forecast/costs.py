@@ -112,7 +112,8 @@ class Costs:
         planner_row_bytes: memory for each row of the manifest, while it is planned.
         held_row_bytes: memory for each row that the store has already, during planning.
         plan_row_bytes: bytes of a planned row on disk.
-        staged_row_bytes: bytes of a scored row, from staging to the end of the run.
+        staged_row_bytes: bytes of a scored row, until its shard is committed.
+        shards_per_gpu: shards of which a device has rows in flight; two more may be waiting for their last units.
         scores_row_bytes: bytes of a row of the scores table.
         texts_row_bytes: bytes of a row of the texts table: eight texts of 94 words of six bytes, uncompressed. Not
             measured.
@@ -125,6 +126,7 @@ class Costs:
     held_row_bytes: float = 157.0
     plan_row_bytes: float = 20.0
     staged_row_bytes: float = 113.0
+    shards_per_gpu: float = 0.01
     scores_row_bytes: float = 72.0
     texts_row_bytes: float = 8 * 94 * 6.0
 
@@ -241,7 +243,7 @@ class Whole:
         plan_s: seconds of planning, before anything else.
         planner_bytes: memory of the driver while it plans.
         plan_bytes: bytes of the plan on disk, until the run ends.
-        staged_bytes: bytes of staged units on disk, until the run ends.
+        staged_bytes: bytes of staged units on disk at a time: those of the shards that are being scored.
         table_bytes: growth of the tables; changed rows replace others.
         requests: requests to S3.
     """
@@ -330,6 +332,7 @@ def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS
     shards = sum(count for _, count in work.shard_rows)
     tables = 2 if work.texts else 1
     texts_bytes = costs.texts_row_bytes if work.texts else 0.0
+    staged_rows = min(work.rows, SHARD_ROWS * (2 + math.ceil(costs.shards_per_gpu * machines.gpus)))
     return Whole(
         work=work,
         image=image,
@@ -347,7 +350,7 @@ def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS
         + costs.planner_row_bytes * work.manifest_rows
         + costs.held_row_bytes * work.held_rows,
         plan_bytes=costs.plan_row_bytes * work.rows,
-        staged_bytes=(costs.staged_row_bytes + texts_bytes) * work.rows,
+        staged_bytes=(costs.staged_row_bytes + texts_bytes) * staged_rows,
         table_bytes=costs.scores_row_bytes * work.new_rows + texts_bytes * work.rows,
         requests=Requests(
             images=round(image.s3_share * work.rows),

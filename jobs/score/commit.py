@@ -45,8 +45,8 @@ class ShardCommitter:
         """Find units and shards that earlier runs left undone; `on_commit` gets each committed shard, in a thread."""
         self.progress, self._lock, self._on_commit = progress, lock, on_commit
         self.store, self.plan = progress.store, progress.plan
-        progress.delete_broken_staging()
-        committed, self._staged = progress.committed(files), progress.staged()
+        committed = progress.committed(files)
+        self._staged = progress.staging.usable_units(committed)
         self._pending = {shard.index: shard for shard in self.plan.shards if shard.index not in committed}
         self.units = [
             (shard.index, unit)
@@ -82,17 +82,19 @@ class ShardCommitter:
         Raises:
             StoreError: an earlier commit has failed.
         """
-        self._staged[shard].add(unit)
-        self._commit_if_whole(shard)
+        if unit not in self._staged[shard]:
+            self._staged[shard].add(unit)
+            self._commit_if_whole(shard)
         if time.monotonic() - self._last_parts_s >= PART_EVERY_S:
             self._commit_parts()
         self._raise_failures()
 
     def commit_staged(self) -> int:
         """Commit what is staged so far, noted by `unit_staged` or not; returns the rows that are not staged."""
-        noted, self._staged = self._staged, self.progress.staged()
-        for shard in self._pending:
-            if self._staged[shard] != noted[shard]:
+        staged = self.progress.staging.units()
+        for shard, planned in self._pending.items():
+            if len(self._staged[shard]) < planned.units:  # otherwise it is being committed
+                self._staged[shard] = staged[shard]
                 self._commit_if_whole(shard)
         self._commit_parts()
         return sum(

@@ -39,6 +39,13 @@ class LocalPlace(Rooted):
             return file.read()
 
     @says_where
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """See `Place`."""
+        with self.open(path) as file:
+            file.seek(start)
+            return file.read(size_bytes)
+
+    @says_where
     def open(self, path: str) -> IO[bytes]:
         """See `Place`."""
         # A file of pyarrow's own: pyarrow's threads would need the interpreter to release a Python file.

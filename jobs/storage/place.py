@@ -56,6 +56,9 @@ class Place(Protocol):
     def read(self, path: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
 
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """So many bytes from `start` on, fewer at the end of the file. Raises FileNotFoundError."""
+
     def open(self, path: str) -> IO[bytes]:
         """The file for random reads. Raises FileNotFoundError."""
 
@@ -145,7 +148,7 @@ def says_where(method: Callable[..., _T]) -> Callable[..., _T]:
         except ArtiMuseError:
             raise
         except Exception as error:  # botocore's errors have no other common base
-            if isinstance(error, FileNotFoundError) and method.__name__ in ("read", "open"):
+            if isinstance(error, FileNotFoundError) and method.__name__ in ("read", "read_range", "open"):
                 raise
             raise StoreError(
                 f"{place.uri(path)}: {message_of(error)}. Check the path, the permissions and the credentials, and run "

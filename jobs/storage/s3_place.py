@@ -38,6 +38,12 @@ class S3Place(Rooted):
         return data
 
     @says_where
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """See `Place`."""
+        data: bytes = s3_filesystem().cat_file(self.uri(path), start=start, end=start + size_bytes)
+        return data
+
+    @says_where
     def open(self, path: str) -> IO[bytes]:
         """See `Place`."""
         file: IO[bytes] = s3_filesystem().open(self.uri(path), "rb")

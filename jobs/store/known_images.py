@@ -4,13 +4,13 @@ The planner writes the SHA-256 of every scored image of the store to a file. A l
 there copies the row from the table, and neither decodes the image nor sends it to a model. If that row is gone by then,
 the image is scored like any other.
 
-    digests.npy     sorted, 16 bytes of each: the probability of a collision is 10^-24 at 10^7 images
-    files.npy       for each digest, the index of the plan's store file with its row
+    digests     records of 20 bytes, sorted: 16 of the digest (the probability of a collision is 10^-24 at 10^7
+                images), and the index of the plan's store file with its row
+    blocks      the digest of every 4,096th record: a load task reads this, and then only the blocks it needs
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ from schemas.scores import OK
 
 _DIGEST_BYTES: Final = 16
 _DIGEST: Final = f"S{_DIGEST_BYTES}"
+_RECORD: Final = np.dtype([("digest", _DIGEST), ("file", "<i4")])
+_BLOCK_ROWS: Final = 4096
+_CACHED_BLOCKS: Final = 256  # 20 MB a load process; all blocks of a store of a million rows
 
 
 def write_known_images(place: Place, plan_id: str, tables: Sequence[tuple[str, str | None]], *, texts: bool) -> None:
@@ -54,13 +57,12 @@ def write_known_images(place: Place, plan_id: str, tables: Sequence[tuple[str, s
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         read = list(pool.map(digests, tables))
-    found = np.concatenate([np.empty(0, dtype=_DIGEST), *read])
-    order = np.argsort(found, kind="stable")
-    numbers = np.repeat(np.arange(len(read), dtype=np.int32), [len(part) for part in read])
-    for name, array in (("files", numbers[order]), ("digests", found[order])):  # the digests last: they are searched
-        sink = io.BytesIO()
-        np.save(sink, array)
-        place.write(known_path(plan_id, name), sink.getvalue())
+    records = np.empty(sum(map(len, read)), dtype=_RECORD)
+    records["digest"] = np.concatenate([np.empty(0, dtype=_DIGEST), *read])
+    records["file"] = np.repeat(np.arange(len(read)), [len(part) for part in read])
+    records = records[np.argsort(records["digest"], kind="stable")]
+    place.write(known_path(plan_id, "digests"), records.tobytes())
+    place.write(known_path(plan_id, "blocks"), records["digest"][::_BLOCK_ROWS].tobytes())  # last: it is read first
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,10 @@ class KnownRows:
 
     def find(self, sha256: str) -> dict[str, Any] | None:
         """The columns to copy, `copied_from`, and the runs that made them; None if there is no such row any more."""
-        digests, numbers = _index(self.place, self.plan_id)
-        digest = np.array(bytes.fromhex(sha256)[:_DIGEST_BYTES], dtype=_DIGEST)
-        position = int(np.searchsorted(digests, digest))
-        if position == len(digests) or digests[position] != digest:
+        file = self._file_of(np.array(bytes.fromhex(sha256)[:_DIGEST_BYTES], dtype=_DIGEST))
+        if file is None:
             return None
-        path = self.files[numbers[position]]
+        path = self.files[file]
         row = _rows(self.place, self.plan_id, path, ("image_id", "run_id", *self.columns)).get(sha256)
         if row is None:
             return None
@@ -97,6 +97,16 @@ class KnownRows:
             return copied
         texts = _rows(self.place, self.plan_id, texts_path(path), ("run_id", *self.text_columns)).get(sha256)
         return None if texts is None else {**copied, "described_by": texts.pop("run_id"), **texts}
+
+    def _file_of(self, digest: NDArray[np.bytes_]) -> int | None:
+        """The index of the file with a row of this digest."""
+        block = int(np.searchsorted(_blocks(self.place, self.plan_id), digest, side="right")) - 1
+        if block < 0:
+            return None
+        records = _block(self.place, self.plan_id, block)
+        position = int(np.searchsorted(records["digest"], digest))
+        is_known = position < len(records) and records["digest"][position] == digest
+        return int(records["file"][position]) if is_known else None
 
     def digest(self, path: str, image_id: str) -> str | None:
         """The SHA-256 of the bytes that a row of a scores file was made of; None if the file does not say."""
@@ -113,22 +123,24 @@ def _digests(place: Place, plan_id: str, path: str) -> dict[str, str]:  # noqa: 
 
 
 @lru_cache(maxsize=1)  # a process works on one plan at a time
-def _index(place: Place, plan_id: str) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
-    """The sorted digests and the indices of their files; empty if the planner wrote none, or they are damaged."""
+def _blocks(place: Place, plan_id: str) -> NDArray[np.bytes_]:
+    """The first digest of each block; none if the planner wrote none: then every image is scored."""
     try:
-        digests, numbers = (_array(place, known_path(plan_id, name)) for name in ("digests", "files"))
-    except (FileNotFoundError, EOFError, ValueError):
-        digests = numbers = np.empty(0)
-    if len(digests) != len(numbers):  # without them every image is scored
-        digests = numbers = np.empty(0)
-    return digests.astype(_DIGEST, copy=False), numbers.astype(np.int32, copy=False)
+        data = place.read(known_path(plan_id, "blocks"))
+    except FileNotFoundError:
+        data = b""
+    return np.frombuffer(data, dtype=_DIGEST, count=len(data) // _DIGEST_BYTES)
 
 
-def _array(place: Place, path: str) -> NDArray[Any]:
-    local = place.local_path(path)
-    # A local file is mapped, so that the processes of a machine share the memory.
-    array: NDArray[Any] = np.load(local, mmap_mode="r") if local else np.load(io.BytesIO(place.read(path)))
-    return array
+@lru_cache(maxsize=_CACHED_BLOCKS)
+def _block(place: Place, plan_id: str, block: int) -> NDArray[np.void]:
+    """Records of a block; fewer if the file is damaged."""
+    size_bytes = _BLOCK_ROWS * _RECORD.itemsize
+    try:
+        data = place.read_range(known_path(plan_id, "digests"), block * size_bytes, size_bytes)
+    except FileNotFoundError:
+        data = b""
+    return np.frombuffer(data, dtype=_RECORD, count=len(data) // _RECORD.itemsize)
 
 
 class _FileRows:

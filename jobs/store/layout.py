@@ -131,9 +131,9 @@ def attempt_path(plan_id: str, shard: int, unit: int) -> str:
     return f"{_work_folder(plan_id, 'attempts')}/{shard:05}/{unit:04}"
 
 
-def known_path(plan_id: str, array: str) -> str:
-    """The file of an array about the images that had a score when the plan was made."""
-    return f"{_work_folder(plan_id, 'known')}/{array}.npy"
+def known_path(plan_id: str, name: str) -> str:
+    """A file about the images that had a score when the plan was made: `digests`, or `blocks` of these."""
+    return f"{_work_folder(plan_id, 'known')}/{name}"
 
 
 def work_folders(plan_id: str) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artimuse_actor.errors import BrokenFile, StoreError
+from artimuse_actor.errors import StoreError
 from jobs.manifest.id_index import hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan
@@ -30,13 +30,12 @@ from jobs.store.doubles import refuse_doubles
 from jobs.store.layout import (
     rows_path,
     scores_path,
-    staged_path,
-    staged_unit_of,
     staging_folder,
     texts_path,
     work_folders,
 )
 from jobs.store.plan_file import abandon_plan, current_plan, end_plan, make_current, plan_version
+from jobs.store.staging import Staging
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile, TableFiles
 from schemas.scores import OK, PLAN_KEY
@@ -52,12 +51,14 @@ class PlanProgress:
     Attributes:
         store: the store that the plan adds to.
         plan: the rows to score.
+        staging: its scored units that are not committed yet.
     """
 
     def __init__(self, store: Store, plan: Plan) -> None:
         """Read nothing yet."""
         self.store, self.plan = store, plan
         self._place = store.place
+        self.staging = Staging(store.place, plan, staged_unit(store.schema, store.texts if plan.texts else None))
         self._written: dict[StoredFile, bool] = {}
 
     @classmethod
@@ -150,31 +151,6 @@ class PlanProgress:
             done = pool.map(is_committed, self.plan.shards)
             return {shard.index for shard, is_done in zip(self.plan.shards, done, strict=True) if is_done}
 
-    def delete_broken_staging(self) -> None:
-        """Delete staged units that are cut short, or of another version of this program: they are scored again."""
-        schema = staged_unit(self.store.schema, self.store.texts if self.plan.texts else None)
-
-        def is_usable(path: str) -> bool:
-            try:
-                return bool(read_footer(self._place, path).schema.to_arrow_schema().equals(schema))
-            except (BrokenFile, FileNotFoundError):
-                return False
-
-        paths = [file.path for file in self._place.files(staging_folder(self.plan.plan_id))]
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            for path, usable in zip(paths, pool.map(is_usable, paths), strict=True):
-                if not usable:
-                    self._place.delete(path)
-
-    def staged(self) -> dict[int, set[int]]:
-        """Shard → its staged units."""
-        staged: dict[int, set[int]] = {shard.index: set() for shard in self.plan.shards}
-        for file in self._place.files(staging_folder(self.plan.plan_id)):
-            shard, unit = staged_unit_of(file.path)
-            if shard in staged:
-                staged[shard].add(unit)
-        return staged
-
     def rows_of_part(self, shard: ShardPlan, files: TableFiles) -> int:
         """Rows of a new shard that are in the tables before all of them are."""
         path = scores_path(self.plan, shard)
@@ -182,12 +158,12 @@ class PlanProgress:
         return int(read_footer(self._place, path).num_rows) if is_there else 0
 
     def commit(self, shard: ShardPlan) -> None:
-        """Write a shard whose units are all staged into the tables.
+        """Write a shard whose units are all staged into the tables, and delete these.
 
         Raises:
             StoreError: the staged rows are not the planned ones.
         """
-        table = self._staged_rows(shard, list(range(shard.units)))
+        table = self.staging.rows(shard.index, range(shard.units))
         planned = read_parquet(self._place, rows_path(self.plan.plan_id, shard.index), ["image_id"])["image_id"]
         if not table["image_id"].equals(planned):
             raise StoreError(
@@ -196,10 +172,11 @@ class PlanProgress:
                 "again."
             )
         self._write_shard(shard, table)
+        self.staging.delete(shard.index)
 
     def commit_part(self, shard: ShardPlan, units: Collection[int]) -> None:
         """Write the rows of these units of a shard into the tables; a later commit of the shard replaces them."""
-        self._write_shard(shard, self._staged_rows(shard, sorted(units)), part=True)
+        self._write_shard(shard, self.staging.rows(shard.index, units), part=True)
 
     def retire(self, files: TableFiles | None = None) -> None:
         """Commit the staged units of an abandoned plan, and end it; the other rows are planned again.
@@ -208,15 +185,14 @@ class PlanProgress:
         continued once this has begun, since what spoke against that may not be seen any more.
         """
         files = files or self.store.table_files()
-        self.delete_broken_staging()
-        staged, done, present = self.staged(), self.committed(files), set(files.scores_paths)
-        left = [shard for shard in self.plan.shards if staged[shard.index] and shard.index not in done]
+        staged, present = self.staging.usable_units(self.committed(files)), set(files.scores_paths)
+        left = [shard for shard in self.plan.shards if staged[shard.index]]
         stored = self.store.stored_rows(files) if left else None
         if left:
             abandon_plan(self._place)
         for shard in left:
             if stored and (not shard.replaces or shard.replaces in present):
-                rows = self._staged_rows(shard, sorted(staged[shard.index]))
+                rows = self.staging.rows(shard.index, staged[shard.index])
                 rows = rows.filter(_fits(rows, scores_path(self.plan, shard), stored))
                 if len(rows):
                     self._write_shard(shard, rows, part=True)
@@ -226,19 +202,6 @@ class PlanProgress:
     def discard_work(self) -> None:
         """Delete the plan's rows, staged units, marks and digests of known images."""
         _delete_work(self._place, self.plan.plan_id)
-
-    def _staged_rows(self, shard: ShardPlan, units: list[int]) -> pa.Table:
-        paths = [staged_path(self.plan.plan_id, shard.index, unit) for unit in units]
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            tables = list(pool.map(self._read_staged, paths))
-        return pa.concat_tables(tables, promote_options="default").combine_chunks()
-
-    def _read_staged(self, path: str) -> pa.Table:
-        try:
-            return read_parquet(self._place, path)
-        except (BrokenFile, FileNotFoundError) as error:
-            self._place.delete(path)
-            raise StoreError(f"{self._place.uri(path)}: is not whole, or gone. Run again to score its unit.") from error
 
     def _write_shard(self, shard: ShardPlan, staged: pa.Table, *, part: bool = False) -> None:
         """Write staged rows into the tables: first the texts, then the scores, which commit them; see `committed`."""

@@ -77,4 +77,4 @@ def _options(stored: str, asked: str) -> str:
 def _has_rows(store: Store) -> bool:
     """Whether any row is committed, or staged to be."""
     progress = PlanProgress.current(store)
-    return bool(store.table_files().scores) or bool(progress and any(progress.staged().values()))
+    return bool(store.table_files().scores) or bool(progress and any(progress.staging.units().values()))

@@ -96,7 +96,7 @@ def store_status(out: str) -> StoreStatus:
     progress = PlanProgress.current(store)
     planned, staged = counts.rows, 0
     if progress:
-        plan, done, units = progress.plan, progress.committed(files), progress.staged()
+        plan, done, units = progress.plan, progress.committed(files), progress.staging.units()
         planned = plan.store_rows + plan.new_rows
         for shard in plan.shards:
             if shard.index not in done:

@@ -75,7 +75,8 @@ def test_a_small_file_that_stands_for_much_is_a_sentence_in_bounded_memory(
     assert last.startswith("artimuse_actor.errors.ManifestError: ")
     assert sentence in last
     peak_kib = re.search(r"VmHWM:\s*(\d+) kB", done.stdout)  # of this process alone, whatever others took
-    assert peak_kib and int(peak_kib[1]) < 3 * 1024**2
+    assert peak_kib
+    assert int(peak_kib[1]) < 3 * 1024**2
 
 
 def test_more_rows_than_memory_are_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -158,17 +159,6 @@ def test_wherever_a_table_file_is_cut_every_row_comes_back_once(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("damage", ["cut", "deleted"])
-def test_damaged_staging_is_staged_again_and_nothing_else_is(tmp_path: Path, damage: str) -> None:
-    store = open_store(tmp_path / "out")
-    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("abcdef")), "p", unit_rows=2)
-    stage(store, plan, plan.shards[0], [0, 1, 2])
-    path = tmp_path / "out" / staged_path(plan.plan_id, 0, 1)
-    _cut(path) if damage == "cut" else path.unlink()
-    PlanProgress(store, plan).delete_broken_staging()
-    assert PlanProgress(store, plan).staged() == {0: {0, 2}}
-
-
-@pytest.mark.parametrize("damage", ["cut", "deleted"])
 def test_a_damaged_plan_is_made_anew_and_what_was_staged_is_kept(tmp_path: Path, damage: str) -> None:
     store = open_store(tmp_path / "out")
     source = write_manifest(tmp_path / "m.parquet", list("abcdef"))
@@ -202,8 +192,8 @@ def _known(store: Store, plan: Plan) -> KnownRows:
     return store.known_rows(plan)
 
 
-def _complete_with_digests(store: Store, plan: Plan, digests: list[str | None]) -> None:
-    stage_with(store, plan, sha256=digests, width=640)
+def _complete_with_digests(store: Store, plan: Plan, digests: Sequence[str | None]) -> None:
+    stage_with(store, plan, sha256=list(digests), width=640)
     PlanProgress(store, plan).commit(plan.shards[0])
 
 
@@ -224,19 +214,37 @@ def test_a_row_with_the_same_bytes_is_found_with_its_score_and_texts(tmp_path: P
     assert known.find(C) is None  # half of the digest is not enough
 
 
-@pytest.mark.parametrize("array", ["digests", "files"])
+@pytest.mark.parametrize("name", ["digests", "blocks"])
 @pytest.mark.parametrize("damage", ["cut", "deleted", "empty"])
-def test_digests_that_were_not_written_whole_are_of_no_image(tmp_path: Path, array: str, damage: str) -> None:
+def test_of_digests_that_are_damaged_only_whole_ones_are_known(tmp_path: Path, name: str, damage: str) -> None:
     store = open_store(tmp_path / "out")
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["x", "y"]), "p")
     _complete_with_digests(store, plan, [A, B])
     known = _known(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["x", "y", "z"]), "q"))
-    path = tmp_path / "out" / known_path("q", array)
+    path = tmp_path / "out" / known_path("q", name)
     if damage == "deleted":
         path.unlink()
     else:
         _cut(path, 0.9 if damage == "cut" else 0.0)
-    assert known.find(A) is known.find(B) is None
+    assert known.find(B) is None
+    found = known.find(A)
+    assert found is None if (name, damage) != ("digests", "cut") else found is not None and found["copied_from"] == "x"
+
+
+@pytest.mark.parametrize("block_rows", [1, 2, 3, 64])
+def test_digests_are_found_in_whatever_block_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    monkeypatch.setattr("jobs.store.known_images._BLOCK_ROWS", block_rows)
+    store = open_store(tmp_path / f"out-{block_rows}")
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9)]
+    ids = [f"{number}.jpg" for number in range(9)]
+    _complete_with_digests(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ids), "p"), digests)
+    known = _known(store, plan_for(store, write_manifest(tmp_path / "m.parquet", [*ids, "new.jpg"]), "q"))
+    found = [known.find(digest) for digest in digests]
+    assert [row["copied_from"] for row in found if row] == ids
+    others = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9, 99)]
+    assert not any(map(known.find, ["0" * 64, "f" * 64, *others]))
 
 
 def test_failed_rows_and_such_without_the_texts_that_are_wanted_are_not_copied(tmp_path: Path) -> None:
@@ -384,7 +392,7 @@ def test_a_plan_of_another_checkpoint_and_units_of_another_version_are_not_taken
     assert PlanProgress.current(other) is None
     path = tmp_path / "out" / staged_path("p", 0, 0)
     pq.write_table(pq.read_table(path).drop_columns(["score_std"]), path)
-    PlanProgress(store, plan).delete_broken_staging()
+    assert PlanProgress(store, plan).staging.usable_units(()) == {0: set()}
     assert not path.exists()
 
 

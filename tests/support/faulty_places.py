@@ -164,6 +164,10 @@ class MemoryPlace(Rooted):
         return found[0]
 
     @says_where
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        return self.read(path)[start : start + size_bytes]
+
+    @says_where
     def open(self, path: str) -> IO[bytes]:
         return io.BytesIO(self.read(path))
 
