@@ -180,9 +180,7 @@ def held(folder: Path, less: int) -> None:
         _ = store.stored_rows()
     again = PlanProgress.begin(store, open_manifest(str(folder / "manifest")), "again").plan
     known = sum(file.size_bytes for file in store.place.files(f"{plan_folder(again.plan_id)}/known"))
-    print(
-        f"  digests of their bytes, of which each load process reads blocks: {known / files / len(table):.0f} bytes a row"
-    )
+    print(f"  digests of their bytes, read by blocks: {known / files / len(table):.0f} bytes a row")
 
 
 def requests(folder: Path, _: int) -> None:

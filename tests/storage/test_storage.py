@@ -52,6 +52,8 @@ def test_a_written_file_is_read_listed_replaced_and_deleted(place: Place) -> Non
     ]
     place.write("scores/a b#1.parquet", b"two!")
     assert place.read("scores/a b#1.parquet") == b"two!"
+    ranges = [place.read_range("scores/a b#1.parquet", start, 2) for start in (0, 1, 3)]
+    assert ranges == [b"tw", b"wo", b"!"]
     assert place.files("scores")[0].version != before[0].version
     everything = [file.path for file in place.files("") if not file.path.startswith("_")]
     assert everything == ["scores/a b#1.parquet", "scores/deep/c.parquet", "scores2/d"]
@@ -72,6 +74,8 @@ def test_only_the_first_creates_a_file(place: Place) -> None:
 def test_a_missing_file_is_not_found(place: Place) -> None:
     with pytest.raises(FileNotFoundError):
         place.read("nowhere")
+    with pytest.raises(FileNotFoundError):
+        place.read_range("nowhere", 0, 2)
 
 
 def test_a_second_run_is_refused_and_names_the_first(place: Place) -> None:
