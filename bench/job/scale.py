@@ -45,6 +45,7 @@ from jobs.score.load import UnitLoader
 from jobs.score.pipeline import MOST_UNITS_A_TASK, TASKS
 from jobs.score.stage import UnitStager
 from jobs.storage.parquet import parquet_bytes
+from jobs.storage.place import READ_THREADS
 from jobs.storage.s3_place import s3_filesystem
 from jobs.store.layout import plan_folder, staged_path
 from jobs.store.plan_progress import PlanProgress, unit_rows_of
@@ -295,6 +296,7 @@ WEB_PHOTO: Final = (156 * 1024, 0.0077)  # bytes and CPU seconds, of RESULTS.md
 LARGE_PHOTO: Final = (3.4e6, 0.17)  # of 12 megapixels, measured by `decoding`
 BLOCK_BYTES: Final = 40e3  # of the driver, for each block that Ray has been given
 BLOCK_S: Final = 0.0028
+REQUEST_S: Final = 0.03  # to S3; not measured, a customary value
 _MAX_GET_S: Final = 5500
 
 
@@ -304,8 +306,8 @@ def _blocks(whole: Whole) -> float:
 
 
 def tables() -> list[str]:
-    """By rows, by GPUs, and the time of both."""
-    return [_table_of_sizes(), _table_of_gpus(), _table_of_hours()]
+    """By rows, by GPUs, the time of both, and by stores."""
+    return [_table_of_sizes(), _table_of_gpus(), _table_of_hours(), _table_of_stores()]
 
 
 def of_size(rows: int, gpus: int = 1, *, texts: bool = False, photo: tuple[float, float] = WEB_PHOTO) -> Whole:
@@ -385,6 +387,44 @@ def _table_of_hours() -> str:
         for plain, texts in [(_hours(of_size(rows)), _hours(of_size(rows, texts=True)))]
     ]
     return _markdown(["hours (with texts)", *(f"{gpus:,} GPU{'s' * (gpus > 1)}" for gpus in GPUS)], cells)
+
+
+def _table_of_stores() -> str:
+    """10⁹ rows in one store, and in a hundred: the first pass, and a night after it with one row in a thousand new."""
+    rows, stores, new = 10**9, 100, 1000
+    cells = []
+    for each in (rows, rows // stores):
+        first = of_size(each)
+        night = whole(Work(each + each // new, each // new, held_rows=each), first.image, first.machines)
+        footers_min = 2 * first.shards * REQUEST_S / READ_THREADS / 60
+        cells.append(
+            [
+                f"{first.shards:,}",
+                _gb(first.planner_bytes),
+                f"{significant(first.plan_s / 60)}",
+                _gb(_blocks(first) * BLOCK_BYTES),
+                f"{significant(footers_min)}",
+                _gb(night.planner_bytes),
+                f"{significant(night.plan_s / 60)}",
+                _gb(first.table_bytes),
+                f"{significant(first.shards * 0.8 / 3600)}",
+            ]
+        )
+    names = [
+        "files of `scores/`",
+        "first pass: memory of the driver that plans, GB",
+        "…minutes of planning",
+        "…memory of the driver for blocks given to Ray, GB",
+        "a restart on S3: minutes to read the footers",
+        "a night later, one row in a thousand new: memory of the driver that plans, GB",
+        "…minutes of planning",
+        "the scores table, GB",
+        "hours of one core of the driver, for all commits",
+    ]
+    return _markdown(
+        [f"{rows:,} images", "in one store", f"each of {stores} stores"],
+        [list(line) for line in zip(names, *cells, strict=True)],
+    )
 
 
 def _hours(found: Whole) -> float:
