@@ -46,6 +46,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# What Ray's exporter needs, for one test; in the environment itself it would make all of Ray's starts dearer.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade --target $(VENV)/exporter \
+		aiohttp_cors grpcio opencensus opentelemetry-exporter-prometheus opentelemetry-proto
 	touch $@
 
 clean:
