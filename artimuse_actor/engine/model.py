@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch.nn import functional
@@ -21,14 +20,11 @@ from artimuse_actor.engine.attention import DecodePages, Pages, RowGroups, atten
 from artimuse_actor.engine.choose_pages import choose_pages
 from artimuse_actor.engine.joined_linear import JoinedLinear, padded_rows
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
-from artimuse_actor.engine.late_read import to_device
 from artimuse_actor.engine.network import DecoderLayer, Network
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
+from artimuse_actor.engine.pixel_values import PixelValues
 from artimuse_actor.engine.rotary import cosines_sines, frequencies, rotate
 from artimuse_actor.engine.watched_tokens import WatchedTokens
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -83,21 +79,11 @@ class VisionLanguageModel:
         self.pages = pages or choose_pages(
             self.device, self.dtype, heads=self._num_heads, kv_heads=self._num_kv_heads, head_dim=self._head_dim
         )
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(IMAGENET_MEAN, device=self.device).reshape(shape)
-        self._std = torch.tensor(IMAGENET_STD, device=self.device).reshape(shape)
+        self._pixel_values = PixelValues(self.device, self.dtype)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise pixels.
-
-        Args:
-            pixels: (B, 448, 448, 3) uint8, RGB, on any device.
-
-        Returns:
-            (B, 3, 448, 448) in the network's dtype, of 0…1 less ImageNet's mean over its deviation in float32.
-        """
-        values = to_device(pixels, self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, 448, 448)
-        return ((values - self._mean) / self._std).to(self.dtype)
+        """(B, 448, 448, 3) uint8 → (B, 3, 448, 448) in the network's dtype, see `PixelValues.of`."""
+        return self._pixel_values.of(pixels)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode images into image tokens.

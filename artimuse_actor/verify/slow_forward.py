@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.engine.device import set_arithmetic
-from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
+from artimuse_actor.engine.pixel_values import IMAGENET_MEAN, IMAGENET_STD
 from artimuse_actor.engine.quantised import expand_layers
 from artimuse_actor.engine.weights import load_network
 from artimuse_actor.images.options import Pixels

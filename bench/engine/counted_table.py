@@ -81,7 +81,7 @@ def print_table(measured: Mapping[str, float] | None = None) -> None:
         print(
             f"{card.name}: products {card.product_flops / 1e12:.0f} TFLOP/s, attention "
             f"{card.attention_flops / 1e12:.0f} TFLOP/s, memory {card.bytes_per_s / 1e12:.1f} TB/s, a launch "
-            f"{card.launch_s * 1e6:.0f} µs"
+            f"{card.launch_s * 1e6:.0f} µs, copies {card.link_bytes_per_s / 1e9:.0f} GB/s"
         )
     print("\n|                                | TFLOP | GB: products | attention |  rest | launches | waits |", end="")
     print("".join(f" {card.name + ', ms':>12} |" for card in CARDS), "measured |")
@@ -96,6 +96,11 @@ def print_table(measured: Mapping[str, float] | None = None) -> None:
         )
         print("".join(f" {1e3 * _seconds(name, counts, card):12.1f} |" for card in CARDS), end="")
         print(f" {1e3 * measured[name]:8.1f} |" if measured and name in measured else "        - |")
+    print("\ncopied on a stream of its own, while the pass before is computed:")
+    for name, counts in passes.items():
+        if counts.ahead_bytes:
+            in_line_s = counts.ahead_bytes / H200.link_bytes_per_s
+            print(f"  {name}: {counts.ahead_bytes / 1e6:.1f} MB; in line with it {1e3 * in_line_s:.1f} ms more")
     print(f"\npredicted images/s: {', '.join(f'{card.name} {_scores(passes, card):.0f}' for card in CARDS)}; ", end="")
     print(f"with eight texts of {TEXT_TOKENS} tokens, {ROWS} in flight:")
     for kind in FAKE_PAGES:

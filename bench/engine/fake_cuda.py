@@ -30,6 +30,7 @@ from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import build_network
 from artimuse_actor.verify.counted_flops import flop_counter
 from bench.engine.fake_kernels import PAGED_ATTENTION, Indexing, LowerRight, rms_norm, sdpa
+from bench.engine.fake_streams import FakeStreams
 
 CUDA: Final = torch.device("cuda:0")
 # fmt: off
@@ -55,6 +56,8 @@ class Counts:
         bytes: read and written, by operation.
         waits: operations by which the host waits for the device.
         copies: tensors copied to the device.
+        copied_bytes: of them, where the passes wait in line behind the copy.
+        ahead_bytes: of them, on another stream than that of the passes.
         peak_bytes: of tensors alive at once, weights and inputs aside.
     """
 
@@ -63,6 +66,8 @@ class Counts:
     bytes: Counter[str]
     waits: tuple[str, ...]
     copies: int
+    copied_bytes: int
+    ahead_bytes: int
     peak_bytes: int
 
     @property
@@ -72,16 +77,17 @@ class Counts:
 
 
 @contextmanager
-def fake_cuda() -> Iterator[None]:
+def fake_cuda() -> Iterator[FakeStreams]:
     """New tensors of device `cuda` are fake, and the operations that this build lacks are checked doubles."""
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        streams = stack.enter_context(FakeStreams().in_place())
         stack.enter_context(Indexing())
         stack.enter_context(patch.object(functional, "scaled_dot_product_attention", sdpa))
         stack.enter_context(patch.object(functional, "rms_norm", rms_norm))
         stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor))
         stack.enter_context(patch.object(bias, "causal_lower_right", LowerRight))
-        yield
+        yield streams
 
 
 def fake_model(
@@ -120,7 +126,14 @@ def count(work: Callable[[], object]) -> Counts:
     for operation, number in flops.get_flop_counts().get("Global", {}).items():
         by_operation[str(operation).split(".")[-1]] += int(number)
     return Counts(
-        by_operation, recorder.kernels, recorder.bytes, tuple(recorder.waits), recorder.copies, recorder.peak_bytes
+        flops=by_operation,
+        kernels=recorder.kernels,
+        bytes=recorder.bytes,
+        waits=tuple(recorder.waits),
+        copies=recorder.copies,
+        copied_bytes=recorder.copied_bytes,
+        ahead_bytes=recorder.ahead_bytes,
+        peak_bytes=recorder.peak_bytes,
     )
 
 
@@ -132,7 +145,9 @@ class _Recorder(TorchDispatchMode):
         self.kernels: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.waits: list[str] = []
-        self.copies = self.peak_bytes = self.paged_flops = self._live_bytes = 0
+        self.copies = self.copied_bytes = self.ahead_bytes = 0
+        self.peak_bytes = self.paged_flops = self._live_bytes = 0
+        self._passes = torch.cuda.current_stream(CUDA)
         self._storages: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -153,7 +168,12 @@ class _Recorder(TorchDispatchMode):
         )
         if name in _WAITS or masked or (is_copy and outputs[0].device.type == "cpu"):
             self.waits.append(name)
-        self.copies += is_copy and outputs[0].device.type == "cuda"
+        if is_copy and outputs[0].is_cuda:
+            self.copies += 1
+            if torch.cuda.current_stream(CUDA) is self._passes:
+                self.copied_bytes += _size(outputs[0])
+            else:
+                self.ahead_bytes += _size(outputs[0])
         known = {tensor.untyped_storage()._cdata for tensor in inputs}
         for tensor in outputs:
             if tensor.untyped_storage()._cdata not in known:  # neither a view nor done in place

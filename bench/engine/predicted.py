@@ -1,8 +1,9 @@
 """Seconds of a pass on a card, predicted from what it does and a few stated rates.
 
 Products and attention take the longer of computing and of moving their bytes; everything else moves bytes. A pass that
-is not captured takes at least as long as Python needs to launch its kernels. No overlap, no tails, no clock that falls
-under load: a measured time is longer, and the share says how much.
+is not captured takes at least as long as Python needs to launch its kernels. Copies to the device add their time where
+they have no stream of their own. No other overlap, no tails, no clock that falls under load: a measured time is longer,
+and the share says how much.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Card:
         attention_flops: a second, in flash-attn 2.
         bytes_per_s: of its memory.
         launch_s: of one kernel from Python.
+        link_bytes_per_s: of copies from pinned memory.
     """
 
     name: str
@@ -37,12 +39,14 @@ class Card:
     attention_flops: float
     bytes_per_s: float
     launch_s: float = 6e-6
+    link_bytes_per_s: float = 25e9
 
 
 H100: Final = Card("H100 SXM", 660e12, 300e12, 3.0e12)
 H200: Final = Card("H200", 790e12, 300e12, 4.3e12)
 """Products and memory of the H200 were measured elsewhere; those of the H100 are nine tenths of what its makers state
-for memory and two thirds for products. The rate of attention is what flash-attn 2 reaches on either."""
+for memory and two thirds for products. The rate of attention is what flash-attn 2 reaches on either; that of copies is
+PCIe 4's, of which PCIe 5 has twice as much."""
 
 
 def moved_bytes(counts: Counts) -> tuple[int, int, int]:
@@ -66,5 +70,6 @@ def predicted_s(counts: Counts, card: Card, *, captured: bool = False) -> float:
         max(product_flops / card.product_flops, products / card.bytes_per_s)
         + max(attention_flops / card.attention_flops, attention / card.bytes_per_s)
         + rest / card.bytes_per_s
+        + counts.copied_bytes / card.link_bytes_per_s
     )
     return device_s if captured else max(device_s, counts.launches * card.launch_s)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
-from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD
+from artimuse_actor.engine.pixel_values import IMAGENET_MEAN, IMAGENET_STD
 from artimuse_actor.protocol.prompts import SplitPrompts
 from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 

@@ -220,9 +220,11 @@ def test_a_predicted_time_is_that_of_the_slowest_part() -> None:
         kernels=Counter(mm=1, attend_pages=1, add=1),
         bytes=Counter(mm=300, attend_pages=3_000_000, add=6_000_000),
         waits=(),
-        copies=0,
+        copies=2,
+        copied_bytes=25,
+        ahead_bytes=1_000_000,
         peak_bytes=0,
     )
     assert moved_bytes(counts) == (300, 3_000_000, 6_000_000)
-    assert predicted_s(counts, H100, captured=True) == pytest.approx(1e-9 + 1e-6 + 2e-6)
+    assert predicted_s(counts, H100, captured=True) == pytest.approx(1e-9 + 1e-6 + 2e-6 + 1e-9)
     assert predicted_s(counts, H100) == pytest.approx(3 * H100.launch_s)

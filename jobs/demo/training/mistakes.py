@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 from scipy import stats
 from tokenizers import Tokenizer
 
-from artimuse_actor.engine.model import IMAGENET_MEAN, IMAGENET_STD, VisionLanguageModel
+from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.network import Network
+from artimuse_actor.engine.pixel_values import IMAGENET_MEAN, IMAGENET_STD
 from artimuse_actor.engine.read_prompts import read_answers, read_prompts
 from artimuse_actor.engine.scoring import expected_level, level_probabilities
 from artimuse_actor.images.options import IMAGE_SIZE, Pixels
