@@ -57,6 +57,7 @@ def sized_text_engine(
         longest=max(map(len, tails)),
         count=len(tails),
         max_new_tokens=max_new_tokens,
+        watched=bool(watched_ids),
     )
     budget = text_budget(
         config,

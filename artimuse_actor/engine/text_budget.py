@@ -35,12 +35,14 @@ class TextPrompts:
         longest: the longest one's own.
         count: questions about an image.
         max_new_tokens: limit of a text.
+        watched: whether probabilities of tokens are noted, see `watched_tokens`.
     """
 
     prefix: int
     longest: int
     count: int
     max_new_tokens: int
+    watched: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,15 @@ def text_budget(
 
 
 def step_bytes(config: NetworkConfig, prompts: TextPrompts, dtype: torch.dtype, kind: Pages) -> int:
-    """Activations of one row of a decode step; copies of its keys and values too, if pages are gathered."""
+    """Activations of one row of a decode step.
+
+    Where pages are gathered, copies of its keys and values too; where tokens are watched, its logits twice in float32,
+    since torch converts bfloat16 before a softmax.
+    """
     language = config.language
     features = language.vocab_size + 8 * language.hidden_size + 3 * language.intermediate_size
     if not kind.mixes_lengths:
         tokens = prompts.prefix + prompts.longest + EXPECTED_TEXT_TOKENS
         features += 3 * tokens * language.num_kv_heads * language.head_dim
-    return dtype.itemsize * features
+    probabilities = 2 * torch.float32.itemsize * language.vocab_size if prompts.watched else 0
+    return dtype.itemsize * features + probabilities

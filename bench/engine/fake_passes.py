@@ -10,6 +10,7 @@ import torch
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.read_prompts import after_image, read_answers, read_prompts
 from artimuse_actor.engine.scoring import LEVEL_COUNT, level_probabilities
+from artimuse_actor.engine.watched_tokens import WatchedTokens
 from artimuse_actor.protocol.prompts import SplitPrompts, split_tails
 from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 from bench.engine.fake_cuda import CUDA, Counts, count
@@ -59,9 +60,9 @@ def admission(model: VisionLanguageModel, images: int) -> Counts:
     return count(work)
 
 
-def decode_step(model: VisionLanguageModel, rows: int, tokens: int) -> Counts:
-    """One step of so many rows that have read so many tokens, as it is captured."""
-    counts = count(captured_step(model, rows, tokens))
+def decode_step(model: VisionLanguageModel, rows: int, tokens: int, watched: int = 0) -> Counts:
+    """One step of so many rows that have read so many tokens, as it is captured; it notes so many probabilities."""
+    counts = count(captured_step(model, rows, tokens, watched))
     # A kernel reads of the last page only what is used.
     span = -(-(tokens + 1) // model.pages.page_tokens) * model.pages.page_tokens
     for numbers in (counts.bytes, counts.flops):
@@ -69,15 +70,16 @@ def decode_step(model: VisionLanguageModel, rows: int, tokens: int) -> Counts:
     return counts
 
 
-def captured_step(model: VisionLanguageModel, rows: int, tokens: int) -> Callable[[], None]:
+def captured_step(model: VisionLanguageModel, rows: int, tokens: int, watched: int = 0) -> Callable[[], None]:
     """The work of such a step."""
     width = -(-(tokens + 1) // model.pages.page_tokens)
     cache = model.new_cache(2)
     packed = torch.zeros(rows, 2 + width, dtype=torch.int64, device=CUDA)
     last_ids = torch.zeros(rows, dtype=torch.int64, device=CUDA)
+    tokens_watched = WatchedTokens(range(watched), rows, CUDA) if watched else None
 
     def work() -> None:
-        next_ids = model.read_step(packed, cache, last_ids=last_ids)
+        next_ids = model.read_step(packed, cache, last_ids=last_ids, watched=tokens_watched)
         assert next_ids.shape == (rows,)
         assert next_ids.dtype == torch.int64
         assert next_ids.is_cuda

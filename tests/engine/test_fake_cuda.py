@@ -95,7 +95,17 @@ def test_the_memory_set_aside_beside_the_cache_holds_what_is_counted(
     use(shallow, monkeypatch, pages)
     assert admission(shallow, images).peak_bytes < images * prefill_bytes(SHALLOW, PREFIX_TOKENS, dtype.itemsize)
     prompts = TextPrompts(prefix=PREFIX_TOKENS, longest=11, count=8, max_new_tokens=512)
-    assert decode_step(shallow, rows, 371).peak_bytes < rows * step_bytes(SHALLOW, prompts, dtype, pages)
+    for watched in (0, 4):
+        asked = replace(prompts, watched=watched > 0)
+        peak = decode_step(shallow, rows, 371, watched).peak_bytes
+        assert peak < rows * step_bytes(SHALLOW, asked, dtype, pages)
+
+
+def test_letters_probabilities_are_noted_without_a_wait_or_a_copy(shallow: VisionLanguageModel) -> None:
+    counts = decode_step(shallow, 8, 400, watched=4)
+    assert counts.waits == ()
+    assert counts.copies == 0
+    assert counts.kernels["_softmax"] == 1
 
 
 def test_torchs_own_function_takes_what_it_is_given(

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
+from artimuse_actor import ArtiMuse
+from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.attention import DecodePages, GatheredPages, VarlenPages
 from artimuse_actor.engine.text_budget import (
     CPU_SEQUENCES,
@@ -80,6 +84,27 @@ def test_a_card_of_24_gb_keeps_over_a_hundred_sequences_in_flight(budget: Budget
     assert found.sequences > 100
     assert found.pages is not None
     assert found.pages * PAGE_BYTES > 3 * GIB
+
+
+def test_where_probabilities_are_noted_two_float32_copies_of_the_logits_are_set_aside(
+    models: dict[str, ArtiMuse], budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = budget(10, replace(PROMPTS, watched=True), sequences=256)
+    plain = budget(10, sequences=256)
+    assert noted.pages is not None
+    assert plain.pages is not None
+    less = (plain.pages - noted.pages) * PAGE_BYTES
+    assert less == pytest.approx(256 * 2 * 4 * FULL.language.vocab_size, abs=PAGE_BYTES)
+    asked: list[TextPrompts] = []
+
+    def asking(config: NetworkConfig, prompts: TextPrompts, **options: Any) -> TextBudget:
+        asked.append(prompts)
+        return text_budget(config, prompts, **options)
+
+    monkeypatch.setattr("artimuse_actor.engine.sized_text_engine.text_budget", asking)
+    models["artimuse"].describer()
+    models["artimuse"].answerer()
+    assert [prompts.watched for prompts in asked] == [False, True]
 
 
 def test_more_memory_means_more_sequences_or_a_larger_prefill(budget: Budget) -> None:
