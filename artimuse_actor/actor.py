@@ -13,18 +13,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from artimuse_actor.actor_config import ActorConfig
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.engine.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError, message_of
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, Pixels
-from artimuse_actor.protocol import protocols
 from artimuse_actor.protocol.multiple_choice import MultipleChoice
 from schemas.text_settings import TextSettings, letter_suffix
 from schemas.units import SPENT, answer_fields, scored_unit, spent_column
@@ -36,70 +36,6 @@ if TYPE_CHECKING:
     from artimuse_actor.loaded_model import BatchSize, LoadedModel
 
 # Only the actor's process imports torch and the model: the driver needs this class without them.
-
-
-class Starts(Protocol):
-    """Counter of actor starts; `begin` raises RunError after too many."""
-
-    def begin(self) -> None:
-        """Loading begins."""
-
-    def end(self, fetch_s: float, load_s: float, about: Mapping[str, Any]) -> None:
-        """The model is loaded: seconds of fetching and checking its files, of loading it, and what it runs on."""
-
-    def fail(self, error: ArtiMuseError) -> None:
-        """The constructor ends with this error."""
-
-
-class Meters(Protocol):
-    """Counters of the actors' work."""
-
-    def scored(self, images: int, passes: int, text_tokens: int, spent: Mapping[str, Any]) -> None:
-        """A unit has scores, or texts."""
-
-
-class Code(Protocol):
-    """The code and packages a run was started with."""
-
-    def check_scoring(self) -> None:
-        """Raise RunError if this process has other code or packages."""
-
-
-@dataclass(frozen=True)
-class ActorConfig:
-    """Arguments of an actor.
-
-    Attributes:
-        checkpoint: folder or name.
-        checkpoint_digest: expected digest of its files.
-        protocol: the questions asked.
-        device: `cpu`, `cuda` or `mps`.
-        dtype: as `--dtype`.
-        quantize: as `--quantize`.
-        batch_size: as `--batch-size`.
-        keep_distribution: whether the probabilities are kept.
-        texts: which texts are made, if any.
-        sequences: as `--sequences`.
-        actors_per_node: actors that share a node's CPU cores; None to keep torch's own number of threads.
-        starts: notified when loading begins and ends.
-        meters: notified of every unit.
-        code: the code this process must run.
-    """
-
-    checkpoint: str
-    checkpoint_digest: str
-    protocol: protocols.Protocol
-    device: str
-    dtype: str
-    batch_size: BatchSize
-    keep_distribution: bool
-    texts: TextSettings | None = None
-    sequences: BatchSize = "auto"
-    quantize: str | None = None
-    actors_per_node: int | None = 1
-    starts: Starts | None = None
-    meters: Meters | None = None
-    code: Code | None = None
 
 
 class ArtiMuseActor:

@@ -12,7 +12,8 @@ from unittest.mock import patch
 import numpy as np
 
 import artimuse_actor.actor
-from artimuse_actor.actor import ActorConfig, ArtiMuseActor
+from artimuse_actor.actor import ArtiMuseActor
+from artimuse_actor.actor_config import ActorConfig
 from artimuse_actor.engine.scoring import LEVEL_COUNT, Scores
 from artimuse_actor.images.options import Pixels
 

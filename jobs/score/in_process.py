@@ -20,7 +20,8 @@ from jobs.score.ray_session import Cluster, task_failure
 from jobs.score.settings import ScoreSettings
 
 if TYPE_CHECKING:
-    from artimuse_actor.actor import ActorConfig, ArtiMuseActor
+    from artimuse_actor.actor import ArtiMuseActor
+    from artimuse_actor.actor_config import ActorConfig
     from jobs.score.pipeline import Steps
 
 MOST_IMAGES: Final = 256

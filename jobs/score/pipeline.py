@@ -18,7 +18,7 @@ from schemas.units import UNIT
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from artimuse_actor.actor import ActorConfig
+    from artimuse_actor.actor_config import ActorConfig
 
 MOST_UNITS_A_TASK: Final = 200
 TASKS: Final = 5_000

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from artimuse_actor.actor_config import ActorConfig
 from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
@@ -230,8 +231,6 @@ def _steps_without_model(asked: Asked, committer: ShardCommitter, run_id: str) -
 
 
 def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: StartLog) -> pipeline.Steps:
-    from artimuse_actor.actor import ActorConfig  # imports torch, which a run with nothing to do does not need
-
     settings, store = asked.settings, committer.store
     device = cluster.device(settings.device, may_grow=settings.actors is not None)
     pool = settings.actors or cluster.default_pool(device, settings.actors_per_gpu)

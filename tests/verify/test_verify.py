@@ -15,7 +15,8 @@ from support.golden import golden_checkpoint
 from support.score_job import run_artimuse
 from torch.nn import functional
 
-from artimuse_actor.actor import ActorConfig, ArtiMuseActor
+from artimuse_actor.actor import ArtiMuseActor
+from artimuse_actor.actor_config import ActorConfig
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from artimuse_actor.engine import device as device_module
