@@ -188,6 +188,15 @@ class Schedule:
         self.live += started
         return len(started)
 
+    def going_on(self, max_new_tokens: int) -> list[TextSequence]:
+        """Live sequences whose last token is not yet on its way."""
+        return [
+            sequence
+            for sequence in self.live
+            if sequence.read - self._prefix < len(sequence.tokens)
+            or len(sequence.tokens) + 1 - sequence.prompt_tokens < max_new_tokens
+        ]
+
     def take_pages(self, rows: Sequence[TextSequence]) -> None:
         """Give a page to each of some live sequences that needs one for its next token.
 

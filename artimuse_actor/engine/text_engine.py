@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from artimuse_actor.engine.admission import admit
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
 from artimuse_actor.engine.kv_cache import OutOfPagesError
@@ -165,32 +166,14 @@ class TextEngine:
                     raise OutOfPagesError("a text cannot begin")
 
     def _admit(self) -> bool:
-        """Prefill the next images and score them; False if there is none, or no room before others have ended."""
+        """Prefill the next images; False if there is none, or no room before others have ended."""
         schedule = self._schedule
         count = min(self.max_admission, len(schedule.images))
         if count == 0 or (self._one_at_a_time and schedule.holds_pages):
             return False
         if self._one_at_a_time and schedule.cache.pages > 1:
             self._restart()
-        pages = schedule.allocate_prefixes(count)
-        if not pages:
-            if schedule.holds_pages:
-                return False
-            raise OutOfPagesError("the prompts about an image take more pages than there are")
-        try:
-            batch = [schedule.images[index] for index in range(len(pages))]
-            pixels = torch.stack([torch.tensor(entry.pixels) for entry in batch])  # (B, 448, 448, 3)
-            prefix, probabilities = self._reader.read(pixels, scored=any(entry.scored for entry in batch))
-            schedule.store_prefixes(prefix, pages)
-        except BaseException:
-            for held in pages:
-                schedule.cache.release(held)
-            raise
-        for row, entry in enumerate(batch):
-            if probabilities is not None and entry.scored:
-                entry.probabilities = probabilities[row]
-            entry.scored = False  # not again, should it be prefilled again
-        return True
+        return admit(schedule, self._reader, count)
 
     def _decode(self) -> None:
         """Launch a step, and read the results of the last one, or of this one."""
@@ -220,19 +203,14 @@ class TextEngine:
         return LaunchedStep(reads, next_ids, self._steps.watched(len(rows)))
 
     def _rows(self) -> list[TextSequence]:
-        """Live sequences whose last token is not yet on its way, each with a page for its next one.
+        """Live sequences that go on, each with a page for its next token.
 
         Raises:
             OutOfPagesError: the oldest does not fit into the cache alone.
         """
-        schedule, limit = self._schedule, self._max_new_tokens
+        schedule = self._schedule
         while True:
-            rows = [
-                sequence
-                for sequence in schedule.live
-                if sequence.read - self._prefix < len(sequence.tokens)
-                or len(sequence.tokens) + 1 - sequence.prompt_tokens < limit
-            ]
+            rows = schedule.going_on(self._max_new_tokens)
             try:
                 schedule.take_pages(rows)
                 return rows
