@@ -15,6 +15,7 @@ import torch
 from support.paths import REPO
 
 from bench.engine import gpu
+from bench.engine.gpu_scores import SMALL_PLAN
 from bench.engine.gpu_table import Row
 from bench.engine.gpu_texts import SMALL_TEXTS
 from bench.engine.guarded_parts import GuardedParts
@@ -95,11 +96,12 @@ def test_the_table_is_printed_whatever_fails(
     for name in measured:
         monkeypatch.setattr(gpu, name, fails)
     monkeypatch.setattr(gpu, "measure_row", lambda *_: Row("texts of 12, 16 in flight", 3.5, 336.0, 0.0, 7.0))
-    plan = replace(gpu.SMALL_PLAN, batch_sizes=(1,), images=1, rounds=1, matrix_sizes=(64,))
+    plan = replace(SMALL_PLAN, batch_sizes=(1,), images=1, rounds=1, matrix_sizes=(64,))
     assert gpu.measure_all(parts, plan, SMALL_TEXTS, CPU, 0) == 1
     screen = capsys.readouterr().out
     assert (
         "| texts of 12, 16 in flight           |     3.50 |      336 |            - |     - |        50.0% |" in screen
     )
     assert "failed: parity of scores, float32, parity of texts, float32, " in screen
+    assert "parity of scores, float32: not known; parity of texts, float32: not known; parity of scores: not" in screen
     assert "| scores, B = 1, fp8-products" in screen  # the CPU computes its products in float32
