@@ -202,7 +202,7 @@ class GatheredPages(DecodePages):
         grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, G, H/G, D)
         if len(self.groups) == 1:
             return self._attend_group(layer, grouped, self.groups[0]).flatten(1)
-        attended = torch.empty_like(grouped)
+        attended = torch.empty_like(grouped)  # (B, G, H/G, D)
         for group in self.groups:
             attended[group.rows] = self._attend_group(layer, grouped[group.rows], group)
         return attended.flatten(1)
@@ -221,5 +221,5 @@ class GatheredPages(DecodePages):
     def _mask(self, positions: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         tokens = torch.arange(table.shape[1] * self._cache.page_tokens, device=table.device)  # (W·S,)
         # SDPA refuses a float mask of another dtype than its queries.
-        mask = torch.zeros(len(positions), len(tokens), dtype=self._cache.dtype, device=table.device)
+        mask = torch.zeros(len(positions), len(tokens), dtype=self._cache.dtype, device=table.device)  # (B, W·S)
         return mask.masked_fill_(tokens > positions.unsqueeze(1), -torch.inf)[:, None, None, :]

@@ -73,10 +73,10 @@ def agrees(pages: Pages, device: torch.device, dtype: torch.dtype, *, heads: int
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device, generator=generator).to(dtype)
 
-    positions = torch.tensor([5, 2 * size - 1, 2 * size], device=device)
-    table = torch.tensor([[1, 0, 0], [4, 2, 0], [3, 6, 5]], device=device)
+    positions = torch.tensor([5, 2 * size - 1, 2 * size], device=device)  # (3,)
+    table = torch.tensor([[1, 0, 0], [4, 2, 0], [3, 6, 5]], device=device)  # (3, 3)
     new = random(3, heads, head_dim), random(3, kv_heads, head_dim), random(3, kv_heads, head_dim)
-    past = random(2, 7, size, kv_heads, head_dim)
+    past = random(2, 7, size, kv_heads, head_dim)  # keys and values of 7 pages
     found = []
     try:
         for kind in (pages, GatheredPages):

@@ -36,9 +36,9 @@ class Float8Rows:
     def of(cls, hidden: torch.Tensor) -> Float8Rows:
         """Round (M, C) features."""
         # One kernel reads them for the largest, and one scales and rounds them: none stores them in between.
-        largest = torch.linalg.vector_norm(hidden, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
-        scale = (largest / LARGEST).clamp_(min=torch.finfo(torch.float32).tiny)
-        values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)
+        largest = torch.linalg.vector_norm(hidden, torch.inf, dim=1, keepdim=True, dtype=torch.float32)  # (M, 1)
+        scale = (largest / LARGEST).clamp_(min=torch.finfo(torch.float32).tiny)  # (M, 1)
+        values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)  # (M, C)
         torch.mul(hidden, scale.reciprocal(), out=values)
         return cls(values, scale)
 
@@ -68,7 +68,7 @@ class Float8Rows:
 def _in_float32(
     rows: Float8Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
-    product = (rows.values.float() @ weight.float().T) * rows.scale * scale
+    product = (rows.values.float() @ weight.float().T) * rows.scale * scale  # (M, N)
     return (product if bias is None else product + bias).to(dtype)
 
 
@@ -96,7 +96,7 @@ def refuse_without_units(device: torch.device, dtype: torch.dtype) -> None:
         raise UsageError("--quantize fp8-products gives results in bfloat16 alone. Use --dtype bfloat16.")
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(size, 256, generator=generator).to(dtype) for size in (33, 64))
-    bias = torch.randn(64, generator=generator).to(dtype)
+    bias = torch.randn(64, generator=generator).to(dtype)  # (64,)
     found = []
     try:
         for place in (torch.device("cpu"), device):

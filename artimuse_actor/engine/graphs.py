@@ -114,8 +114,8 @@ class StepGraphs:
         device = self._model.device
         if self._stream is None:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-        inputs = padded.to(device)
-        last_ids = self._last_ids.clone()  # the warm-up must not replace them
+        inputs = padded.to(device)  # (B, 2 + W)
+        last_ids = self._last_ids.clone()  # (R,): the warm-up must not replace them
 
         def step() -> torch.Tensor:
             return self._model.read_step(inputs, self._cache, last_ids=self._last_ids, watched=self._watched)

@@ -131,13 +131,13 @@ class PagedKVCache:
     @torch.inference_mode()
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy pages onto others."""
-        to, of = to_device(torch.tensor([targets, sources]), self._blocks[0].device)
+        to, of = to_device(torch.tensor([targets, sources]), self._blocks[0].device)  # (K,) each
         for block in self._blocks:
             block[:, to] = block[:, of]
 
     def slots(self, positions: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The page and the slot in it, (B,) int64 each, of (B,) positions in rows with (B, W) pages."""
-        pages = table.gather(1, (positions // self.page_tokens).unsqueeze(1)).squeeze(1)
+        pages = table.gather(1, (positions // self.page_tokens).unsqueeze(1)).squeeze(1)  # (B,)
         return pages, positions % self.page_tokens
 
     def write(
@@ -183,7 +183,7 @@ class PagedKVCache:
     def _clear(self, count: int) -> None:
         """Fill some of the used pages with zeros; many pages at once, since each tensor takes a call of its own."""
         pages, self._used = self._used[:count], self._used[count:]
-        numbers = to_device(torch.tensor(pages), self._blocks[0].device)
+        numbers = to_device(torch.tensor(pages), self._blocks[0].device)  # (K,)
         for block in self._blocks:
             block.index_fill_(1, numbers, 0)
         self._clean += pages

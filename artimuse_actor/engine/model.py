@@ -206,7 +206,7 @@ class VisionLanguageModel:
         Returns:
             (B,) int64, the likeliest next token of each.
         """
-        token_ids = packed[:, 0]
+        token_ids = packed[:, 0]  # (B,)
         if last_ids is not None:
             token_ids = torch.where(token_ids < 0, last_ids[(-1 - token_ids).clamp(min=0)], token_ids)
         step = self.pages(cache, packed[:, 1], packed[:, 2:], groups)
@@ -255,7 +255,7 @@ class VisionLanguageModel:
 
     def _causal(self, past: int, new: int) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """The mask of a prefill, and its (T, D) cosines and sines."""
-        cos, sin = self._rotary(torch.arange(past, past + new, device=self.device))
+        cos, sin = self._rotary(torch.arange(past, past + new, device=self.device))  # (T, D) each
         return causal_mask(past, new, self.device, self.dtype), cos, sin
 
     def _append(
@@ -276,9 +276,9 @@ class VisionLanguageModel:
     def _after_attention(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The rest of a layer: (…, C) of what it was given and (…, H·D) of its attention → (…, C)."""
         # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
-        hidden = layer.module.self_attn.o_proj(attended).add_(hidden)
+        hidden = layer.module.self_attn.o_proj(attended).add_(hidden)  # (…, C)
         gate, up = layer.gate_up(layer.module.post_attention_layernorm(hidden))
-        gated = functional.silu(gate, inplace=True).mul_(up)
+        gated = functional.silu(gate, inplace=True).mul_(up)  # (…, N)
         added: torch.Tensor = layer.module.mlp.down_proj(gated).add_(hidden)
         return added
 

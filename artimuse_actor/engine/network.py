@@ -119,7 +119,7 @@ class VisionAttention(nn.Module):
         """(B, 1 + N, V) → the same shape."""
         parts = self.qkv(hidden).unflatten(2, (3, self.num_heads, -1))  # (B, 1 + N, 3, H, D)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # (B, H, 1 + N, D) each
-        attended = functional.scaled_dot_product_attention(queries, keys, values)
+        attended = functional.scaled_dot_product_attention(queries, keys, values)  # (B, H, 1 + N, D)
         projected: torch.Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return projected
 

@@ -18,5 +18,5 @@ def pixel_shuffle(patches: torch.Tensor) -> torch.Tensor:
     """
     batch, count, features = patches.shape
     side = round(count**0.5)
-    blocks = patches.reshape(batch, side // 2, 2, side // 2, 2, features)
+    blocks = patches.reshape(batch, side // 2, 2, side // 2, 2, features)  # (B, S/2, 2, S/2, 2, V)
     return blocks.transpose(2, 3).reshape(batch, count // 4, 4 * features)

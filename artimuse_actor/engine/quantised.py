@@ -70,17 +70,17 @@ class QuantisedLinear(nn.Module):
             for rows, stored, scale in zip(
                 *(part.split(_AT_ONCE) for part in (weight, self.stored, self.scale)), strict=True
             ):
-                values = rows.to(stored.device, torch.float32)
+                values = rows.to(stored.device, torch.float32)  # (K, C)
                 scale.copy_(values.abs().amax(dim=1) / _LARGEST[self.kind])
-                scaled = values / _nonzero(scale).unsqueeze(1)
+                scaled = values / _nonzero(scale).unsqueeze(1)  # (K, C)
                 stored.copy_(scaled.round() if self.kind == "int8" else scaled)
             return
-        levels = torch.tensor(_LEVELS)
+        levels = torch.tensor(_LEVELS)  # (16,)
         self.pairs.copy_(torch.cartesian_prod(levels, levels))
-        between = ((levels[1:] + levels[:-1]) / 2).to(self.scale.device)
+        between = ((levels[1:] + levels[:-1]) / 2).to(self.scale.device)  # (15,)
         parts = weight.reshape(-1, _BLOCK), self.stored.view(-1, _BLOCK // 2), self.scale
         for blocks, stored, scale in zip(*(part.split(_AT_ONCE * _BLOCK) for part in parts), strict=True):
-            values = blocks.to(stored.device, torch.float32)
+            values = blocks.to(stored.device, torch.float32)  # (K, 64)
             scale.copy_(values.abs().amax(dim=1))
             codes = torch.bucketize(values / _nonzero(scale).unsqueeze(1), between, out_int32=True)  # (K, 64)
             stored.copy_(16 * codes[:, 0::2] + codes[:, 1::2])
@@ -99,7 +99,7 @@ class QuantisedLinear(nn.Module):
     def expanded(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight with all bits: (N, C)."""
         if self.kind == "nf4":
-            levels = functional.embedding(self.stored.int(), self.pairs.to(dtype)).view(-1, _BLOCK)
+            levels = functional.embedding(self.stored.int(), self.pairs.to(dtype)).view(-1, _BLOCK)  # (N·C / 64, 64)
             return levels.mul_(self.scale.to(dtype).unsqueeze(1)).view(self._shape)
         return self.stored.to(dtype) * self.scale.to(dtype).unsqueeze(1)
 

@@ -48,11 +48,11 @@ def read_answers(model: VisionLanguageModel, prompts: ReadPrompts, image: torch.
     Returns:
         (B, Q, C), one for each of the Q tails.
     """
-    seen = after_image(image, prompts.shared)
+    seen = after_image(image, prompts.shared)  # (B, T, C)
     if len(prompts.tails) == 1:
         return model.last_hidden(after_image(seen, prompts.tails[0]), prompts.head).unsqueeze(1)
     cache = model.extend(seen, prompts.head)
-    tails = (tail.expand(len(image), -1, -1) for tail in prompts.tails)
+    tails = (tail.expand(len(image), -1, -1) for tail in prompts.tails)  # (B, T, C) each
     return torch.stack([model.last_hidden(tail, cache) for tail in tails], dim=1)
 
 
@@ -118,7 +118,7 @@ class PrefixReader:
         prefix = model.extend(after_image(model.encode_images(pixels), self._prompts.shared), self._prompts.head)
         probabilities = None
         if scored:
-            tails = (tail.expand(count, -1, -1) for tail in self._prompts.tails)
+            tails = (tail.expand(count, -1, -1) for tail in self._prompts.tails)  # (B, T, C) each
             hidden = torch.stack([model.last_hidden(tail, prefix) for tail in tails], dim=1)  # (B, Q, C)
             probabilities = answer_probabilities(model, hidden, self._level_ids, self._rounding).cpu()
         if self._text_shared.shape[1]:

@@ -23,12 +23,12 @@ def cosines_sines(
         dtype: of the results.
     """
     angles = positions.float().unsqueeze(1) * frequencies  # (T, D/2)
-    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)  # (T, D/2) each
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Heads (…, T, D) turned to their positions."""
     # The minus of (-right, left) is in the sine, which saves one pass over the heads.
-    left, right = heads.chunk(2, dim=-1)
+    left, right = heads.chunk(2, dim=-1)  # (…, T, D/2) each
     return torch.addcmul(heads * cos, torch.cat([right, left], dim=-1), sin)

@@ -63,7 +63,7 @@ class ScoreEngine:
         last: LateRead | None = None
         done = 0
         while done < len(pixels):
-            batch = torch.from_numpy(np.array(pixels[done : done + self.batch_size]))
+            batch = torch.from_numpy(np.array(pixels[done : done + self.batch_size]))  # (B, 448, 448, 3)
             try:
                 with memory_errors():
                     found = LateRead(self._probabilities(batch))
@@ -89,6 +89,6 @@ class ScoreEngine:
     @torch.inference_mode()
     def _probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 448, 448, 3) uint8 → (B, Q, 101) on the device, see `answer_probabilities`."""
-        image = self._model.encode_images(pixels)
+        image = self._model.encode_images(pixels)  # (B, 256, C)
         hidden = read_answers(self._model, self._prompts, image)  # (B, Q, C)
         return answer_probabilities(self._model, hidden, self._level_ids, self._rounding)

@@ -17,7 +17,7 @@ class WatchedTokens:
     def __init__(self, token_ids: Sequence[int], rows: int, device: torch.device) -> None:
         """Watch these tokens in steps of at most R rows."""
         self._ids = torch.tensor(list(token_ids), dtype=torch.int64, device=device)  # (K,)
-        self.probabilities = torch.zeros(rows, len(token_ids), dtype=torch.float32, device=device)
+        self.probabilities = torch.zeros(rows, len(token_ids), dtype=torch.float32, device=device)  # (R, K)
 
     def note(self, logits: torch.Tensor) -> None:
         """Note the probabilities under the softmax over the whole vocabulary, given (B, V) logits of any dtype."""

@@ -47,7 +47,7 @@ class SlowForward:
         expand_layers([network], dtype)
         self._network = reference_network(network, self._image_id)
         self._network.set_attn_implementation("eager")  # no kernel that the fast path uses
-        rows = torch.tensor(ids, device=device)
+        rows = torch.tensor(ids, device=device)  # (101,)
         self._level_rows = self._network.lm_head.weight.index_select(0, rows).float()  # (101, C)
 
     @torch.inference_mode()
@@ -82,13 +82,13 @@ class SlowForward:
         encoded = self._encode(image)
         prompts = (self._prompt(question, encoded) for question in self.protocol.score_questions.values())
         last = torch.stack([self._hidden(prompt)[-1] for prompt in prompts])  # (Q, C)
-        logits: torch.Tensor = last.float() @ self._level_rows.T
+        logits: torch.Tensor = last.float() @ self._level_rows.T  # (Q, 101)
         return logits
 
     def _encode(self, image: Pixels) -> torch.Tensor:
         """(448, 448, 3) uint8 → (256, C)."""
         mean, std = (torch.tensor(part, device=self._device) for part in (IMAGENET_MEAN, IMAGENET_STD))
-        values = (torch.tensor(image, device=self._device).float() / 255 - mean) / std
+        values = (torch.tensor(image, device=self._device).float() / 255 - mean) / std  # (448, 448, 3)
         values = values.permute(2, 0, 1).unsqueeze(0).to(self._network.dtype)  # (1, 3, 448, 448)
         tokens: torch.Tensor = self._network.model.get_image_features(pixel_values=values).pooler_output[0]
         return tokens
