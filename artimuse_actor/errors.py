@@ -134,27 +134,31 @@ class ImageError(ArtiMuseError):
         error_type: one of `IMAGE_ERROR_TYPES`.
         message: one sentence that names what is wrong and what would help.
         retryable: whether the same image may succeed later without being changed.
+        by_settings: whether it would with what the end of the message names: an option or a package.
     """
 
-    def __init__(self, error_type: ImageErrorType, message: str, *, retryable: bool = False) -> None:
+    def __init__(
+        self, error_type: ImageErrorType, message: str, *, retryable: bool = False, by_settings: bool = False
+    ) -> None:
         """Name the type, say the sentence."""
         super().__init__(message)
         self.error_type = error_type
         self.retryable = retryable
+        self.by_settings = by_settings
 
     # Ray pickles exceptions, and the default rebuilds them from `args` alone: one argument where two are needed.
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_image_error, (self.error_type, self.message, self.retryable))
+        return (_rebuild_image_error, (self.error_type, self.message, self.retryable, self.by_settings))
 
 
-def _rebuild_image_error(error_type: ImageErrorType, message: str, retryable: bool) -> ImageError:
-    return ImageError(error_type, message, retryable=retryable)
+def _rebuild_image_error(error_type: ImageErrorType, message: str, retryable: bool, by_settings: bool) -> ImageError:
+    return ImageError(error_type, message, retryable=retryable, by_settings=by_settings)
 
 
 def file_too_large(size_bytes: int, max_bytes: int) -> ImageError:
     """The error of a file above the limit, for all who read one."""
     return ImageError(
         "too_large",
-        f"The file has {size_bytes:,} bytes, the limit is {max_bytes:,}. "
-        "Raise it with --max-bytes and --retry-errors too_large.",
+        f"The file has {size_bytes:,} bytes, the limit is {max_bytes:,}. Raise it with --max-bytes.",
+        by_settings=True,
     )

@@ -73,6 +73,6 @@ def _check_real_path(real: str, root: str) -> None:
 def _outside(root: str) -> ImageError:
     return ImageError(
         "outside_root",
-        f"It does not lie in {root}, and --root allows nothing else. Leave that out, or name a folder above both and "
-        "--retry-errors outside_root.",
+        f"It does not lie in {root}, and --root allows nothing else. Leave that out, or name a folder above both.",
+        by_settings=True,
     )

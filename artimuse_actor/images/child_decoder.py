@@ -149,7 +149,7 @@ def _ask(child: subprocess.Popen[bytes], data: bytes, memory_bytes: int) -> tupl
     about = json.loads(_read(child.stdout, length))
     cpu_s = about.pop("cpu_s")
     if "error_type" in about:
-        return ImageError(about["error_type"], about["message"], retryable=about["retryable"]), cpu_s
+        return ImageError(**about), cpu_s
     pixels = np.frombuffer(_read(child.stdout, PIXEL_BYTES), dtype=np.uint8)
     return DecodedImage(pixels=pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3), **about), cpu_s
 
@@ -167,7 +167,8 @@ def _death(number: int, options: DecodeOptions) -> ImageError:
         return ImageError(
             "decoder_timeout",
             f"Decoding it takes longer than the limit of {options.decoder_timeout_s:g} seconds. "
-            "Raise it with --decoder-timeout and --retry-errors decoder_timeout.",
+            "Raise it with --decoder-timeout.",
+            by_settings=True,
         )
     if number == signal.SIGKILL:  # the kernel's way, and nobody else's, as long as nobody types it
         return ImageError(
@@ -208,7 +209,7 @@ def _answer(data: bytes, options: DecodeOptions) -> tuple[dict[str, Any], bytes]
     try:
         image = decode_within_limits(data, options)
     except ImageError as error:
-        return {"error_type": error.error_type, "message": error.message, "retryable": error.retryable}, b""
+        return {name: getattr(error, name) for name in ("error_type", "message", "retryable", "by_settings")}, b""
     about = {field.name: getattr(image, field.name) for field in fields(image) if field.name != "pixels"}
     return about, image.pixels.tobytes()
 

@@ -268,6 +268,6 @@ def _check_pixels(width: int, height: int, options: DecodeOptions) -> None:
 def _too_many_pixels(pixels: str, options: DecodeOptions) -> ImageError:
     return ImageError(
         "too_large",
-        f"{pixels} pixels are above the limit of {options.max_pixels:,}. "
-        "Raise it with --max-pixels and --retry-errors too_large.",
+        f"{pixels} pixels are above the limit of {options.max_pixels:,}. Raise it with --max-pixels.",
+        by_settings=True,
     )

@@ -45,7 +45,8 @@ def memory_limit_reached(options: DecodeOptions) -> ImageError:
     return ImageError(
         "decoder_memory",
         f"Decoding it takes more than the limit of {options.decoder_memory_bytes:,} bytes of memory. "
-        "Raise it with --decoder-memory and --retry-errors decoder_memory.",
+        "Raise it with --decoder-memory.",
+        by_settings=True,
     )
 
 
@@ -53,8 +54,8 @@ def raw_without_extra(kind: str) -> ImageError:
     """The error of a camera RAW where LibRaw is not installed."""
     return ImageError(
         "unsupported_format",
-        f"The file is {kind}, a camera's RAW. Install the extra `raw` and run again with "
-        "--retry-errors unsupported_format, or convert it to JPEG.",
+        f"The file is {kind}, a camera's RAW. Convert it to JPEG, or install the extra `raw`.",
+        by_settings=True,
     )
 
 

@@ -224,10 +224,13 @@ def _needs_model(row: dict[str, Any]) -> bool:
 
 
 def _error(row: dict[str, Any], error: ImageError) -> dict[str, Any]:
+    message = error.message
+    if error.by_settings:  # a run leaves such rows alone until their type is named
+        message = f"{message.removesuffix('.')} and run again with --retry-errors {error.error_type}."
     return {
         "status": ERROR,
         "error_type": error.error_type,
-        "error_message": without_secrets(error.message, row["uri"]),
+        "error_message": without_secrets(message, row["uri"]),
         "retryable": error.retryable,
     }
 

@@ -126,9 +126,10 @@ def test_raws_that_failed_are_scored_when_the_extra_is_there(tmp_path: Path, mon
         without.setitem(sys.modules, "rawpy", None)
         (row,) = json.loads(run_artimuse("image", photos / "a.dng", *golden_options(), "--json", code=1).stdout)
         assert row["error_type"] == "unsupported_format"
-        assert "Install the extra `raw` and run again with --retry-errors unsupported_format" in row["error_message"]
+        assert row["error_message"].endswith("Convert it to JPEG, or install the extra `raw`.")
         run_score(photos, out)
-    assert table_rows(out)["a.dng"]["status"] == "error"
+    stored = table_rows(out)["a.dng"]["error_message"]
+    assert stored.endswith("install the extra `raw` and run again with --retry-errors unsupported_format.")
     run_artimuse("report", out, "--out", tmp_path / "report.html")
     assert "--retry-errors unsupported_format" in (tmp_path / "report.html").read_text()
     assert "Nothing to do" in run_score(photos, out)

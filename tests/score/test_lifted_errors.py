@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from support.golden import golden_images
 from support.loopback_server import LoopbackServer
-from support.score_job import run_score, table_rows
+from support.score_job import golden_options, run_artimuse, run_score, table_rows
+
+from artimuse_actor.errors import ImageError
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -57,3 +61,31 @@ def test_rows_outside_a_root_are_scored_once_there_is_none(tmp_path: Path) -> No
     ):
         assert screen in run_score(tmp_path / "m.parquet", tmp_path / "out", *map(str, options))
         assert [row["error_type"] for row in table_rows(tmp_path / "out").values()] == [error_type]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("options", "error_type", "advice"),
+    [
+        (["--max-pixels", "1000"], "too_large", "Raise it with --max-pixels"),
+        (["--max-bytes", "1000"], "too_large", "Raise it with --max-bytes"),
+        (["--root", "/nowhere"], "outside_root", "Leave that out, or name a folder above both"),
+    ],
+)
+def test_only_a_run_is_told_how_a_run_retries_it(
+    tmp_path: Path, options: list[str], error_type: str, advice: str
+) -> None:
+    photo = golden_images()[3]
+    (row,) = json.loads(run_artimuse("image", photo, *golden_options(), *options, "--json", code=1).stdout)
+    assert row["error_type"] == error_type
+    assert row["error_message"].endswith(f"{advice}.")
+    pq.write_table(pa.table({"uri": [str(photo)]}), tmp_path / "m.parquet")
+    run_score(tmp_path / "m.parquet", tmp_path / "out", *options)
+    (row,) = table_rows(tmp_path / "out").values()
+    assert row["error_type"] == error_type
+    assert row["error_message"].endswith(f"{advice} and run again with --retry-errors {error_type}.")
+
+
+def test_an_error_that_options_lift_is_still_one_after_a_journey() -> None:
+    error = ImageError("too_large", "Raise it with --max-pixels.", by_settings=True)
+    assert pickle.loads(pickle.dumps(error)).by_settings
