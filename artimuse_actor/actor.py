@@ -206,11 +206,9 @@ class ArtiMuseActor:
                     self._stepped.notify_all()
 
     def _score_columns(self, answer: ImageScore) -> dict[str, Any]:
-        columns: dict[str, Any] = {}
-        for question, points in answer.scores.items():
-            columns |= {question: points, f"{question}_std": answer.stds[question]}
-            if self._keep_distribution:
-                columns[f"{question}_distribution"] = answer.distributions[question]
+        columns: dict[str, Any] = dict(answer.columns)
+        if self._keep_distribution:
+            columns |= {f"{question}_distribution": shares for question, shares in answer.distributions.items()}
         return columns
 
     def _text_columns(self, answer: ImageDescription) -> dict[str, Any]:

@@ -123,6 +123,21 @@ class RunError(ArtiMuseError):
     """A run that had to stop although its arguments were right."""
 
 
+class RequestRefused(ArtiMuseError):  # noqa: N818
+    """A request over HTTP that gets no scores.
+
+    Attributes:
+        status: of the answer.
+        error_type: a short name for programs.
+        retry_after_s: when the same request may succeed; None if it will not.
+    """
+
+    def __init__(self, status: int, error_type: str, message: str, retry_after_s: int | None = None) -> None:
+        """Name the type, say the sentence."""
+        super().__init__(message)
+        self.status, self.error_type, self.retry_after_s = status, error_type, retry_after_s
+
+
 class NoNumber(RunError):  # noqa: N818
     """A model's answer is NaN or infinite."""
 

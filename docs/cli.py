@@ -23,6 +23,7 @@ COMMANDS: Final = (
         "compact",
         "merge",
         "image",
+        "serve",
     ),
     *("verify", "config", "demo"),
 )

@@ -25,6 +25,7 @@ from jobs.commands.plan import plan
 from jobs.commands.query import query
 from jobs.commands.report import report
 from jobs.commands.score import score
+from jobs.commands.serve import serve
 from jobs.commands.store import compact, merge, status
 from jobs.commands.verify import verify
 from jobs.words import show
@@ -161,6 +162,12 @@ app.command(
     epilog=example("artimuse merge runs/out-1 runs/out-2 --into scored", "artimuse merge 'runs/*' --into scored")
 )(merge)
 app.command(epilog=example("artimuse image photo.jpg --checkpoint ArtiMuse --json"))(image)
+app.command(
+    epilog=example(
+        "artimuse serve --checkpoint UniPercept",
+        "artimuse serve --checkpoint ArtiMuse --texts --host 0.0.0.0 --port 8080 --token-file token",
+    )
+)(serve)
 app.command(epilog=example("artimuse verify", "artimuse verify --checkpoint ArtiMuse --device cuda --json"))(verify)
 app.command("config", epilog=example("artimuse config", "artimuse config score"))(show_config)
 app.command(epilog=example("artimuse demo --out artimuse-demo"))(demo)

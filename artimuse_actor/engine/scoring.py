@@ -53,6 +53,15 @@ class ImageScore:
         """The standard deviation of the first question's score."""
         return next(iter(self.stds.values()))
 
+    @property
+    def columns(self) -> dict[str, float]:
+        """As columns of the scores table: each question's points, and its standard deviation as `…_std`."""
+        return {
+            name: value
+            for question, points in self.scores.items()
+            for name, value in ((question, points), (f"{question}_std", self.stds[question]))
+        }
+
 
 def level_probabilities(level_logits: torch.Tensor, *, rounded: bool = False) -> torch.Tensor:
     """Softmax over the levels, in float32 unless `rounded`.

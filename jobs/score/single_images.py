@@ -21,7 +21,7 @@ from jobs.words import show
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Settings of the `image` command; see the options of `artimuse image`."""
+    """Settings of one model in this process; see the options of `artimuse image`."""
 
     checkpoint: str
     protocol: str | None = None
@@ -34,6 +34,26 @@ class ImageSettings:
     published_arithmetic: bool = False
     options: DecodeOptions = field(default_factory=DecodeOptions)
     fetch: FetchOptions = field(default_factory=FetchOptions)
+
+    def load_model(self) -> ArtiMuse:
+        """Load the checkpoint, and say on standard error which protocol was guessed.
+
+        Raises:
+            CheckpointError: it cannot be fetched, read or verified.
+            UsageError: a setting is not valid here.
+        """
+        model = ArtiMuse.load(
+            self.checkpoint,
+            protocol=self.protocol,
+            device=self.device,
+            dtype=self.dtype,
+            quantize=self.quantize,
+            batch_size=self.batch_size,
+            published_arithmetic=self.published_arithmetic,
+        )
+        if self.protocol is None:
+            show(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
+        return model
 
 
 @dataclass(frozen=True)
@@ -63,17 +83,7 @@ def score_files(files: Sequence[str], settings: ImageSettings) -> Iterator[FileR
 
     A file that cannot be read does not stop the others.
     """
-    model = ArtiMuse.load(
-        settings.checkpoint,
-        protocol=settings.protocol,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantize=settings.quantize,
-        batch_size=settings.batch_size,
-        published_arithmetic=settings.published_arithmetic,
-    )
-    if settings.protocol is None:
-        show(f"Protocol {model.protocol.name}, guessed from the checkpoint's name.", file=sys.stderr)
+    model = settings.load_model()
     decoded = (
         (file, _decode(data, settings.options))
         for file, data in zip(files, fetch_many(files, settings.fetch), strict=True)

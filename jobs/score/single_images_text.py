@@ -48,9 +48,7 @@ def _image_json(result: FileResult) -> dict[str, Any]:
     scores = result.score.scores
     if result.texts and list(scores) == ["score"]:
         return {"image": result.file, "Aesthetic Score": scores["score"], "Aesthetic Attributes": result.texts}
-    row: dict[str, Any] = {"image": result.file, "status": "ok", "warning": result.warning}
-    for question, points in scores.items():
-        row |= {question: points, f"{question}_std": result.score.stds[question]}
+    row = {"image": result.file, "status": "ok", "warning": result.warning, **result.score.columns}
     return row | ({"texts": result.texts} if result.texts else {})
 
 

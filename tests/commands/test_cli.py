@@ -23,6 +23,7 @@ from artimuse_actor.protocol.protocols import get_protocol
 
 PAGES = sorted(str(page.relative_to(REPO)) for page in [*REPO.glob("*.md"), *REPO.glob("*/*.md")])
 CLUSTER = ("docker", "helm", "hf", "kubectl", "ray", "sbatch", "scancel", "squeue")  # see test_cluster_files.py
+PROGRAMS = ("artimuse", "curl", "export", "git", "make", "pip", *CLUSTER)
 
 
 @pytest.mark.parametrize("name", COMMANDS.commands)
@@ -41,9 +42,15 @@ def test_every_command_in_the_docs_parses(page: str) -> None:
     for command in commands_in(text):
         parse_command(command)
     for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
-        assert line.split()[0].removeprefix(".venv/bin/") in ("artimuse", "export", "git", "make", "pip", *CLUSTER), (
-            line
-        )
+        assert line.split()[0].removeprefix(".venv/bin/") in (
+            "artimuse",
+            "curl",
+            "export",
+            "git",
+            "make",
+            "pip",
+            *CLUSTER,
+        ), line
     for target in re.findall(r"^\$ make (\w+)|`make (\w+)`", text, re.MULTILINE):
         assert f"\n{''.join(target)}:" in (REPO / "Makefile").read_text(), page
     for script in re.findall(r"python ((?:bench|docs|tests)/[\w/]+\.py)", text):

@@ -1,0 +1,1 @@
+"""Scores and texts over HTTP: one process, one model, pictures of all requests batched together."""
