@@ -172,7 +172,7 @@ class LoadedModel:
         precision = resolve_dtype(dtype, place)
         precision_name(dtype_name(precision), quantize)
         found = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(os.fspath(checkpoint))
-        asked = choose_protocol(protocol, found.source, published_arithmetic=published_arithmetic)
+        asked = choose_protocol(protocol, found, published_arithmetic=published_arithmetic)
         tokenizer = load_tokenizer(found.folder)  # one that is damaged is refused before gigabytes are read
         check_memory(found, place, precision, quantize)
         refuse_quantisation(quantize, place, precision)
@@ -250,6 +250,7 @@ class LoadedModel:
             UsageError: a number is out of range.
         """
         tokenizer, folder = self._tokenizer, self.checkpoint.folder
+        protocol = protocol.of_checkpoint(self.checkpoint.system_message)
         # All prompts share the tokens of the stem, at which these two part; the second is of the usual length.
         texts = (f"{protocol.stem}!", protocol.text_after_image(_A_QUESTION))
         prompts = split_prompts(tokenizer, protocol, texts)

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from artimuse_actor.checkpoint.digest import file_digest
 from artimuse_actor.checkpoint.network_config import NetworkConfig, Shape, expected_shapes, read_json
+from artimuse_actor.checkpoint.system_message import system_message_of
 from artimuse_actor.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -44,6 +45,23 @@ MAX_HEADER_BYTES: Final = 100_000_000  # the safetensors format's own limit
 
 
 @dataclass(frozen=True)
+class CheckpointIdentity:
+    """A checkpoint's identity, known before it is loaded; its files may be elsewhere.
+
+    Attributes:
+        name: as of `Checkpoint`.
+        source: as of `Checkpoint`.
+        digest: as of `Checkpoint`.
+        system_message: as of `Checkpoint`.
+    """
+
+    name: str
+    source: str
+    digest: str
+    system_message: str | None = None
+
+
+@dataclass(frozen=True)
 class TensorEntry:
     """One tensor as a safetensors header describes it."""
 
@@ -60,6 +78,7 @@ class Checkpoint:
         name: its name for users; shown in reports and in the fingerprint.
         source: its origin: the folder, or the uri that the folder is a copy of.
         config: the network's sizes.
+        system_message: what its prompts begin with; None for the template's own.
         tensors: published name → where it is; exactly those the network needs.
     """
 
@@ -89,6 +108,7 @@ class Checkpoint:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder. Name a folder that holds {CONFIG_FILE}.")
         self.config = NetworkConfig.from_file(folder / CONFIG_FILE)
+        self.system_message = system_message_of(folder / CONFIG_FILE)
         self._weight_files, self.tensors = _read_tensor_entries(folder)
         _compare_tensors(expected_shapes(self.config), self.tensors, folder)
         self._check_tokenizer_files()
@@ -103,6 +123,11 @@ class Checkpoint:
             digests = list(pool.map(self._digest_of, files))
         listing = json.dumps([[path.name, digest] for path, digest in zip(files, digests, strict=True)])
         return hashlib.sha256(listing.encode()).hexdigest()
+
+    @property
+    def identity(self) -> CheckpointIdentity:
+        """Its identity; all its files are read for the digest."""
+        return CheckpointIdentity(self.name, self.source, self.digest, self.system_message)
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from artimuse_actor.checkpoint import modelscope
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
+from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity as CheckpointIdentity  # of `identify_checkpoint`
 from artimuse_actor.errors import CheckpointError, message_of
 from artimuse_actor.uris import uri_scheme
 
@@ -32,21 +32,6 @@ PUBLISHED_NAMES: Final = (
 _REPOSITORY = re.compile(r"(?P<repo>(?:[\w.-]+/)?[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
-@dataclass(frozen=True)
-class CheckpointIdentity:
-    """A checkpoint's identity, known before it is loaded; its files may be elsewhere.
-
-    Attributes:
-        name: as of `Checkpoint`.
-        source: as of `Checkpoint`.
-        digest: as of `Checkpoint`.
-    """
-
-    name: str
-    source: str
-    digest: str
-
-
 def identify_checkpoint(name: str, *, fetch: bool = True) -> CheckpointIdentity:
     """Check the checkpoint of that name or folder, and return its identity.
 
@@ -59,10 +44,8 @@ def identify_checkpoint(name: str, *, fetch: bool = True) -> CheckpointIdentity:
         CheckpointError: as `open_checkpoint`.
     """
     if uri_scheme(name) == "s3" and not fetch:
-        found = _on_s3(name)
-        return CheckpointIdentity(found.name, found.uri, found.digest())
-    checkpoint = open_checkpoint(name)
-    return CheckpointIdentity(checkpoint.name, checkpoint.source, checkpoint.digest)
+        return _on_s3(name).identity()
+    return open_checkpoint(name).identity
 
 
 def open_checkpoint(name: str) -> Checkpoint:

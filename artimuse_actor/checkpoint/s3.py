@@ -31,7 +31,13 @@ from typing import Any, Final, TypeVar
 
 import fsspec.asyn
 
-from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, MAX_HEADER_BYTES, Checkpoint
+from artimuse_actor.checkpoint.checkpoint import (
+    CONFIG_FILE,
+    DATA_FILES,
+    MAX_HEADER_BYTES,
+    Checkpoint,
+    CheckpointIdentity,
+)
 from artimuse_actor.checkpoint.digest import cache_folder, remember_digests, remember_file_digest, remembered_digest
 from artimuse_actor.checkpoint.file_lock import file_lock
 from artimuse_actor.errors import CheckpointError, ImageError, RunError, one_line
@@ -109,16 +115,16 @@ class S3Checkpoint:
             self._fetch()
         return Checkpoint(self.copy, self.name, source=self.uri)
 
-    def digest(self) -> str:
-        """`Checkpoint.digest` of its files, which are read for it once and not stored.
+    def identity(self) -> CheckpointIdentity:
+        """`Checkpoint.identity` of its files, which are read for it once and not stored.
 
         Raises:
             CheckpointError: it cannot be read, or is not what it should be.
         """
         if self.copy.is_dir():
-            return self.open().digest
+            return self.open().identity
         with self._outline() as outline:
-            return self._checked(outline).digest
+            return self._checked(outline).identity
 
     def _checked(self, outline: Path) -> Checkpoint:
         try:

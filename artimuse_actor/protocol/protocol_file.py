@@ -13,6 +13,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any, Final
 
+from artimuse_actor.checkpoint.checkpoint import Checkpoint, CheckpointIdentity
 from artimuse_actor.errors import UsageError, one_line
 from artimuse_actor.protocol.protocols import (
     ARTIMUSE,
@@ -41,16 +42,20 @@ def open_protocol(name: str) -> Protocol:
     return read_protocol(name) if name.endswith(".toml") else get_protocol(name)
 
 
-def choose_protocol(asked: str | Protocol | None, source: str, *, published_arithmetic: bool = False) -> Protocol:
+def choose_protocol(
+    asked: str | Protocol | None, checkpoint: Checkpoint | CheckpointIdentity, *, published_arithmetic: bool = False
+) -> Protocol:
     """The protocol that is asked for, or else the one that a checkpoint's path suggests, in the arithmetic asked for.
+
+    Its system message is the checkpoint's, if that brings one along.
 
     Raises:
         UsageError: there is none of that name, its file is not in order, or it has no published arithmetic.
     """
     if asked is None:
-        asked = guess_protocol(source)
+        asked = guess_protocol(checkpoint.source)
     found = open_protocol(asked) if isinstance(asked, str) else asked
-    return as_published(found) if published_arithmetic else found
+    return (as_published(found) if published_arithmetic else found).of_checkpoint(checkpoint.system_message)
 
 
 def read_protocol(path: str) -> Protocol:

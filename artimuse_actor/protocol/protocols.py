@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from string import ascii_lowercase
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from artimuse_actor.errors import UsageError
 from schemas.text_settings import text_column
@@ -95,6 +95,12 @@ class Protocol:
             what = f"has no text question {unknown[0]!r}.{hint}" if unknown else "was asked no text question."
             raise UsageError(f"Protocol {self.name} {what} It has: {', '.join(titles)}.")
         return {title: self.text_questions[title] for column, title in titles.items() if column in asked}
+
+    def of_checkpoint(self, system_message: str | None) -> Self:
+        """The same questions with the system message that a checkpoint brings along, in place of the template's own."""
+        if system_message is None or self.system_message != SYSTEM_MESSAGE:
+            return self
+        return replace(self, system_message=system_message)
 
     @property
     def prompt_head(self) -> str:

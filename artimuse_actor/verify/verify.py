@@ -14,8 +14,7 @@ from artimuse_actor.engine.choose_pages import candidate_pages
 from artimuse_actor.engine.device import DTYPES, dtype_name, resolve_device, resolve_dtype
 from artimuse_actor.errors import RunError, one_line
 from artimuse_actor.images.options import Pixels
-from artimuse_actor.protocol.protocol_file import open_protocol
-from artimuse_actor.protocol.protocols import guess_protocol
+from artimuse_actor.protocol.protocol_file import choose_protocol, open_protocol
 from artimuse_actor.verify.finding import Finding
 from artimuse_actor.verify.golden import golden_pixels
 from artimuse_actor.verify.golden_checks import golden_findings, pixel_finding
@@ -53,7 +52,7 @@ def verify(
     dtypes = (chosen,) if dtype else (chosen, *(other for other in DTYPES.values() if other != chosen))
     precision_name(dtype_name(chosen), quantize)  # refuses another word
     opened = open_checkpoint(checkpoint) if checkpoint else None
-    asked = open_protocol(protocol) if protocol else guess_protocol(opened.source) if opened else None
+    asked = choose_protocol(protocol, opened) if opened else open_protocol(protocol) if protocol else None
     yield pixel_finding()
     for precision in dtypes:
         for pages in candidate_pages(place, precision):

@@ -150,7 +150,7 @@ def _refuse_other_scores(out: str, checkpoint: str, settings: OutlookSettings) -
     from artimuse_actor.protocol.protocol_file import choose_protocol
 
     found = identify_checkpoint(checkpoint)
-    protocol = choose_protocol(settings.protocol, found.source, published_arithmetic=settings.published_arithmetic)
+    protocol = choose_protocol(settings.protocol, found, published_arithmetic=settings.published_arithmetic)
     fingerprint = fingerprint_of(found, protocol, settings.decode)
     Store.for_run(out, fingerprint, protocol, keep_distribution=False, wanted_texts=settings.texts)
 

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from artimuse_actor.actor_config import ActorConfig
-from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
+from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity
+from artimuse_actor.checkpoint.names import identify_checkpoint
 from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
 from artimuse_actor.protocol.protocol_file import choose_protocol
@@ -135,7 +136,7 @@ def score(
 def _identify(settings: ScoreSettings, run: Run) -> Asked:
     # If Ray is started here, a model is loaded here too; otherwise this machine may lack the disk for a checkpoint.
     checkpoint = identify_checkpoint(settings.checkpoint, fetch=settings.address is None)
-    protocol = choose_protocol(settings.protocol, checkpoint.source, published_arithmetic=settings.published_arithmetic)
+    protocol = choose_protocol(settings.protocol, checkpoint, published_arithmetic=settings.published_arithmetic)
     if settings.protocol is None:
         run.events.note(f"Protocol {protocol.name}, guessed from the checkpoint's name.")
     run.end_phase("checkpoint")

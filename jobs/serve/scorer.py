@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from artimuse_actor.checkpoint.names import CheckpointIdentity
 from artimuse_actor.engine.describe import ImageDescription
 from artimuse_actor.engine.device import resolve_device, resolve_dtype
 from artimuse_actor.errors import ImageError
@@ -105,6 +104,6 @@ class Scorer:
 
 
 def _fingerprint(model: LoadedModel, settings: ImageSettings) -> Fingerprint:
-    files = model.checkpoint
-    identity = CheckpointIdentity(files.name, files.source, files.digest)
-    return replace(fingerprint_of(identity, model.protocol, settings.options), precision=model.precision)
+    return replace(
+        fingerprint_of(model.checkpoint.identity, model.protocol, settings.options), precision=model.precision
+    )

@@ -317,6 +317,14 @@ def test_the_digest_alone_is_read_without_a_copy_and_remembered(bucket: Bucket, 
     assert identify_checkpoint(uri, fetch=False).digest == Checkpoint(golden_checkpoint("unipercept")).digest
 
 
+def test_the_system_message_is_known_without_a_copy(bucket: Bucket, tmp_path: Path) -> None:
+    folder = copy_checkpoint(tmp_path / "with-message")
+    change_config(folder, system_message="Be strict.")
+    found = identify_checkpoint(bucket.put(folder), fetch=False)
+    assert found.system_message == "Be strict."
+    assert copies(tmp_path) == []
+
+
 def _hash_small_file(path: Path) -> str:
     assert path.name != SINGLE_FILE
     return hashlib.sha256(path.read_bytes()).hexdigest()
