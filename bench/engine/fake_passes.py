@@ -22,16 +22,16 @@ _SCORE_TAIL: Final = (1,) * TAIL_TOKENS
 _TEXT_TAILS: Final = tuple((1,) * (TEXT_SHARED_TOKENS - 1) + (2 + n,) * k for n, k in enumerate(TEXT_TAIL_TOKENS))
 
 
-def score_batch(model: VisionLanguageModel, images: int) -> Counts:
+def score_batch(model: VisionLanguageModel, images: int, questions: int = 1) -> Counts:
     """Scores of so many images, from pixels on the CPU to probabilities on the CPU."""
-    prompts = read_prompts(model, SplitPrompts((1,) * HEAD_TOKENS, (), (_SCORE_TAIL,)))
+    prompts = read_prompts(model, SplitPrompts((1,) * HEAD_TOKENS, (), (_SCORE_TAIL,) * questions))
     level_ids = torch.zeros(LEVEL_COUNT, dtype=torch.int64, device=CUDA)
     pixels = torch.empty(images, 448, 448, 3, dtype=torch.uint8)
 
     def work() -> None:
-        hidden = read_answers(model, prompts, model.encode_images(pixels))  # (B, 1, C)
+        hidden = read_answers(model, prompts, model.encode_images(pixels))  # (B, Q, C)
         probabilities = level_probabilities(model.head_logits(hidden, level_ids)).cpu()
-        assert probabilities.shape == (images, 1, LEVEL_COUNT)
+        assert probabilities.shape == (images, questions, LEVEL_COUNT)
         assert probabilities.dtype == torch.float32
 
     return count(work)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def published_operations(config: NetworkConfig, prompt_tokens: int) -> int:
 def engine_operations(config: NetworkConfig, head_tokens: int, prompt_tokens: int) -> int:
     """One score by the engine: the head's cache is there, and of the last layer only what is read is computed."""
     return image_operations(config) + _scored(config, head_tokens, prompt_tokens)
+
+
+def engine_scores_operations(
+    config: NetworkConfig, head_tokens: int, shared_tokens: int, prompts: Sequence[int]
+) -> int:
+    """Several scores of an image: it is encoded once, and what their prompts share is read once.
+
+    Args:
+        config: the sizes.
+        head_tokens: before the image.
+        shared_tokens: of the common prefix of all prompts, counted from their first token.
+        prompts: tokens of each whole prompt.
+    """
+    prefix = _cached(config, head_tokens, shared_tokens)
+    return image_operations(config) + prefix + sum(_scored(config, shared_tokens, prompt) for prompt in prompts)
 
 
 def published_text_operations(config: NetworkConfig, lengths: PromptLengths, text_tokens: int) -> int:

@@ -24,7 +24,7 @@ from artimuse_actor.engine.text_budget import TextPrompts, step_bytes
 from bench.engine.fake_cuda import CUDA, Counts, fake_cuda, fake_model
 from bench.engine.fake_kernels import FAKE_PAGES, PAGED_ATTENTION
 from bench.engine.fake_passes import PREFIX_TOKENS, admission, captured_step, decode_step, score_batch
-from bench.engine.operations import engine_operations
+from bench.engine.operations import engine_operations, engine_scores_operations
 from bench.engine.predicted import H100, moved_bytes, predicted_s
 from bench.engine.random_network import FULL, HEAD_TOKENS, TAIL_TOKENS, with_layers
 
@@ -65,6 +65,12 @@ def test_a_score_batch_copies_pixels_there_and_scores_back_and_nothing_else(mode
     assert counts.kernels["_scaled_dot_product_flash_attention"] == LAYERS + FULL.vision.num_layers
     # The table counts the causal half of attention, of which whole squares are computed here.
     assert counts.flops.total() / 2 == pytest.approx(engine_operations(FULL, HEAD_TOKENS, PROMPT_TOKENS), rel=0.01)
+
+
+def test_three_scores_of_an_image_take_what_the_table_of_rewards_counts(model: VisionLanguageModel) -> None:
+    counts = score_batch(model, 2, questions=3)
+    counted = engine_scores_operations(FULL, HEAD_TOKENS, HEAD_TOKENS + 256, [PROMPT_TOKENS] * 3)
+    assert counts.flops.total() / 2 == pytest.approx(counted, rel=0.01)
 
 
 def test_an_admission_waits_for_its_scores_alone(shallow: VisionLanguageModel) -> None:
