@@ -87,7 +87,7 @@ class UnitLoader:
         pixels = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         attempt = Attempt.begin(self.place, attempt_path(self.plan.plan_id, shard, number))
         in_child = without_model or attempt.number > 1 or not can_limit_this_process()
-        decode = child.decode if in_child else _DecoderHere(self.options, child, self.fetching).decode
+        decode = _Once(child.decode if in_child else _DecoderHere(self.options, child, self.fetching).decode)
         changed = rewritten_files(rows)
         ahead = 1 if attempt.is_careful else FETCH_AHEAD
         images, began = (
@@ -121,7 +121,7 @@ class UnitLoader:
         self,
         row: dict[str, Any],
         data: bytes | ImageError,
-        decode: Callable[[bytes], DecodedImage],
+        decode: _Once,
         replaces: str | None,
         into: Pixels,
     ) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class UnitLoader:
         if not texts_only and (known := self.known.find(about["sha256"])):
             return about | {"status": OK, "texts_only": False} | known
         try:
-            image = decode(data)
+            image = decode(about["sha256"], data)
         except ImageError as error:
             return about | _error(row, error)
         into[:] = image.pixels
@@ -154,6 +154,25 @@ class UnitLoader:
             "camera": image.camera,
             "orientation": image.orientation,
         }
+
+
+class _Once:
+    """Decodes a file once when it comes several times in a row, as those do about which several questions are asked."""
+
+    def __init__(self, decode: Callable[[bytes], DecodedImage]) -> None:
+        self._decode = decode
+        self._last: tuple[str, DecodedImage | ImageError] | None = None
+
+    def __call__(self, sha256: str, data: bytes) -> DecodedImage:
+        if self._last is None or self._last[0] != sha256:
+            try:
+                self._last = sha256, self._decode(data)
+            except ImageError as error:
+                self._last = sha256, error
+        found = self._last[1]
+        if isinstance(found, ImageError):
+            raise found
+        return found
 
 
 @dataclass(frozen=True)

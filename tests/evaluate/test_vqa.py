@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 from scipy import stats
 from support.golden import golden_checkpoint, golden_images
@@ -18,6 +19,7 @@ from support.score_job import run_artimuse, run_job
 from support.tiny_checkpoints import change_tensors, copy_checkpoint
 
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE
+from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import ManifestError
 from artimuse_actor.protocol.prompts import turn_end_id
 from artimuse_actor.protocol.tokenizer import load_tokenizer
@@ -129,6 +131,25 @@ def test_lists_in_the_published_layout_are_answered_counted_and_compared(
     assert "holds scores of UniPercept@" in run_artimuse(
         "score", golden_images()[0], "--out", store, "--checkpoint", golden_checkpoint("artimuse"), code=1
     ).stderr  # fmt: skip
+
+
+@pytest.mark.process
+def test_an_image_is_encoded_once_for_all_its_questions(
+    tmp_path: Path, checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = make_list(tmp_path, "IAA", 14)
+    encoded: list[int] = []
+    encode = VisionLanguageModel.encode_images
+
+    def counted(model: VisionLanguageModel, pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return encode(model, pixels)
+
+    monkeypatch.setattr(VisionLanguageModel, "encode_images", counted)
+    options = ("--root", tmp_path, "--out", tmp_path / "out", "--checkpoint", checkpoints[0], "--device", "cpu")
+    screen = run_artimuse("benchmark", "vqa", *options).stdout
+    assert f"{len(entries) - 2} of {len(entries)} questions answered" in screen
+    assert sum(encoded) == PICTURES < len(entries) - 3
 
 
 @pytest.mark.ray

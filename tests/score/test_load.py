@@ -21,6 +21,7 @@ from support.stores import open_store, plan_for, stage_with, write_manifest
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images import child_decoder
 from artimuse_actor.images.decode import DecodedImage, decode_image
+from artimuse_actor.images.decoder_limits import decode_within_limits
 from artimuse_actor.images.options import DecodeOptions
 from jobs.score.attempts import Attempt
 from jobs.score.load import UnitLoader
@@ -97,6 +98,28 @@ def test_a_unit_is_loaded_in_its_own_process_and_leaves_no_mark(tmp_path: Path, 
     assert not attempts(tmp_path)
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_file_that_comes_several_times_in_a_row_is_decoded_once(
+    tmp_path: Path, no_child: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other, cut = golden_images()[4].read_bytes(), golden_images()[5].read_bytes(), PICTURES["cut.jpg"]
+    files = [first, first, other, first, cut, cut]
+    loader = loader_of(tmp_path, {f"{number}.jpg": data for number, data in enumerate(files)})
+    decoded: list[bytes] = []
+
+    def counted(data: bytes, *arguments: Any) -> DecodedImage:
+        decoded.append(data)
+        return decode_within_limits(data, *arguments)
+
+    monkeypatch.setattr("jobs.score.load.decode_within_limits", counted)
+    rows = next(loader(FIRST_UNIT)).to_pylist()
+    assert decoded == [first, other, first, cut]
+    assert [row["error_type"] for row in rows] == [None] * 4 + ["truncated"] * 2
+    assert rows[4]["error_message"] == rows[5]["error_message"]
+    for row, data in zip(rows[:4], files, strict=False):
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(448, 448, 3)
+        np.testing.assert_array_equal(pixels, decode_image(data).pixels)
 
 
 @pytest.mark.process
