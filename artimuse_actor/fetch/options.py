@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from artimuse_actor.errors import ImageErrorType, UsageError
 from artimuse_actor.fetch.confinement import normal_root
@@ -44,6 +44,10 @@ class FetchOptions:
         """Types of errors that no image has with these options, since the check is left out."""
         without_root: tuple[ImageErrorType, ...] = () if self.root is not None else ("outside_root",)
         return (*without_root, "forbidden_host") if self.allow_private_hosts else without_root
+
+    def for_people(self) -> FetchOptions:
+        """The same for people who wait: a host that does not answer is not asked for ten minutes."""
+        return replace(self, attempts=2, total_timeout_s=30.0, connect_timeout_s=5.0)
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or self.attempts < 1:

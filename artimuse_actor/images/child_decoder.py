@@ -30,7 +30,7 @@ from artimuse_actor.errors import ImageError, RunError
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.decoder_limits import decode_within_limits
 from artimuse_actor.images.node_memory import one_large_decode, share_bytes
-from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, DecodeOptions
+from artimuse_actor.images.options import DecodeOptions
 
 TRIES: Final = 2
 
@@ -150,8 +150,9 @@ def _ask(child: subprocess.Popen[bytes], data: bytes, memory_bytes: int) -> tupl
     cpu_s = about.pop("cpu_s")
     if "error_type" in about:
         return ImageError(**about), cpu_s
-    pixels = np.frombuffer(_read(child.stdout, PIXEL_BYTES), dtype=np.uint8)
-    return DecodedImage(pixels=pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3), **about), cpu_s
+    height, width = about.pop("shape")
+    pixels = np.frombuffer(_read(child.stdout, height * width * 3), dtype=np.uint8)
+    return DecodedImage(pixels=pixels.reshape(height, width, 3), **about), cpu_s
 
 
 def _read(file: IO[bytes], size_bytes: int) -> bytes:
@@ -205,12 +206,13 @@ def main() -> None:
 
 
 def _answer(data: bytes, options: DecodeOptions) -> tuple[dict[str, Any], bytes]:
-    """The columns of `DecodedImage` or `ImageError`, and the pixels if there are any."""
+    """The columns of `DecodedImage`, with the `shape` of its pixels, and these; or the columns of `ImageError`."""
     try:
         image = decode_within_limits(data, options)
     except ImageError as error:
         return {name: getattr(error, name) for name in ("error_type", "message", "retryable", "by_settings")}, b""
     about = {field.name: getattr(image, field.name) for field in fields(image) if field.name != "pixels"}
+    about["shape"] = image.pixels.shape[:2]
     return about, image.pixels.tobytes()
 
 

@@ -58,11 +58,11 @@ class DecodedImage:
     """One picture, ready for the model.
 
     Attributes:
-        pixels: (448, 448, 3) uint8, RGB.
+        pixels: (448, 448, 3) uint8, RGB; with the option `longest_side` (height, width, 3).
         width: in pixels; of the file, or, if the options turn pictures, of the turned one.
         height: likewise.
         format: Pillow's name of the file format, or the kind of camera RAW.
-        phash: 64-bit perceptual hash as 16 hexadecimal digits.
+        phash: 64-bit perceptual hash as 16 hexadecimal digits; empty with the option `longest_side`.
         warning: what a person would see otherwise, see `schemas.warnings`; None if nothing.
         taken_at: when it was taken, see `Capture`.
         camera: with what.
@@ -128,7 +128,8 @@ def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = Fa
         width, height = image.size
         capture = capture_of(image) if image.format == "TIFF" else None
         if options.decode == "fast" and image.format in ("JPEG", "MPO"):
-            image.draft(None, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
+            side = options.longest_side or 2 * IMAGE_SIZE
+            image.draft(None, (side, side))
         image.load()
         capture = capture or capture_of(image)
         file.header_begins()  # what follows the first frame of an animation
@@ -143,7 +144,8 @@ def _decode(data: bytes, options: DecodeOptions, *, as_far_as_it_goes: bool = Fa
         image.close()
     warning = join_warnings([*changes, *(["truncated"] if as_far_as_it_goes else [])])
     about = capture.taken_at, capture.camera, capture.orientation
-    return DecodedImage(pixels, width, height, file_format, perceptual_hash(pixels), warning, *about)
+    phash = "" if options.longest_side else perceptual_hash(pixels)
+    return DecodedImage(pixels, width, height, file_format, phash, warning, *about)
 
 
 def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:

@@ -42,6 +42,8 @@ class DecodeOptions:
         decoder_memory_bytes: how much memory a job lets the decoder of one picture take; the default is enough for the
             default `max_pixels` in JPEG 2000, which takes most: 20 bytes a pixel.
         preprocess: `published`, or `photo` for the picture that a person sees, see `preprocess`.
+        longest_side: for people, not for the model: the picture keeps its shape, and no side is longer than so many
+            pixels; nothing is enlarged. None for the model's square.
     """
 
     decode: DecodeMode = "exact"
@@ -52,6 +54,7 @@ class DecodeOptions:
     decoder_timeout_s: float = 60.0
     decoder_memory_bytes: int = 4 * 1024**3
     preprocess: Preprocessing = "published"
+    longest_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.decode not in get_args(DecodeMode):
@@ -64,6 +67,13 @@ class DecodeOptions:
             raise UsageError(f"--decoder-timeout takes a number of seconds above 0, not {self.decoder_timeout_s}.")
         if self.decoder_memory_bytes < 1:
             raise UsageError("--decoder-memory takes a whole number of bytes from 1.")
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels of what is made of a picture of this size."""
+        if self.longest_side is None:
+            return IMAGE_SIZE, IMAGE_SIZE
+        scale = min(1.0, self.longest_side / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
 
     @property
     def turns(self) -> bool:

@@ -6,6 +6,8 @@ turn the picture by its EXIF tag. Source: ArtiMuse, `load_image` at 750d980.
 `photo`: what a person sees, in the same size. Wide numbers are scaled to 8 bits by their range, transparent parts lie
 over white, the colour profile is converted to sRGB, and the picture is turned by its EXIF tag. The picture is resized
 first, with its alpha channel and in its own colours, so that the rest costs little, however large it is.
+
+For people, both give it in its own shape, see `DecodeOptions.longest_side`.
 """
 
 from __future__ import annotations
@@ -16,10 +18,9 @@ import numpy as np
 from PIL import Image
 
 from artimuse_actor.images.colour_profile import is_srgb, with_profile
-from artimuse_actor.images.options import IMAGE_SIZE, DecodeOptions, Pixels
+from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.images.silent_changes import CLIPPED_MODES, orientation_of, profile_of, silent_changes
 
-_SIZE: Final = (IMAGE_SIZE, IMAGE_SIZE)
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,18 +39,20 @@ def to_pixels(image: Image.Image, options: DecodeOptions = DecodeOptions()) -> P
 
 
 def preprocess(image: Image.Image, options: DecodeOptions) -> tuple[Pixels, set[str]]:
-    """An opened picture as (448, 448, 3) uint8, RGB, and the warnings about it."""
+    """An opened picture as (448, 448, 3) uint8, RGB, or in its own shape for people; and the warnings about it."""
     if options.preprocess == "photo":
-        return _photo(image)
+        return _photo(image, options)
     seen = _upright(image) if options.exif_rotate else image
-    pixels = np.asarray(seen.convert("RGB").resize(_SIZE, Image.Resampling.BICUBIC), dtype=np.uint8)
+    size = options.size_of(*seen.size)
+    pixels = np.asarray(seen.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
     return pixels, set(silent_changes(image)) - ({"exif_rotated"} if options.exif_rotate else set())
 
 
-def _photo(image: Image.Image) -> tuple[Pixels, set[str]]:
+def _photo(image: Image.Image, options: DecodeOptions) -> tuple[Pixels, set[str]]:
     image.load()
     changes = set(silent_changes(image)) - {"clipped_16_bit", "alpha_dropped", "exif_rotated"}
-    small = _over_white(_interpolable(image).resize(_SIZE, Image.Resampling.BICUBIC))
+    size = options.size_of(*image.size)
+    small = _over_white(_interpolable(image).resize(size, Image.Resampling.BICUBIC))
     if profile := profile_of(image):
         converted = small if is_srgb(profile) else with_profile(small, profile)
         if converted is not None:

@@ -50,8 +50,6 @@ MOST_THUMBNAILS: Final = 5_000
 _NAMES_BYTES: Final = 400_000
 _TEXTS_BYTES: Final = 1_200_000
 _SPARE_BYTES: Final = 20_000
-# People wait for a report: do not retry a host that does not answer for ten minutes.
-_ATTEMPTS, _TOTAL_TIMEOUT_S, _CONNECT_TIMEOUT_S = 2, 30.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -224,17 +222,11 @@ def _thumbnails(
     store: Store, settings: ReportSettings, pictures: Sequence[Picture], budget: int
 ) -> Iterator[Thumbnail | ImageError]:
     """For each picture a small one, or why there is none."""
-    fetching = replace(
-        settings.fetch,
-        attempts=_ATTEMPTS,
-        total_timeout_s=_TOTAL_TIMEOUT_S,
-        connect_timeout_s=_CONNECT_TIMEOUT_S,
-    )
     # Twice as fast, and the difference is not visible in a thumbnail.
     decoding = replace(DecodeOptions.of_version(store.fingerprint.preprocessing), decode="fast")
     # The rows as they stand in the table: what is shown of them may be cut.
     uris = [picture.uri for picture in pictures]
-    made = make_thumbnails([uri for uri in uris if uri], budget, fetching, decoding)
+    made = make_thumbnails([uri for uri in uris if uri], budget, settings.fetch.for_people(), decoding)
     for uri in uris:
         if uri is None:
             yield ImageError("missing", "The image was embedded in a table, and is not read again from there.")
