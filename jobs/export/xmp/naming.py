@@ -11,6 +11,8 @@ from artimuse_actor.errors import ExportError, UsageError
 FULL, STEM, AUTO = "full", "stem", "auto"
 NAMINGS: Final = (AUTO, FULL, STEM)
 _SUFFIX: Final = ".xmp"
+ENDING: Final = r"\.[^./]*$"
+"""Regular expression of what the names of two pictures with one `a.xmp` differ in."""
 
 
 def check_naming(naming: str) -> None:

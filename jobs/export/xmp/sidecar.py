@@ -116,9 +116,8 @@ def change(path: str, wanted: Wanted, *, overwrite: bool) -> Change:
     """
     before = read_sidecar(path)
     packet = _packet(before)
-    rating, ours = packet.get(RATING), packet.get(_OUR_RATING)
-    keeps_rating = not overwrite and rating not in (ours, None) and not (ours is None and rating == "0")
-    keeps_rating = keeps_rating or (not overwrite and rating is None and ours not in (None, "0"))
+    ours = packet.get(_OUR_RATING)
+    keeps_rating = not overwrite and _has_rating_of_a_person(packet)
     values: dict[Name, str | None] = {(OURS, name): None for _, name in packet.names(OURS)}
     values |= {(OURS, name): value for name, value in wanted.ours.items()}
     values[_OUR_RATING] = ours if keeps_rating else wanted.rating
@@ -131,6 +130,22 @@ def change(path: str, wanted: Wanted, *, overwrite: bool) -> Change:
         values[_OUR_DESCRIPTION] = digest_of(wanted.description.encode())[:16]
     after = packet.changed(values)
     return Change(path, before, before if after == packet.data and before is not None else after, keeps_rating)
+
+
+def rated(path: str, rating: str, *, overwrite: bool) -> Change:
+    """The change of a sidecar to a rating that a person gives: later exports leave it as it is.
+
+    One that a person gave before stays, unless it is to be overwritten.
+
+    Raises:
+        SidecarError: it cannot be read.
+    """
+    before = read_sidecar(path)
+    packet = _packet(before)
+    if not overwrite and packet.get(RATING) is not None and _has_rating_of_a_person(packet):
+        return Change(path, before, before, keeps_rating=packet.get(RATING) != rating)
+    after = packet.changed({RATING: rating, _OUR_RATING: None})
+    return Change(path, before, before if after == packet.data and before is not None else after)
 
 
 def taken_back(path: str, entries: list[Entry]) -> Change:
@@ -161,6 +176,13 @@ def taken_back(path: str, entries: list[Entry]) -> Change:
 def _written_as(state: bytes, entries: list[Entry]) -> Entry | None:
     digest = digest_of(state)
     return next((entry for entry in reversed(entries) if entry.after == digest), None)
+
+
+def _has_rating_of_a_person(packet: Packet) -> bool:
+    rating, ours = packet.get(RATING), packet.get(_OUR_RATING)
+    if rating is None:
+        return ours not in (None, "0")
+    return rating != ours and not (ours is None and rating == "0")
 
 
 def _has_no_description_of_a_person(packet: Packet) -> bool:

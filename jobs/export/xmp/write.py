@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -17,22 +16,20 @@ from artimuse_actor.uris import local_path, uri_scheme
 from jobs.export.kind import Exported, ExportSettings
 from jobs.export.rows import StoresRows, open_rows
 from jobs.export.xmp.journal import Journal
-from jobs.export.xmp.naming import AUTO, STEM, Folders, below, check_naming
+from jobs.export.xmp.naming import AUTO, ENDING, STEM, Folders, below, check_naming
 from jobs.export.xmp.packet import legal
-from jobs.export.xmp.sidecar import Change, SidecarError, Wanted, change, taken_back
+from jobs.export.xmp.sidecar import Change, Wanted, change, taken_back
 from jobs.export.xmp.stars import DEFAULT, Stars, stars_of
-from jobs.storage.place import READ_THREADS
+from jobs.export.xmp.work import Work
 from jobs.store.database import identifier, quoted
 from jobs.store.run_record import new_run_id
 from jobs.store.stores import Stores
-from jobs.words import by_count
 
 OPTIONS: Final = (
     *("stars", "reject_below", "texts_as", "naming", "sidecar_dir", "score_column"),
     *("overwrite", "dry_run", "undo"),
 )
 _SLICE_ROWS: Final = 4_096
-_STEM: Final = quoted(r"\.[^./]*$")
 _AS_DESCRIPTION, _AS_OURS = "description", "own"
 
 
@@ -68,38 +65,6 @@ class Options:
             raise UsageError(f"--texts-as takes description or own, not {self.texts_as!r}.")
 
 
-@dataclass(frozen=True)
-class Written(Exported):
-    """The result, in numbers of sidecars.
-
-    Attributes:
-        unchanged: that were as they should be.
-        kept: of all, those in which a person's rating stayed.
-        skipped: reason → sidecars that were not written.
-        diff: what changes, for people; only of a dry run.
-        is_undo: whether an export was taken back.
-    """
-
-    unchanged: int = 0
-    kept: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    diff: tuple[str, ...] = ()
-    is_undo: bool = False
-    dry_run: bool = False
-
-    def lines(self) -> list[str]:
-        """For people."""
-        done = ("would be " if self.dry_run else "") + ("taken back" if self.is_undo else "written")
-        line = f"{self.out}: {self.files:,} sidecars {done}, {self.unchanged:,} are as they should be"
-        line += f"; {self.kept:,} have a person's rating, which stays" if self.kept else ""
-        lines = [*self.notes, *self.diff, f"{line}."]
-        return [*lines, f"  left out: {by_count(self.skipped)}."] if self.skipped else lines
-
-    def to_json(self) -> dict[str, Any]:
-        """For scripts."""
-        return {**asdict(self), "diff": list(self.diff)}
-
-
 def write(stores: Stores, settings: ExportSettings) -> Exported:
     """Write the sidecars that change, or take back what earlier exports wrote.
 
@@ -109,7 +74,7 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
     options = Options(**settings.own)
     if settings.out is not None:
         raise UsageError("--as xmp writes beside the pictures. Leave --out out, or say --sidecar-dir.")
-    work = _Work(Journal(stores.first.place, new_run_id()), options)
+    work = Work(Journal(stores.first.place, new_run_id()), dry_run=options.dry_run, undo=options.undo)
     if options.undo:
         entries = work.journal.entries()
         work.do(partial(taken_back, path, written) for path, written in entries.items())
@@ -153,7 +118,7 @@ class _Pictures:
         sql = (
             f"SELECT {columns}, sharing > 1 AS is_shared FROM (SELECT *, count(*) OVER (PARTITION BY stem) AS sharing, "
             "row_number() OVER (PARTITION BY uri ORDER BY image_id) AS nth FROM "
-            f"(SELECT *, regexp_replace(uri, {_STEM}, '') AS stem FROM rows)) "
+            f"(SELECT *, regexp_replace(uri, {quoted(ENDING)}, '') AS stem FROM rows)) "
             f"WHERE status = 'ok' AND nth = 1 AND {identifier(self._question)} IS NOT NULL ORDER BY uri"
         )
         for batch in self._rows.database.batches(sql):
@@ -200,72 +165,6 @@ class _Pictures:
             return Wanted(self._stars.rating(row[self._question]), None, ours | texts)
         description = "\n\n".join(f"{self._titles[name]}: {text}" for name, text in texts.items())
         return Wanted(self._stars.rating(row[self._question]), description or None, ours)
-
-
-class _Work:
-    """The sidecars so far."""
-
-    def __init__(self, journal: Journal, options: Options) -> None:
-        self.journal, self.skipped = journal, Counter[str]()
-        self._options = options
-        self._written = self._unchanged = self._kept = 0
-        self._diff: list[str] = []
-
-    def do(
-        self,
-        changes: Iterable[Callable[[], Change]],
-        elsewhere: Callable[[str], Callable[[], Change] | None] = lambda _: None,
-    ) -> None:
-        """Make changes; what cannot be written is tried elsewhere."""
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            made = list(pool.map(_result, changes))
-            for reason in made:
-                if isinstance(reason, str):
-                    self.skipped[reason] += 1
-            found = [one for one in made if isinstance(one, Change)]
-            self._kept += sum(one.keeps_rating for one in found)
-            self._unchanged += sum(not one.is_one for one in found)
-            todo = [one for one in found if one.is_one]
-            if self._options.dry_run:
-                self._diff += [line for one in todo for line in one.diff()]
-                self._written += len(todo)
-                return
-            if not self._options.undo:
-                self.journal.add([one.entry for one in todo])
-            others = []
-            for one, reason in zip(todo, pool.map(lambda one: _result(one.write), todo), strict=True):
-                if not isinstance(reason, str):
-                    self._written += 1
-                elif other := elsewhere(one.path):
-                    self._kept -= one.keeps_rating
-                    others.append(other)
-                else:
-                    self.skipped[reason] += 1
-        if others:
-            self.do(others)
-
-    def result(self, out: str, rows: int, notes: tuple[str, ...] = ()) -> Written:
-        """The numbers."""
-        return Written(
-            out=out,
-            rows=rows,
-            files=self._written,
-            notes=notes,
-            unchanged=self._unchanged,
-            kept=self._kept,
-            skipped=dict(self.skipped),
-            diff=tuple(self._diff),
-            is_undo=self._options.undo,
-            dry_run=self._options.dry_run,
-        )
-
-
-def _result(function: Callable[[], Any]) -> Any:
-    """What a function returns, or the words of its SidecarError."""
-    try:
-        return function()
-    except SidecarError as error:
-        return str(error)
 
 
 def _title(field: pa.Field, name: str) -> str:
