@@ -20,6 +20,7 @@ COMMANDS: Final = (
         "query",
         "export",
         "report",
+        "browse",
         "compact",
         "merge",
         "image",

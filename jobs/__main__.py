@@ -12,6 +12,7 @@ import typer
 
 from artimuse_actor.errors import ArtiMuseError, UsageError, reason_of
 from jobs.commands.benchmark import benchmark
+from jobs.commands.browse import browse
 from jobs.commands.config import config as show_config
 from jobs.commands.config_file import Configuration, load
 from jobs.commands.curate import curate
@@ -129,6 +130,13 @@ app.command(
         "artimuse report s3://photos/scored --thumbnails 1000 --root s3://photos/raw",
     )
 )(report)
+app.command(
+    epilog=example(
+        "artimuse browse scored",
+        "artimuse browse s3://photos/scores --marks best.parquet --root s3://photos/raw",
+        "artimuse browse scored --port 8765 --no-open",
+    )
+)(browse)
 
 
 app.command(

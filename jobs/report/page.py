@@ -48,7 +48,7 @@ def render(parts: Mapping[str, Any], pictures: Any) -> str:
         script=Markup(script),
         pictures=Markup(script_json(pictures)),
         histograms=[
-            tuple(score_histogram(found, _score_title(name), width) for width in (BROAD, SLIM))
+            tuple(score_histogram(found, score_title(name), width) for width in (BROAD, SLIM))
             for name, found in points.items()
         ],
         summaries={name: summarise(found) for name, found in points.items()},
@@ -92,7 +92,7 @@ def _about(picture: Picture, thumbnail: Thumbnail | ImageError | None, store: St
             if value
         ],
         "scores": [
-            [_score_title(name), round(columns[name], 2), round(columns[f"{name}_std"] or 0, 2)]
+            [score_title(name), round(columns[name], 2), round(columns[f"{name}_std"] or 0, 2)]
             for name in store.questions
             if columns[name] is not None and np.isfinite(columns[name])
         ],
@@ -105,7 +105,8 @@ def _about(picture: Picture, thumbnail: Thumbnail | ImageError | None, store: St
     return about
 
 
-def _score_title(name: str) -> str:
+def score_title(name: str) -> str:
+    """A score column in words."""
     return {"score": "Score", "iaa": "Aesthetics", "iqa": "Quality", "ista": "Structure and texture"}.get(name, name)
 
 

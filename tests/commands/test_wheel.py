@@ -69,7 +69,8 @@ def test_the_command_of_an_installed_wheel_answers_from_another_folder(
     )
     assert done.returncode == 0, done.stderr
     assert "Score image collections for aesthetics" in done.stdout
-    program = "import jobs, jobs.score.run, jobs.report.report; print(jobs.__file__)"
+    program = "import jobs, jobs.score.run, jobs.report.report, jobs.browse.page as browse\n"
+    program += "browse.page('a title'); print(jobs.__file__)"
     done = subprocess.run(
         [python, "-c", program], cwd=elsewhere, capture_output=True, text=True, timeout=60, check=True
     )

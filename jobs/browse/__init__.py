@@ -1,0 +1,1 @@
+"""A store in the browser: rows searched and sorted, pictures looked at and marked."""
