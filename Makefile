@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test all-tests check check-fast fast-tests format docs install clean
+.PHONY: demo test all-tests check check-fast fast-tests format docs install azurite clean
 
 # Without what Python has compiled, each process of the tests compiles and rewrites all test modules: 7 s of CPU more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,6 +39,9 @@ docs: install  ## the reference of the command line, from --help; the table of f
 	$(BIN)/python docs/layout.py
 
 install: $(VENV)/installed
+
+azurite: install  ## Azure on loopback, for the tests of az://, which are skipped without it; needs Node.js and npm
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.37.0
 
 # torch first, by its exact version: any other request for it may fetch gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt

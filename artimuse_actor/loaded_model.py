@@ -153,7 +153,7 @@ class LoadedModel:
         """Load a checkpoint.
 
         Args:
-            checkpoint: a local folder, an s3:// folder, a published name such as `ArtiMuse_AVA`, or
+            checkpoint: a local folder, a folder in a bucket, a published name such as `ArtiMuse_AVA`, or
                 `owner/name[@revision]` on the hub; or one that is opened already.
             protocol: `artimuse`, `unipercept` or a TOML file, see `artimuse_actor.protocol.protocol_file`; guessed from
                 the checkpoint's name if not given.

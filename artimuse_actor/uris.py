@@ -10,8 +10,12 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus, unquote_to_bytes
 
-S3_ALIAS: Final = "^(?i:s3[an])://"
-"""Regular expression of Python and RE2."""
+CLOUDS: Final = ("gs", "az")
+BUCKETS: Final = ("s3", *CLOUDS)
+"""Schemes of objects in buckets; those of `CLOUDS` are read by the extra `clouds`."""
+
+ALIASES: Final = {"(?i:s3[an])": "s3", "(?i:gcs)": "gs", "(?i:azure|abfss?|wasbs?)": "az"}
+"""Other spellings of `BUCKETS`, as Hadoop and fsspec have them: regular expressions of Python and RE2."""
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _REMOTE = re.compile(r"(?<![A-Za-z0-9+.-])(?!file:)([A-Za-z][A-Za-z0-9+.-]*)://", re.IGNORECASE)
@@ -35,7 +39,7 @@ _SIGNATURE = re.compile(
 )
 _AZURE: Final = frozenset(["se", "st", "sp", "sr", "spr", "ske", "skt", "sks", "skv", "skoid", "sktid"])  # beside `sig`
 _MASK: Final = "…"
-_CONTAINERS: Final = ("abfs", "abfss", "wasb", "wasbs")  # container@account, where others have user@host
+_CONTAINERS: Final = ("az", "abfs", "abfss", "wasb", "wasbs")  # container@account, where others have user@host
 _CONTAINER = re.compile("[a-z0-9$-]+@[a-z0-9.-]+$")
 _HARMLESS_FRAGMENT = re.compile(f"#({_MASK}[0-9a-f]{{16}}|bytes=[0-9]+-[0-9]+)")  # of an id, or of a part of a tar
 _DEPTH: Final = 4  # of uris within paths of others, as archives have them
@@ -45,8 +49,10 @@ _Hides = Callable[[str, str], bool]
 
 
 def canonical_uri(uri: str) -> str:
-    """A uri in the one form that all readers take: `s3a://` and `s3n://`, as Hadoop calls it, are `s3://`."""
-    return re.sub(S3_ALIAS, "s3://", uri)
+    """A uri in the one form that all readers take: `s3a://` is `s3://`, `gcs://` is `gs://`, `abfss://` is `az://`."""
+    for alias, scheme in ALIASES.items():
+        uri = re.sub(f"^{alias}://", f"{scheme}://", uri)
+    return uri
 
 
 def uri_scheme(uri: str) -> str:
@@ -55,9 +61,9 @@ def uri_scheme(uri: str) -> str:
     return match.group(1).lower() if match else "file"
 
 
-def s3_bucket(uri: str) -> str | None:
-    """The bucket of an s3:// uri; None for any other."""
-    return uri.split("/", 3)[2] if uri_scheme(uri) == "s3" else None
+def in_bucket(uri: str) -> bool:
+    """Whether a uri names an object, or a prefix of objects, in a bucket."""
+    return uri_scheme(uri) in BUCKETS
 
 
 def origin_of(uri: str) -> str:
@@ -68,8 +74,8 @@ def origin_of(uri: str) -> str:
 def shown_uri(uri: str) -> str:
     """A uri for tables and people: without user and password, and without values of its query that may be secret.
 
-    Of an s3:// uri a `?` belongs to the name, so only values that are called like a signature are left out. A local
-    path stays as it is.
+    In a bucket a `?` belongs to the name, so only values that are called like a signature are left out. A local path
+    stays as it is.
     """
     return _without(uri, _may_be_secret)
 
@@ -111,12 +117,12 @@ def _without(uri: str, hides: _Hides, depth: int = _DEPTH) -> str:
     host, path, query, fragment = (part or "" for part in match.groups())
     if "@" in host and not (scheme in _CONTAINERS and _CONTAINER.match(host)):
         host = f"{_MASK}@{host.rpartition('@')[2]}"
-    elif scheme != "s3" and not _HOST_AND_PORT.fullmatch(host):
+    elif scheme not in BUCKETS and not _HOST_AND_PORT.fullmatch(host):
         # No port, but a password: it has a slash, or in a text a blank.
         _, at, after = rest.rpartition("@")
         masked = f"{_MASK}@{_without(f'{scheme}://{after}', hides, depth - 1)[len(scheme) + 3 :]}"
         return uri[: found.end()] + (masked if at else f"{host.partition(':')[0]}:{_MASK}")
-    hides = _is_signature if scheme == "s3" else hides
+    hides = _is_signature if scheme in BUCKETS else hides
     path = _PATH_PART.sub(lambda part: _masked(part, _is_signature), path)
     is_azure = bool(re.search("[?&]sig=", query, re.IGNORECASE))
     query = _QUERY_PART.sub(lambda part: _masked(part, hides, is_azure=is_azure), query)

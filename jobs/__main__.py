@@ -91,6 +91,7 @@ app.command(
     epilog=example(
         "artimuse score photos --checkpoint ArtiMuse --out scored",
         "artimuse score s3://photos/manifest --checkpoint ArtiMuse_AVA --out s3://photos/scores",
+        "artimuse score gs://photos/raw --out gs://photos/scores",
         "artimuse score photos --out scored --texts --attributes 'Composition & Design,Technical Execution'",
     )
 )(score)

@@ -12,7 +12,7 @@ SCHEMA_VERSION = "1"
 MANIFEST = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False, metadata={"doc": "unique name of the row"}),
-        pa.field("uri", pa.string(), metadata={"doc": "local path, file://, s3:// or https://"}),
+        pa.field("uri", pa.string(), metadata={"doc": "local path, file://, s3://, gs://, az:// or https://"}),
         pa.field("version", pa.string(), metadata={"doc": "changes when the image does: etag, or size and mtime"}),
         pa.field("gt_score", pa.float64(), metadata={"doc": "ground truth, in its own range"}),
     ],

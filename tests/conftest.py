@@ -14,10 +14,14 @@ import matplotlib.font_manager  # noqa: F401 - now, since the first time on a ma
 import pytest
 from hypothesis import HealthCheck, settings
 from support import marks
+from support.cloud_servers import CloudBucket, azure_environment, azurite, running_azure, running_google
+from support.fault_proxy import FaultProxy
 from support.golden import PROTOCOL_NAMES, golden_checkpoint
 from support.loopback_hub import LoopbackHub
 from support.ray_head import stop_ray_head
 from support.s3_server import running_s3
+
+from artimuse_actor.fetch.cloud import bucket_client
 
 if TYPE_CHECKING:
     from artimuse_actor import ArtiMuse
@@ -102,6 +106,50 @@ def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     clients.clear_instance_cache()
     yield environment
     clients.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    """An emulator of Google Cloud Storage on loopback."""
+    with running_google(tmp_path_factory.mktemp("google") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    """An emulator of Azure on loopback, where Node.js and Azurite are installed."""
+    if azurite() is None:
+        pytest.skip("Azurite is not installed: `make azurite` does it, and needs npm")
+    with running_azure(tmp_path_factory.mktemp("azure") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def google(google_server: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudBucket]:
+    """An empty bucket of the emulator, which the environment names."""
+    google_server.reset()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_server.url)
+    bucket_client.cache_clear()
+    yield CloudBucket.make("gs", google_server)
+    bucket_client.cache_clear()
+
+
+@pytest.fixture
+def azure(azure_server: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudBucket]:
+    """An empty container of the emulator, which the environment names."""
+    azure_server.reset()
+    for name, value in azure_environment(azure_server.url).items():
+        monkeypatch.setenv(name, value)
+    bucket_client.cache_clear()
+    yield CloudBucket.make("az", azure_server)
+    bucket_client.cache_clear()
+
+
+@pytest.fixture(params=["gs", "az"])
+def cloud(request: pytest.FixtureRequest) -> CloudBucket:
+    """Each in turn."""
+    bucket: CloudBucket = request.getfixturevalue({"gs": "google", "az": "azure"}[request.param])
+    return bucket
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
-"""A checkpoint's name → its folder, fetched from the Hugging Face hub, ModelScope or S3 if need be.
+"""A checkpoint's name → its folder, fetched from the Hugging Face hub, ModelScope or a bucket if need be.
 
 `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean everywhere. Only data files are fetched,
-once for each node: huggingface_hub locks each file that it fetches, and `s3` the whole folder.
+once for each node: huggingface_hub locks each file that it fetches, and `bucket` the whole folder.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from artimuse_actor.checkpoint import modelscope
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
 from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity as CheckpointIdentity  # of `identify_checkpoint`
 from artimuse_actor.errors import CheckpointError, message_of
-from artimuse_actor.uris import uri_scheme
+from artimuse_actor.uris import canonical_uri, in_bucket
 
 if TYPE_CHECKING:
-    from artimuse_actor.checkpoint.s3 import S3Checkpoint
+    from artimuse_actor.checkpoint.bucket import BucketCheckpoint
 
 OWNER: Final = "Thunderbolt215215"
 PUBLISHED_NAMES: Final = (
@@ -37,14 +37,14 @@ def identify_checkpoint(name: str, *, fetch: bool = True) -> CheckpointIdentity:
 
     Args:
         name: as of `open_checkpoint`.
-        fetch: whether an s3:// folder is copied to this node. If not, it is read once and not stored, so that a node
-            without a large disk can do this.
+        fetch: whether a folder in a bucket is copied to this node. If not, it is read once and not stored, so that a
+            node without a large disk can do this.
 
     Raises:
         CheckpointError: as `open_checkpoint`.
     """
-    if uri_scheme(name) == "s3" and not fetch:
-        return _on_s3(name).identity()
+    if in_bucket(canonical_uri(name)) and not fetch:
+        return _in_bucket(name).identity()
     return open_checkpoint(name).identity
 
 
@@ -52,14 +52,14 @@ def open_checkpoint(name: str) -> Checkpoint:
     """The checkpoint of that name or folder, checked.
 
     Args:
-        name: a local folder; an s3:// folder; one of `PUBLISHED_NAMES`; or `owner/name`; the last two with `@revision`
-            if wanted, and with `modelscope://` before them from there.
+        name: a local folder; a folder in a bucket (s3://, gs://, az://); one of `PUBLISHED_NAMES`; or `owner/name`; the
+            last two with `@revision` if wanted, and with `modelscope://` before them from there.
 
     Raises:
         CheckpointError: there is none, it cannot be fetched, or it is not well-formed.
     """
-    if uri_scheme(name) == "s3":
-        return _on_s3(name).open()
+    if in_bucket(canonical_uri(name)):
+        return _in_bucket(name).open()
     folder = os.path.expanduser(name)
     if os.path.isdir(folder):
         return Checkpoint(Path(folder))
@@ -72,11 +72,11 @@ def open_checkpoint(name: str) -> Checkpoint:
     return Checkpoint(fetch(repository, revision), name=repository.split("/")[1] + (f"@{revision}" if revision else ""))
 
 
-def _on_s3(uri: str) -> S3Checkpoint:
+def _in_bucket(uri: str) -> BucketCheckpoint:
     # Imported here: botocore takes a third of a second.
-    from artimuse_actor.checkpoint.s3 import S3Checkpoint
+    from artimuse_actor.checkpoint.bucket import BucketCheckpoint
 
-    return S3Checkpoint.find(uri)
+    return BucketCheckpoint.find(uri)
 
 
 def _repository(name: str, owner: str) -> tuple[str, str | None]:

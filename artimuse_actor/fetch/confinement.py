@@ -1,7 +1,7 @@
-"""The folder or S3 prefix that all images must lie in, for manifests that others have written.
+"""The folder or prefix of a bucket that all images must lie in, for manifests that others have written.
 
 The file that is finally read counts, not the spelling of its name: a local file is judged by its real path,
-all links followed, and again by the file that was opened. An S3 object has no links, so there the name decides.
+all links followed, and again by the file that was opened. An object has no links, so there the name decides.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 
 from artimuse_actor.errors import ImageError, UsageError
-from artimuse_actor.uris import local_path, uri_scheme
+from artimuse_actor.uris import canonical_uri, in_bucket, local_path, uri_scheme
 
 
 def normal_root(root: str) -> str:
-    """A root as it is compared with: an absolute path, or `s3://bucket[/prefix]` without a slash at its end.
+    """A root as it is compared with: an absolute path, or `scheme://bucket[/prefix]` without a slash at its end.
 
     Raises:
-        UsageError: it is neither a local folder nor an s3:// prefix.
+        UsageError: it is neither a local folder nor a prefix of a bucket.
     """
     scheme = uri_scheme(root)
     if scheme == "file":
         return os.path.abspath(os.path.expanduser(local_path(root)))
-    normal = "s3" + root[2:].rstrip("/")
-    if scheme != "s3" or normal in ("s3:", "s3://"):
-        raise UsageError(f"--root takes a local folder or s3://bucket/prefix, not {root!r}.")
+    normal = _plain(root).rstrip("/")
+    if not in_bucket(normal):
+        raise UsageError(f"--root takes a local folder or s3://bucket/prefix (gs://, az://), not {root!r}.")
     return normal
 
 
@@ -36,11 +36,17 @@ def check_uri_inside(uri: str, root: str) -> None:
     scheme = uri_scheme(uri)
     if scheme != uri_scheme(root):
         raise _outside(root)
-    if scheme == "s3":
-        name = "s3" + uri[2:]
-        # To S3 `..` is a name like any other, but a gateway in front of a disk may think otherwise.
+    if in_bucket(uri):
+        name = _plain(uri)
+        # To a bucket `..` is a name like any other, but a gateway in front of a disk may think otherwise.
         if not name.startswith(f"{root}/") or ".." in name.split("/"):
             raise _outside(root)
+
+
+def _plain(uri: str) -> str:
+    """A uri in its canonical form, with its scheme in lower case."""
+    scheme, colon, rest = canonical_uri(uri).partition(":")
+    return scheme.lower() + colon + rest
 
 
 def check_path_inside(path: str, root: str) -> None:

@@ -1,13 +1,13 @@
 """Uri → bytes, many at once.
 
-A uri is a local path, `file://`, `s3://`, `http://`, `https://` or `hf://datasets/`, or a range of a tar file at one of
-these, and nothing else: a manifest is data from elsewhere, and fsspec knows protocols that open archives, caches and
-other people's code. Object names are taken to the letter; fsspec's `cat` would expand `[1]`, `*` and `?` in them, so
-objects are read one by one.
+A uri is a local path, `file://`, `s3://`, `gs://`, `az://`, `http://`, `https://` or `hf://datasets/`, or a range of a
+tar file at one of these, and nothing else: a manifest is data from elsewhere, and fsspec knows protocols that open
+archives, caches and other people's code. Object names are taken to the letter; fsspec's `cat` would expand `[1]`, `*`
+and `?` in them, so objects are read one by one.
 
 All fetches of a process run on fsspec's event loop, in a thread of its own, and local files in threads beside it. A
-file is read by `local`, `s3` or `web` (also those of the hub, which `hub_files` finds), each one attempt at a time;
-`retry` tries again, `byte_budget` bounds the memory.
+file is read by `local`, `s3`, `cloud` or `web` (also those of the hub, which `hub_files` finds), each one attempt at a
+time; `retry` tries again, `byte_budget` bounds the memory.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.local import read_local
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.retry import gate_of, retrying
-from artimuse_actor.uris import canonical_uri, lacks_secrets, origin_of, uri_scheme
+from artimuse_actor.uris import CLOUDS, canonical_uri, lacks_secrets, origin_of, uri_scheme
 
 if TYPE_CHECKING:
-    from artimuse_actor.fetch.web import WebFile
+    from artimuse_actor.fetch.remote_file import RemoteFile
 
 FETCH_AHEAD: Final = 32
 
@@ -41,13 +41,13 @@ def fetch(uri: str | FileRange, options: FetchOptions) -> bytes:
     """Read one image file.
 
     Args:
-        uri: a local path, or a file://, s3://, http(s):// or hf:// uri; or some bytes of such a file.
+        uri: a local path, or a file://, s3://, gs://, az://, http(s):// or hf:// uri; or some bytes of such a file.
         options: see `FetchOptions`.
 
     Raises:
         ImageError: `missing`, `forbidden`, `not_a_file`, `too_large`, `unsupported_uri`, `outside_root`,
             `forbidden_host`, `changed` or `fetch_failed`; of these only the last two are worth another run.
-        RunError: S3 does not accept the credentials, so no object can be read.
+        RunError: a cloud does not accept the credentials, so no object can be read.
     """
     (data,) = fetch_many([uri], options, ahead=1)
     if isinstance(data, ImageError):
@@ -70,7 +70,7 @@ def fetch_many(
         For each uri its bytes, or the error that kept them away.
 
     Raises:
-        RunError: S3 does not accept the credentials, so no object can be read.
+        RunError: a cloud does not accept the credentials, so no object can be read.
     """
     loop = fsspec.asyn.get_loop()
     budget = ByteBudget(options.held_bytes)
@@ -103,8 +103,8 @@ def fetch_many(
         threads.shutdown(cancel_futures=True)
 
 
-def look_at(uri: str, options: FetchOptions) -> WebFile:
-    """Size and version of a file of a web server, or of the hub, that sends parts of files.
+def look_at(uri: str, options: FetchOptions) -> RemoteFile:
+    """Size and version of a file of a web server, of the hub or of Google or Azure.
 
     Raises:
         ImageError: as of `fetch`.
@@ -115,7 +115,13 @@ def look_at(uri: str, options: FetchOptions) -> WebFile:
     headers: dict[str, str] = {}
     if uri_scheme(uri) == "hf":
         (uri, headers), options = hub_url(uri), replace(options, allow_private_hosts=True)
-    attempt = retrying(partial(look_at_web, uri, options, headers), gate_of(origin_of(uri)), options)
+    if uri_scheme(uri) in CLOUDS:
+        from artimuse_actor.fetch.cloud import look_at_cloud
+
+        look = partial(look_at_cloud, uri, options)
+    else:
+        look = partial(look_at_web, uri, options, headers)
+    attempt = retrying(look, gate_of(origin_of(uri)), options)
     return asyncio.run_coroutine_threadsafe(attempt, fsspec.asyn.get_loop()).result()
 
 
@@ -159,6 +165,10 @@ class _Fetcher:
             from artimuse_actor.fetch.s3 import asked_of_s3, read_s3
 
             return server, partial(read_s3, uri, self.options, reserve, asked_of_s3(part) if part else None)
+        if scheme in CLOUDS:
+            from artimuse_actor.fetch.cloud import read_cloud
+
+            return server, partial(read_cloud, uri, self.options, reserve, part)
         if scheme in ("http", "https"):
             if lacks_secrets(uri):
                 raise ImageError(
@@ -181,5 +191,6 @@ class _Fetcher:
             in_thread = asyncio.get_running_loop().run_in_executor
             return "file:", partial(in_thread, self.threads, read_local, uri, self.options, reserve, part)
         raise ImageError(
-            "unsupported_uri", f"{scheme}:// is not read. Use a path, file://, s3://, https:// or hf://datasets/."
+            "unsupported_uri",
+            f"{scheme}:// is not read. Use a path, file://, s3://, gs://, az://, https:// or hf://datasets/.",
         )

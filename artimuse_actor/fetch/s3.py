@@ -7,7 +7,6 @@ of the run, which can be continued when they are right. What is wrong with one o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -36,6 +35,7 @@ from artimuse_actor.errors import ImageError, RunError, one_line, reason_of
 from artimuse_actor.fetch.byte_budget import Reserve, read_body
 from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.remote_file import RemoteObject
 from artimuse_actor.fetch.retry import TryAgain, try_again_later
 from artimuse_actor.fetch.s3_errors import s3_answer, s3_error_code
 
@@ -69,21 +69,6 @@ _NO_ANSWER: Final = (HTTPClientError, ConnectionError, aiohttp.ClientConnectionE
 _TIMEOUTS: Final = (TimeoutError, ReadTimeoutError, ConnectTimeoutError)
 
 
-@dataclass(frozen=True)
-class S3Object:
-    """An object of a folder.
-
-    Attributes:
-        name: without the folder.
-        size_bytes: its length.
-        etag: changes when the content does.
-    """
-
-    name: str
-    size_bytes: int
-    etag: str
-
-
 async def read_s3(uri: str, options: FetchOptions, reserve: Reserve, asked: Mapping[str, str] | None = None) -> bytes:
     """One attempt to read an object, or the part of it that is `asked` for by `Range` and `IfMatch`.
 
@@ -114,12 +99,12 @@ def asked_of_s3(part: FileRange) -> dict[str, str]:
     return {"Range": part.header} | ({"IfMatch": f'"{part.version}"'} if part.version else {})
 
 
-async def list_s3(uri: str, options: FetchOptions) -> list[S3Object]:
+async def list_s3(uri: str, options: FetchOptions) -> list[RemoteObject]:
     """One attempt to list the objects right in a folder, by name. Raises as `read_s3`."""
     s3 = _filesystem(options)
     bucket, key, _ = s3.split_path("s3" + uri[2:])
     prefix = f"{key}/" if key else ""
-    found: list[S3Object] = []
+    found: list[RemoteObject] = []
     page: dict[str, str] = {}
     await _connect(s3)
     while True:
@@ -128,7 +113,7 @@ async def list_s3(uri: str, options: FetchOptions) -> list[S3Object]:
         except (BotoCoreError, ResponseParserError, ClientError, aiohttp.ClientError, OSError) as error:
             raise _translated(error, bucket) from error
         found += [
-            S3Object(name, int(entry["Size"]), str(entry["ETag"]))
+            RemoteObject(name, int(entry["Size"]), str(entry["ETag"]))
             for entry in answer.get("Contents", ())
             # Without a name it stands for the folder itself; with a slash, no honest server lists it.
             if (name := entry["Key"].removeprefix(prefix)) and "/" not in name

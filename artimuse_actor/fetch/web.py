@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from artimuse_actor.fetch.byte_budget import Reserve, read_body
 from artimuse_actor.fetch.file_range import FileRange, changed_meanwhile
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.fetch.public_hosts import NotPublic, public_socket
+from artimuse_actor.fetch.remote_file import RemoteFile
 from artimuse_actor.fetch.retry import TryAgain, try_again_later
 from artimuse_actor.uris import shown_uri
 
@@ -31,28 +31,15 @@ _FORBIDDEN: Final = (
 )
 
 
-@dataclass(frozen=True)
-class WebFile:
-    """A file of a web server that sends parts of it.
-
-    Attributes:
-        size_bytes: its length.
-        version: its entity tag, else its time of modification, else None.
-    """
-
-    size_bytes: int
-    version: str | None
-
-
-async def look_at_web(uri: str, options: FetchOptions, headers: Mapping[str, str] = _NO_HEADERS) -> WebFile:
+async def look_at_web(uri: str, options: FetchOptions, headers: Mapping[str, str] = _NO_HEADERS) -> RemoteFile:
     """Ask for the first byte of a file, since what is signed for GET answers nothing else. Raises as `read_web`."""
-    found: list[WebFile] = []
+    found: list[RemoteFile] = []
 
     async def note(answer: aiohttp.ClientResponse) -> bytes:
         size = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if not size.isdecimal():
             raise ImageError("fetch_failed", "The server does not say how large the file is.", retryable=True)
-        found.append(WebFile(int(size), _version_of(answer)))
+        found.append(RemoteFile(int(size), _version_of(answer)))
         return b""
 
     await _asked(uri, options, FileRange(uri, 0, 1), note, headers)

@@ -49,14 +49,14 @@ def benchmark(
         str,
         typer.Option(
             metavar="DIR",
-            help="Folder or s3:// prefix of test_datasets/NAME/images and test.json, or of "
+            help="Folder or prefix of test_datasets/NAME/images and test.json, or of "
             "benchmark/VR/DOMAIN/NAME/image and NAME.json. Of vqa: of benchmark/VQA/DOMAIN, or a list of questions.",
             show_default=False,
         ),
     ],
     out: Annotated[
         str,
-        typer.Option(metavar="OUT", help="Folder or s3:// prefix; gets OUT/CHECKPOINT/NAME.", show_default=False),
+        typer.Option(metavar="OUT", help="Folder or prefix; gets OUT/CHECKPOINT/NAME.", show_default=False),
     ],
     checkpoint: Annotated[
         list[str], typer.Option(metavar="CKPT", help="As for score; may be given again.", show_default=False)

@@ -29,7 +29,7 @@ CuratedOut = Annotated[
     str,
     typer.Option(
         metavar="FILE|DIR",
-        help="What to write: a file called .parquet, .jsonl or .csv, or a folder; local or s3://. An earlier "
+        help="What to write: a file called .parquet, .jsonl or .csv, or a folder; local or in a bucket. An earlier "
         "curation is replaced, anything else is not.",
         show_default=False,
     ),
@@ -136,7 +136,7 @@ CopyRoot = Annotated[
     typer.Option(
         "--root",
         metavar="DIR",
-        help="With --copy or --as webdataset, leave out images outside this folder or s3:// prefix.",
+        help="With --copy or --as webdataset, leave out images outside this folder or prefix.",
         show_default=False,
     ),
 ]

@@ -94,7 +94,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder or s3:// prefix of images, a glob, hf://datasets/owner/name, tar files such as "
+        help="A folder or prefix (s3://, gs://, az://) of images, a glob, hf://datasets/owner/name, tar files such as "
         "'{000..009}.tar', a table of paths, urls or images (Parquet, Arrow, CSV or JSON lines: file, folder or glob), "
         "or a benchmark's test.json.",
         show_default=False,
@@ -104,9 +104,9 @@ Checkpoint = Annotated[
     str,
     typer.Option(
         metavar="CKPT",
-        help="A local or s3:// folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, ArtiMuse_TAD66K or "
-        "UniPercept; or owner/name[@revision] on the Hugging Face hub; modelscope:// before the last two takes them "
-        "from there.",
+        help="A local, s3://, gs:// or az:// folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, "
+        "ArtiMuse_TAD66K or UniPercept; or owner/name[@revision] on the Hugging Face hub; modelscope:// before the "
+        "last two takes them from there.",
     ),
 ]
 Protocol = Annotated[
@@ -267,9 +267,7 @@ DecoderMemory = Annotated[
 ]
 Root = Annotated[
     str | None,
-    typer.Option(
-        metavar="DIR", help="Images outside this folder or s3:// prefix become error rows.", show_default=False
-    ),
+    typer.Option(metavar="DIR", help="Images outside this folder or prefix become error rows.", show_default=False),
 ]
 AllowPrivateHosts = Annotated[
     bool,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from artimuse_actor.uris import in_bucket
 from jobs.commands.evaluation_options import (
     GroundTruth,
     Match,
@@ -80,7 +81,7 @@ def report(
     show(f"{out}: {done.size_bytes / 1e6:.1f} MB; {done.rows:,} images, {shown}.")
     if done.gone:
         show(f"  {done.gone:,} could not be read again; the page says why.")
-    if not out.startswith("s3://"):
+    if not in_bucket(out):
         show(f"Open it in a browser: {shlex.quote(out)}")
 
 

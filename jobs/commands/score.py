@@ -71,7 +71,10 @@ _ALL_ERRORS: Final = "all"
 def score(
     context: typer.Context,
     source: Source,
-    out: Annotated[str, typer.Option(metavar="OUT", help="Folder or s3:// prefix of the results.", show_default=False)],
+    out: Annotated[
+        str,
+        typer.Option(metavar="OUT", help="Folder or prefix (s3://, gs://, az://) of the results.", show_default=False),
+    ],
     checkpoint: Checkpoint = "ArtiMuse",
     protocol: Protocol = None,
     images: Images = None,

@@ -41,7 +41,7 @@ def status(
 
 def compact(
     store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
-    out: Annotated[str, typer.Option(metavar="NEW", help="Folder or s3:// prefix to make.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="NEW", help="Folder or prefix to make.", show_default=False)],
 ) -> None:
     """Write the many small files of nightly runs as few large ones, in a new store with the same rows.
 
@@ -57,7 +57,7 @@ def merge(
         list[str],
         typer.Argument(metavar="OUT…", help="The --out of runs, or patterns such as 'runs/*'.", show_default=False),
     ],
-    into: Annotated[str, typer.Option(metavar="NEW", help="Folder or s3:// prefix to make.", show_default=False)],
+    into: Annotated[str, typer.Option(metavar="NEW", help="Folder or prefix to make.", show_default=False)],
 ) -> None:
     """Write the rows of several stores into a new one, in few large files.
 

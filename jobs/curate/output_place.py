@@ -27,9 +27,9 @@ from typing import Final
 from artimuse_actor.errors import CurationError, UsageError
 from artimuse_actor.whole_file import rename_whole
 from jobs.curate.row_writers import SUFFIXES
+from jobs.storage.buckets import put_file
 from jobs.storage.place import Place
 from jobs.storage.places import open_place
-from jobs.storage.s3_place import s3_filesystem
 from jobs.storage.user_folder import files_below, foreign_file, growing_folder, publish_folder, put_last
 from jobs.store.layout import METRICS, SCORES, TEXTS
 from jobs.store.stores import Stores
@@ -155,7 +155,7 @@ class Workshop:
             if path := place.local_path(name):
                 rename_whole(self.path(name), path)
             else:
-                s3_filesystem().put_file(self.path(name), place.uri(name))
+                put_file(self.path(name), place.uri(name))
         if target.groups not in names:
             place.delete(target.groups)  # of a former curation with --dedupe
 

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from artimuse_actor.errors import GroundTruthError
+from artimuse_actor.uris import in_bucket
 from jobs.evaluate.benchmarks import Benchmark
 from jobs.evaluate.ground_truth import read_ground_truth
 from jobs.evaluate.truth_columns import TruthColumns
 from jobs.manifest.listing import list_files
-from jobs.storage.s3_place import s3_filesystem
+from jobs.storage.user_files import is_there
 
 _LOOKED_FOR: Final = 20
 
 
 @dataclass(frozen=True)
 class BenchmarkFolder:
-    """A benchmark as it lies on a disk or on S3.
+    """A benchmark as it lies on a disk or in a bucket.
 
     Attributes:
         benchmark: which one.
@@ -53,10 +54,10 @@ def find_folder(root: str, benchmark: Benchmark) -> BenchmarkFolder | str:
     ]
     tried = [f"{folder}/{file}" for folder in folders for file in ("test.json", f"{name}.json")]
     for truth in tried:
-        if exists(truth):
+        if is_there(truth):
             folder = truth.rpartition("/")[0]
             beside = (f"{folder}/images", f"{folder}/image")
-            return BenchmarkFolder(benchmark, truth, next(filter(exists, beside), folder))
+            return BenchmarkFolder(benchmark, truth, next(filter(is_there, beside), folder))
     return (
         f"{name} is not below {root}: there is no {' nor '.join(tried[:2])}, nor are they in the published layouts' "
         f"folders (test_datasets/{name}, benchmark/VR/{domain}/{name}). Name the folder above with --root."
@@ -74,7 +75,7 @@ def check_folder(folder: BenchmarkFolder, columns: TruthColumns) -> None:
         names += batch["key"].slice(0, _LOOKED_FOR - len(names)).to_pylist()
     if not names:
         raise GroundTruthError(f"{folder.truth}: has no rows.")
-    if not any(exists(f"{folder.images}/{name}") for name in names):
+    if not any(is_there(f"{folder.images}/{name}") for name in names):
         raise GroundTruthError(
             f"{folder.truth}: none of its first {len(names)} images is below {folder.images}, such as {names[0]}. Put "
             "the images there."
@@ -90,10 +91,5 @@ def unnamed_images(folder: BenchmarkFolder, columns: TruthColumns) -> int:
 
 
 def whole_root(root: str) -> str:
-    """A folder as an absolute path, or an s3:// prefix, without a slash at its end."""
-    return root.rstrip("/") if root.startswith("s3://") else os.path.abspath(os.path.expanduser(root))
-
-
-def exists(path: str) -> bool:
-    """Whether there is such a file or folder, on this disk or on S3."""
-    return bool(s3_filesystem().exists(path)) if path.startswith("s3://") else os.path.exists(path)
+    """A folder as an absolute path, or a prefix of a bucket, without a slash at its end."""
+    return root.rstrip("/") if in_bucket(root) else os.path.abspath(os.path.expanduser(root))

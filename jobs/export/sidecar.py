@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from artimuse_actor.errors import ExportError, UsageError
-from artimuse_actor.uris import uri_scheme
+from artimuse_actor.uris import BUCKETS, uri_scheme
 from jobs.export.kind import Exported, ExportSettings, not_ours, origin
 from jobs.export.rows import StoresRows, open_rows
 from jobs.manifest.tar_samples import TarSample
@@ -82,7 +82,7 @@ def _path(tar: str, tar_id: str, out: str | None) -> str:
         if os.path.isabs(tar_id) or ".." in tar_id.split("/"):
             raise ExportError(f"{tar_id}: is no path within a folder. Nothing was written.")
         return f"{out.rstrip('/')}/{os.path.splitext(tar_id)[0]}{SUFFIX}"
-    if uri_scheme(tar) not in ("file", "s3"):
+    if uri_scheme(tar) not in ("file", *BUCKETS):
         raise UsageError(f"--as sidecar: nothing can be written beside {tar}. Name a folder with --out.")
     return f"{os.path.splitext(tar)[0]}{SUFFIX}"
 

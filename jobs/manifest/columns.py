@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artimuse_actor.errors import ManifestError
-from artimuse_actor.uris import S3_ALIAS, uri_as_id
+from artimuse_actor.uris import ALIASES, uri_as_id
 from jobs.manifest.img2dataset import KEY, STATUS, image_column
 from jobs.manifest.manifest import ManifestOptions
 
@@ -138,7 +138,10 @@ def joined_ids(columns: list[pa.Array]) -> pa.Array:
 
 def canonical_uris(uris: pa.Array) -> pa.Array:
     """Uris, each as `canonical_uri` has it."""
-    return pc.replace_substring_regex(uris, S3_ALIAS, "s3://")
+    if pc.any(pc.match_substring_regex(uris, f"^({'|'.join(ALIASES)})://")).as_py():
+        for alias, scheme in ALIASES.items():
+            uris = pc.replace_substring_regex(uris, f"^{alias}://", f"{scheme}://")
+    return uris
 
 
 def as_ids(uris: pa.Array) -> pa.Array:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ManifestError
+from artimuse_actor.uris import in_bucket
 from jobs.manifest.listing import ListedFile, local_file
 from jobs.manifest.manifest import ROWS, Coverage, ManifestBatch, ManifestOptions, absolute_base
 from jobs.storage.user_files import BATCH_ROWS, is_unicode, open_source
@@ -77,7 +78,7 @@ def read_json_list(source: str, entries_are: str) -> list[Any]:
     """A file with a JSON list.
 
     Args:
-        source: path or s3:// uri.
+        source: path, or the uri of an object.
         entries_are: what the list should have, for messages.
 
     Raises:
@@ -112,7 +113,7 @@ def read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
         if isinstance(truth, int) and abs(truth) > _MAX_POINTS:
             raise ManifestError(f"{source}, entry {number}: `gt_score` is beyond any scale. No image was read.")
         uri = f"{base.rstrip('/')}/{image}"
-        version = None if uri.startswith("s3://") else local_file(uri, base).version
+        version = None if in_bucket(uri) else local_file(uri, base).version
         rows.setdefault(image, (uri, version, truth))
     doubled = len(entries) - len(rows)
     notes = [f"{doubled} of {len(entries)} entries name an image again; each image is scored once."] if doubled else []
@@ -121,6 +122,6 @@ def read_test_json(source: str, options: ManifestOptions) -> ListedManifest:
 
 
 def _images_beside(source: str) -> str:
-    folder = os.path.dirname(source) if source.startswith("s3://") else os.path.dirname(os.path.abspath(source))
+    folder = os.path.dirname(source) if in_bucket(source) else os.path.dirname(os.path.abspath(source))
     beside = f"{folder}/images"
-    return beside if source.startswith("s3://") or os.path.isdir(beside) else folder
+    return beside if in_bucket(source) or os.path.isdir(beside) else folder

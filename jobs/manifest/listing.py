@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-from artimuse_actor.errors import ImageError, ManifestError
+from artimuse_actor.errors import ArtiMuseError, ImageError, ManifestError
 from artimuse_actor.fetch.fetch import look_at
 from artimuse_actor.fetch.local import local_version
 from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.uris import shown_uri, uri_scheme, user_path
+from artimuse_actor.uris import in_bucket, shown_uri, uri_scheme, user_path
 from jobs.manifest.braces import above_braces, expand_braces, has_braces
 from jobs.manifest.manifest import Coverage
+from jobs.storage.buckets import find_objects, object_version
 from jobs.storage.place import READ_THREADS
-from jobs.storage.s3_place import s3_filesystem
 from jobs.words import by_count, one_line_name
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -46,7 +46,7 @@ class ListedFile:
     """One file of a source.
 
     Attributes:
-        path: to read it from: a local path, or an s3:// or file:// uri.
+        path: to read it from: a local path, or the uri of an object or a file.
         image_id: its path relative to the folder or prefix.
         size_bytes: its length; None if that cannot be read.
         version: size and mtime, or etag.
@@ -114,8 +114,8 @@ class Listing:
 
 
 def list_files(source: str) -> Listing:
-    """Files of a folder, prefix, name or pattern, on S3 or a disk. Raises ManifestError."""
-    return list_s3(source) if uri_scheme(source) == "s3" else list_local(source)
+    """Files of a folder, prefix, name or pattern, in a bucket or on a disk. Raises ManifestError."""
+    return list_bucket(source) if in_bucket(source) else list_local(source)
 
 
 def list_local(source: str) -> Listing:
@@ -199,15 +199,16 @@ def local_file(path: str, base: str) -> ListedFile:
     return ListedFile(path, relative, size, version)
 
 
-def list_s3(source: str) -> Listing:
-    """Objects of an s3:// prefix, name or pattern. Raises ManifestError."""
-    fs = s3_filesystem()
-    pattern = glob.has_magic(source)
-    base = (_fixed_part(source) if pattern else source).removeprefix("s3://").rstrip("/")
+def list_bucket(source: str) -> Listing:
+    """Objects of a prefix, name or pattern. Raises ManifestError."""
+    pattern, scheme = glob.has_magic(source), uri_scheme(source)
+    base = (_fixed_part(source) if pattern else source).partition("://")[2].rstrip("/")
     try:
-        found = fs.glob(source, detail=True) if pattern else fs.find(base, detail=True)
+        found = find_objects(source, is_pattern=pattern)
     except FileNotFoundError:
         found = {}
+    except ArtiMuseError:
+        raise
     except Exception as error:
         raise ManifestError(f"{source}: cannot be listed: {type(error).__name__}: {error}") from error
     if not found:
@@ -219,7 +220,10 @@ def list_s3(source: str) -> Listing:
     small = {key: folder for key in found if (folder := _thumbnails_above(key[len(root) :]))} if not by_pattern else {}
     files = [
         ListedFile(
-            f"s3://{key}", key.removeprefix(f"{root}/"), info["size"], str(info.get("ETag", "")).strip('"') or None
+            f"{scheme}://{key}",
+            key.removeprefix(f"{root}/"),
+            info["size"],
+            str(info.get("ETag", "")).strip('"') or None,
         )
         for key, info in sorted(found.items())
         if info["type"] == "file"
@@ -229,7 +233,9 @@ def list_s3(source: str) -> Listing:
         and key not in small
     ]
     thumbnails = Counter(os.path.basename(folder) for folder in set(small.values()))
-    return Listing(files, by_pattern=by_pattern, root=None if by_pattern else f"s3://{base}", thumbnails=thumbnails)
+    return Listing(
+        files, by_pattern=by_pattern, root=None if by_pattern else f"{scheme}://{base}", thumbnails=thumbnails
+    )
 
 
 def _thumbnails_above(key: str) -> str | None:
@@ -241,14 +247,14 @@ def _thumbnails_above(key: str) -> str | None:
 
 def list_braces(source: str) -> Listing:
     """Local files or objects of all names that one with braces stands for. Raises ManifestError if one is missing."""
-    is_s3 = source.startswith("s3://")
+    is_object = in_bucket(source)
     names = expand_braces(source)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         found = list(pool.map(list_files, names))
     above = above_braces(source)
-    base = above if is_s3 else os.path.abspath(user_path(above))
+    base = above if is_object else os.path.abspath(user_path(above))
     files = [
-        replace(file, image_id=file.path.removeprefix(f"{base}/")) if is_s3 else local_file(file.path, base)
+        replace(file, image_id=file.path.removeprefix(f"{base}/")) if is_object else local_file(file.path, base)
         for listing in found
         for file in listing.named
     ]
@@ -273,8 +279,8 @@ def list_web(source: str, fetching: FetchOptions) -> Listing:
 
 def version_of(path: str) -> str | None:
     """The version of a listed file as it is now; None if it cannot be told. Raises OSError."""
-    if path.startswith("s3://"):
-        return str(s3_filesystem().info(path).get("ETag", "")).strip('"') or None
+    if in_bucket(path):
+        return object_version(path)
     local = user_path(path)
     return local_file(local, os.path.dirname(local)).version
 

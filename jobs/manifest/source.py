@@ -1,6 +1,6 @@
 """Anything that names images → one manifest, streamed.
 
-A source is a folder (or an s3:// prefix, or a data set on the hub), a glob, tar files of images, a table (Parquet,
+A source is a folder (or a prefix of a bucket, or a data set on the hub), a glob, tar files of images, a table (Parquet,
 Arrow, CSV or JSON lines: a file, a folder or a glob of them; Delta; Lance; with uris or with the images
 themselves), or a benchmark's `test.json`. All of them become batches of the same columns. Only names of images are read
 here, never an image.
@@ -21,7 +21,7 @@ from PIL import Image
 from artimuse_actor.errors import ManifestError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import FORMATS
-from artimuse_actor.uris import canonical_uri, uri_scheme
+from artimuse_actor.uris import BUCKETS, canonical_uri, uri_scheme
 from jobs.manifest.braces import has_braces
 from jobs.manifest.delta import LOG, current_files, is_delta
 from jobs.manifest.derived import Derived, FirstOfEach, Head, Part, Prefixed
@@ -47,13 +47,8 @@ _TAKEN: Final = (
     f"({', '.join((*PARQUET, *ARROW, *TEXTS))}); and a benchmark's test.json."
 )
 _ELSEWHERE: Final = {
-    "gs": "Google's servers speak S3, too: set AWS_ENDPOINT_URL=https://storage.googleapis.com and an HMAC key, and "
-    "write s3://.",
-    **dict.fromkeys(
-        ("az", "abfs", "abfss", "adl", "wasb", "wasbs"),
-        "Copy the manifest here (azcopy), and name images in it as https:// urls with a SAS token.",
-    ),
-    "hdfs": "Copy it to a disk or to S3.",
+    "adl": "Data Lake Storage Gen2 and blobs are: write az://container/path or abfss://container@account…/path.",
+    "hdfs": "Copy it to a disk or to a bucket.",
 }
 _HEAD_BYTES: Final = 64
 _WRITE: Final = "Write what it holds now as Parquet, and name that."
@@ -115,7 +110,7 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
                 f"{source}: on the web only tar files are sources; images are named by a table of their urls."
             )
         return _tars(source, list_web(source, fetching).named, [], options, fetching, keep)
-    if scheme not in ("file", "s3", "hf"):
+    if scheme not in ("file", "hf", *BUCKETS):
         raise UsageError(
             f"{source}: {scheme}:// is no place that sources are read from. {_ELSEWHERE.get(scheme, _TAKEN)}"
         )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from artimuse_actor.errors import RunError
+from artimuse_actor.uris import in_bucket
 from jobs.words import by_count
 
 FETCH_ERRORS: Final = frozenset(("missing", "forbidden", "fetch_failed"))
@@ -94,7 +95,7 @@ class Breaker:
 
 def _is_gone(root: str) -> bool:
     """Whether a folder is no longer there, or is empty like one whose disk was unmounted."""
-    if root.startswith("s3://"):
+    if in_bucket(root):
         return False
     try:
         with os.scandir(root) as entries:

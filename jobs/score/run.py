@@ -17,7 +17,7 @@ from artimuse_actor.errors import RunError
 from artimuse_actor.images.options import PIXEL_BYTES
 from artimuse_actor.protocol.protocol_file import choose_protocol
 from artimuse_actor.protocol.protocols import Protocol
-from artimuse_actor.uris import origin_of, s3_bucket, shown_uri, without_secrets
+from artimuse_actor.uris import in_bucket, origin_of, shown_uri, without_secrets
 from jobs.code_identity import this_code
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.source import open_manifest
@@ -35,8 +35,8 @@ from jobs.score.run_plan import checked_pruner, plan_run
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.signals import until_time_is_up
 from jobs.score.stage import UnitStager
+from jobs.storage.buckets import bucket_exists
 from jobs.storage.places import open_place
-from jobs.storage.s3_place import bucket_exists
 from jobs.store.counts import Counts
 from jobs.store.doubles import refuse_doubles
 from jobs.store.fingerprints import fingerprint_of
@@ -265,13 +265,14 @@ def _refuse_missing_buckets(settings: ScoreSettings, committer: ShardCommitter) 
     error rows and the run goes on.
     """
     rows = unit_rows_of(committer.store.place, committer.plan, *committer.units[0])
-    buckets = sorted({bucket for uri in rows["uri"].to_pylist() if uri and (bucket := s3_bucket(shown_uri(uri)))})
+    buckets = sorted({origin_of(shown_uri(uri)) for uri in rows["uri"].to_pylist() if uri and in_bucket(uri)})
     if settings.fetch.root is not None:  # images are read from this bucket only
-        buckets = [bucket for bucket in buckets if bucket == s3_bucket(settings.fetch.root)]
+        buckets = [bucket for bucket in buckets if bucket == origin_of(settings.fetch.root)]
     if buckets and not any(map(bucket_exists, buckets)):
+        named = " or ".join(bucket.partition("://")[2] for bucket in buckets[:3])
         raise RunError(
-            f"There is no bucket {' or '.join(buckets[:3])} where the images of {settings.source} should lie. Correct "
-            "the uris, or AWS_ENDPOINT_URL; then run again."
+            f"There is no bucket {named} where the images of {settings.source} should lie. Correct the uris, or "
+            "the endpoint in the environment (AWS_ENDPOINT_URL); then run again."
         )
 
 

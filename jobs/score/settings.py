@@ -34,7 +34,7 @@ class ScoreSettings:
 
     Attributes:
         source: what to score, see `jobs.manifest.source`.
-        checkpoint: folder, s3:// folder or name.
+        checkpoint: folder, folder in a bucket, or name.
         out: folder or prefix of the store.
         manifest: how the source is read.
         decode: how images are decoded.

@@ -1,4 +1,4 @@
-"""Files of S3 for DuckDB: those of a list and no others, read only, with exact ranges.
+"""Files of buckets for DuckDB: those of a list and no others, read only, with exact ranges.
 
 Their sizes are known from the listing, so a file costs one request for its footer and one for each range of columns.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fsspec.spec import AbstractFileSystem
 
-from jobs.storage.s3_place import s3_filesystem
+from jobs.storage.buckets import read_range
 
 _WHEN: Final = datetime(2000, 1, 1, tzinfo=UTC)  # that a file is still the same is for its readers to check
 
@@ -25,20 +25,20 @@ class ListedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no ty
     cachable = False
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
-        """Know files by their names, `listed://bucket/key`, with the bytes of each."""
+        """Know files by their names, `listed://s3/bucket/key`, with the bytes of each."""
         super().__init__()
         self._sizes = sizes
 
     @classmethod
     def name_of(cls, uri: str) -> str:
-        """The name here of a file on S3."""
-        return f"{cls.protocol}://{uri.removeprefix('s3://')}"
+        """The name here of an object."""
+        return f"{cls.protocol}://{uri.replace('://', '/', 1)}"
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         """Open a file for reading."""
         if mode != "rb":
             raise PermissionError(f"{path}: is for reading")
-        return _Ranges(path.replace(f"{self.protocol}://", "s3://", 1), self.size(path))
+        return _Ranges(path.removeprefix(f"{self.protocol}://").replace("/", "://", 1), self.size(path))
 
     def exists(self, path: str, **_: Any) -> bool:
         """Whether it is one of the list."""
@@ -63,7 +63,7 @@ class ListedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no ty
 
 
 class _Ranges(io.RawIOBase):
-    """A file on S3; each read is one request."""
+    """An object; each read is one request."""
 
     def __init__(self, uri: str, size: int) -> None:
         self._uri = uri
@@ -81,6 +81,6 @@ class _Ranges(io.RawIOBase):
         end = self._size if size < 0 else min(self._size, self._at + size)
         if end <= self._at:
             return b""
-        data: bytes = s3_filesystem().cat_file(self._uri, start=self._at, end=end)
+        data = read_range(self._uri, self._at, end)
         self._at += len(data)
         return data

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Callable
 
 from artimuse_actor.errors import UsageError
-from artimuse_actor.uris import user_path
+from artimuse_actor.uris import BUCKETS, canonical_uri, uri_scheme, user_path
+from jobs.storage.cloud_place import CloudPlace, GooglePlace
 from jobs.storage.local_place import LocalPlace
 from jobs.storage.place import Place
 from jobs.storage.s3_place import S3Place
 
 
 def open_place(root: str) -> Place:
-    """The place that a local path or an s3:// prefix names.
+    """The place that a local path, or a prefix of a bucket (s3://, gs://, az://), names.
 
     Raises:
         UsageError: it has another scheme.
     """
-    if root.startswith("s3://"):
-        if not re.match(r"^s3://[^/]+", root):
-            raise UsageError(f"{root}: names no bucket. Write s3://bucket/prefix.")
-        return S3Place(root.rstrip("/"))
-    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", root) and not root.startswith("file://"):
-        raise UsageError(f"{root}: only local folders and s3:// prefixes can be written to.")
-    return LocalPlace(os.path.abspath(user_path(root)))
+    root = canonical_uri(root)
+    scheme = uri_scheme(root)
+    if scheme == "file":
+        return LocalPlace(os.path.abspath(user_path(root)))
+    if scheme not in BUCKETS:
+        raise UsageError(f"{root}: only local folders and s3://, gs:// and az:// prefixes can be written to.")
+    if not root.partition("://")[2].strip("/"):
+        raise UsageError(f"{root}: names no bucket. Write {scheme}://bucket/prefix.")
+    kinds: dict[str, Callable[[str], Place]] = {"s3": S3Place, "gs": GooglePlace, "az": CloudPlace}
+    return kinds[scheme](root.rstrip("/"))

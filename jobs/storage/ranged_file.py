@@ -1,4 +1,4 @@
-"""A file on S3, the web or the hub, read by ranges: large while all of it is wanted, small to go past much."""
+"""A file in a bucket, of the web or the hub, read by ranges: large while all of it is wanted, small to go past much."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch, look_at
 from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.remote_file import storage_error
+from artimuse_actor.uris import in_bucket
 
 # A request takes about as long as a megabyte: a gap that is larger is not read.
 GAP_BYTES: Final = 1 << 20
@@ -72,16 +74,17 @@ class RangedFile(io.RawIOBase):
         try:
             self._data = fetch(FileRange(self._uri, self._at, wanted, self._version), self._options)
         except ImageError as error:
-            raise OSError(error.message) from error
+            raise storage_error(error.message) from error
         self._start = self._at
 
 
 def open_ranged(uri: str) -> Any:
-    """A file of the hub. Raises OSError: it cannot be read."""
+    """A file of the hub, or of Google or Azure. Raises OSError: it cannot be read."""
     options = FetchOptions()
     try:
-        return RangedFile(uri, look_at(uri, options).size_bytes, None, options)
+        found = look_at(uri, options)
+        return RangedFile(uri, found.size_bytes, found.version if in_bucket(uri) else None, options)
     except ImageError as error:
         if error.error_type == "missing":
             raise FileNotFoundError(error.message) from error
-        raise OSError(error.message) from error
+        raise storage_error(error.message) from error

@@ -1,4 +1,4 @@
-"""The user's own files, on a disk or on S3: read, or written whole or not at all."""
+"""The user's own files, on a disk or in a bucket: read, or written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from artimuse_actor.errors import StoreError
 from artimuse_actor.images.memory_limit import memory_limit
-from artimuse_actor.uris import user_path
+from artimuse_actor.uris import in_bucket, user_path
 from artimuse_actor.whole_file import whole_file
+from jobs.storage.buckets import is_in_bucket, open_object, put_file
 from jobs.storage.ranged_file import open_ranged
-from jobs.storage.s3_place import s3_filesystem
 
 BATCH_ROWS: Final = 65_536
 LIMIT_BYTES: Final = 2 * 1024**3
@@ -35,17 +35,16 @@ def is_unicode(text: str) -> bool:
 
 def is_remote(path: str) -> bool:
     """Whether a file is read over the network."""
-    return path.startswith(("s3://", "hf://"))
+    return in_bucket(path) or path.startswith("hf://")
 
 
 def open_source(path: str) -> IO[bytes]:
-    """Open a local path, file://, s3:// or hf:// uri for reading. Raises OSError."""
+    """Open a local path, a file:// or hf:// uri, or an object of a bucket for reading. Raises OSError."""
     if path.startswith("hf://"):
         ranged: IO[bytes] = open_ranged(path)
         return ranged
-    if path.startswith("s3://"):
-        file: IO[bytes] = s3_filesystem().open(path, "rb")
-        return file
+    if in_bucket(path):
+        return open_object(path)
     return open(user_path(path), "rb")
 
 
@@ -58,8 +57,8 @@ def open_for_arrow(path: str) -> IO[bytes]:
 
 
 def is_there(path: str) -> bool:
-    """Whether there is a file, or a folder, at a local path, file:// or s3:// uri."""
-    return bool(s3_filesystem().exists(path)) if path.startswith("s3://") else os.path.lexists(user_path(path))
+    """Whether there is a file, or a folder, at a local path, file:// uri or in a bucket."""
+    return is_in_bucket(path) if in_bucket(path) else os.path.lexists(user_path(path))
 
 
 @contextmanager
@@ -67,16 +66,16 @@ def write_user_file(path: str) -> Iterator[str]:
     """Give a local path to write to; when the block ends, that file appears at `path`, whole or not at all.
 
     Args:
-        path: a local path, file:// or s3:// uri; an existing file is replaced, and missing folders are made.
+        path: a local path, a file:// uri, or that of an object; an existing file is replaced, missing folders are made.
 
     Raises:
         StoreError: it cannot be written.
     """
     try:
-        if path.startswith("s3://"):
+        if in_bucket(path):
             with tempfile.TemporaryDirectory() as folder:
                 yield (growing := os.path.join(folder, os.path.basename(path)))
-                s3_filesystem().put_file(growing, path)
+                put_file(growing, path)
         else:
             with whole_file(os.path.abspath(user_path(path))) as growing:
                 yield growing

@@ -1,4 +1,4 @@
-"""A folder of the user's, on a disk or on S3: made aside, and complete when it appears."""
+"""A folder of the user's, on a disk or in a bucket: made aside, and complete when it appears."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 from artimuse_actor.errors import StoreError
 from artimuse_actor.whole_file import sync
+from jobs.storage.buckets import put_file
 from jobs.storage.place import Place
 from jobs.storage.places import open_place
-from jobs.storage.s3_place import s3_filesystem
 
 
 @contextmanager
 def growing_folder(out: str) -> Iterator[str]:
-    """A temporary folder on the disk of the target `out`, or any disk if that is on S3; deleted at the end.
+    """A temporary folder on the disk of the target `out`, or any disk if that is in a bucket; deleted at the end.
 
     Raises:
         StoreError: files cannot be written.
@@ -38,7 +38,7 @@ def growing_folder(out: str) -> Iterator[str]:
 def publish_folder(folder: str, place: Place, last: Sequence[str], mark: tuple[str, bytes]) -> None:
     """Give the files of a growing folder their names, in place of all that is there.
 
-    On a disk they appear all at once. On S3 they are put one by one.
+    On a disk they appear all at once. In a bucket they are put one by one.
 
     Args:
         folder: see `growing_folder`.
@@ -59,7 +59,7 @@ def publish_folder(folder: str, place: Place, last: Sequence[str], mark: tuple[s
     place.write(*mark)
     names = put_last(files_below(folder), last)
     for name in names:
-        s3_filesystem().put_file(os.path.join(folder, name), place.uri(name))
+        put_file(os.path.join(folder, name), place.uri(name))
     for name in sorted(before - set(names)):
         place.delete(name)
 

@@ -22,11 +22,11 @@ from support.paths import REPO
 from support.tiny_checkpoints import change_config, copy_checkpoint, split_into_shards
 
 from artimuse_actor import ArtiMuse
+from artimuse_actor.checkpoint import bucket as bucket_checkpoint
 from artimuse_actor.checkpoint import digest as file_digest
-from artimuse_actor.checkpoint import s3 as s3_checkpoint
+from artimuse_actor.checkpoint.bucket import BucketCheckpoint
 from artimuse_actor.checkpoint.checkpoint import SINGLE_FILE, Checkpoint
 from artimuse_actor.checkpoint.names import identify_checkpoint, open_checkpoint
-from artimuse_actor.checkpoint.s3 import S3Checkpoint
 from artimuse_actor.errors import CheckpointError
 
 pytestmark = pytest.mark.timeout(60)
@@ -117,7 +117,7 @@ def test_the_protocol_is_guessed_from_the_uri_and_its_last_part_decides(bucket: 
 def test_a_sharded_checkpoint_is_fetched_in_parts_and_whole(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_checkpoint, "_PART_BYTES", 100_000)
+    monkeypatch.setattr(bucket_checkpoint, "_PART_BYTES", 100_000)
     folder = copy_checkpoint(tmp_path / "sharded")
     split_into_shards(folder, 3)
     uri = bucket.put(folder)
@@ -221,7 +221,7 @@ def test_broken_connections_and_a_busy_server_are_tried_again(bucket: Bucket, fa
 def test_a_fetch_that_fails_is_a_sentence_and_the_next_run_goes_on(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_checkpoint, "_OPTIONS", replace(s3_checkpoint._OPTIONS, first_wait_s=0.01))
+    monkeypatch.setattr(bucket_checkpoint, "_OPTIONS", replace(bucket_checkpoint._OPTIONS, first_wait_s=0.01))
     uri = bucket.put(golden_checkpoint("artimuse"))
     bucket.fail(SINGLE_FILE, as_it_is, as_it_is, *[refuse(500, "InternalError")] * 6)
     message = text_of_error(uri)
@@ -232,9 +232,9 @@ def test_a_fetch_that_fails_is_a_sentence_and_the_next_run_goes_on(
 
 
 def test_a_file_that_changes_while_it_is_fetched_is_not_mixed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_checkpoint, "_OPTIONS", replace(s3_checkpoint._OPTIONS, first_wait_s=0.01))
+    monkeypatch.setattr(bucket_checkpoint, "_OPTIONS", replace(bucket_checkpoint._OPTIONS, first_wait_s=0.01))
     uri = bucket.put(golden_checkpoint("artimuse"))
-    found = S3Checkpoint.find(uri)
+    found = BucketCheckpoint.find(uri)
     other = bytearray((golden_checkpoint("artimuse") / SINGLE_FILE).read_bytes())
     other[-1] ^= 0x55
     bucket.put_files({SINGLE_FILE: bytes(other)})

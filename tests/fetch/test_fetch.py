@@ -242,7 +242,7 @@ def test_a_file_without_bytes_is_read_as_such(tmp_path: Path) -> None:
     "uri",
     [
         "ftp://host/a.jpg",
-        "gs://bucket/a.jpg",
+        "hdfs://host/a.jpg",
         "memory://a.jpg",
         "zip://a.jpg::file:///etc/a.zip",
         "simplecache::s3://bucket/a.jpg",

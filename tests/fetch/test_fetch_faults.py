@@ -548,7 +548,7 @@ def test_objects_outside_the_root_are_not_read(s3: Origin, uri: str) -> None:
     assert not s3.proxy.requests
 
 
-@pytest.mark.parametrize("root", ["https://host/folder", "s3://", "s3:///", "gs://bucket"])
+@pytest.mark.parametrize("root", ["https://host/folder", "s3://", "s3:///", "gs://", "hdfs://bucket"])
 def test_a_root_is_a_folder_or_a_prefix(root: str) -> None:
     with pytest.raises(UsageError, match="--root"):
         FetchOptions(root=root)

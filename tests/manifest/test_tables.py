@@ -393,8 +393,7 @@ def test_formats_whose_files_are_not_all_there_is_to_them_are_refused_by_name(
 @pytest.mark.parametrize(
     ("source", "advice"),
     [
-        ("gs://bucket/photos", "AWS_ENDPOINT_URL=https://storage.googleapis.com"),
-        ("abfss://train@account.dfs.core.windows.net/x", "azcopy"),
+        ("adl://store/photos", "az://container/path"),
         ("hdfs://name/x.parquet", "Copy it"),
         ("nonsense://x", "Taken are folders"),
     ],

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from support.loopback_server import LoopbackServer
 
 
-class _Handler(BaseHTTPRequestHandler):
+class ProxyHandler(BaseHTTPRequestHandler):
     """One connection; every answer is the upstream server's, unless a fault comes first."""
 
     protocol_version = "HTTP/1.1"
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-Fault = Callable[[_Handler], None]
+Fault = Callable[[ProxyHandler], None]
 
 
 class FaultProxy(LoopbackServer):
@@ -86,8 +86,8 @@ class FaultProxy(LoopbackServer):
 
     request_queue_size = 128
 
-    def __init__(self, upstream: str, host: str) -> None:
-        super().__init__((host, 0), _Handler)
+    def __init__(self, upstream: str, host: str, handler: type[ProxyHandler]) -> None:
+        super().__init__((host, 0), handler)
         self.upstream = urlsplit(upstream).netloc
         self.lock = threading.Lock()
         self.stopped = threading.Event()
@@ -98,7 +98,7 @@ class FaultProxy(LoopbackServer):
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.limit = 1_000_000
         self.latency_s = 0.0
-        self.active: set[_Handler] = set()
+        self.active: set[ProxyHandler] = set()
         self.throttled = 0
         self.requests: list[str] = []
 
@@ -112,9 +112,11 @@ class FaultProxy(LoopbackServer):
 
 
 @contextmanager
-def running_proxy(upstream: str, host: str = "127.0.0.1") -> Iterator[FaultProxy]:
+def running_proxy(
+    upstream: str, host: str = "127.0.0.1", handler: type[ProxyHandler] = ProxyHandler
+) -> Iterator[FaultProxy]:
     """Start a proxy in front of a server, given by its url."""
-    with FaultProxy(upstream, host) as proxy:
+    with FaultProxy(upstream, host, handler) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield proxy
@@ -122,7 +124,7 @@ def running_proxy(upstream: str, host: str = "127.0.0.1") -> Iterator[FaultProxy
         proxy.shutdown()
 
 
-def as_it_is(handler: _Handler) -> None:
+def as_it_is(handler: ProxyHandler) -> None:
     """No fault: the ones after it are for later requests."""
     handler.forward()
 
@@ -130,7 +132,7 @@ def as_it_is(handler: _Handler) -> None:
 def refuse(status: int, code: str = "", **headers: str) -> Fault:
     """An error answer as S3 writes it; underscores in the names of headers stand for hyphens."""
 
-    def fault(handler: _Handler) -> None:
+    def fault(handler: ProxyHandler) -> None:
         body = f"<Error><Code>{code}</Code><Message>As the test wants it.</Message></Error>".encode()
         handler.send_response_only(HTTPStatus(status))
         for name, value in headers.items():
@@ -143,7 +145,7 @@ def refuse(status: int, code: str = "", **headers: str) -> Fault:
     return fault
 
 
-def corrupt(handler: _Handler) -> None:
+def corrupt(handler: ProxyHandler) -> None:
     """A body that is not what its checksum says."""
     handler.send_response_only(200)
     handler.send_header("x-amz-checksum-crc32", "AAAAAA==")
@@ -157,7 +159,7 @@ def redirect(location: str) -> Fault:
     return refuse(302, Location=location)
 
 
-def garble(handler: _Handler) -> None:
+def garble(handler: ProxyHandler) -> None:
     """An error page of something in between, which is no XML."""
     handler.send_response_only(503)
     handler.send_header("Content-Length", "8")
@@ -165,23 +167,23 @@ def garble(handler: _Handler) -> None:
     handler.wfile.write(b"<html>No")
 
 
-def curse(handler: _Handler) -> None:
+def curse(handler: ProxyHandler) -> None:
     """A refusal in words that are no text."""
     handler.wfile.write(b"HTTP/1.1 403 \xff\x1b[31m\xed\xa0\x80 no\r\nContent-Length: 0\r\n\r\n")
 
 
-def drop(handler: _Handler) -> None:
+def drop(handler: ProxyHandler) -> None:
     """The connection ends before any answer."""
     handler.close_connection = True
 
 
-def cut(handler: _Handler) -> None:
+def cut(handler: ProxyHandler) -> None:
     """Half of the body, then the end of the connection."""
     handler.forward(body_share=0.5)
     handler.close_connection = True
 
 
-def reset(handler: _Handler) -> None:
+def reset(handler: ProxyHandler) -> None:
     """Half of the body, then a reset."""
     handler.forward(body_share=0.5)
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -189,14 +191,14 @@ def reset(handler: _Handler) -> None:
     handler.close_connection = True
 
 
-def stall(handler: _Handler) -> None:
+def stall(handler: ProxyHandler) -> None:
     """Half of the body, then silence."""
     handler.forward(body_share=0.5)
     handler.server.stopped.wait(10)
     handler.close_connection = True
 
 
-def chunked(handler: _Handler) -> None:
+def chunked(handler: ProxyHandler) -> None:
     """Four megabytes whose length is not said beforehand."""
     handler.send_response_only(200)
     handler.send_header("Transfer-Encoding", "chunked")
@@ -206,13 +208,13 @@ def chunked(handler: _Handler) -> None:
     handler.wfile.write(b"0\r\n\r\n")
 
 
-def silence(handler: _Handler) -> None:
+def silence(handler: ProxyHandler) -> None:
     """No answer at all."""
     handler.server.stopped.wait(10)
     handler.close_connection = True
 
 
-def trickle(handler: _Handler) -> None:
+def trickle(handler: ProxyHandler) -> None:
     """A byte now and then: never silent, never done."""
     handler.send_response_only(200)
     handler.send_header("Content-Length", "1000")

@@ -14,11 +14,16 @@ import pytest
 
 FIXTURE_MARKS: Final = {
     "s3_endpoint": ("server", "process"),
+    "google": ("server", "process"),
+    "azure": ("server", "process"),
     "hub": ("server",),
     "web_proxy": ("server",),
     "browser": ("browser", "process"),
 }
 """Marks of all tests that use a fixture, by themselves or through another one."""
+
+PARAMETER_FIXTURES: Final = {"s3": "s3_endpoint", "web": "web_proxy", "gs": "google", "az": "azure"}
+"""Fixtures that tests ask for by a name in a parameter."""
 
 ENOUGH: Final = {"process": ("process", "ray", "browser"), "server": ("server",), "ray": ("ray",)}
 """Kind of thing that was started → marks of which one is enough: Ray and a browser are processes too."""
@@ -32,7 +37,7 @@ def mark_by_fixtures(items: Sequence[pytest.Item]) -> None:
         used = set(getattr(item, "fixturenames", ()))
         # Fixtures that a test asks for by the name in a parameter are not among them.
         asked = [value for value in _parameters(item).values() if isinstance(value, str)]
-        used |= {fixture for name, fixture in (("s3", "s3_endpoint"), ("web", "web_proxy")) if name in asked}
+        used |= {fixture for name, fixture in PARAMETER_FIXTURES.items() if name in asked}
         for fixture in used & FIXTURE_MARKS.keys():
             for mark in FIXTURE_MARKS[fixture]:
                 item.add_marker(mark)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from artimuse_actor.errors import GroundTruthError, UsageError
-from jobs.evaluate.benchmark_folders import exists, whole_root
+from jobs.evaluate.benchmark_folders import whole_root
 from jobs.evaluate.vqa.presets import LISTS, VQA, QuestionList
 from jobs.manifest.questions import Question, image_uri, read_questions
+from jobs.storage.user_files import is_there
 
 _LOOKED_FOR: Final = 20
 
@@ -52,7 +53,7 @@ def find_list(root: str, domain: str) -> str | None:
     """The published list of a domain, below a folder in the published layout."""
     preset, above = LISTS[domain], whole_root(root)
     parts = (f"benchmark/VQA/{domain}/", f"VQA/{domain}/", f"{domain}/", "benchmark/VQA/", "VQA/", "")
-    return next((path for part in parts if exists(path := f"{above}/{part}{preset.file}")), None)
+    return next((path for part in parts if is_there(path := f"{above}/{part}{preset.file}")), None)
 
 
 def open_list(source: str, root: str | None, images: str | None, limit: int | None) -> QuestionFolder:
@@ -78,7 +79,7 @@ def open_list(source: str, root: str | None, images: str | None, limit: int | No
     folders += [] if images else [f"{beside}/images", f"{beside}/image"]
     first = list(dict.fromkeys(one.image for one in questions))[:_LOOKED_FOR]
     for folder in folders:
-        if any(exists(image_uri(image, folder)) for image in first):
+        if any(is_there(image_uri(image, folder)) for image in first):
             return QuestionFolder(name, preset, source, folder, tuple(questions))
     raise GroundTruthError(
         f"{source}: none of its first {len(first)} images, such as {first[0]}, is below "

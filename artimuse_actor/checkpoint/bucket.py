@@ -1,6 +1,6 @@
-"""An s3:// folder of a checkpoint → a complete local copy or none; or only its digest, with nothing stored.
+"""A folder of a checkpoint in a bucket → a complete local copy or none; or only its digest, with nothing stored.
 
-A copy lies in the cache, in a folder named after the uri and the etags of its files: when the folder on S3 changes,
+A copy lies in the cache, in a folder named after the uri and the etags of its files: when one of these changes,
 that is another copy. All processes of a node, and all nodes that share a cache, wait for the one that fetches. Nothing
 here deletes a copy; each has its own folder, and a deleted one is fetched again.
 
@@ -41,10 +41,13 @@ from artimuse_actor.checkpoint.checkpoint import (
 from artimuse_actor.checkpoint.digest import cache_folder, remember_digests, remember_file_digest, remembered_digest
 from artimuse_actor.checkpoint.file_lock import file_lock
 from artimuse_actor.errors import CheckpointError, ImageError, RunError, one_line
+from artimuse_actor.fetch.cloud import list_cloud, read_cloud
+from artimuse_actor.fetch.file_range import FileRange
 from artimuse_actor.fetch.options import FetchOptions
+from artimuse_actor.fetch.remote_file import RemoteObject
 from artimuse_actor.fetch.retry import gate_of, retrying
-from artimuse_actor.fetch.s3 import S3Object, list_s3, read_s3
-from artimuse_actor.uris import origin_of
+from artimuse_actor.fetch.s3 import list_s3, read_s3
+from artimuse_actor.uris import CLOUDS, canonical_uri, origin_of, uri_scheme
 
 _T = TypeVar("_T")
 _PART_BYTES: Final = 8 * 1024 * 1024
@@ -56,8 +59,8 @@ _OPTIONS: Final = FetchOptions(max_bytes=MAX_HEADER_BYTES + 8)
 
 
 @dataclass(frozen=True)
-class S3Checkpoint:
-    """The data files of a checkpoint on S3, as they were when they were listed.
+class BucketCheckpoint:
+    """The data files of a checkpoint in a bucket, as they were when they were listed.
 
     Attributes:
         uri: of the folder.
@@ -65,19 +68,20 @@ class S3Checkpoint:
     """
 
     uri: str
-    files: tuple[S3Object, ...]
+    files: tuple[RemoteObject, ...]
 
     @classmethod
-    def find(cls, uri: str) -> S3Checkpoint:
+    def find(cls, uri: str) -> BucketCheckpoint:
         """List a folder.
 
         Raises:
             CheckpointError: it is not there, or cannot be listed.
         """
-        uri = "s3" + uri[2:].rstrip("/")
-        if not re.match(r"s3://[^/]", uri):
-            raise CheckpointError(f"{uri}: names no bucket. Write s3://bucket/folder.")
-        listed = _run(uri, partial(list_s3, uri, _OPTIONS))
+        scheme = uri_scheme(canonical_uri(uri))
+        uri = f"{scheme}://{uri.partition('://')[2].rstrip('/')}"
+        if not re.match(r"\w+://[^/]", uri):
+            raise CheckpointError(f"{uri}: names no bucket. Write {scheme}://bucket/folder.")
+        listed = _run(uri, partial(list_cloud if scheme in CLOUDS else list_s3, uri, _OPTIONS))
         files = tuple(file for file in listed if any(fnmatchcase(file.name, pattern) for pattern in DATA_FILES))
         if not files:
             raise CheckpointError(
@@ -100,7 +104,7 @@ class S3Checkpoint:
     def copy(self) -> Path:
         """The path of its local copy, which may not exist."""
         listing = json.dumps([self.uri, *([file.name, file.size_bytes, file.etag] for file in self.files)])
-        readable = re.sub(r"[^\w.-]+", "--", self.uri.removeprefix("s3://"))[-150:]
+        readable = re.sub(r"[^\w.-]+", "--", self.uri.partition("://")[2])[-150:]
         return cache_folder() / "checkpoints" / f"{readable}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
 
     def open(self) -> Checkpoint:
@@ -147,7 +151,7 @@ class S3Checkpoint:
                 ) from error
             yield folder
 
-    def _outline_file(self, file: S3Object, path: Path) -> None:
+    def _outline_file(self, file: RemoteObject, path: Path) -> None:
         if file.name.endswith(".safetensors"):
             path.write_bytes(self._header(file))
             os.truncate(path, file.size_bytes)
@@ -156,7 +160,7 @@ class S3Checkpoint:
         else:
             path.write_bytes(b"".join(self._parts(file)))
 
-    def _header(self, file: S3Object) -> bytes:
+    def _header(self, file: RemoteObject) -> bytes:
         """The beginning of a safetensors file, with its header if it has one."""
         length = self._part(file, 0, min(8, file.size_bytes))
         header_bytes = int.from_bytes(length, "little")
@@ -180,7 +184,7 @@ class S3Checkpoint:
 
         return remembered_digest(self._key(file), read)
 
-    def _key(self, file: S3Object) -> str:
+    def _key(self, file: RemoteObject) -> str:
         return f"{self.uri}/{file.name}|{file.size_bytes}|{file.etag}"
 
     def _fetch(self) -> None:
@@ -216,7 +220,7 @@ class S3Checkpoint:
                 "GB are free. Delete old copies beside it, or set ARTIMUSE_CACHE to a folder with room."
             )
 
-    def _fetch_files(self, files: list[S3Object], folder: Path) -> dict[S3Object, str]:
+    def _fetch_files(self, files: list[RemoteObject], folder: Path) -> dict[RemoteObject, str]:
         """Copy files into a folder; returns their digests."""
         gigabytes = sum(file.size_bytes for file in files) / 1e9
         print(f"Fetching {self.uri} ({gigabytes:.1f} GB) into {folder.parent}.", file=sys.stderr)
@@ -229,7 +233,7 @@ class S3Checkpoint:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _fetch_file(self, folder: Path, stop: Event, file: S3Object) -> str:
+    def _fetch_file(self, folder: Path, stop: Event, file: RemoteObject) -> str:
         sha256 = hashlib.sha256()
         # The node is in the name, since locks of some shared file systems reach no further than one.
         part = folder / f"{file.name}.{socket.gethostname()}.part"
@@ -244,7 +248,7 @@ class S3Checkpoint:
         part.rename(folder / file.name)
         return sha256.hexdigest()
 
-    def _parts(self, file: S3Object) -> Iterator[bytes]:
+    def _parts(self, file: RemoteObject) -> Iterator[bytes]:
         """A file from its beginning to its end, some parts fetched ahead."""
         loop = fsspec.asyn.get_loop()
         waiting: deque[Future[bytes]] = deque()
@@ -260,16 +264,20 @@ class S3Checkpoint:
             for future in waiting:
                 future.cancel()
 
-    def _part(self, file: S3Object, start: int, end: int) -> bytes:
+    def _part(self, file: RemoteObject, start: int, end: int) -> bytes:
         return _run(f"{self.uri}/{file.name}", self._attempt(file, start, end)) if end > start else b""
 
-    def _attempt(self, file: S3Object, start: int, end: int) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    def _attempt(self, file: RemoteObject, start: int, end: int) -> Callable[[], Coroutine[Any, Any, bytes]]:
         """Makes one attempt to read a part of a file, if it is still the one that was listed."""
+        uri = f"{self.uri}/{file.name}"
+        if uri_scheme(uri) in CLOUDS:
+            part = FileRange(uri, start, end - start, file.etag)
+            return partial(read_cloud, uri, _OPTIONS, lambda _: None, part)
         asked = {"Range": f"bytes={start}-{end - 1}", "IfMatch": file.etag}
-        return partial(read_s3, f"{self.uri}/{file.name}", _OPTIONS, lambda _: None, asked)
+        return partial(read_s3, uri, _OPTIONS, lambda _: None, asked)
 
 
-def _is_whole(path: Path, file: S3Object) -> bool:
+def _is_whole(path: Path, file: RemoteObject) -> bool:
     return path.is_file() and path.stat().st_size == file.size_bytes
 
 
