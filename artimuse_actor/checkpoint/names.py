@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from artimuse_actor.checkpoint import modelscope
 from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
 from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity as CheckpointIdentity  # of `identify_checkpoint`
-from artimuse_actor.errors import CheckpointError, message_of
+from artimuse_actor.errors import CheckpointError, UsageError, message_of
 from artimuse_actor.uris import canonical_uri, in_bucket
 
 if TYPE_CHECKING:
@@ -29,7 +29,23 @@ PUBLISHED_NAMES: Final = (
     "ArtiMuse_TAD66K",
     "UniPercept",
 )
+HUGGING_FACE: Final = "huggingface"
+HUBS: Final = (HUGGING_FACE, "modelscope")
+"""Hubs that checkpoints are named on."""
+
 _REPOSITORY = re.compile(r"(?P<repo>(?:[\w.-]+/)?[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+def named_on(hub: str, name: str) -> str:
+    """A checkpoint's name as `open_checkpoint` takes it, if published names and `owner/name` are those of this hub.
+
+    Raises:
+        UsageError: there is no such hub.
+    """
+    if hub not in HUBS:
+        raise UsageError(f"--hub takes {' or '.join(HUBS)}, not {hub!r}.")
+    is_name = "://" not in name and not os.path.exists(os.path.expanduser(name))
+    return f"{modelscope.SCHEME}{name}" if hub != HUGGING_FACE and is_name else name
 
 
 def identify_checkpoint(name: str, *, fetch: bool = True) -> CheckpointIdentity:

@@ -28,6 +28,7 @@ from jobs.commands.options import (
     BatchSize,
     Device,
     Dtype,
+    Hub,
     Limit,
     PublishedArithmetic,
     Quantize,
@@ -61,6 +62,7 @@ def benchmark(
     checkpoint: Annotated[
         list[str], typer.Option(metavar="CKPT", help="As for score; may be given again.", show_default=False)
     ],
+    hub: Hub = "huggingface",
     protocol: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="As for score. [default: guessed from the name]", show_default=False),
@@ -116,6 +118,7 @@ def benchmark(
 
     vqa asks multiple-choice questions with the published prompt, and counts what is right.
     """
+    from artimuse_actor.checkpoint.names import named_on
     from jobs.evaluate.benchmark_settings import BenchmarkSettings
     from jobs.evaluate.gate import Checkable, CheckedScores, Gate, check_gates
     from jobs.evaluate.options import EvaluateOptions
@@ -147,7 +150,7 @@ def benchmark(
         names=tuple(names),
         root=root,
         out=out,
-        checkpoints=tuple(checkpoint),
+        checkpoints=tuple(named_on(hub, name) for name in checkpoint),
         protocol=protocol,
         device=device,
         dtype=dtype,
@@ -160,7 +163,7 @@ def benchmark(
         address=address,
         limit=limit,
         images=images,
-        against=against,
+        against=against and named_on(hub, against),
         results=results,
         evaluate=EvaluateOptions(
             columns=TruthColumns(group=by, cluster=cluster),

@@ -20,6 +20,7 @@ from jobs.commands.options import (
     Device,
     Dtype,
     ExifRotate,
+    Hub,
     MaxBytes,
     MaxNewTokens,
     MaxPixels,
@@ -40,6 +41,7 @@ from jobs.commands.options import (
 def image(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Paths or uris.", show_default=False)],
     checkpoint: Checkpoint = "ArtiMuse",
+    hub: Hub = "huggingface",
     protocol: Protocol = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -65,12 +67,13 @@ def image(
 
     With --texts --json one image prints as the published code has it. The exit code is 1 if one could not be read.
     """
+    from artimuse_actor.checkpoint.names import named_on
     from artimuse_actor.fetch.options import FetchOptions
     from jobs.score.single_images import ImageSettings, score_files
     from jobs.score.single_images_text import images_json, show_image
 
     settings = ImageSettings(
-        checkpoint=checkpoint,
+        checkpoint=named_on(hub, checkpoint),
         protocol=protocol,
         published_arithmetic=published_arithmetic,
         device=device,

@@ -105,8 +105,15 @@ Checkpoint = Annotated[
     typer.Option(
         metavar="CKPT",
         help="A local, s3://, gs:// or az:// folder; ArtiMuse, ArtiMuse_AVA, ArtiMuse_FLICKR-AES, ArtiMuse_PARA, "
-        "ArtiMuse_TAD66K or UniPercept; or owner/name[@revision] on the Hugging Face hub; modelscope:// before the "
-        "last two takes them from there.",
+        "ArtiMuse_TAD66K or UniPercept; or owner/name[@revision] on the hub of --hub; modelscope:// before the last "
+        "two is that hub, too.",
+    ),
+]
+Hub = Annotated[
+    str,
+    typer.Option(
+        metavar="HUB",
+        help="The hub of checkpoints named like ArtiMuse or owner/name: huggingface or modelscope (an extra).",
     ),
 ]
 Protocol = Annotated[

@@ -21,6 +21,7 @@ from jobs.commands.options import (
     Dtype,
     ExifRotate,
     HfConfig,
+    Hub,
     IdColumn,
     IdColumns,
     ImageColumn,
@@ -53,6 +54,7 @@ def plan(
         str | None,
         typer.Option(metavar="CKPT", help="As for score: the model to measure with, here.", show_default=False),
     ] = None,
+    hub: Hub = "huggingface",
     gpus: Annotated[
         int | None, typer.Option(metavar="N", help="GPUs to work it out for. [default: those here, else 1]")
     ] = None,
@@ -125,6 +127,7 @@ def plan(
     Nothing is written. The names are read once, a few images are drawn and measured here, and the rest is arithmetic.
     With --texts it is worked out for scores only and with texts.
     """
+    from artimuse_actor.checkpoint.names import named_on
     from artimuse_actor.fetch.options import FetchOptions
     from jobs.forecast.forecast import look_ahead
     from jobs.forecast.settings import OutlookSettings
@@ -133,7 +136,7 @@ def plan(
 
     settings = OutlookSettings(
         source=source,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint and named_on(hub, checkpoint),
         out=out,
         manifest=ManifestOptions.from_arguments(locals()),
         decode=decode_options(locals()),

@@ -30,6 +30,7 @@ from jobs.commands.options import (
     Dtype,
     ExifRotate,
     HfConfig,
+    Hub,
     IdColumn,
     IdColumns,
     IdPrefix,
@@ -76,6 +77,7 @@ def score(
         typer.Option(metavar="OUT", help="Folder or prefix (s3://, gs://, az://) of the results.", show_default=False),
     ],
     checkpoint: Checkpoint = "ArtiMuse",
+    hub: Hub = "huggingface",
     protocol: Protocol = None,
     images: Images = None,
     id_column: IdColumn = None,
@@ -194,6 +196,7 @@ def score(
 
     With --texts each image also gets expert texts, in a second table; asked for later, they are added to the scores.
     """
+    from artimuse_actor.checkpoint.names import named_on
     from artimuse_actor.fetch.options import FetchOptions
     from jobs.manifest.manifest import ManifestOptions
     from jobs.score.actor_pool import ActorPool
@@ -207,7 +210,7 @@ def score(
     fetch = FetchOptions(max_bytes, root, allow_private_hosts)
     settings = ScoreSettings(
         source=source,
-        checkpoint=checkpoint,
+        checkpoint=named_on(hub, checkpoint),
         out=out,
         manifest=ManifestOptions.from_arguments(locals()),
         decode=decode_options(locals()),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from jobs.commands.options import AsJson, Device, Protocol, Quantize
+from jobs.commands.options import AsJson, Device, Hub, Protocol, Quantize
 
 if TYPE_CHECKING:
     from artimuse_actor.verify.finding import Finding
@@ -25,6 +25,7 @@ def verify(
             metavar="CKPT", help="Also check this checkpoint, named as for `artimuse score`.", show_default=False
         ),
     ] = None,
+    hub: Hub = "huggingface",
     protocol: Protocol = None,
     device: Device = "auto",
     dtype: Annotated[
@@ -42,6 +43,7 @@ def verify(
     together, bfloat16 with float32; and its speed is measured. Rounding drifts, on the random weights of the golden
     checkpoints by some points. More than rounding is wrong: then the exit code is 1.
     """
+    from artimuse_actor.checkpoint.names import named_on
     from artimuse_actor.verify.finding import Finding, exit_code
     from artimuse_actor.verify.verify import verify as run
 
@@ -51,9 +53,15 @@ def verify(
     if not as_json:
         print(f"{head['processor']}; torch {head['torch']}, transformers {head['transformers']}\n")
         print(_line(*_HEAD, "verdict"))
+    named = checkpoint and named_on(hub, checkpoint)
     drawn = _drawn_pictures() if quantize and checkpoint else None
     for found in run(
-        device=device, dtype=dtype, checkpoint=checkpoint, protocol=protocol, quantize=quantize, pictures=drawn
+        device=device,
+        dtype=dtype,
+        checkpoint=named,
+        protocol=protocol,
+        quantize=quantize,
+        pictures=drawn,
     ):
         if isinstance(found, Finding):
             findings.append(found)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.golden import files_of, golden_checkpoint
+from support.golden import files_of, golden_checkpoint, golden_images
 from support.loopback_modelscope import LoopbackModelScope
+from support.score_job import run_artimuse
 
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
-from artimuse_actor.checkpoint.names import open_checkpoint
+from artimuse_actor.checkpoint.names import PUBLISHED_NAMES, open_checkpoint
 from artimuse_actor.errors import CheckpointError
 
 pytestmark = [pytest.mark.server, pytest.mark.process]  # the package asks the system what it runs on
@@ -78,3 +80,26 @@ def test_what_modelscope_does_not_give_is_a_sentence(
     modelscope.stop()
     with pytest.raises(CheckpointError, match="ModelScope cannot be reached"):
         open_checkpoint("modelscope://ArtiMuse")
+
+
+def test_hub_takes_published_and_other_names_from_there_and_leaves_folders_alone(
+    modelscope: LoopbackModelScope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*PUBLISHED_NAMES[:2], "ArtiMuse_PARA"):
+        modelscope.add(f"thunderbolt/{name}", artimuse_files())
+    picture = golden_images()[0]
+    for name in ("ArtiMuse", "ArtiMuse_AVA@master", "thunderbolt/ArtiMuse_PARA", "modelscope://ArtiMuse"):
+        done = run_artimuse("image", picture, "--checkpoint", name, "--hub", "modelscope", "--json")
+        assert json.loads(done.stdout)
+    here = run_artimuse(
+        "image", picture, "--checkpoint", golden_checkpoint("artimuse"), "--hub", "modelscope", "--json"
+    )
+    assert here.stdout == done.stdout
+    out = tmp_path / "out"
+    options = ("--out", out, "--checkpoint", "ArtiMuse_AVA", "--local")
+    (tmp_path / "artimuse.toml").write_text('[score]\nhub = "modelscope"\n')
+    run_artimuse("--config", tmp_path / "artimuse.toml", "score", picture, *options)
+    (run,) = out.glob("_runs/*/run.json")
+    assert json.loads(run.read_text())["arguments"]["hub"] == "modelscope"
+    refused = run_artimuse("image", picture, "--hub", "modelhub", code=2)
+    assert "--hub takes huggingface or modelscope" in refused.stderr
