@@ -128,6 +128,7 @@ app.command(
     epilog=example(
         "artimuse report scored --out report.html",
         "artimuse report scored --ground-truth ratings.csv --on file_name --truth-column mos --by category",
+        "artimuse report 'runs/*' --out all.html",
         "artimuse report s3://photos/scored --thumbnails 1000 --root s3://photos/raw",
     )
 )(report)

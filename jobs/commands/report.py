@@ -21,14 +21,16 @@ from jobs.commands.options import (
     AllowPrivateHosts,
     AsJson,
     MaxBytes,
+    ReadMixed,
     Root,
+    StoresNamed,
 )
 from jobs.words import show
 
 
 def report(
     context: typer.Context,
-    store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a run.", show_default=False)],
+    stores: StoresNamed,
     out: Annotated[str, typer.Option(metavar="FILE", help="The HTML file to write.")] = "report.html",
     thumbnails: Annotated[
         int, typer.Option(metavar="N", help="Pictures to show at most, up to 5,000; 0 for none.")
@@ -50,9 +52,10 @@ def report(
     max_bytes: MaxBytes = MAX_BYTES,
     root: Root = None,
     allow_private_hosts: AllowPrivateHosts = False,
+    allow_mixed: ReadMixed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write what a store holds as one HTML file that opens anywhere and fetches nothing.
+    """Write what stores hold as one HTML file that opens anywhere and fetches nothing.
 
     What was scored and when, the distribution, pictures by score with their texts, agreement with ground truth,
     failures and the commands that retry them. Pictures are read again from where they were; it has 5 MB at most.
@@ -65,13 +68,14 @@ def report(
 
     done = write_report(
         ReportSettings(
-            store=store,
+            named=stores,
             out=out,
             thumbnails=thumbnails,
             ground_truth=ground_truth,
             evaluate=EvaluateOptions(columns=TruthColumns(on, truth_column, by), match=match, question=question),
             fetch=FetchOptions(max_bytes, root, allow_private_hosts),
             score_options=score_options(_score_command(context)),
+            allow_mixed=allow_mixed,
         )
     )
     if as_json:
@@ -81,6 +85,8 @@ def report(
     show(f"{out}: {done.size_bytes / 1e6:.1f} MB; {done.rows:,} images, {shown}.")
     if done.gone:
         show(f"  {done.gone:,} could not be read again; the page says why.")
+    if done.doubled:
+        show(f"  {done.doubled}: each of these rows counts.")
     if not in_bucket(out):
         show(f"Open it in a browser: {shlex.quote(out)}")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import ArtiMuseError, StoreError
+from artimuse_actor.errors import ArtiMuseError, StoreError, UsageError
 from jobs.evaluate.evaluate import evaluate_store
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.options import EvaluateOptions
@@ -44,22 +44,26 @@ class Truth:
     residuals: NDArray[np.float64]
 
 
-def read_truth(store: Store, out: str, ground_truth: str | None, options: EvaluateOptions) -> Truth | None:
-    """Compare a store with ground truth, and leave the store as it is; None if there is nothing to compare with.
+def read_truth(
+    stores: Sequence[Store], named: Sequence[str], ground_truth: str | None, options: EvaluateOptions
+) -> Truth | None:
+    """Compare stores with ground truth, and leave them as they are; None if there is nothing to compare with.
 
     Args:
-        store: whose scores.
-        out: where it is, as the user gave it.
+        stores: whose scores.
+        named: what the user called them: one store or pattern.
         ground_truth: a file; None for what was scored last, if that is a table that may have ground truth.
         options: as for `evaluate`.
 
     Raises:
         ArtiMuseError: as `evaluate_store`, of a file that the user named.
     """
-    if ground_truth is None and not _may_have_truth(store):
+    if ground_truth is None and (len(stores) > 1 or not _may_have_truth(stores[0])):
         return None
+    if len(named) > 1:
+        raise UsageError("--ground-truth goes with one store, or one pattern of stores, such as 'runs/*'.")
     try:
-        evaluation = evaluate_store(out, ground_truth, options, keep=False)
+        evaluation = evaluate_store(named[0], ground_truth, options, keep=False)
     except ArtiMuseError:
         if ground_truth is not None:
             raise

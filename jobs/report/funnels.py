@@ -10,7 +10,7 @@ from jobs.curate.funnel import Step
 from jobs.storage.place import Place
 from jobs.store.layout import CURATIONS
 
-_MOST: Final = 10
+MOST_CURATIONS: Final = 10
 _MOST_STEPS: Final = 40
 
 
@@ -46,7 +46,7 @@ def read_curations(place: Place) -> tuple[list[FunnelRecord], int]:
         except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
             continue
     records.sort(key=lambda record: record.created, reverse=True)
-    return records[:_MOST], len(records)
+    return records[:MOST_CURATIONS], len(records)
 
 
 def _record(raw: Any) -> FunnelRecord:

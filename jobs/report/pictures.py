@@ -43,26 +43,29 @@ class Picture:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-def read_pictures(store: Store, scored: ScoredRows, rows: Sequence[int], *, texts: bool) -> dict[int, Picture]:
+def read_pictures(
+    stores: Sequence[Store], scored: ScoredRows, rows: Sequence[int], *, texts: bool
+) -> dict[int, Picture]:
     """The rows of these numbers, in the order of the table.
 
     Args:
-        store: whose rows.
+        stores: whose rows, as for `scan_rows`.
         scored: where they are.
         rows: their numbers.
         texts: whether their texts are read, too.
     """
     wanted = list(scored.places(np.asarray(rows, dtype=np.int64)))
-    starts = dict(zip(scored.paths, scored.starts.tolist(), strict=False))
-    columns = [*_COLUMNS, *(name for question in store.questions for name in (question, f"{question}_std"))]
-    files = store.table_files() if texts and store.texts else None
+    columns = [*_COLUMNS, *(name for question in stores[0].questions for name in (question, f"{question}_std"))]
+    files = [store.table_files() if texts and store.texts else None for store in stores]
 
-    def read(path: str, places: Any) -> list[Picture]:
+    def read(file: int, places: Any) -> list[Picture]:
+        (number, path), start = scored.files[file], int(scored.starts[file])
+        store, beside_it = stores[number], files[number]
         table = read_parquet(store.place, path, columns).take(pa.array(places))
         values = zip(*(_values(table[name]) for name in columns), strict=True)
         rows = [dict(zip(columns, row, strict=True)) for row in values]
-        found = [Picture(starts[path] + int(place), row["uri"], row) for place, row in zip(places, rows, strict=True)]
-        if beside := files and files.texts_beside(path):
+        found = [Picture(start + int(place), row["uri"], row) for place, row in zip(places, rows, strict=True)]
+        if beside := beside_it and beside_it.texts_beside(path):
             _read_texts(store, beside, {picture.columns["image_id"]: picture for picture in found})
         return found
 

@@ -1,4 +1,4 @@
-"""A store → one HTML file.
+"""One or several stores → one HTML file.
 
     scan all rows → choose pictures → read their rows and texts → fit thumbnails into what is left → write the page
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,8 @@ from artimuse_actor.images.options import DecodeOptions
 from jobs.evaluate.options import EvaluateOptions
 from jobs.report import page
 from jobs.report.agreement import Truth, kept_metrics, read_truth
-from jobs.report.funnels import read_curations
+from jobs.report.charts import summarise
+from jobs.report.funnels import MOST_CURATIONS, read_curations
 from jobs.report.galleries import (
     Hall,
     at_most,
@@ -41,6 +43,7 @@ from jobs.store.counts import Counts, count_rows
 from jobs.store.plan_file import current_plan
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store
+from jobs.store.stores import Stores, doubled_between
 from schemas.warnings import WARNINGS
 
 LIMIT_BYTES: Final = 5_000_000
@@ -57,22 +60,24 @@ class ReportSettings:
     """Arguments of a report.
 
     Attributes:
-        store: the --out of runs.
+        named: stores, and patterns of them.
         out: the file to write.
         thumbnails: how many pictures are shown at most; 0 for none.
         ground_truth: a file; None for what was scored last.
         evaluate: how scores are compared with it; its group may also be one of `OWN_GROUPS`.
         fetch: how images are fetched.
         score_options: of `artimuse score`, for the commands that retry.
+        allow_mixed: whether stores may have several fingerprints.
     """
 
-    store: str
+    named: Sequence[str]
     out: str
     thumbnails: int = 200
     ground_truth: str | None = None
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     fetch: FetchOptions = field(default_factory=FetchOptions)
     score_options: tuple[ScoreOption, ...] = ()
+    allow_mixed: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.thumbnails <= MOST_THUMBNAILS:
@@ -89,6 +94,7 @@ class Report:
         rows: of the scores table.
         pictures: how many are shown.
         gone: of these, how many could not be read again.
+        doubled: a sentence about ids that several stores have; None if there are none.
     """
 
     out: str
@@ -96,31 +102,35 @@ class Report:
     rows: int
     pictures: int
     gone: int
+    doubled: str | None = None
 
 
 def write_report(settings: ReportSettings) -> Report:
-    """Read a store and write its report as one HTML page.
+    """Read stores and write their report as one HTML page.
 
     Raises:
-        StoreError: there is no store, it is not whole, or the file cannot be written.
+        StoreError: there is no store, one is not whole, or the file cannot be written.
         UsageError: an option is not valid here.
         GroundTruthError: the ground truth cannot be read.
     """
-    store = Store.open(settings.store)
+    named = Stores.open(settings.named, allow_mixed=settings.allow_mixed)
+    store, stores = named.first, named.stores
     question = store.question("--question", settings.evaluate.question)
-    truth = _truth(store, settings)
+    truth = _truth(stores, settings)
     group_by = settings.evaluate.columns.group
-    scored = scan_rows(store, question, group_by if group_by in OWN_GROUPS else None)
+    scored = scan_rows(stores, question, group_by if group_by in OWN_GROUPS else None)
     halls = _halls(scored, question, settings.thumbnails, truth)
     shown = rows_of(halls)
     warned = dict(sorted(scored.warnings.items(), key=lambda entry: -entry[1].rows)[: len(WARNINGS)])
     examples = [row for failures in scored.failures.values() for row in failures.examples]
     examples += [row for found in warned.values() for row in found.examples]
-    read = read_pictures(store, scored, shown + examples, texts=True)
+    read = read_pictures(stores, scored, shown + examples, texts=True)
     shorten(list(read.values()), _NAMES_BYTES, _TEXTS_BYTES)
-    parts = _parts(store, settings, scored, question, truth) | {
+    doubled = doubled_between(named.names) if len(stores) > 1 else None
+    parts = _parts(named, settings, scored, question, truth) | {
+        "doubled": doubled,
         "halls": halls,
-        "failures": _failures(scored, read, settings, store),
+        "failures": _failures(scored, read, settings, stores),
         "warnings": [
             {
                 "name": visible(name),
@@ -130,7 +140,7 @@ def write_report(settings: ReportSettings) -> Report:
             }
             for name, found in warned.items()
         ],
-        "text_counts": _text_counts(store),
+        "text_counts": _text_counts(stores),
     }
     pictures = [read[row] for row in shown]
     size = len(page.render(parts, page.picture_data(pictures, halls, {}, store)).encode())
@@ -140,16 +150,16 @@ def write_report(settings: ReportSettings) -> Report:
     with write_user_file(settings.out) as growing, open(growing, "wb") as file:
         file.write(html)
     gone = sum(isinstance(thumbnail, ImageError) for thumbnail in found.values())
-    return Report(settings.out, len(html), len(scored), len(pictures), gone)
+    return Report(settings.out, len(html), len(scored), len(pictures), gone, str(doubled) if doubled else None)
 
 
-def _truth(store: Store, settings: ReportSettings) -> Truth | None:
+def _truth(stores: Sequence[Store], settings: ReportSettings) -> Truth | None:
     """Ground truth, split by the group if that is a column of it and not of the store."""
     group = settings.evaluate.columns.group
     if group in OWN_GROUPS:
         options = replace(settings.evaluate, columns=replace(settings.evaluate.columns, group=None))
-        return read_truth(store, settings.store, settings.ground_truth, options)
-    truth = read_truth(store, settings.store, settings.ground_truth, settings.evaluate)
+        return read_truth(stores, settings.named, settings.ground_truth, options)
+    truth = read_truth(stores, settings.named, settings.ground_truth, settings.evaluate)
     if group and truth is None:
         raise UsageError(
             f"--by takes {', '.join(OWN_GROUPS)} or a column of the ground truth, and there is no ground truth with "
@@ -171,34 +181,58 @@ def _halls(scored: ScoredRows, question: str, pictures: int, truth: Truth | None
 
 
 def _parts(
-    store: Store, settings: ReportSettings, scored: ScoredRows, question: str, truth: Truth | None
+    named: Stores, settings: ReportSettings, scored: ScoredRows, question: str, truth: Truth | None
 ) -> dict[str, Any]:
-    plan = current_plan(store.place)
-    curations, curation_count = read_curations(store.place)
+    places = [store.place for store in named.stores]
+    plans = [current_plan(place) for place in places]
+    curations, counts = zip(*map(read_curations, places), strict=True)
+    newest = sorted(chain(*curations), key=lambda record: record.created, reverse=True)
+    name = os.path.basename(places[0].root.rstrip("/")) or places[0].root
     return {
-        "store": store,
-        "name": os.path.basename(store.place.root.rstrip("/")) or store.place.root,
+        "store": named.first,
+        "stores": [] if len(places) == 1 else _each_store(named, scored, question),
+        "name": name if len(places) == 1 else f"{len(places):,} stores",
         "question": question,
         "scored": scored,
-        "planned": plan.store_rows + plan.new_rows if plan else len(scored),
-        "runs": read_runs(store.place),
+        "planned": sum(
+            plan.store_rows + plan.new_rows if plan else scored.count_of(number) for number, plan in enumerate(plans)
+        ),
+        "runs": _runs(named.stores),
         "truth": truth,
         "group_by": settings.evaluate.columns.group,
-        "kept_metrics": kept_metrics(store.place),
-        "curations": curations,
-        "curation_count": curation_count,
+        "kept_metrics": [metrics for place in places for metrics in kept_metrics(place)],
+        "curations": newest[:MOST_CURATIONS],
+        "curation_count": sum(counts),
     }
 
 
+def _runs(stores: Sequence[Store]) -> list[dict[str, Any]]:
+    runs = [run for store in stores for run in read_runs(store.place)]
+    return sorted(runs, key=lambda run: str(run["run_id"])) if len(stores) > 1 else runs
+
+
+def _each_store(named: Stores, scored: ScoredRows, question: str) -> list[dict[str, Any]]:
+    """Of each store its rows, and the distribution of its scores."""
+    each = []
+    for number, (name, store) in enumerate(zip(named.names, named.stores, strict=True)):
+        points = scored.scores[question][scored.rows_of(number)]
+        summary = summarise(points[np.isfinite(points)])
+        each.append({"name": name, "rows": len(points), "summary": summary, "print": store.fingerprint})
+    return each
+
+
 def _failures(
-    scored: ScoredRows, read: Mapping[int, Picture], settings: ReportSettings, store: Store
+    scored: ScoredRows, read: Mapping[int, Picture], settings: ReportSettings, stores: Sequence[Store]
 ) -> list[dict[str, Any]]:
-    """Each type with its examples and the command that retries it, the most frequent first."""
-    runs = read_runs(store.place)
+    """Each type with its examples and, of one store, the command that retries it, the most frequent first."""
+    runs = read_runs(stores[0].place)
     arguments = runs[-1]["arguments"] if runs else {}
+    checkpoint = stores[0].fingerprint.checkpoint
 
     def command(kind: str | None) -> str | None:
-        return retry_command(arguments, settings.score_options, settings.store, store.fingerprint.checkpoint, kind)
+        if len(stores) > 1:  # each was scored by a command of its own
+            return None
+        return retry_command(arguments, settings.score_options, settings.named[0], checkpoint, kind)
 
     return [
         {
@@ -212,10 +246,9 @@ def _failures(
     ]
 
 
-def _text_counts(store: Store) -> Counts | None:
-    if store.texts is None:
-        return None
-    return count_rows(store.place, [], store.table_files().described)
+def _text_counts(stores: Sequence[Store]) -> Counts | None:
+    described = [count_rows(store.place, [], store.table_files().described) for store in stores if store.texts]
+    return sum(described, Counts()) if described else None
 
 
 def _thumbnails(

@@ -1,17 +1,16 @@
 """All rows of a scores table as a few numbers each, which a report counts, ranks and compares.
 
-A row goes by its number: its place in the files of the store, one after the other. Strings stay in the files but for
+A row goes by its number: its place in the files of the stores, one after the other. Strings stay in the files but for
 the hashes, of which 64 bits are kept: some 30 bytes of memory a row in all.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -64,10 +63,10 @@ class Warned:
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """The rows of a store, N of them.
+    """The rows of one or several stores, N of them.
 
     Attributes:
-        paths: the files.
+        files: each scores file, and the number of its store.
         starts: (files + 1,) int64: the number of the first row of each, and N.
         scores: question → (N,) float32, NaN without a score.
         spread: (N,) float32: standard deviation of the first question's level.
@@ -82,7 +81,7 @@ class ScoredRows:
         last: when the last was.
     """
 
-    paths: list[str]
+    files: list[tuple[int, str]]
     starts: NDArray[np.int64]
     scores: dict[str, NDArray[np.float32]]
     spread: NDArray[np.float32]
@@ -104,29 +103,40 @@ class ScoredRows:
         """Rows without a score."""
         return sum(failures.rows for failures in self.failures.values())
 
-    def places(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """The files that hold these rows, each with the rows' places in it."""
+    def rows_of(self, store: int) -> slice:
+        """The rows of a store, by its number."""
+        ends = np.searchsorted([number for number, _ in self.files], [store, store + 1])
+        first, last = self.starts[ends]
+        return slice(int(first), int(last))
+
+    def count_of(self, store: int) -> int:
+        """How many rows a store has, by its number."""
+        rows = self.rows_of(store)
+        return int(rows.stop - rows.start)
+
+    def places(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The numbers of the files that hold these rows, each with the rows' places in it."""
         rows = np.unique(rows)
         files = np.searchsorted(self.starts, rows, side="right") - 1
         for file in np.unique(files):
-            yield self.paths[file], rows[files == file] - self.starts[file]
+            yield int(file), rows[files == file] - self.starts[file]
 
 
-def scan_rows(store: Store, question: str, group_by: str | None = None) -> ScoredRows:
+def scan_rows(stores: Sequence[Store], question: str, group_by: str | None = None) -> ScoredRows:
     """Read the numbers of all rows, file by file.
 
     Args:
-        store: whose rows.
+        stores: whose rows; all have the same questions.
         question: the score whose spread is kept.
         group_by: one of `OWN_GROUPS` that splits the rows.
 
     Raises:
         StoreError: a file is not whole.
     """
-    paths = store.table_files().scores_paths
-    read = partial(_read, store.place, store.questions, question, group_by)
+    questions = stores[0].questions
+    files = [(number, path) for number, store in enumerate(stores) for path in store.table_files().scores_paths]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        parts = list(pool.map(read, paths))
+        parts = list(pool.map(lambda one: _read(stores[one[0]].place, questions, question, group_by, one[1]), files))
     starts = np.cumsum([0, *(part["rows"] for part in parts)], dtype=np.int64)
 
     def joined(name: str, kind: Any) -> NDArray[Any]:
@@ -150,9 +160,9 @@ def scan_rows(store: Store, question: str, group_by: str | None = None) -> Score
         numbers = [names.setdefault(name, len(names)) for name in part["group_names"]]
         part["groups"] = np.asarray(numbers, dtype=np.int32)[part["groups"]]
     return ScoredRows(
-        paths=paths,
+        files=files,
         starts=starts,
-        scores={name: joined(name, np.float32) for name in store.questions},
+        scores={name: joined(name, np.float32) for name in questions},
         spread=joined("spread", np.float32),
         same_bytes=joined("same_bytes", np.uint64),
         looks=joined("looks", np.uint64),

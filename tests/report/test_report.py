@@ -111,7 +111,7 @@ class Page(HTMLParser):
 
 def _report(store: Store, **settings: Any) -> Page:
     out = Path(store.place.root).parent / "report.html"
-    done = write_report(ReportSettings(store.place.root, str(out), score_options=OPTIONS, **settings))
+    done = write_report(ReportSettings([store.place.root], str(out), score_options=OPTIONS, **settings))
     html = out.read_bytes()
     assert done.size_bytes == len(html) <= LIMIT_BYTES
     return Page(html.decode())
@@ -292,7 +292,7 @@ def test_no_pictures_are_read_if_none_are_wanted(tmp_path: Path) -> None:
     assert not page.pictures
     assert "5 images" in page.text
     with pytest.raises(UsageError, match="--thumbnails takes a whole number from 0 to 5,000, not 5001"):
-        ReportSettings("out", "report.html", thumbnails=5001)
+        ReportSettings(["out"], "report.html", thumbnails=5001)
 
 
 @pytest.mark.parametrize("thumbnails", [1, 5, 17])
@@ -346,7 +346,7 @@ def test_galleries_hold_what_sorting_by_hand_gives(tmp_path: Path) -> None:
     rows[7]["score"] = rows[8]["score"] = 100.0
     rows.insert(250, {"image_id": "error", "error_type": "missing"})
     store = write_store(tmp_path / "out", rows)
-    scored = scan_rows(store, "score")
+    scored = scan_rows([store], "score")
     tenths, best, worst, unsure = ranked_halls(scored, "score", 200)
     numbers = {row["image_id"]: number for number, row in enumerate(rows)}
     good = [row for row in rows if "score" in row]
@@ -617,3 +617,34 @@ def test_pairs_take_the_room_of_two_pictures() -> None:
     assert hall is not None
     assert [gallery.rows for gallery in hall.galleries] == [[0, 1], [2, 3], [4, 5]]
     assert "4 images have other bytes" in hall.note
+
+
+def test_several_stores_are_one_report_with_a_line_for_each(tmp_path: Path) -> None:
+    first = write_store(tmp_path / "a" / "out", _scored({"x": 10.0, "both": 20.0}), texts={"x": ["first"] * 8})
+    write_store(
+        tmp_path / "b" / "out", [*_scored({"y": 80.0, "both": 90.0}), {"image_id": "z", "error_type": "missing"}]
+    )
+    write_store(tmp_path / "c" / "out", [])
+    write_run(first, "photos")
+    page = tmp_path / "report.html"
+    done = run_artimuse("report", tmp_path / "a/out", tmp_path / "b/out", tmp_path / "c/out", "--out", page)
+    sentence = f"1 id is in more than one store, such as 'both' in {tmp_path}/a/out and in {tmp_path}/b/out"
+    assert sentence in " ".join(done.stdout.split())
+    shown = Page(page.read_text())
+    assert "5 images, scored with" in shown.text
+    assert f"{tmp_path}/a/out ArtiMuse 2 2 0 15.0" in shown.text
+    assert f"{tmp_path}/b/out ArtiMuse 3 2 1 85.0" in shown.text
+    assert f"{tmp_path}/c/out ArtiMuse 0 0 0 –" in shown.text
+    assert sentence in shown.text
+    assert set(shown.pictures) == {"x", "y", "both"}
+    assert dict(shown.pictures["x"]["texts"])[TITLES[0]] == "first"
+    assert "artimuse score" not in shown.text
+    assert json.loads(run_artimuse("report", f"{tmp_path}/*/out", "--out", page, "--json").stdout)["rows"] == 5
+    alone = Page((run_artimuse("report", tmp_path / "a/out", "--out", page), page.read_text())[1])
+    assert "more than one store" not in alone.text
+    truth = tmp_path / "truth.csv"
+    truth.write_text("image_id,gt_score\nx,1\ny,9\nboth,5\nz,4\n")
+    refused = run_artimuse(
+        "report", tmp_path / "a/out", tmp_path / "b/out", "--ground-truth", truth, "--out", page, code=2
+    )
+    assert "one pattern of stores" in refused.stderr

@@ -34,7 +34,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     texts[HOSTILE] = [HOSTILE, LONG, *TEXTS[2:]]
     store = write_store(folder / "out", [*rows, {"image_id": "bad", "error_type": "truncated"}], texts=texts)
     write_run(store, "photos")
-    write_report(ReportSettings(str(folder / "out"), str(folder / "report.html")))
+    write_report(ReportSettings([str(folder / "out")], str(folder / "report.html")))
     return (folder / "report.html").as_uri()
 
 
