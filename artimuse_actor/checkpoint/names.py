@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from artimuse_actor.checkpoint import modelscope
-from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint
-from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity as CheckpointIdentity  # of `identify_checkpoint`
+from artimuse_actor.checkpoint.checkpoint import CONFIG_FILE, DATA_FILES, Checkpoint, CheckpointIdentity
 from artimuse_actor.errors import CheckpointError, UsageError, message_of
 from artimuse_actor.uris import canonical_uri, in_bucket
 

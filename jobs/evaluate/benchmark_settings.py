@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from artimuse_actor.checkpoint.names import CheckpointIdentity, identify_checkpoint
+from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity
+from artimuse_actor.checkpoint.names import identify_checkpoint
 from artimuse_actor.errors import ArtiMuseError
 from artimuse_actor.images.options import DecodeOptions
 from jobs.evaluate.options import EvaluateOptions

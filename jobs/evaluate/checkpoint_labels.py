@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from artimuse_actor.checkpoint.names import CheckpointIdentity
+from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity
 from artimuse_actor.errors import UsageError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artimuse_actor.checkpoint.names import CheckpointIdentity
+from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import Protocol
 from artimuse_actor.scoring_version import SCORING_VERSION

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from support.faulty_places import BUCKETS, Faults, open_faulty_place
 from support.stores import FINGERPRINT
 
-from artimuse_actor.checkpoint.names import CheckpointIdentity
+from artimuse_actor.checkpoint.checkpoint import CheckpointIdentity
 from artimuse_actor.errors import ImageError
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.options import DecodeOptions
