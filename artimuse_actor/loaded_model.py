@@ -25,7 +25,7 @@ from artimuse_actor.engine.device import (
     resolve_dtype,
     set_arithmetic,
 )
-from artimuse_actor.engine.device_memory import memory_errors
+from artimuse_actor.engine.device_memory import limit_memory, memory_errors
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.quantised import kind_of, refuse_quantisation
 from artimuse_actor.engine.score_engine import ScoreEngine
@@ -177,6 +177,7 @@ class LoadedModel:
         check_memory(found, place, precision, quantize)
         refuse_quantisation(quantize, place, precision)
         set_arithmetic(place)
+        limit_memory(place)
         try:
             with memory_errors():
                 network = load_network(found, device=place, dtype=precision, quantize=quantize)

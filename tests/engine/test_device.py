@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.golden import golden_checkpoint
 
-from artimuse_actor import ArtiMuse
+from artimuse_actor import ArtiMuse, loaded_model
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine import device as device_module
 from artimuse_actor.engine.attention import GatheredPages
@@ -21,7 +21,7 @@ from artimuse_actor.engine.device import (
     resolve_dtype,
     set_arithmetic,
 )
-from artimuse_actor.engine.device_memory import memory_errors, release_memory
+from artimuse_actor.engine.device_memory import limit_memory, memory_errors, release_memory
 from artimuse_actor.errors import RunError, UsageError
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
@@ -129,6 +129,29 @@ def test_an_apple_machine_has_its_own_memory_limit(apple: SimpleNamespace, monke
     message = r"checkpoint takes 0 GB of memory as float32, and 0 GB are free. Stop what .*, or --dtype bfloat16"
     with pytest.raises(RunError, match=message):
         ArtiMuse.load(golden_checkpoint("artimuse"), device="mps")
+
+
+def test_an_apple_machine_runs_out_of_memory_before_it_swaps(
+    apple: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch's own limit is 1.7 times what Metal recommends, more than the machine has.
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.mps, "set_per_process_memory_fraction", fractions.append)
+    monkeypatch.delenv("PYTORCH_MPS_HIGH_WATERMARK_RATIO", raising=False)
+
+    def no_room(*_: object, **__: object) -> None:
+        assert fractions
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 18.0 GiB, max allowed: 18.1 GiB).")
+
+    monkeypatch.setattr(loaded_model, "load_network", no_room)
+    with pytest.raises(RunError, match="does not fit into the free memory of mps"):
+        ArtiMuse.load(golden_checkpoint("artimuse"), device="mps")
+    assert fractions == [1.0]
+    limit_memory(CPU)
+    limit_memory(CUDA)
+    monkeypatch.setenv("PYTORCH_MPS_HIGH_WATERMARK_RATIO", "1.4")
+    limit_memory(MPS)
+    assert fractions == [1.0]
 
 
 def test_out_of_memory_of_mps_is_out_of_memory(apple: SimpleNamespace) -> None:
