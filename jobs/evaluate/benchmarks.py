@@ -181,6 +181,23 @@ PUBLISHED_MEANS: Final[Mapping[str, Mapping[str, PublishedValue]]] = {
 """Checkpoint → domain → its published averages."""
 
 
+def known_by(checkpoint: str, also: str = "") -> str:
+    """The words that say how a published value was found for a checkpoint: by no more than its name.
+
+    Args:
+        checkpoint: its name, perhaps with the revision of the hub that a run asked for.
+        also: another name that it was found by, such as ` and the list's`.
+    """
+    revision = revision_of(checkpoint)
+    here = f" (here at revision {revision})" if revision else ""
+    return f"by the checkpoint's name{also} only{here}, since no paper says the revision or digest of its weights"
+
+
+def revision_of(checkpoint: str) -> str | None:
+    """The revision in a checkpoint's name; None if a run asked for none."""
+    return checkpoint.partition("@")[2] or None
+
+
 def get_benchmark(name: str) -> Benchmark:
     """A benchmark by its name, in any case.
 

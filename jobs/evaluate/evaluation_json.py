@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from artimuse_actor.uris import without_secrets
+from jobs.evaluate.benchmarks import revision_of
 from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
 from jobs.evaluate.metrics.estimate import Difference
@@ -28,6 +29,11 @@ def evaluations_json(
     return found
 
 
+def _known_by(evaluation: Evaluation) -> dict[str, str | None]:
+    revision = revision_of(evaluation.fingerprint.checkpoint) if evaluation.fingerprint else None
+    return {"matched_by": "name", "revision": revision}
+
+
 def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     published, benchmark = evaluation.published, evaluation.benchmark
     sha256 = evaluation.pairs.truth_sha256
@@ -45,7 +51,7 @@ def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "threshold": evaluation.threshold,
         "score_threshold": evaluation.score_threshold,
         "groups": {group.name: {"expected": group.expected, **asdict(group.agreement)} for group in evaluation.groups},
-        "published": {**asdict(published), "matched_by": "name"} if published else None,
+        "published": {**asdict(published), **_known_by(evaluation)} if published else None,
         "notes": evaluation.notes,
         "against": _comparison_json(evaluation.against) if evaluation.against else None,
         "differences": [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from jobs.evaluate.benchmarks import known_by
 from jobs.evaluate.evaluation import Comparison, Evaluation
 from jobs.evaluate.join import JoinCounts
 from jobs.evaluate.layout import Block, Row
@@ -91,7 +92,8 @@ def truth_identity(evaluation: Evaluation) -> str:
 def published_line(evaluation: Evaluation) -> str:
     """The origin of the published values, and by what they belong to this checkpoint."""
     source = evaluation.published.source if evaluation.published else ""
-    return f"Published: {source}; by the checkpoint's name only, since no paper says the digest of its weights."
+    checkpoint = evaluation.fingerprint.checkpoint if evaluation.fingerprint else ""
+    return f"Published: {source}; {known_by(checkpoint)}."
 
 
 def metric_rows(evaluation: Evaluation) -> list[Row]:

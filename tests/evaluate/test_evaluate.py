@@ -147,6 +147,28 @@ def test_groups_are_measured_one_by_one(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "words", "revision"),
+    [
+        ("ArtiMuse", "name only, since", None),
+        ("ArtiMuse@4f1c09", "name only (here at revision 4f1c09), since", "4f1c09"),
+    ],
+)
+def test_what_is_published_is_said_to_be_found_by_name_in_every_format(
+    checkpoint: str, words: str, revision: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "AVA").mkdir()
+    out = _store(tmp_path / "out", {str(number): float(number) for number in range(10)}, checkpoint)
+    truth = _truth(tmp_path / "AVA" / "test.json", [(str(number), 2.5 + 0.5 * number) for number in range(10)])
+    command = ("evaluate", out, "--ground-truth", truth, "--resamples", "20")
+    for form in ((), ("--markdown",), ("--latex",)):
+        shown = run_artimuse(*command, *form).stdout.replace("\n", " ")
+        assert f"Published: ArtiMuse, arXiv 2507.14533; by the checkpoint's {words} no paper says" in shown
+    (found,) = json.loads(run_artimuse(*command, "--json").stdout)
+    assert found["published"]["srcc"] == 0.397
+    assert (found["published"]["matched_by"], found["published"]["revision"]) == ("name", revision)
+
+
 def test_the_metrics_table_has_the_checkpoint_and_what_is_published_for_it(tmp_path: Path) -> None:
     (tmp_path / "AVA").mkdir()
     out = _store(tmp_path / "out", {str(number): float(number) for number in range(10)})

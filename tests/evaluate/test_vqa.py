@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ from artimuse_actor.protocol.prompts import turn_end_id
 from artimuse_actor.protocol.tokenizer import load_tokenizer
 from jobs.evaluate.vqa.accuracy import compare, measure
 from jobs.evaluate.vqa.parsers import lenient_choice, likeliest_choice, published_choice
-from jobs.evaluate.vqa.presets import LISTS, PUBLISHED_MEANS
+from jobs.evaluate.vqa.presets import LISTS, PUBLISHED_MEANS, QuestionList
 from jobs.manifest.questions import read_questions
 from schemas.answers import answers_schema
 
@@ -150,6 +151,14 @@ def test_an_image_is_encoded_once_for_all_its_questions(
     screen = run_artimuse("benchmark", "vqa", *options).stdout
     assert f"{len(entries) - 2} of {len(entries)} questions answered" in screen
     assert sum(encoded) == PICTURES < len(entries) - 3
+    monkeypatch.setitem(
+        cast("dict[str, QuestionList]", LISTS), "IAA", replace(LISTS["IAA"], rows=len(entries))
+    )  # what is published is for all of them
+    by_name = "Published: UniPercept, arXiv 2512.21675; by the checkpoint's name and the list's only, since no paper"
+    assert by_name in run_artimuse("benchmark", "vqa", *options).stdout
+    assert by_name in run_artimuse("benchmark", "vqa", *options, "--latex").stdout
+    shown = json.loads(run_artimuse("benchmark", "vqa", *options, "--json").stdout)[0]["published"]
+    assert (shown["accuracy"], shown["matched_by"], shown["revision"]) == (0.7655, "name", None)
 
 
 @pytest.mark.ray

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from artimuse_actor.uris import without_secrets
+from jobs.evaluate.benchmarks import revision_of
 from jobs.evaluate.vqa.accuracy import CHOICES, Accuracies, PairedComparison
 from jobs.evaluate.vqa.presets import SOURCE, QuestionList
 from schemas.answers import MISSING
@@ -103,6 +104,7 @@ class VqaEvaluation:
     def to_json(self) -> dict[str, Any]:
         """Everything except the rows themselves."""
         preset, published = self.preset, self.published
+        known_by = {"matched_by": "name", "revision": revision_of(self.fingerprint.checkpoint)}
         return {
             "data_set": self.data_set,
             "questions": without_secrets(self.questions),
@@ -117,7 +119,7 @@ class VqaEvaluation:
             "groups": {name: accuracies_json(found) for name, found in self.groups.items()},
             "published": None
             if preset is None or published is None
-            else {"accuracy": published / 100, "chance": preset.chance / 100, "source": SOURCE, "matched_by": "name"},
+            else {"accuracy": published / 100, "chance": preset.chance / 100, "source": SOURCE} | known_by,
             "against": asdict(self.against) if self.against else None,
         }
 

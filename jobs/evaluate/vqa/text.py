@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.evaluate.benchmarks import known_by
 from jobs.evaluate.layout import Block, Row, as_latex, as_markdown, on_screen
 from jobs.evaluate.metrics.estimate import Estimate
 from jobs.evaluate.output import Format, csv_text
@@ -19,7 +20,6 @@ from jobs.evaluate.vqa.presets import ISTA_REMARK, LISTS, PUBLISHED_MEANS, SOURC
 from jobs.evaluate.vqa.run import VqaResults
 from jobs.words import one_line_name, show
 
-_BY_NAME = f"Published: {SOURCE}; by the names of list and checkpoint only, since no paper says their digests."
 _HEAD: Row = ("", "accuracy", "95% interval", "right")
 
 
@@ -80,13 +80,19 @@ def _blocks(found: VqaEvaluation) -> list[Block]:
         f"In percent. Always the commonest letter: {100 * found.base_rate:.2f}{chance}. {_method(found)}",
     ]
     if published is not None:
-        blocks.append(_BY_NAME)
+        blocks.append(_published_line(found))
     if found.groups:
         blocks += ["", *_group_blocks(found)]
     if found.against:
         blocks += ["", *_comparison_blocks(found.checkpoint, found.against)]
     blocks.append(f"{found.out}/answers: written.")
     return blocks
+
+
+def _published_line(found: VqaEvaluation) -> str:
+    """The origin of the published values, and by what they belong to this checkpoint."""
+    known = known_by(found.fingerprint.checkpoint, also=" and the list's")
+    return f"Published: {SOURCE}; {known}."
 
 
 def _other_list(found: VqaEvaluation) -> str:
@@ -197,7 +203,7 @@ def _caption(evaluations: Sequence[VqaEvaluation]) -> str:
         if one.incomplete():
             said.append(f"{one.data_set}, {one.checkpoint}: {outcome_line(one)}.")
         if one.published is not None:
-            said.append(_BY_NAME)
+            said.append(_published_line(one))
     return " ".join(dict.fromkeys(said))
 
 
