@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from support.golden import golden_images
@@ -20,6 +22,7 @@ from support.http_scorer import LONG_S, TOKEN, Client
 from support.paths import REPO
 from support.score_job import ARTIMUSE, golden_options, run_artimuse
 
+from artimuse_actor import ArtiMuse
 from artimuse_actor.errors import UsageError
 from jobs.score.single_images import ImageSettings
 from jobs.serve.settings import TOKEN_VARIABLE, Limits, ServeSettings
@@ -66,6 +69,30 @@ def test_a_signal_ends_it_when_requests_in_flight_are_answered(number: signal.Si
         lines = screen.read_text().splitlines()
     assert lines[-1] == "Ended."
     assert "Traceback" not in screen.read_text()
+
+
+@pytest.mark.server
+@pytest.mark.process
+def test_a_device_that_breaks_ends_it_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the device is lost")
+
+    screen: SimpleQueue[str] = SimpleQueue()
+
+    def ask() -> tuple[int, str]:
+        shown = ""
+        while "Ready: " not in shown:
+            shown += screen.get(timeout=LONG_S)
+        return Client(re.findall(r"http://[\d.:]+", shown)[0]).send("/score", PICTURE).error
+
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setattr("jobs.serve.server.show", screen.put)
+    monkeypatch.setattr(ArtiMuse, "score_pixels", broken)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        done = run_artimuse("serve", *golden_options(), "--port", "0", code=1)
+        assert answer.result() == (503, "ending")
+    assert "RunError: The model failed: RuntimeError: the device is lost." in done.stderr
 
 
 @pytest.mark.server
