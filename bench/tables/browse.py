@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
+import re
 import statistics
 import subprocess
 import sys
@@ -42,12 +42,12 @@ Asked = Callable[[int, int], dict[str, Any]]
 QUESTIONS: Final[dict[str, Asked]] = {
     "all, by score": lambda turn, _: {"score_from": -1 - turn},
     "all, by name": lambda turn, _: {"score_from": -11 - turn, "sort": "name"},
-    "a page in the middle of the same search": lambda turn, rows: {"sort": "date", "from": rows // 2 + turn * PAGE},
+    "a further page of a search, in the middle": lambda turn, rows: {"sort": "date", "from": rows // 2 + turn * PAGE},
     "words in names, paths and errors": lambda turn, _: {"words": f"{turn}77"},
     "words, a bound and a format, by date": lambda turn, _: {
         **{"words": f"{turn}7", "score_from": 60, "format": "JPEG", "sort": "date"},
     },
-    "failed rows": lambda turn, _: {"outcome": "error", "order": "up", "words": f"0{turn}"},
+    "failed rows with a word": lambda turn, _: {"outcome": "error", "order": "up", "words": f"0{turn}"},
     "words in eight texts": lambda turn, _: {"words": f"{_WORDS[turn]} mood", "scope": "texts"},
 }
 
@@ -69,16 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
         url = process.stdout.readline().split()[-1]
         wall, cpu = time.perf_counter() - began, _cpu_s(process.pid)
         print(f"{options.rows:,} rows; ready after {wall:.1f} s, {cpu:.1f} s of CPU\n")
-        print("|                                          | rows found |    ms | ms of CPU |")
-        print("| ---------------------------------------- | ---------: | ----: | --------: |")
+        print("|                                           | rows found |    ms | ms of CPU |")
+        print("| ----------------------------------------- | ---------: | ----: | --------: |")
         for name, asked in QUESTIONS.items():
             print(_line(name, asked, url, options.rows, process.pid), flush=True)
-        print(f"| a page in Chromium (key n)               |            | {_turned(url):>5} |           |")
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        _, code, usage = os.wait4(process.pid, 0)
-        process.returncode = code
-        print(f"\npeak memory {usage.ru_maxrss / 1000:,.0f} MB\ngoal: {GOAL}")
+        print(f"| the next page in Chromium (key n)         |            | {_turned(url):>5} |           |")
+        peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())  # not that of its parent
+        process.terminate()  # SIGINT is ignored by what a shell starts in the background
+        process.communicate()
+        print(f"\npeak memory {int(peak[1]) * 1024 / 1e6 if peak else 0:,.0f} MB\ngoal: {GOAL}")
     return 0
 
 
@@ -92,7 +91,7 @@ def _line(name: str, asked: Asked, url: str, rows: int, pid: int) -> str:
         walls.append(time.perf_counter() - began)
         cpus.append(_cpu_s(pid) - cpu)
     wall, cpu = (statistics.median(times) * 1000 for times in (walls, cpus))
-    return f"| {name:40} | {found:10,} | {wall:5.0f} | {cpu:9.0f} |"
+    return f"| {name:41} | {found:10,} | {wall:5.0f} | {cpu:9.0f} |"
 
 
 def _cpu_s(pid: int) -> float:

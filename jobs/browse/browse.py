@@ -12,6 +12,7 @@ from jobs.browse.marks import Marks
 from jobs.browse.pictures import Pictures
 from jobs.browse.server import Server
 from jobs.browse.site import Site
+from jobs.score.signals import terminable
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Ready:
 
 
 def browse(settings: BrowseSettings, ready: Callable[[Ready], None]) -> int:
-    """Answer the requests of a page until Ctrl-C.
+    """Answer the requests of a page until Ctrl-C or SIGTERM.
 
     Args:
         settings: what is shown, and where.
@@ -62,7 +63,7 @@ def browse(settings: BrowseSettings, ready: Callable[[Ready], None]) -> int:
     with Pictures(settings.fetch.for_people()) as pictures:
         site = Site(settings.store, marks, pictures, settings.fetch.root)
         try:
-            with Server(settings.port, site.pages()) as server:
+            with Server(settings.port, site.pages()) as server, terminable():
                 ready(Ready(server.url, site.rows))
                 server.serve_forever()
         except KeyboardInterrupt:

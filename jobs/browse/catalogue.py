@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jobs.browse.search import Search
 from jobs.browse.texts import StoreTexts
 from jobs.export.xmp.naming import ENDING
-from jobs.store.database import MEMORY_BYTES, ROW, identifier, open_database, quoted
+from jobs.store.database import ROW, identifier, open_database, quoted
 from jobs.store.store import Store
 from jobs.store.stores import Stores, StoresTables
 from schemas.scores import IMAGE_ID
@@ -40,23 +40,25 @@ class Catalogue:
 
     Attributes:
         store: the store.
+        edition: a number by which a page says which rows it knows.
         files: the files of its tables that were read.
         texts: its texts, which are not.
     """
 
-    def __init__(self, store: Store, name: str, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, store: Store, name: str, edition: int) -> None:
         """Read the rows.
 
         Raises:
             StoreError: a file of the store is gone or not whole.
         """
         self.store = store
+        self.edition = edition
         self.files = store.table_files()
         self.texts = StoreTexts(store, self.files)
         self._lock = threading.Lock()
         self._searches: OrderedDict[Any, Numbers] = OrderedDict()
         with ExitStack() as stack:
-            self._database = stack.enter_context(open_database(memory_bytes))
+            self._database = stack.enter_context(open_database())
             StoresTables(Stores((name,), (store,)), self._database)
             self._database.run(f"CREATE TABLE pictures AS SELECT {', '.join(self._columns())} FROM scores")
             self._database.lock()
@@ -142,19 +144,11 @@ class Catalogue:
         return [by_number[number] for number in wanted if number in by_number]
 
     def marked_rows(self, ids: Sequence[str]) -> pa.Table:
-        """The rows of these ids, in the order of the store."""
-        return self._of_ids(ids, "*")
-
-    def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
-        """Id → number, of those that are there."""
-        rows = self._of_ids(ids, "image_id, number")
-        return dict(zip(rows["image_id"].to_pylist(), rows["number"].to_pylist(), strict=True))
-
-    def _of_ids(self, ids: Sequence[str], columns: str) -> pa.Table:
+        """The rows of these ids, in the order of the store; those that are not there are left out."""
         with self._lock:
             self._database.add_rows("marked", _ids(ids))
             return self._database.table(
-                f"SELECT {columns} FROM pictures WHERE image_id IN (SELECT image_id FROM marked) ORDER BY number"
+                "SELECT * FROM pictures WHERE image_id IN (SELECT image_id FROM marked) ORDER BY number"
             )
 
     def files_of(self, ids: Sequence[str]) -> list[tuple[str | None, bool]]:

@@ -149,6 +149,8 @@
     byId("filters-shown").textContent = set ? `Filters (${set})` : "Filters";
   }
 
+  const told = (row) => `${row.id}, ${row.error ? `failed: ${row.error}` : `${points(row.score)} points`}${row.marked ? ", marked" : ""}`;
+
   function tileOf(row, place) {
     const item = made("li", row.marked ? "marked" : ""), tile = made("button", "tile"), frame = made("span", "frame");
     const line = made("span", "said"), mark = made("button", "mark"), image = made("img"), name = made("span", "name", row.id);
@@ -156,7 +158,7 @@
     tile.tabIndex = place ? -1 : 0;
     mark.tabIndex = -1;
     item.dataset.place = place;
-    tile.setAttribute("aria-label", `${row.id}, ${row.error ? `failed: ${row.error}` : `${points(row.score)} points`}${row.marked ? ", marked" : ""}`);
+    tile.setAttribute("aria-label", told(row));
     mark.setAttribute("aria-label", "Mark");
     mark.setAttribute("aria-pressed", row.marked);
     image.alt = "";
@@ -214,6 +216,7 @@
     const row = rows[place], item = list.children[place];
     item.classList.toggle("marked", row.marked);
     item.querySelector(".mark").setAttribute("aria-pressed", row.marked);
+    item.querySelector(".tile").setAttribute("aria-label", told(row));
     if (viewer.open && shown === place) viewerMark();
   }
 
@@ -227,6 +230,7 @@
       row.marked = !wanted;
       if (rows[place] === row) showMark(place);
       say(error.message, true);
+      if (viewer.open) { byId("viewer-error").hidden = false; byId("viewer-error").textContent = error.message; }
     }
   }
 
@@ -273,7 +277,7 @@
 
   // The viewer.
   const viewer = byId("viewer");
-  let shown = 0, told = null;
+  let shown = 0, telling = null;
 
   function viewerMark() {
     const button = byId("viewer-mark");
@@ -327,11 +331,11 @@
     viewerMark();
     showPicture(row);
     byId("viewer-name").textContent = row.id;
-    if (told) told.abort();
-    const mine = told = new AbortController();
+    if (telling) telling.abort();
+    const mine = telling = new AbortController();
     try {
       const one = await get("one", { number: row.number }, mine.signal);
-      if (mine !== told) return;
+      if (mine !== telling) return;
       const name = byId("viewer-name");
       name.replaceChildren();
       longText(name, one.id, "span");
@@ -351,7 +355,7 @@
       document.querySelector(".told").scrollTop = 0;
       document.querySelector(".viewer-body").scrollTop = 0;
     } catch (error) {
-      if (mine === told && error.name !== "AbortError") { byId("viewer-error").hidden = false; byId("viewer-error").textContent = error.message; }
+      if (mine === telling && error.name !== "AbortError") { byId("viewer-error").hidden = false; byId("viewer-error").textContent = error.message; }
     }
   }
 
@@ -454,6 +458,7 @@
     byId("days-name").textContent = about.taken === 0 ? "Scored" : about.taken === about.rows ? "Taken" : "Taken, else scored";
     for (const id of ["day_from", "day_to"]) { byId(id).min = about.first_day || ""; byId(id).max = about.last_day || ""; }
     for (const name of FIELDS) initial[name] = byId(name).value;
+    document.querySelector(".brand").title = `${about.root}, scored with ${about.checkpoint}`;
     marksNow(about.marked);
     if (about.marks_file) { byId("marks-manifest").textContent = "Download"; byId("marks-count").title = `Saved in ${about.marks_file}`; }
     recall();

@@ -114,11 +114,11 @@ class Search:
 
     def order(self) -> str:
         """The order of the rows, as SQL: always the same, and rows without what they are sorted by come last."""
-        score = identifier(self.question) if self.question else "NULL"
-        spread = identifier(f"{self.question}_std") if self.question else "NULL"
+        if not self.question and self.sort in ("score", "spread"):
+            return "number"
         by = {
-            "score": score,
-            "spread": spread,
+            "score": identifier(self.question),
+            "spread": identifier(f"{self.question}_std"),
             "date": "moment",
             "name": "image_id",
             "pixels": "width::BIGINT * height",

@@ -48,9 +48,9 @@ class Site:
         """
         self._name, self._marks, self._pictures, self._root = name, marks, pictures, root
         self._turn = threading.Lock()
-        self._edition = 0
-        self._catalogue = self._read()
-        if missing := set(marks.ids) - self._catalogue.numbers_of(marks.ids).keys():
+        self._catalogue = self._read(1)
+        there = self._catalogue.marked_rows(marks.ids)["image_id"].to_pylist()
+        if missing := set(marks.ids).difference(there):
             raise UsageError(
                 f"--marks {marks.file}: marks pictures that {name} does not have ({len(missing):,}), such as "
                 f"{min(missing)!r}. Name another file, or the store that was marked."
@@ -79,15 +79,15 @@ class Site:
         count: int = self._catalogue.summary()["rows"]
         return count
 
-    def _read(self) -> Catalogue:
-        self._edition += 1
-        return Catalogue(Store.open(self._name), self._name)
+    def _read(self, edition: int) -> Catalogue:
+        return Catalogue(Store.open(self._name), self._name, edition)
 
     def _page(self, _: Asked) -> Answer:
         """The page itself; what runs have added since is read now."""
         with self._turn:
             if not self._catalogue.is_current():
-                before, self._catalogue = self._catalogue, self._read()
+                before = self._catalogue
+                self._catalogue = self._read(before.edition + 1)
                 before.close()
         return page(visible(self._title()))
 
@@ -97,23 +97,22 @@ class Site:
 
     def _asked(self, asked: Asked) -> Catalogue:
         """The catalogue, if the request knows its rows. Raises UsageError."""
-        if str(asked.get("edition")) != str(self._edition):
+        catalogue = self._catalogue
+        if str(asked.get("edition")) != str(catalogue.edition):
             raise UsageError("The store has changed. Load this page again.")
-        return self._catalogue
+        return catalogue
 
     def _about(self, _: Asked) -> Answer:
         catalogue = self._catalogue
         store, summary = catalogue.store, catalogue.summary()
         for kind in ("formats", "errors"):
             summary[kind] = [[name, visible(name), rows] for name, rows in summary[kind]]
-        print_ = store.fingerprint
         return Answer.of(
             {
                 **summary,
-                "edition": self._edition,
-                "name": visible(self._title()),
+                "edition": catalogue.edition,
                 "root": visible(store.place.root),
-                "checkpoint": visible(print_.checkpoint),
+                "checkpoint": visible(store.fingerprint.checkpoint),
                 "questions": [[name, score_title(name)] for name in store.questions],
                 "has_texts": bool(catalogue.files.described),
                 "marked": len(self._marks),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from support.browse_client import Client, browsing
 from support.report_stores import TITLES, write_store
 
 from artimuse_actor.errors import UsageError
+from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.browse.marks import Marks
 from jobs.browse.texts import StoreTexts
 from jobs.manifest.source import open_manifest
@@ -229,6 +232,30 @@ def test_an_image_within_a_table_cannot_be_marked(store: Path) -> None:
         answer = client.post("mark", number=client.number("within a table"), marked=True, code=400)
         assert "artimuse curate --manifest" in answer["error"]
         assert client.post("mark", search={}, marked=True) == {"marked": len(ROWS) - 1}
+
+
+def test_a_store_in_a_bucket_is_browsed_too(store: Path, s3_environment: dict[str, str]) -> None:
+    files = fsspec.filesystem("s3")
+    files.mkdir("browse")
+    files.put(f"{store}/", "s3://browse/scored/", recursive=True)
+    with browsing("s3://browse/scored") as client:
+        assert client.ids(words="harbour", scope="texts") == ["2026/07.jpg"]
+        assert client.get("one", number=client.number("2026/07.jpg"))["texts"][0][1] == "A harbour at DAWN, 100% calm."
+        assert client.send("GET", f"/{client.token}/")[0] == 200
+        assert client.get("about")["edition"] == client.edition
+
+
+def test_a_store_without_scores_is_shown_by_name(tmp_path: Path) -> None:
+    protocol = replace(ARTIMUSE, score_questions={})
+    write_store(tmp_path, [{"image_id": name, "error_type": "missing"} for name in ("b", "a")], protocol=protocol)
+    with browsing(tmp_path) as client:
+        assert client.get("about")["questions"] == []
+        for sort in ("score", "spread", "date", "pixels"):
+            assert client.ids(sort=sort) == ["b", "a"]
+        assert client.ids(sort="name", order="up", score_from="1") == ["a", "b"]
+        assert client.get("one", number=client.number("a"))["scores"] == []
+        client.mark("a")
+        assert client.fetch("marks.parquet")[0] == 200
 
 
 def test_a_store_that_has_grown_is_read_when_the_page_is_loaded(tmp_path: Path) -> None:

@@ -143,7 +143,17 @@ def test_marks_are_scored_as_any_manifest(photos: Path, client: Client) -> None:
     assert "2 rows = 2 ok + 0 failed" in done.stdout
 
 
-def test_ctrl_c_ends_it_with_code_0(photos: Path) -> None:
+@pytest.fixture
+def _heeded_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, and so do its own processes."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeded_ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_with_code_0(photos: Path, number: signal.Signals) -> None:
     command = [*ARTIMUSE, "browse", str(photos.parent / "out"), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -151,7 +161,7 @@ def test_ctrl_c_ends_it_with_code_0(photos: Path) -> None:
         assert "6 rows at http://127.0.0.1:" in first
         with urllib.request.urlopen(first.split()[-1], timeout=60) as page:
             assert "<title>out: browse</title>" in page.read().decode()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         shown, errors = process.communicate(timeout=100)
     assert (process.returncode, errors) == (0, "")
     assert shown.splitlines()[-1] == "Ended."

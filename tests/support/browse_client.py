@@ -75,7 +75,7 @@ class Client:
 
 
 @contextmanager
-def browsing(store: Path, *, marks: Path | None = None, root: Path | None = None) -> Iterator[Client]:
+def browsing(store: Path | str, *, marks: Path | None = None, root: Path | None = None) -> Iterator[Client]:
     """Serve a store while the block lasts."""
     fetching = FetchOptions(root=str(root) if root else None).for_people()
     with Pictures(fetching) as pictures:
