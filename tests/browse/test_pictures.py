@@ -24,6 +24,7 @@ from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import decode_image
 from artimuse_actor.images.options import DecodeOptions
 from jobs.browse.pictures import SIZES, Pictures
+from jobs.demo.run import CHECKPOINT
 
 pytestmark = [pytest.mark.server, pytest.mark.process]
 
@@ -139,7 +140,7 @@ def test_marks_are_scored_as_any_manifest(photos: Path, client: Client) -> None:
     marks = photos.parent / "marks.parquet"
     marks.write_bytes(client.fetch("marks.parquet")[1])
     out = photos.parent / "again"
-    done = run_artimuse("score", marks, "--checkpoint", "jobs/demo/checkpoint", "--out", out, "--local")
+    done = run_artimuse("score", marks, "--checkpoint", CHECKPOINT, "--out", out, "--local")
     assert "2 rows = 2 ok + 0 failed" in done.stdout
 
 
