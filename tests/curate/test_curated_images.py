@@ -404,7 +404,7 @@ def test_a_curation_on_s3_asks_for_footers_and_for_the_columns_of_its_conditions
         data: bytes = whole(path, start=start, end=end)
         return data
 
-    monkeypatch.setattr("jobs.storage.listed_files.s3_filesystem", lambda: SimpleNamespace(cat_file=counted))
+    monkeypatch.setattr("jobs.storage.buckets.s3_filesystem", lambda: SimpleNamespace(cat_file=counted))
     _choose("s3://ranges/store", tmp_path / "best.parquet", top="1", filters=FilterOptions(min_score=10.0))
     assert len({path for path, _, _ in asked}) == 4
     # Three footers (to know the columns, for the conditions, for the tie), the scores with the status, and the ids.

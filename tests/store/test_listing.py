@@ -149,7 +149,7 @@ def test_pages_of_a_listing_may_be_empty_short_or_overlap(monkeypatch: pytest.Mo
 
 
 def test_a_lock_that_the_server_does_not_show_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.storage.s3_place._PAUSE_S", 0.0)
+    monkeypatch.setattr("jobs.storage.bucket_place._PAUSE_S", 0.0)
     monkeypatch.setattr(S3Place, "create", lambda *_: True)
     monkeypatch.setattr(S3Place, "read_age", lambda *_: None)
     with pytest.raises(StoreError, match="does not show this file"), run_lock(S3Place("s3://bucket/out"), "run-1"):
