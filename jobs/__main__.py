@@ -146,6 +146,7 @@ app.command(
         "artimuse curate scored --top 10% --dedupe near --min-side 1024 --max-std 12 --out best.parquet",
         "artimuse curate scored --best-of burst --within 5s --top 500 --out album.parquet",
         "artimuse curate scored --manifest photos.parquet --top 5000 --per category --out best.parquet",
+        "artimuse curate scored uni=scored-by-unipercept --where 'score > 60 AND uni_iqa > 50' --out both.parquet",
         "artimuse curate scored --where \"width > height AND NOT starts_with(uri, 's3://old/')\" --out wide.jsonl",
         "artimuse curate scored --min-score 70 --as webdataset --out s3://photos/best",
     )

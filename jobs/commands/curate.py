@@ -20,7 +20,6 @@ from jobs.commands.options import (
     OnDuplicate,
     ReadMixed,
     Split,
-    StoresNamed,
     UriColumn,
 )
 from jobs.commands.times import duration
@@ -179,8 +178,19 @@ Order = Annotated[
 ]
 
 
+CuratedStores = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OUT…",
+        help="The --out of runs; several, or a pattern such as 'runs/*', are read as one. NAME=OUT has its scores "
+        "beside theirs, as NAME_score.",
+        show_default=False,
+    ),
+]
+
+
 def curate(
-    stores: StoresNamed,
+    stores: CuratedStores,
     out: CuratedOut,
     manifest: CurateManifest = None,
     images: Images = None,

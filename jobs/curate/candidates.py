@@ -52,6 +52,10 @@ class Candidates(Protocol):
     def own(self) -> pa.Schema | None:
         """Schema of the manifest they come from, or None."""
 
+    @property
+    def beside(self) -> Sequence[str]:
+        """Columns with scores of other stores, which are written too."""
+
     def sql(self, names: frozenset[str]) -> str:
         """A query of all rows: `row`, `held`, and the columns of these names, in lower case; to be executed once."""
 
@@ -74,6 +78,7 @@ class StoreRows:
             text_pattern: regular expression of the column `TEXT_MATCHES`.
         """
         self.own: pa.Schema | None = None
+        self.beside: Sequence[str] = ()
         self.own_image: str | None = None
         self._database = database
         self.tables = StoresTables(stores, database)
@@ -168,6 +173,7 @@ class ManifestRows:
         self._manifest = manifest
         self._database = database
         self.own = manifest.columns()
+        self.beside: Sequence[str] = ()
         self.own_image = manifest.image_column()
         own: dict[str, pa.Field] = {}  # by lower case, since SQL makes no difference
         for field in self.own:

@@ -31,6 +31,7 @@ from jobs.curate.output_place import Target, keep_out_of_tables, read_target, wo
 from jobs.curate.output_rows import OutputOptions, write_chosen
 from jobs.curate.quotas import MAX_SEED, best_rows, random_points, read_top, shares_of_sample, stratum
 from jobs.curate.sample_keys import NUMBER, SOURCE, check_keys, read_keys
+from jobs.curate.scorers import WithScorers, read_scorers
 from jobs.curate.tar_size import TarSize
 from jobs.curate.where import MACROS, unknown_column
 from jobs.manifest.manifest import ManifestOptions
@@ -75,7 +76,7 @@ class CurateSettings:
         caption: the column that is their `txt`.
         order: of the rows: `store` or `score`.
         fetch: how images are fetched.
-        beside: further stores to choose from.
+        beside: further stores to choose from, and as `prefix=OUT` those whose scores are beside them, see `scorers`.
         allow_mixed: whether their fingerprints may differ.
     """
 
@@ -138,7 +139,8 @@ def curate(settings: CurateSettings) -> Curation:
     order = read_order(settings.order)
     dedupe = read_dedupe(settings.dedupe, settings.distance)
     within_s = read_best_of(settings.best_of, settings.within_s)
-    stores = Stores.open([settings.store, *settings.beside], allow_mixed=settings.allow_mixed)
+    named, scorers = read_scorers([settings.store, *settings.beside])
+    stores = Stores.open(named, allow_mixed=settings.allow_mixed)
     score_column = stores.first.question("--score-column", settings.score_column)
     _check_choice(settings, stores)
     with open_database() as database:
@@ -146,7 +148,9 @@ def curate(settings: CurateSettings) -> Curation:
         manifest = None
         if settings.manifest:
             manifest = open_manifest(settings.manifest, settings.manifest_options, settings.fetch, stores.first.place)
-        candidates = ManifestRows(store_rows, manifest, database) if manifest else store_rows
+        candidates: Candidates = ManifestRows(store_rows, manifest, database) if manifest else store_rows
+        beside = WithScorers(candidates, scorers, stores.first.questions, database) if scorers else None
+        candidates = beside or candidates
         schema = candidates.schema
         filters = [scored_rows(score_column), *read_filters(settings.filters, score_column, schema)]
         if settings.per is not None and settings.per not in schema.names:
@@ -154,6 +158,9 @@ def curate(settings: CurateSettings) -> Curation:
         if output.caption is not None and output.caption not in schema.names:
             raise unknown_column("--caption", output.caption, schema.names)
         keep_out_of_tables("--out", settings.out, stores)
+        for scorer in scorers:
+            if scorer.store is not None:
+                keep_out_of_tables("--out", settings.out, Stores((scorer.name,), (scorer.store,)))
         target.check_free()
         database.lock()
 
@@ -162,6 +169,7 @@ def curate(settings: CurateSettings) -> Curation:
             if mixture := store.fingerprint.mixture:
                 funnel.notes.append(f"The precisions of the scores in {name} are {mixture}.")
         funnel.notes += store_rows.tables.pass_over_doubles(settings.manifest_options.on_duplicate)
+        funnel.notes += beside.notes() if beside else []
         _apply(database, candidates, filters, funnel, score_column, settings.per, settings.timeout_s)
         if manifest:
             _note_others(database, settings, funnel)
@@ -187,6 +195,8 @@ def curate(settings: CurateSettings) -> Curation:
             chosen = BestFirst(candidates, database) if order == SCORE else candidates
             write_chosen(chosen, stores.first, aside, settings.fetch, output, funnel)
             store_rows.tables.check_unchanged()
+            if beside:
+                beside.check_unchanged()
             record = _record(settings, stores, target, funnel, None if groups is None else len(groups))
             with open(aside.path(target.funnel), "w", encoding="utf-8") as text:
                 text.write(record)

@@ -39,6 +39,7 @@ class BestFirst:
         self._database = database
         self.schema = candidates.schema
         self.own = candidates.own
+        self.beside = candidates.beside
         self.own_image = candidates.own_image
 
     def sql(self, names: frozenset[str]) -> str:

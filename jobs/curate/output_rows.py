@@ -153,6 +153,7 @@ def _with_images(
 def _columns(candidates: Candidates, store: Store, funnel: Funnel) -> dict[str, str]:
     """Column of the output → how to ask the candidates for it."""
     scores = [name for question in store.questions for name in (question, f"{question}_std")]
+    scores += candidates.beside
     if candidates.own is None:
         names = [*(field.name for field in KEYS), *scores, *(field.name for field in IMAGE)]
         return {name: name for name in names}
