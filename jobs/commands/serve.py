@@ -21,6 +21,7 @@ from jobs.commands.options import (
     Device,
     Dtype,
     ExifRotate,
+    Hub,
     MaxBytes,
     MaxNewTokens,
     MaxPixels,
@@ -40,6 +41,7 @@ MAX_BODY, QUEUE, TIMEOUT_S, WAIT_MS = 64 * 1024 * 1024, 256, 60.0, 5.0
 
 def serve(
     checkpoint: Checkpoint = "ArtiMuse",
+    hub: Hub = "huggingface",
     protocol: Protocol = None,
     host: Annotated[
         str, typer.Option(metavar="NAME", help="Name or address to listen on; one that others reach needs a token.")
@@ -90,12 +92,13 @@ def serve(
     Pictures of all requests are scored together. It listens on this machine alone unless --host says otherwise, and
     always asks for a token. SIGTERM and Ctrl-C end it, with exit code 0, when the requests in flight are answered.
     """
+    from artimuse_actor.checkpoint.names import named_on
     from jobs.score.single_images import ImageSettings
     from jobs.serve.server import serve as run
     from jobs.serve.settings import Limits, ServeSettings
 
     model = ImageSettings(
-        checkpoint=checkpoint,
+        checkpoint=named_on(hub, checkpoint),
         protocol=protocol,
         published_arithmetic=published_arithmetic,
         device=device,
