@@ -67,7 +67,7 @@ def json_rows(table: pa.Table) -> list[dict[str, Any]]:
 class _ParquetRows:
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._schema = schema
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True)
         self._waiting: list[pa.Table] = []
 
     def write(self, table: pa.Table) -> None:

@@ -408,6 +408,11 @@ def test_the_best_come_first_if_that_is_asked_for(tmp_path: Path, store: Path, r
     _choose(store, tmp_path / "best.parquet", order="score", max_score=70.0)
     below = [row["image_id"] for row in _scored(rows) if row["score"] > 70]
     assert _ids(tmp_path / "best.parquet") == [name for name in best if name not in below]
+    group = pq.ParquetFile(tmp_path / "best.parquet").metadata.row_group(0)
+    (score,) = (group.column(n) for n in range(group.num_columns) if group.column(n).path_in_schema == "score")
+    assert score.has_column_index
+    assert score.has_offset_index
+    assert score.statistics.max <= 70
     ids = [row["image_id"] for row in rows]
     (tmp_path / "source").mkdir()
     for part in range(4):  # with categories of its own in each file
