@@ -39,9 +39,18 @@ def status(
         show_sum(found, doubled_between(names))
 
 
+ByScore = Annotated[
+    bool,
+    typer.Option(
+        "--by-score", help="Sort the rows of each file, the best first: who asks for those reads few of them."
+    ),
+]
+
+
 def compact(
     store: Annotated[str, typer.Argument(metavar="OUT", help="The --out of runs.", show_default=False)],
     out: Annotated[str, typer.Option(metavar="NEW", help="Folder or prefix to make.", show_default=False)],
+    by_score: ByScore = False,
 ) -> None:
     """Write the many small files of nightly runs as few large ones, in a new store with the same rows.
 
@@ -49,7 +58,7 @@ def compact(
     """
     from jobs.store.maintenance import compact as run
 
-    _show_compaction(run([store], out), out)
+    _show_compaction(run([store], out, by_score=by_score), out)
 
 
 def merge(
@@ -58,6 +67,7 @@ def merge(
         typer.Argument(metavar="OUT…", help="The --out of runs, or patterns such as 'runs/*'.", show_default=False),
     ],
     into: Annotated[str, typer.Option(metavar="NEW", help="Folder or prefix to make.", show_default=False)],
+    by_score: ByScore = False,
 ) -> None:
     """Write the rows of several stores into a new one, in few large files.
 
@@ -65,7 +75,7 @@ def merge(
     """
     from jobs.store.maintenance import compact as run
 
-    _show_compaction(run(stores, into), into)
+    _show_compaction(run(stores, into, by_score=by_score), into)
 
 
 def _show_compaction(done: Compaction, out: str) -> None:

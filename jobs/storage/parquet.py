@@ -110,7 +110,20 @@ class _OneThreadParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow ha
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None, dictionaries: bool | list[str] = True) -> bytes:
-    """A table as the bytes of a Parquet file, compressed; `dictionaries` names columns that repeat values."""
+    """A table as the bytes of a Parquet file, compressed, with a page index.
+
+    Args:
+        table: the rows.
+        row_group_rows: rows of each row group but the last; None for the library's default.
+        dictionaries: columns that repeat values.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression=COMPRESSION, row_group_size=row_group_rows, use_dictionary=dictionaries)
+    pq.write_table(
+        table,
+        sink,
+        compression=COMPRESSION,
+        row_group_size=row_group_rows,
+        use_dictionary=dictionaries,
+        write_page_index=True,
+    )
     return bytes(sink.getvalue())

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from artimuse_actor.errors import StoreError, StoreMismatch
+from artimuse_actor.uris import canonical_uri, in_bucket, uri_scheme
 from jobs.manifest.manifest import FIRST
+from jobs.storage.buckets import find_objects
 from jobs.storage.place import Place, StoredFile
-from jobs.storage.s3_place import s3_filesystem
 from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, open_database, quoted
 from jobs.store.layout import METRICS, STORE_FILE, TEXTS
 from jobs.store.store import Store
@@ -219,8 +220,10 @@ def _matching(name: str) -> list[str]:
     """The stores that a name stands for: itself, or those that match it as a pattern."""
     if not glob.has_magic(name):
         return [name]
-    if name.startswith("s3://"):
-        found = [f"s3://{path.removesuffix(f'/{STORE_FILE}')}" for path in s3_filesystem().glob(f"{name}/{STORE_FILE}")]
+    uri = canonical_uri(name)
+    if in_bucket(uri):
+        files = find_objects(f"{uri.rstrip('/')}/{STORE_FILE}", is_pattern=True)
+        found = [f"{uri_scheme(uri)}://{path.removesuffix(f'/{STORE_FILE}')}" for path in files]
     else:
         if glob.glob(f"{glob.escape(name)}/{STORE_FILE}"):
             return [name]  # a folder may be called like a pattern

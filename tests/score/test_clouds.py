@@ -34,6 +34,7 @@ def test_a_prefix_is_scored_into_a_folder_and_into_the_same_bucket(cloud: CloudB
         assert rows[f"2024 [1]/{name}"]["score"] == pytest.approx(score, abs=1e-3)
         assert rows[f"2024 [1]/{name}"]["uri"] == cloud.uri(f"in/2024 [1]/{name}")
     assert f"finished: {len(SCORES)} rows" in run_artimuse("status", cloud.uri("out")).stdout
+    assert run_artimuse("status", cloud.uri("o*")).stdout == run_artimuse("status", cloud.uri("out")).stdout
     asked = run_artimuse("query", cloud.uri("out"), "SELECT count(*) AS n FROM scores", "--json").stdout
     assert json.loads(asked) == [{"n": len(SCORES)}]
     best = cloud.uri("best.jsonl")

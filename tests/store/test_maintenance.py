@@ -305,6 +305,24 @@ def test_many_small_shards_become_few_large_ones_with_the_same_rows(tmp_path: Pa
     assert plan_for(store, str(tmp_path / "m.parquet"), "next").rows == 0
 
 
+def test_a_compaction_by_score_puts_the_best_rows_of_each_file_first_and_their_texts_with_them(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out", TEXTS)
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("abcdef")), "p")
+    points = [50.0, 70.0, 10.0, None, 70.0, 90.0]
+    stage_with(store, plan, score=points, status=["ok" if value else "error" for value in points])
+    PlanProgress(store, plan).commit(plan.shards[0])
+    compact([str(tmp_path / "out")], str(tmp_path / "new"), shard_rows=4, by_score=True)
+    files = sorted((tmp_path / "new" / "scores").iterdir())
+    assert [pq.read_table(path)["image_id"].to_pylist() for path in files] == [list("bacd"), list("fe")]
+    assert [pq.read_table(path)["image_id"].to_pylist() for path in sorted((tmp_path / "new" / "texts").iterdir())] == [
+        list("bac"),
+        list("fe"),
+    ]
+    assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).has_offset_index
+    again = open_store(tmp_path / "new", TEXTS)
+    assert plan_for(again, str(tmp_path / "m.parquet"), "next").new_rows == 0
+
+
 @pytest.mark.parametrize("writes", range(7))
 def test_a_compaction_that_was_killed_is_no_store_and_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
