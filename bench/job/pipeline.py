@@ -27,7 +27,7 @@ from bench.job.sleeping import LOG_VARIABLE, PACE_VARIABLE
 from bench.measure.machine import ROOT, machine_line
 from bench.measure.memory import MIB, Finished, run_measured
 
-CHECKPOINT: Final = ROOT / "tests" / "golden" / "artimuse" / "checkpoint"
+CHECKPOINT: Final = ROOT / "artimuse_actor" / "verify" / "golden_set" / "artimuse" / "checkpoint"
 GOAL_BUSY: Final = 0.95
 
 

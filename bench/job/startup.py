@@ -2,15 +2,19 @@
 
     python bench/job/startup.py [--small]
 
-Commands as a user types them, each a few times, in turn. The first score is there when the first staging or scores file
-is: it includes the start of Python, the plan, the start of Ray if it is started, and the loading of the (tiny) model.
-Small jobs are run in one process and with Ray.
+Commands as a user types them, each a few times, in turn. The first score, of ten images, is there when the first unit
+is staged or committed: it includes the start of Python, the plan, the start of Ray if it is started, and the loading of
+the (tiny) model. Small jobs are run in one process and with Ray. CPU seconds, of user and system, are those of a whole
+command with all processes that it started, Ray's too (this process adopts them when their parents die, and waits).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,8 +42,9 @@ from jobs.store.store import Store
 from schemas.fingerprint import Fingerprint
 from schemas.units import staged_unit
 
-CHECKPOINT: Final = ROOT / "tests" / "golden" / "artimuse" / "checkpoint"
+CHECKPOINT: Final = ROOT / "artimuse_actor" / "verify" / "golden_set" / "artimuse" / "checkpoint"
 SMALL_JOBS: Final = (1, 10, 100, 1_000)
+_SET_CHILD_SUBREAPER: Final = 36  # of prctl(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,13 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="one round, a finished job of 1,000 rows")
     parser.add_argument("--rounds", type=int, default=5, help="of all commands (default 5)")
+    parser.add_argument("--largest", type=int, default=SMALL_JOBS[-1], help="images of the largest small job")
     options = parser.parse_args(arguments)
     rounds, rows = (1, 1_000) if options.small else (options.rounds, 100_000)
 
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
     print(machine_line("ray", "torch", "transformers", "pyarrow", "typer"))
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         base = Path(folder)
-        sizes = SMALL_JOBS[:2] if options.small else SMALL_JOBS
+        largest = SMALL_JOBS[1] if options.small else options.largest
+        sizes = [images for images in SMALL_JOBS if images <= largest]
         make_photos(base / "photos", sizes[-1])
         write_manifest(base / "manifest", rows)
         fill_store(base / "finished", base / "manifest")
@@ -68,15 +76,28 @@ def main(arguments: list[str] | None = None) -> int:
             for images in sizes:
                 waits[f"{images:,} images, {where}"] = partial(whole_job, base / "photos", where, images)
         seconds: dict[str, list[float]] = {name: [] for name in waits}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in waits}
         for turn in range(rounds):
             for number, (name, wait) in enumerate(waits.items()):
+                before = cpu_s()
                 seconds[name].append(wait(base / f"out-{turn}-{number}"))
+                cpu_seconds[name].append(cpu_s() - before)
     print(f"{rounds} rounds in turn; seconds\n")
-    print("|                                | median | smallest | largest |")
-    print("| ------------------------------ | -----: | -------: | ------: |")
+    print("|                                | median | smallest | largest | CPU, median |")
+    print("| ------------------------------ | -----: | -------: | ------: | ----------: |")
     for name, times in seconds.items():
-        print(f"| {name:30} | {median(times):6.2f} | {min(times):8.2f} | {max(times):7.2f} |")
+        cpu = median(cpu_seconds[name])
+        print(f"| {name:30} | {median(times):6.2f} | {min(times):8.2f} | {max(times):7.2f} | {cpu:11.2f} |")
     return 0
+
+
+def cpu_s() -> float:
+    """Seconds of CPU of all processes that were started and have ended; waits for those of Ray."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def score(source: Path, out: Path) -> list[str]:
@@ -98,10 +119,10 @@ def whole_job(source: Path, where: str, images: int, out: Path) -> float:
 
 
 def first_score(source: Path, where: str, out: Path) -> float:
-    """Wall time from the start of a command to its first scored rows; waits for its end."""
+    """Wall time from the start of a command about ten images to its first scored rows; waits for its end."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command(*score(source, out), where), stdout=said, stderr=said)
+        process = subprocess.Popen(command(*score(source, out), "--limit", "10", where), stdout=said, stderr=said)
         while not (first := has_scores(out)) and process.poll() is None:
             time.sleep(0.02)
         seconds = time.perf_counter() - start
