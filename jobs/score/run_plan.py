@@ -43,7 +43,9 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
     if settings.moved:
         run.events.note(f"{take_over_uris(store, manifest):,} rows have new uris.")
     progress = _continued(store, manifest, files, settings)
-    if progress is None:
+    if progress is not None:
+        _note_move(store, manifest, files, settings, run)
+    else:
         if old := PlanProgress.current(store):
             old.retire(files)
             files = store.table_files()
@@ -53,13 +55,18 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
         def check(plan: Plan) -> None:
             if not settings.moved:
                 refuse_other_library(store, plan, manifest)
-                if plan.held_rows and (note := note_of_move(store, manifest, files)):
-                    run.events.note(note)
+            if plan.held_rows:
+                _note_move(store, manifest, files, settings, run)
 
         progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry, check=check)
     store.declare()
     run.end_phase("plan")
     return files, progress
+
+
+def _note_move(store: Store, manifest: Manifest, files: TableFiles, settings: ScoreSettings, run: Run) -> None:
+    if not settings.moved and (note := note_of_move(store, manifest, files)):
+        run.events.note(note)
 
 
 def _continued(store: Store, manifest: Manifest, files: TableFiles, settings: ScoreSettings) -> PlanProgress | None:

@@ -66,10 +66,12 @@ def note_of_move(store: Store, manifest: Manifest, files: TableFiles) -> str | N
     for batch in manifest.batches() if rows else ():
         here = batch.rows.filter(pc.is_in(batch.rows["image_id"], pa.array(rows, pa.string())))
         for found in here.select(_PLACED).to_pylist():
-            row = rows[found["image_id"]]
+            row = rows.pop(found["image_id"])
             old, new = (_root_of(one["uri"], one["image_id"], manifest.id_prefix) for one in (row, found))
             if old is not None and new is not None and old != new and row["version"] == found["version"]:
                 return f"{store.place.root}: images of {old} are in {new} now; --moved notes that in their rows."
+        if not rows:
+            break
     return None
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.golden import golden_checkpoint
-from support.score_job import run_artimuse
+from support.golden import golden_checkpoint, golden_images
+from support.score_job import golden_options, run_artimuse
 from support.stores import complete, open_store
 
 from artimuse_actor.checkpoint.names import identify_checkpoint
@@ -107,3 +107,22 @@ def _rows(folder: Path, number: int) -> Path:
     columns = {"image_id": ["a.jpg"], "uri": [f"https://host{number}/a.jpg"], "version": [str(number)]}
     pq.write_table(pa.table(columns), path)
     return path
+
+
+@pytest.mark.process
+def test_each_night_says_that_a_library_has_moved_until_its_rows_say_so_too(tmp_path: Path) -> None:
+    photos, moved, out = tmp_path / "photos", tmp_path / "moved", tmp_path / "out"
+    photos.mkdir()
+    for picture in golden_images()[:3]:
+        shutil.copy2(picture, photos)
+    note = f"images of {photos} are in {moved} now"
+
+    def notes(library: Path, *options: str) -> str:
+        return run_artimuse("score", library, "--out", out, *golden_options(), "--local", *options).stderr
+
+    assert note not in notes(photos)
+    photos.rename(moved)
+    assert [note in notes(moved) for _ in range(3)] == [True] * 3
+    assert "3 rows have new uris" in notes(moved, "--moved")
+    assert note not in notes(moved)
+    assert list(_uris(Store.open(str(out))).values()) == sorted(map(str, moved.iterdir()))
