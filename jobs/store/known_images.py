@@ -106,7 +106,8 @@ class KnownRows:
         records = _block(self.place, self.plan_id, block)
         position = int(np.searchsorted(records["digest"], digest))
         is_known = position < len(records) and records["digest"][position] == digest
-        return int(records["file"][position]) if is_known else None
+        file = int(records["file"][position]) if is_known else -1
+        return file if 0 <= file < len(self.files) else None  # of another number, the record is damaged
 
     def digest(self, path: str, image_id: str) -> str | None:
         """The SHA-256 of the bytes that a row of a scores file was made of; None if the file does not say."""

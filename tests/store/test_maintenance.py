@@ -231,6 +231,16 @@ def test_of_digests_that_are_damaged_only_whole_ones_are_known(tmp_path: Path, n
     assert found is None if (name, damage) != ("digests", "cut") else found is not None and found["copied_from"] == "x"
 
 
+def test_a_digest_of_a_file_that_there_is_not_is_of_no_image(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", ["x"]), "p")
+    _complete_with_digests(store, plan, [A])
+    known = _known(store, plan_for(store, write_manifest(tmp_path / "m.parquet", ["x", "y"]), "q"))
+    path = tmp_path / "out" / known_path("q", "digests")
+    path.write_bytes(path.read_bytes()[:16] + b"\x07\0\0\0")
+    assert known.find(A) is None
+
+
 @pytest.mark.parametrize("block_rows", [1, 2, 3, 64])
 def test_digests_are_found_in_whatever_block_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int

@@ -40,6 +40,7 @@ from jobs.score.run import Asked, score
 from jobs.score.settings import ScoreResult, ScoreSettings
 from jobs.score.stage import UnitStager
 from jobs.storage.place import Place
+from jobs.store import known_images
 from jobs.store.maintenance import compact
 from jobs.store.run_record import RunRecord
 from jobs.store.text_request import WantedTexts
@@ -303,6 +304,8 @@ class Trial:
             "jobs.score.load.IMAGE_SIZE": _SIDE,
             "jobs.score.load.PIXELS": _PIXELS,
         }
+        for cached in (known_images._blocks, known_images._block, known_images._rows, known_images._digests):
+            cached.cache_clear()  # a run is a process of its own
         before = [(*_owner(name), value) for name, value in replaced.items()]
         originals = [getattr(module, name) for module, name, _ in before]
         try:
