@@ -235,10 +235,13 @@ class Trial:
             assert row["version"] == version
             assert row["uri"] == f"{self.library.root}/{name}" or not self.moved
             is_retried = old and (old["retryable"] or old["error_type"] in (retry.types or ()))
-            if strict and old and old["version"] == version and not is_retried:
-                assert row == old or (name, version) in self.library.swapped, f"{name} was scored again"
             photo = self.library.photos.get(name)
             is_told = (name, version) not in self.library.swapped
+            # A former manifest may name a version whose bytes are gone: who asks for texts gets those of others, and a
+            # score of these.
+            is_former = self.texts and photo and photo.version != version
+            if strict and old and old["version"] == version and not is_retried:
+                assert row == old or not is_told or is_former, f"{name} was scored again"
             if photo and photo.version == version and is_told and photo.outcome != "fetch_failed":
                 # An error that the run before it has staged is retried by the next.
                 assert (row["error_type"] or row["sha256"]) == photo.outcome or (row["retryable"] and not strict)
