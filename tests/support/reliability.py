@@ -31,9 +31,10 @@ from support.score_job import descendants
 
 PICTURES = 240
 SHARD_ROWS = 24
+UNIT_ROWS = 4
 DRIVER = (
     "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
-    f"score(ScoreSettings(*sys.argv[1:4], unit_size=4, shard_rows={SHARD_ROWS}, batch_size=1, local=False))"
+    f"score(ScoreSettings(*sys.argv[1:4], unit_size={UNIT_ROWS}, shard_rows={SHARD_ROWS}, batch_size=1, local=False))"
 )
 
 
@@ -127,21 +128,24 @@ class Trial:
             except ProcessLookupError:
                 continue
 
-    @property
     def staged(self) -> list[Path]:
-        return sorted((self.out / "_runs").glob("*/staging/*/*.parquet"))
+        return list((self.out / "_runs").glob("*/staging/*/*.parquet"))
+
+    def units(self) -> int:
+        """Units that are staged, or committed."""
+        return len(self.staged()) + len(self.look()) // UNIT_ROWS
 
 
 def driver_killed(trial: Trial, times: int, chance: random.Random) -> None:
     """At a random second of its start, or after a random number of units more, and a moment."""
     while trial.count.injected < times:
-        before = len(trial.staged)
+        before = trial.units()
         trial.start()
         if trial.count.injected % 4 == 0:
             end = time.monotonic() + chance.uniform(0.5, 10.0)
             trial.wait(partial(_is_later, end))
         else:
-            trial.wait(partial(_has_staged, trial, before + chance.randint(1, 10)))
+            trial.wait(partial(_has_units, trial, before + chance.randint(1, 10)))
             trial.wait(partial(_is_later, time.monotonic() + chance.uniform(0, 0.3)))
         assert trial.process is not None
         if trial.process.poll() is None:
@@ -155,10 +159,10 @@ def driver_killed(trial: Trial, times: int, chance: random.Random) -> None:
 
 def driver_asked_to_end(trial: Trial, times: int, chance: random.Random) -> None:
     for turn in range(times):
-        before = len(trial.staged)
+        before = trial.units()
         trial.start()
         more = chance.randint(1, 4)
-        trial.wait(partial(_has_staged, trial, before + more))
+        trial.wait(partial(_has_units, trial, before + more))
         assert trial.process is not None
         if trial.process.poll() is None:
             trial.kill_all(signal.SIGTERM if turn % 2 else signal.SIGINT)
@@ -170,7 +174,7 @@ def process_killed(step: str, first: int, then: int) -> Callable[[Trial, int, ra
         trial.start()
         assert trial.process is not None
         for turn in range(times):
-            trial.wait(partial(_has_staged, trial, first + then * turn))
+            trial.wait(partial(_has_units, trial, first + then * turn))
             found: list[int] = []
             trial.wait(partial(_find, trial, step, found))
             if found:
@@ -185,8 +189,8 @@ def _is_later(end_s: float) -> bool:
     return time.monotonic() > end_s
 
 
-def _has_staged(trial: Trial, units: int) -> bool:
-    return len(trial.staged) >= units
+def _has_units(trial: Trial, units: int) -> bool:
+    return trial.units() >= units
 
 
 def _find(trial: Trial, step: str, found: list[int]) -> bool:
@@ -225,7 +229,7 @@ def file_damaged(pattern: str) -> Callable[[Trial, int, random.Random], None]:
 
 
 def _is_half_way(trial: Trial, shards: int) -> bool:
-    return len(list((trial.out / "scores").glob("*"))) > shards and bool(trial.staged)
+    return len(list((trial.out / "scores").glob("*"))) > shards and bool(trial.staged())
 
 
 def main(arguments: list[str] | None = None) -> int:
