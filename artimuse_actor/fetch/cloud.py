@@ -183,8 +183,9 @@ def version_of(meta: Any) -> str | None:
 
 
 def said(error: BaseException) -> str:
-    """The client's message in one line, without what it adds for those who debug it, and without secrets."""
-    return one_line(without_secrets(str(error).partition("\n\nDebug source:")[0]))
+    """The server's answer, such as `404 ContainerNotFound`, else the client's message in one line, without secrets."""
+    text = _text(error)
+    return f"{_status(text)} {_code(text)}".strip() if _status(text) else _line(text)
 
 
 @contextmanager
@@ -203,7 +204,7 @@ def plain_errors() -> Iterator[None]:
 
         if not isinstance(error, BaseError) or isinstance(error, AlreadyExistsError | PreconditionError):
             raise
-        if _status(str(error)) == HTTPStatus.NOT_FOUND:  # of a listing it is none of the client's own kinds
+        if _status(_text(error)) == HTTPStatus.NOT_FOUND:  # of a listing it is none of the client's own kinds
             raise FileNotFoundError(said(error)) from error
         raise storage_error(said(error)) from error
 
@@ -223,11 +224,9 @@ def _translated(uri: str) -> Iterator[None]:
 
 
 def _error(error: Exception, uri: str) -> ImageError | RunError | TryAgain:
-    text = str(error).partition("\n\nDebug source:")[0]
-    status = _status(text)
+    text, short = _text(error), said(error)
+    status, code = _status(text), _code(text)
     lacks_credentials = "Error performing token request" in text or (status == 0 and _NO_CREDENTIALS.search(text))
-    code = found[1] if (found := re.search(r"<Code>(\w+)</Code>", text)) else ""
-    short = f"{status} {code}".strip()
     scheme, bucket = uri_scheme(uri), origin_of(uri).rpartition("/")[2]
     if isinstance(error, ValueError) and "parse path" in text:
         return ImageError(
@@ -235,7 +234,7 @@ def _error(error: Exception, uri: str) -> ImageError | RunError | TryAgain:
         )
     if lacks_credentials:
         return RunError(
-            f"There are no credentials for {CLOUD_NAMES[scheme]}: {said(error)}. {_ADVICE[scheme]}, then run again; "
+            f"There are no credentials for {CLOUD_NAMES[scheme]}: {_line(text)}. {_ADVICE[scheme]}, then run again; "
             "what is committed stays."
         )
     if status and (again := try_again_later(status, short, None)):
@@ -255,8 +254,22 @@ def _error(error: Exception, uri: str) -> ImageError | RunError | TryAgain:
         return ImageError("forbidden", f"Reading the object is not permitted: {short}.")
     if status == 0:
         is_slow = "timed out" in str(error) or "Timeout" in str(error)
-        return TryAgain(said(error), is_slow=is_slow, no_answer="error sending request" in text)
+        return TryAgain(short, is_slow=is_slow, no_answer="error sending request" in text)
     return ImageError("fetch_failed", f"The server answers {short}.", retryable=True)
+
+
+def _text(error: BaseException) -> str:
+    """The client's message, without what it adds for those who debug it."""
+    return str(error).partition("\n\nDebug source:")[0]
+
+
+def _line(text: str) -> str:
+    return one_line(without_secrets(text))
+
+
+def _code(text: str) -> str:
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found[1] if found else ""
 
 
 def _status(text: str) -> int:

@@ -1,29 +1,11 @@
-"use strict";
 // All text comes in by textContent, and images from this server: nothing in here is ever read as HTML.
 {
   const PAGE = 120; // rows of a page: whole rows of tiles for many numbers of columns
   const LOADS = 4; // pictures asked for at the same time: browsers allow six requests, and searches need some
-  const LONG = 1200;
-  const root = document.documentElement;
-  const byId = (id) => document.getElementById(id);
   const token = location.pathname.split("/")[1];
   const FIELDS = ["words", "scope", "question", "score_from", "score_to", "spread_from", "spread_to", "day_from", "day_to", "format", "outcome", "sort", "order"];
   const count = (number) => number.toLocaleString("en");
   const points = (value) => (value === null ? "–" : value.toFixed(1));
-  const made = (name, className, text) => {
-    const element = document.createElement(name);
-    if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
-
-  // Light or dark: as the system says, until somebody chooses.
-  const theme = byId("theme");
-  const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const named = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
-  theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; named(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", named);
-  named();
 
   // Requests.
   let about = null;
@@ -283,26 +265,6 @@
     const button = byId("viewer-mark");
     button.setAttribute("aria-pressed", rows[shown].marked);
     button.textContent = rows[shown].marked ? "✓ Marked" : "Mark";
-  }
-
-  function longText(into, text, tag) {
-    const block = made(tag, "", text.length > LONG ? `${text.slice(0, LONG)}…` : text);
-    block.dir = "auto";
-    into.append(block);
-    if (text.length <= LONG) return;
-    const all = made("button", "all", "Show all");
-    all.type = "button";
-    all.addEventListener("click", () => { block.textContent = text; all.remove(); });
-    into.append(all);
-  }
-
-  function pairs(into, entries, fillIn) {
-    into.replaceChildren(...entries.map((entry) => {
-      const row = made("div"), value = made("dd");
-      fillIn(value, entry);
-      row.append(made("dt", "", entry[0]), value);
-      return row;
-    }));
   }
 
   function showPicture(row) {

@@ -24,9 +24,9 @@ def page(title: str) -> Answer:
     html = _template().render(
         title=title,
         nonce=nonce,
-        # Our own files. The report's style comes first: both look alike.
+        # Our own files. The report's come first: both look alike.
         style=Markup(_file("jobs.report", "page.css") + _file("jobs.browse", "page.css")),
-        script=Markup(_file("jobs.browse", "page.js")),
+        script=Markup(_file("jobs.report", "elements.js") + _file("jobs.browse", "page.js")),
     )
     policy = {"Content-Security-Policy": _POLICY.format(nonce=nonce)}
     return Answer(html.encode("utf-8", errors="backslashreplace"), "text/html; charset=utf-8", headers=policy)

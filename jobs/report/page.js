@@ -1,32 +1,6 @@
-"use strict";
 // All text comes in by textContent, and images by data: uris of our own: nothing in here is ever read as HTML.
 {
-  const root = document.documentElement;
-  const byId = (id) => document.getElementById(id);
-  const made = (name, className, text) => {
-    const element = document.createElement(name);
-    if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
-
-  // Light or dark: as the system says, until somebody chooses.
-  const theme = byId("theme");
-  const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const named = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
-  const remembered = () => { try { return localStorage.getItem("artimuse-theme"); } catch { return null; } };
-  if (["light", "dark"].includes(remembered())) root.dataset.theme = remembered();
-  theme.hidden = false;
-  theme.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("artimuse-theme", root.dataset.theme); } catch { /* a file may have no memory */ }
-    named();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", named);
-  named();
-
   const ROWS = 3; // of a gallery, before it is asked for all
-  const LONG = 1200; // characters of a text that are shown at first: most answers are half as long
   const NAME = 80;
   let data;
 
@@ -108,26 +82,6 @@
   // The viewer.
   const viewer = byId("viewer");
   let shown = null;
-
-  function longText(into, text) {
-    const block = made("p", "", text.length > LONG ? text.slice(0, LONG) + "…" : text);
-    block.dir = "auto";
-    into.append(block);
-    if (text.length <= LONG) return;
-    const all = made("button", "all", "Show all");
-    all.type = "button";
-    all.addEventListener("click", () => { block.textContent = text; all.remove(); });
-    into.append(all);
-  }
-
-  function pairs(list, entries, fillIn) {
-    list.replaceChildren(...entries.map((entry) => {
-      const row = made("div"), value = made("dd");
-      fillIn(value, entry);
-      row.append(made("dt", "", entry[0]), value);
-      return row;
-    }));
-  }
 
   function show(gallery, place) {
     const items = data.galleries[gallery];

@@ -38,7 +38,7 @@ def render(parts: Mapping[str, Any], pictures: Any) -> str:
         parts: results collected by `report`.
         pictures: result of `picture_data`.
     """
-    style, script = _file("page.css"), _file("page.js")
+    style, script = _file("page.css"), _file("elements.js") + _file("page.js")
     scored, truth = parts["scored"], parts["truth"]
     points = {name: scores[np.isfinite(scores)] for name, scores in scored.scores.items()}
     return _template().render(

@@ -48,7 +48,11 @@ class CloudPlace(BucketPlace):
 
         try:
             self._put(path, data, "create" if version is None else self._condition(version))
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except FileNotFoundError:  # the file; or, if it was to be made, the bucket
+            if version is None:
+                raise
             return False
         return True
 

@@ -11,7 +11,8 @@ import pytest
 from support.cloud_servers import CloudBucket
 from support.fault_proxy import refuse
 from support.golden import golden_answers, golden_checkpoint, golden_images
-from support.score_job import run_artimuse, run_score, table_rows
+from support.paths import GOLDEN
+from support.score_job import golden_options, run_artimuse, run_score, table_rows
 from support.tars import write_tar
 
 from jobs.storage.places import open_place
@@ -85,5 +86,10 @@ def test_what_is_not_there_is_a_sentence(cloud: CloudBucket, tmp_path: Path) -> 
     for source in (cloud.uri("nothing"), *(["az://nowhere/in"] if cloud.scheme == "az" else [])):
         failed = run_artimuse("manifest", source, "--out", tmp_path / "m.parquet", code=1)
         assert "there is no such object or prefix, or nothing in it" in failed.stderr + failed.stdout
+    if cloud.scheme == "az":
+        options = ("--out", "az://nowhere/out", *golden_options(), "--local")
+        failed = run_artimuse("score", GOLDEN / "artimuse" / "images", *options, code=1)
+        assert "az://nowhere/out" in failed.stderr
+        assert "ContainerNotFound" in failed.stderr
     failed = run_artimuse("image", "x.jpg", "--checkpoint", cloud.uri("nothing"), code=1)
     assert "holds no checkpoint" in failed.stderr + failed.stdout
