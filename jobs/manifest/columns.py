@@ -145,7 +145,8 @@ def canonical_uris(uris: pa.Array) -> pa.Array:
 
 
 def as_ids(uris: pa.Array) -> pa.Array:
-    """Uris as ids, see `uri_as_id`."""
+    """Uris as ids: each as `canonical_uri` has it, without secrets, see `uri_as_id`."""
+    uris = canonical_uris(uris)
     if not pc.any(pc.match_substring_regex(uris, _MAY_HAVE_SECRETS)).as_py():
         return uris
     return pa.array([None if uri is None else uri_as_id(uri) for uri in uris.to_pylist()], pa.string())

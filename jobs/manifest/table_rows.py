@@ -81,7 +81,7 @@ class TableRows:
         if needs_uri:
             self._no_null(uri, self.columns.uri or self.columns.image or "")
         here = pc.and_(pc.is_null(uri), pc.invert(self._bad))
-        image_id = self._ids(ids, as_ids(canonical_uris(uri)), items)
+        image_id = self._ids(ids, as_ids(uri), items)
         if self.columns.version is None:
             # An embedded image may have changed whenever its file changed.
             version = pc.if_else(here, pa.scalar(self._file.version, pa.string()), version)

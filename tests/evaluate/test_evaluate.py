@@ -23,6 +23,7 @@ from jobs.evaluate.join import JoinCounts
 from jobs.evaluate.options import EvaluateOptions
 from jobs.evaluate.published_results import write_results
 from jobs.evaluate.truth_columns import TruthColumns
+from jobs.manifest.columns import as_ids
 from jobs.store.plan_progress import PlanProgress
 from schemas.metrics import METRICS
 
@@ -109,6 +110,15 @@ def test_urls_of_ground_truth_find_the_ids_that_are_made_of_them(tmp_path: Path)
     raw = pa.table({"image_id": pa.array(urls, pa.large_string()), "score": pa.array([1, 2, 3], pa.float32())})
     evaluation = evaluate(raw, pa.table({"image_id": urls, "gt_score": [1, 2, 3]}))
     assert _counts(evaluation) == {"expected": 3, "scored": 3}
+
+
+def test_ground_truth_may_spell_the_scheme_of_a_bucket_otherwise(tmp_path: Path) -> None:
+    spelled = ["s3a://b/x/1.jpg", "gcs://b/y/1.jpg", "abfss://train@account.dfs.core.windows.net/1.jpg"]
+    ids = ["s3://b/x/1.jpg", "gs://b/y/1.jpg", "az://train@account.dfs.core.windows.net/1.jpg"]
+    assert as_ids(pa.array(spelled)).to_pylist() == ids
+    out = _store(tmp_path / "out", {name: float(number) for number, name in enumerate(ids)})
+    evaluation = evaluate_store(out, _truth(tmp_path / "t.json", [(uri, 1) for uri in spelled]))
+    assert evaluation.pairs.scores[0].tolist() == [0, 1, 2]
 
 
 def test_a_name_that_several_images_share_is_ambiguous_and_said(tmp_path: Path) -> None:
