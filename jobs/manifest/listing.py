@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-from artimuse_actor.errors import ArtiMuseError, ImageError, ManifestError
+from artimuse_actor.errors import ArtiMuseError, ImageError, ManifestError, message_of
 from artimuse_actor.fetch.fetch import look_at
 from artimuse_actor.fetch.local import local_version
 from artimuse_actor.fetch.options import FetchOptions
@@ -210,7 +210,9 @@ def list_bucket(source: str) -> Listing:
     except ArtiMuseError:
         raise
     except Exception as error:
-        raise ManifestError(f"{source}: cannot be listed: {type(error).__name__}: {error}") from error
+        raise ManifestError(
+            f"{source}: cannot be listed: {message_of(error)}. Check name, endpoint, permissions and credentials."
+        ) from error
     if not found:
         raise ManifestError(f"{source}: there is no such object or prefix, or nothing in it.")
     single = list(found) == [base]
