@@ -18,7 +18,7 @@ test: install  ## lint, types, the order of imports, and meanwhile all tests in 
 check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
-all-tests: install
+all-tests: install $(VENV)/triton
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 fast-tests: install
@@ -42,6 +42,12 @@ install: $(VENV)/installed
 
 azurite: install  ## Azure on loopback, for the tests of az://, which are skipped without it; needs Node.js and npm
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.37.0
+
+# Triton, whose interpreter runs kernels without a GPU, for one test; beside the environment, where every process that
+# looks for it would pay for its size. It has no build for other machines.
+$(VENV)/triton: $(VENV)/installed
+	[ "$$(uname -s) $$(uname -m)" != "Linux x86_64" ] || $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps --upgrade --target $@ triton==3.9.0
 
 # torch first, by its exact version: any other request for it may fetch gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -128,13 +128,14 @@ class LoadedModel:
 
     @property
     def hardware(self) -> dict[str, str | int | None]:
-        """Processor, GPU driver, precision, attention and batch size, for records."""
+        """Processor, GPU driver, precision, attention, kernels and batch size, for records."""
         model = self.model
         return {
             "processor": device_name(model.device),
             "driver": None if model.device.type == "cpu" else driver_version(),
             "dtype": dtype_name(model.dtype),
             "attention": model.pages.__name__,
+            "kernels": model.kernels.__name__,
             "batch_size": self.batch_size,
         }
 

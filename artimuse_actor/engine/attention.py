@@ -163,6 +163,49 @@ class FlashAttnPages(KernelPages):
         return attended.flatten(1)
 
 
+class TritonPages(DecodePages):
+    """A kernel in Triton, which reads the pages of a row as far as its tokens go: CUDA and ROCm, in any precision."""
+
+    page_tokens = PAGE_TOKENS
+    mixes_lengths = True
+
+    def _prepare(self, table: torch.Tensor) -> None:
+        self._pages, self._offsets = self._cache.slots(self.positions, table)  # (B,) each
+        self._table = table
+
+    def attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """See `DecodePages.attend`."""
+        from artimuse_actor.engine.triton_kernels import attend_pages, launch
+
+        cache = self._cache
+        cache.write(layer, self._pages, self._offsets, keys, values)
+        (rows, heads, dim), kv_heads = queries.shape, keys.shape[1]
+        attended = queries.new_empty(queries.shape)  # (B, H, D)
+        shared = heads // kv_heads
+        launch(
+            attend_pages,
+            (rows, kv_heads),
+            attended,
+            queries,
+            cache.keys[layer],
+            cache.values[layer],
+            self._table,
+            self.positions,
+            dim**-0.5,
+            queries.stride(0),
+            self._table.stride(0),
+            self.positions.stride(0),
+            KV_HEADS=kv_heads,
+            SHARED=shared,
+            SHARED_PADDED=max(16, 1 << (shared - 1).bit_length()),
+            DIM=dim,
+            PAGE=cache.page_tokens,
+            BLOCK=128,
+            num_stages=2,
+        )
+        return attended.flatten(1)
+
+
 @dataclass(frozen=True)
 class PageGroup:
     """Rows of one step whose attention is computed together.

@@ -11,8 +11,9 @@ from typing import Final
 
 import torch
 
-from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, VarlenPages
+from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, TritonPages, VarlenPages
 from artimuse_actor.engine.kv_cache import PagedKVCache
+from artimuse_actor.engine.layer_kernels import has_triton
 
 _AGREEMENT: Final = 0.05  # of values with a deviation of 1, in half precision
 _log = logging.getLogger(__name__)
@@ -37,9 +38,9 @@ def choose_pages(device: torch.device, dtype: torch.dtype, *, heads: int, kv_hea
 
 def candidate_pages(device: torch.device, dtype: torch.dtype) -> tuple[Pages, ...]:
     """Attentions that a device may have, the fastest first, `GatheredPages` last; none is tried out."""
-    kernels: list[Pages | None] = []
+    kernels: list[Pages | None] = [TritonPages] if device.type == "cuda" and has_triton() else []
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and not torch.version.hip:
-        kernels = [varlen_pages(), flash_attn_pages()]
+        kernels += [varlen_pages(), flash_attn_pages()]
     return *filter(None, kernels), GatheredPages
 
 

@@ -7,17 +7,23 @@ scale of a token is taken from the token itself, so a score does not depend on t
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import torch
 
+from artimuse_actor.engine.layer_kernels import has_triton
 from artimuse_actor.errors import RunError, UsageError, one_line
 
 LARGEST: Final = 448.0
 FLOAT8: Final = torch.float8_e4m3fn
+_TINY: Final = torch.finfo(torch.float32).tiny
 _ADA: Final = (8, 9)
+_STEP: Final = 0.13  # from a float8 to the next, of itself
 _AGREEMENT: Final = 0.02  # of the largest product: a card may round its sums, and bfloat16 rounds the result
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,27 @@ class Float8Rows:
     @classmethod
     def of(cls, hidden: torch.Tensor) -> Float8Rows:
         """Round (M, C) features."""
+        return cls.by_kernel(hidden) if _has_kernel(hidden.device) else cls.by_operators(hidden)
+
+    @classmethod
+    def by_kernel(cls, hidden: torch.Tensor) -> Float8Rows:
+        """Round by Triton's kernel, which reads the features once and stores nothing in between."""
+        from artimuse_actor.engine.triton_kernels import launch, round_rows
+
+        rows, columns = hidden.shape
+        values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)  # (M, C)
+        scale = torch.empty(rows, 1, dtype=torch.float32, device=hidden.device)
+        block = 1 << (columns - 1).bit_length()
+        numbers = {"LARGEST": LARGEST, "TINY": _TINY, "BLOCK": block, "num_warps": max(4, min(16, block // 1024))}
+        launch(round_rows, (rows,), values, scale, hidden, hidden.stride(0), columns, **numbers)
+        return cls(values, scale)
+
+    @classmethod
+    def by_operators(cls, hidden: torch.Tensor) -> Float8Rows:
+        """Round by torch's operators."""
         # One kernel reads them for the largest, and one scales and rounds them: none stores them in between.
         largest = torch.linalg.vector_norm(hidden, torch.inf, dim=1, keepdim=True, dtype=torch.float32)  # (M, 1)
-        scale = (largest / LARGEST).clamp_(min=torch.finfo(torch.float32).tiny)  # (M, 1)
+        scale = (largest / LARGEST).clamp_(min=_TINY)  # (M, 1)
         values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)  # (M, C)
         torch.mul(hidden, scale.reciprocal(), out=values)
         return cls(values, scale)
@@ -63,6 +87,26 @@ class Float8Rows:
             self.values, weight.T, self.scale, scale.unsqueeze(0), bias, out_dtype=dtype, use_fast_accum=True
         )
         return product
+
+
+@cache
+@torch.inference_mode()
+def _has_kernel(device: torch.device) -> bool:
+    """Whether Triton's kernel runs on a device, and rounds as torch's operators do."""
+    if device.type != "cuda" or not has_triton():
+        return False
+    hidden = torch.randn(33, 300, generator=torch.Generator().manual_seed(0)).bfloat16().to(device)  # (M, C)
+    try:
+        plain, fused = (
+            rows.values.float() * rows.scale for rows in (Float8Rows.by_operators(hidden), Float8Rows.by_kernel(hidden))
+        )
+    except Exception as error:  # whatever Triton raises, the operators work
+        _log.warning("Triton cannot round to 8 bits on %s, so scores take longer: %s", device, one_line(str(error)))
+        return False
+    agree = torch.allclose(plain, fused, rtol=_STEP, atol=1e-3)
+    if not agree:
+        _log.warning("Triton rounds to 8 bits otherwise than torch on %s, and is not used", device)
+    return agree
 
 
 def _in_float32(

@@ -20,10 +20,11 @@ from artimuse_actor.engine.attention import DecodePages, Pages, RowGroups, atten
 from artimuse_actor.engine.choose_pages import choose_pages
 from artimuse_actor.engine.joined_linear import JoinedLinear, padded_rows
 from artimuse_actor.engine.kv_cache import EMPTY_CACHE, KVCache, PagedKVCache
+from artimuse_actor.engine.layer_kernels import Kernels, choose_kernels
 from artimuse_actor.engine.network import DecoderLayer, Network
 from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.pixel_values import PixelValues
-from artimuse_actor.engine.rotary import cosines_sines, frequencies, rotate
+from artimuse_actor.engine.rotary import cosines_sines, frequencies
 from artimuse_actor.engine.watched_tokens import WatchedTokens
 
 
@@ -56,16 +57,18 @@ class VisionLanguageModel:
     Attributes:
         network: the weights.
         pages: the attention of decode steps.
+        kernels: what a layer does between its products.
         frequencies: (D/2,) float32, of the rotary positions.
         device, dtype: of all weights.
     """
 
-    def __init__(self, network: Network, pages: Pages | None = None) -> None:
+    def __init__(self, network: Network, pages: Pages | None = None, kernels: Kernels | None = None) -> None:
         """Wrap a network that is already on its device, in its dtype, in eval mode.
 
         Args:
             network: as `build_network` makes it.
             pages: the attention of decode steps; the fastest that works on the device if not given.
+            kernels: of a layer; the fastest that work on the device if not given.
         """
         self.network = network
         self._decoder = network.language_model.model
@@ -76,9 +79,9 @@ class VisionLanguageModel:
         self._layers = [_Layer.of(layer) for layer in self._decoder.layers]
         self.device, self.dtype = self._lm_head.device, self._lm_head.dtype
         self.frequencies = frequencies(self._head_dim, config.rope_theta, self.device)
-        self.pages = pages or choose_pages(
-            self.device, self.dtype, heads=self._num_heads, kv_heads=self._num_kv_heads, head_dim=self._head_dim
-        )
+        sizes = {"heads": self._num_heads, "kv_heads": self._num_kv_heads, "head_dim": self._head_dim}
+        self.pages = pages or choose_pages(self.device, self.dtype, **sizes)
+        self.kernels = kernels or choose_kernels(self.device, self.dtype, **sizes)
         self._pixel_values = PixelValues(self.device, self.dtype)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -121,11 +124,12 @@ class VisionLanguageModel:
         for layer, before in self._with_past(past):
             normed = layer.module.input_layernorm(hidden)  # (B, T, C)
             if len(cached) == len(self._layers) - 1:  # of the last layer nothing else is read
-                cached.append(self._append(before, layer.keys_values(normed), cos, sin))
+                keys, values = layer.keys_values(normed)  # (B, T, G·D) each
+                cached.append(self.kernels.appended(before, keys, values, cos, sin))
                 break
-            queries, *new = layer.qkv(normed)
-            cached.append(self._append(before, new, cos, sin))
-            queries = rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
+            queries, keys, values = layer.qkv(normed)
+            cached.append(self.kernels.appended(before, keys, values, cos, sin))
+            queries = self.kernels.rotated(queries, cos, sin)  # (B, H, T, D)
             hidden = self._after_attention(layer, hidden, attend(queries, *cached[-1], mask))
         return KVCache(tuple(cached))
 
@@ -143,13 +147,14 @@ class VisionLanguageModel:
         for layer, before in self._with_past(past):
             normed = layer.module.input_layernorm(hidden)  # (B, T, C)
             if layer is self._layers[-1]:  # only its last position is read
-                keys, values = self._append(before, layer.keys_values(normed), cos, sin)
+                keys, values = layer.keys_values(normed)
+                keys, values = self.kernels.appended(before, keys, values, cos, sin)
                 queries = layer.module.self_attn.q_proj(normed[:, -1:])  # (B, 1, H·D)
                 hidden, cos, sin, mask = hidden[:, -1:], cos[-1:], sin[-1:], None
             else:
-                queries, *new = layer.qkv(normed)  # (B, T, H·D)
-                keys, values = self._append(before, new, cos, sin)
-            queries = rotate(self._heads(queries, self._num_heads), cos, sin)  # (B, H, T, D)
+                queries, keys, values = layer.qkv(normed)  # (B, T, H·D), (B, T, G·D) twice
+                keys, values = self.kernels.appended(before, keys, values, cos, sin)
+            queries = self.kernels.rotated(queries, cos, sin)  # (B, H, T, D)
             hidden = self._after_attention(layer, hidden, attend(queries, keys, values, mask))
         last: torch.Tensor = self._decoder.norm(hidden).squeeze(1)
         return last
@@ -228,12 +233,14 @@ class VisionLanguageModel:
             (B, C), the final hidden state, after the final norm.
         """
         hidden: torch.Tensor = self._decoder.embed_tokens(token_ids)  # (B, C)
-        cos, sin = (part.unsqueeze(1) for part in self._rotary(step.positions))  # (B, 1, D)
+        cos, sin = self._rotary(step.positions)  # (B, D) each
+        turning = (self._num_heads + self._num_kv_heads) * self._head_dim
         for index, layer in enumerate(self._layers):
-            heads = layer.qkv.whole(layer.module.input_layernorm(hidden)).unflatten(1, (-1, self._head_dim))
-            turned = rotate(heads[:, : -self._num_kv_heads], cos, sin)  # (B, H + G, D): together, half the kernels
+            product = layer.qkv.whole(layer.module.input_layernorm(hidden))  # (B, (H + 2G)·D)
+            # Queries and keys together, half the kernels; rows are what tokens are in a prefill.
+            turned = self.kernels.rotated(product[None, :, :turning], cos, sin)[0].transpose(0, 1)  # (B, H + G, D)
             queries, keys = turned.split([self._num_heads, self._num_kv_heads], dim=1)
-            values = heads[:, -self._num_kv_heads :]  # (B, G, D)
+            values = product[:, turning:].unflatten(1, (self._num_kv_heads, -1))  # (B, G, D)
             hidden = self._after_attention(layer, hidden, step.attend(index, queries, keys, values))
         last: torch.Tensor = self._decoder.norm(hidden)
         return last
@@ -258,33 +265,13 @@ class VisionLanguageModel:
         cos, sin = self._rotary(torch.arange(past, past + new, device=self.device))  # (T, D) each
         return causal_mask(past, new, self.device, self.dtype), cos, sin
 
-    def _append(
-        self,
-        before: tuple[torch.Tensor, torch.Tensor] | None,
-        new: Sequence[torch.Tensor],
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, G·D) new keys and values → (B, G, P + T, D), those read before in front."""
-        keys, values = (self._heads(part, self._num_kv_heads) for part in new)  # (B, G, T, D)
-        keys = rotate(keys, cos, sin)
-        if before is None:
-            return keys, values
-        old_keys, old_values = (part.expand(len(keys), -1, -1, -1) for part in before)  # (B, G, P, D)
-        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
-
     def _after_attention(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The rest of a layer: (…, C) of what it was given and (…, H·D) of its attention → (…, C)."""
         # In place: a new tensor of this size costs page faults on a CPU and memory on a GPU.
         hidden = layer.module.self_attn.o_proj(attended).add_(hidden)  # (…, C)
         gate, up = layer.gate_up(layer.module.post_attention_layernorm(hidden))
-        gated = functional.silu(gate, inplace=True).mul_(up)  # (…, N)
-        added: torch.Tensor = layer.module.mlp.down_proj(gated).add_(hidden)
+        added: torch.Tensor = layer.module.mlp.down_proj(self.kernels.gated(gate, up)).add_(hidden)
         return added
-
-    def _heads(self, projected: torch.Tensor, heads: int) -> torch.Tensor:
-        batch, tokens, _ = projected.shape
-        return projected.view(batch, tokens, heads, self._head_dim).transpose(1, 2)  # (B, heads, T, D)
 
     def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return cosines_sines(self.frequencies, positions, self.dtype)

@@ -108,6 +108,7 @@ def measure_all(parts: GuardedParts, plan: Plan, texts: TextPlan, device: torch.
         agreed["parity of scores"] = parts.run("parity of scores", partial(check_parity, plan, model), expected_s=20)
         parts.run("attention", partial(show_attention, model))
         rows = parts.run("scores", partial(measure, plan, model, peak or math.nan), expected_s=60) or []
+        rows += parts.run("scores, fp8-products", partial(measure_fp8, plan, model, peak or math.nan)) or []
         last = plan.batch_sizes[-1]
         kernels = parts.run("kernels of a score batch", partial(score_kernels, model, last), expected_s=10) or []
         for sequences in reversed(texts.sequences):
@@ -119,7 +120,6 @@ def measure_all(parts: GuardedParts, plan: Plan, texts: TextPlan, device: torch.
             rows += filter(None, [parts.run(name, row, expected_s=40)])
         row = partial(measure_row, texts, model, peak or math.nan, *texts.rows[0], model.stop_id)
         rows += filter(None, [parts.run("texts that end by themselves", row, expected_s=40)])
-        rows += parts.run("scores, fp8-products", partial(measure_fp8, plan, model, peak or math.nan)) or []
         parts.run("noise of texts", partial(report_noise, texts, model), expected_s=40)
     del model
     release(device)
@@ -147,9 +147,11 @@ def new_model(network: NetworkConfig, device: torch.device, dtype: torch.dtype, 
 
 def show_attention(model: RandomModel) -> str:
     """Print which attention a prefill and a decode step use."""
-    line = VisionLanguageModel(model.network).pages.__name__
+    language = VisionLanguageModel(model.network)
+    line = language.pages.__name__
     if model.level_ids.is_cuda:
         line = f"attention of a prefill: {attention_kernels(model)}; of a decode step: {line}"
+    line += f"; between products: {language.kernels.__name__}"
     print(line, flush=True)
     return line
 

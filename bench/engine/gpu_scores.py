@@ -16,6 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.device import dtype_name
 from artimuse_actor.engine.fp8_products import refuse_without_units
+from artimuse_actor.engine.layer_kernels import PlainKernels
+from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import RunError, UsageError
 from artimuse_actor.protocol.protocols import IMAGE_TOKENS
 from bench.engine.gpu_table import Row, busiest
@@ -115,6 +117,10 @@ def measure(plan: Plan, model: RandomModel, peak: float) -> list[Row]:
         LOOP: lambda: PublishedLoop(model.reference, model.prompts, model.level_ids).score(loop_images)
     }
     entered |= {batch_name(size): partial(engine.score, pixels, size) for size in plan.batch_sizes}
+    if VisionLanguageModel(model.network).kernels is not PlainKernels:
+        plain = Engine(model.network, model.prompts, model.level_ids, PlainKernels)
+        last = plan.batch_sizes[-1]
+        entered |= {f"{batch_name(last)}, torch's operators": partial(plain.score, pixels, last)}
     contestants, memory = dict[str, Callable[[], object]](), dict[str, str]()
     for name, work in entered.items():
         try:

@@ -9,6 +9,7 @@ import torch
 
 from artimuse_actor.engine.attention import Pages
 from artimuse_actor.engine.device import CPU_BATCH_SIZE, MAX_AUTO_BATCH_SIZE
+from artimuse_actor.engine.layer_kernels import Kernels
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.network import Network
 from artimuse_actor.engine.schedule import AnsweredImage
@@ -26,15 +27,19 @@ if TYPE_CHECKING:  # a bare GPU machine reads no files
 class Engine:
     """Batched scoring with what all images share computed once."""
 
-    def __init__(self, network: Network, prompts: SplitPrompts, level_ids: torch.Tensor) -> None:
+    def __init__(
+        self, network: Network, prompts: SplitPrompts, level_ids: torch.Tensor, kernels: Kernels | None = None
+    ) -> None:
         """Read the head of the prompts.
 
         Args:
             network: in eval mode, on its device.
             prompts: with exactly one tail.
             level_ids: (101,) int64, ids of the score tokens.
+            kernels: of a layer, if not the device's own.
         """
-        self._engine = ScoreEngine(VisionLanguageModel(network), prompts, level_ids=level_ids, batch_size=1)
+        model = VisionLanguageModel(network, kernels=kernels)
+        self._engine = ScoreEngine(model, prompts, level_ids=level_ids, batch_size=1)
 
     def score(self, pixels: torch.Tensor, batch_size: int) -> list[float]:
         """Scores, in points.

@@ -15,6 +15,7 @@ from artimuse_actor.engine.attention import (
     GatheredPages,
     KernelPages,
     Pages,
+    TritonPages,
     VarlenPages,
     attend,
     causal_mask,
@@ -24,10 +25,11 @@ from bench.engine.kernel_checks import check_varlen
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZES = {"heads": 4, "kv_heads": 2, "head_dim": 24}
-KERNELS = {"varlen": VarlenPages.of(varlen_double), "flash-attn": FlashAttnPages.of(kvcache_double)}
+DOUBLES = {"varlen": VarlenPages.of(varlen_double), "flash-attn": FlashAttnPages.of(kvcache_double)}
+KERNELS: dict[str, Pages] = {"triton": TritonPages, **DOUBLES}
 
 
-@pytest.mark.parametrize("pages", KERNELS.values(), ids=KERNELS.keys())
+@pytest.mark.parametrize("pages", DOUBLES.values(), ids=DOUBLES.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_kernel_with_the_documented_behaviour_agrees_with_gathered_pages(pages: Pages, dtype: torch.dtype) -> None:
     assert agrees(pages, CPU, dtype, **SIZES)
@@ -78,17 +80,23 @@ def test_a_kernel_that_is_wrong_or_does_not_run_is_not_used(caplog: pytest.LogCa
 @pytest.mark.parametrize(
     ("device", "dtype", "rocm", "works", "chosen"),
     [
+        (CUDA, torch.bfloat16, None, {"triton", "varlen"}, "triton"),
+        (CUDA, torch.float32, None, {"triton", "varlen"}, "triton"),
+        (CUDA, torch.bfloat16, "7.0", {"triton", "varlen"}, "triton"),
         (CUDA, torch.bfloat16, None, {"varlen", "flash-attn"}, "varlen"),
         (CUDA, torch.float16, None, {"flash-attn"}, "flash-attn"),
         (CUDA, torch.bfloat16, None, set[str](), None),
         (CUDA, torch.bfloat16, "7.0", {"varlen", "flash-attn"}, None),
         (CUDA, torch.float32, None, {"varlen", "flash-attn"}, None),
-        (CPU, torch.bfloat16, None, {"varlen", "flash-attn"}, None),
-        (torch.device("mps"), torch.float16, None, {"varlen", "flash-attn"}, None),
+        (CPU, torch.bfloat16, None, {"triton", "varlen", "flash-attn"}, None),
+        (torch.device("mps"), torch.float16, None, {"triton", "varlen", "flash-attn"}, None),
     ],
-    ids=["torch's", "the package's", "neither works", "ROCm", "float32", "a CPU", "MPS"],
-)
-def test_the_first_kernel_that_works_is_chosen_on_cuda_in_half_precision(
+    ids=[
+        "Triton's", "Triton's in float32", "Triton's on ROCm", "torch's", "the package's", "none works",
+        "no kernel on ROCm", "nor in float32", "a CPU", "MPS",
+    ],
+)  # fmt: skip
+def test_the_first_kernel_that_works_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
     device: torch.device,
     dtype: torch.dtype,
@@ -97,6 +105,7 @@ def test_the_first_kernel_that_works_is_chosen_on_cuda_in_half_precision(
     chosen: str | None,
 ) -> None:
     monkeypatch.setattr(torch.version, "hip", rocm)
+    monkeypatch.setattr(choosing, "has_triton", lambda: True)
     monkeypatch.setattr(choosing, "varlen_pages", lambda: KERNELS["varlen"])
     monkeypatch.setattr(choosing, "flash_attn_pages", lambda: KERNELS["flash-attn"])
     monkeypatch.setattr(choosing, "agrees", lambda pages, *_, **__: pages in [KERNELS[name] for name in works])
