@@ -200,7 +200,7 @@ class TritonPages(DecodePages):
             SHARED_PADDED=max(16, 1 << (shared - 1).bit_length()),
             DIM=dim,
             PAGE=cache.page_tokens,
-            BLOCK=128,
+            BLOCK=128 // queries.element_size(),  # keys and values of two blocks fit into 99 KB, what small cards have
             num_stages=2,
         )
         return attended.flatten(1)
