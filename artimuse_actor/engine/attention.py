@@ -175,7 +175,7 @@ class TritonPages(DecodePages):
 
     def attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """See `DecodePages.attend`."""
-        from artimuse_actor.engine.triton_kernels import attend_pages, launch
+        from artimuse_actor.engine.triton_kernels import attend_pages, launch, padded
 
         cache = self._cache
         cache.write(layer, self._pages, self._offsets, keys, values)
@@ -197,8 +197,9 @@ class TritonPages(DecodePages):
             self.positions.stride(0),
             KV_HEADS=kv_heads,
             SHARED=shared,
-            SHARED_PADDED=max(16, 1 << (shared - 1).bit_length()),
+            SHARED_PADDED=max(16, padded(shared)),  # a product has 16 rows at least
             DIM=dim,
+            DIM_PADDED=max(16, padded(dim)),
             PAGE=cache.page_tokens,
             BLOCK=128 // queries.element_size(),  # keys and values of two blocks fit into 99 KB, what small cards have
             num_stages=2,

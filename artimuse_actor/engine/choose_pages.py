@@ -6,17 +6,16 @@ That a package is installed says nothing of its build: each kernel has to agree 
 from __future__ import annotations
 
 import inspect
-import logging
 from typing import Final
 
 import torch
 
 from artimuse_actor.engine.attention import FlashAttnPages, GatheredPages, Pages, TritonPages, VarlenPages
 from artimuse_actor.engine.kv_cache import PagedKVCache
-from artimuse_actor.engine.layer_kernels import has_triton
+from artimuse_actor.engine.layer_kernels import has_triton, warn_once
+from artimuse_actor.errors import one_line
 
 _AGREEMENT: Final = 0.05  # of values with a deviation of 1, in half precision
-_log = logging.getLogger(__name__)
 
 
 def choose_pages(device: torch.device, dtype: torch.dtype, *, heads: int, kv_heads: int, head_dim: int) -> Pages:
@@ -60,7 +59,7 @@ def flash_attn_pages() -> Pages | None:
         from flash_attn import flash_attn_with_kvcache
     except Exception as error:  # a build for another torch ends in an OSError, an ImportError or worse
         if not isinstance(error, ModuleNotFoundError):
-            _log.warning("flash-attn is installed and cannot be imported: %s", error)
+            warn_once(f"flash-attn is installed and cannot be imported: {one_line(str(error))}")
         return None
     return FlashAttnPages.of(flash_attn_with_kvcache)
 
@@ -95,9 +94,9 @@ def agrees(pages: Pages, device: torch.device, dtype: torch.dtype, *, heads: int
             found.append(kind(cache, positions, table).attend(0, *new))  # (3, H·D)
         largest = float((found[0] - found[1]).abs().max())
     except Exception as error:  # whatever a kernel raises, the other one works
-        _log.warning("%s cannot be used on %s: %s", pages.__name__, device, error)
+        warn_once(f"{pages.__name__} cannot be used on {device}: {one_line(str(error))}")
         return False
     if not largest <= _AGREEMENT:  # NaN is not
-        _log.warning("%s is not used on %s: its answers are %.2g off", pages.__name__, device, largest)
+        warn_once(f"{pages.__name__} is not used on {device}: its answers are {largest:.2g} off.")
         return False
     return True

@@ -7,14 +7,13 @@ scale of a token is taken from the token itself, so a score does not depend on t
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 import torch
 
-from artimuse_actor.engine.layer_kernels import has_triton
+from artimuse_actor.engine.layer_kernels import has_triton, warn_once
 from artimuse_actor.errors import RunError, UsageError, one_line
 
 LARGEST: Final = 448.0
@@ -23,7 +22,6 @@ _TINY: Final = torch.finfo(torch.float32).tiny
 _ADA: Final = (8, 9)
 _STEP: Final = 0.13  # from a float8 to the next, of itself
 _AGREEMENT: Final = 0.02  # of the largest product: a card may round its sums, and bfloat16 rounds the result
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ class Float8Rows:
     @classmethod
     def by_kernel(cls, hidden: torch.Tensor) -> Float8Rows:
         """Round by Triton's kernel, which reads the features once and stores nothing in between."""
-        from artimuse_actor.engine.triton_kernels import launch, round_rows
+        from artimuse_actor.engine.triton_kernels import launch, padded, round_rows
 
         rows, columns = hidden.shape
         values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)  # (M, C)
         scale = torch.empty(rows, 1, dtype=torch.float32, device=hidden.device)
-        block = 1 << (columns - 1).bit_length()
+        block = padded(columns)
         numbers = {"LARGEST": LARGEST, "TINY": _TINY, "BLOCK": block, "num_warps": max(4, min(16, block // 1024))}
         launch(round_rows, (rows,), values, scale, hidden, hidden.stride(0), columns, **numbers)
         return cls(values, scale)
@@ -101,11 +99,11 @@ def _has_kernel(device: torch.device) -> bool:
             rows.values.float() * rows.scale for rows in (Float8Rows.by_operators(hidden), Float8Rows.by_kernel(hidden))
         )
     except Exception as error:  # whatever Triton raises, the operators work
-        _log.warning("Triton cannot round to 8 bits on %s, so scores take longer: %s", device, one_line(str(error)))
+        warn_once(f"Triton cannot round to 8 bits on {device}, so answers take longer: {one_line(str(error))}")
         return False
     agree = torch.allclose(plain, fused, rtol=_STEP, atol=1e-3)
     if not agree:
-        _log.warning("Triton rounds to 8 bits otherwise than torch on %s, and is not used", device)
+        warn_once(f"Triton rounds to 8 bits otherwise than torch on {device}, and is not used.")
     return agree
 
 

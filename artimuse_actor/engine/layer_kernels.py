@@ -10,6 +10,7 @@ features of the feed-forward part.
 from __future__ import annotations
 
 import logging
+from functools import cache
 from importlib.util import find_spec
 from typing import Final, TypeAlias
 
@@ -85,15 +86,15 @@ class TritonKernels(PlainKernels):
     @staticmethod
     def rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """See `PlainKernels.rotated`."""
-        from artimuse_actor.engine.triton_kernels import launch, rotate_heads
+        from artimuse_actor.engine.triton_kernels import launch, padded, rotate_heads
 
         batch, tokens, features = heads.shape
         dim = cos.shape[-1]
         count = features // dim
         out = heads.new_empty(batch, tokens, count, dim)
         total, block = batch * tokens * count, 32
-        grid, sizes = (-(-total // block),), {"HEADS": count, "HALF": dim // 2, "BLOCK": block}
-        launch(rotate_heads, grid, out, heads, cos, sin, total, tokens, heads.stride(1), **sizes)
+        grid, sizes = (-(-total // block),), {"HEADS": count, "HALF": dim // 2, "PADDED": padded(dim // 2)}
+        launch(rotate_heads, grid, out, heads, cos, sin, total, tokens, heads.stride(1), BLOCK=block, **sizes)
         return out.transpose(1, 2)
 
     @classmethod
@@ -108,7 +109,7 @@ class TritonKernels(PlainKernels):
         """See `PlainKernels.appended`."""
         if before is None:
             return super().appended(before, keys, values, cos, sin)
-        from artimuse_actor.engine.triton_kernels import append, launch
+        from artimuse_actor.engine.triton_kernels import append, launch, padded
 
         batch, tokens, features = keys.shape
         dim, past = cos.shape[-1], before[0].shape[2]
@@ -136,6 +137,7 @@ class TritonKernels(PlainKernels):
             values.stride(1),
             HEADS=features // dim,
             HALF=dim // 2,
+            PADDED=padded(dim // 2),
             BLOCK=block,
             num_warps=8,
         )
@@ -158,12 +160,21 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, *, heads: int, kv_h
         with torch.inference_mode():
             off = largest_difference(device, dtype, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     except Exception as error:  # no Triton, no C compiler, a card it knows nothing of: torch's own operators work
-        _log.warning("Triton's kernels cannot be used on %s, so scores take longer: %s", device, one_line(str(error)))
+        warn_once(
+            f"Triton's kernels cannot be used on {device}, so answers take longer: {one_line(str(error))}. "
+            "Triton needs a C compiler and Python's headers."
+        )
         return PlainKernels
     if not off <= _AGREEMENT:  # NaN is not
-        _log.warning("Triton's kernels are not used on %s: their numbers are %.2g off", device, off)
+        warn_once(f"Triton's kernels are not used on {device}: their numbers are {off:.2g} off.")
         return PlainKernels
     return TritonKernels
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning that each model of a process would repeat."""
+    _log.warning("%s", message)
 
 
 def has_triton() -> bool:

@@ -6,17 +6,25 @@ They round where those round, so that both give the same numbers. What each is f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 import triton
 import triton.language as tl
 
+OPTIONS: Final = {"enable_fp_fusion": True}
+"""Of all kernels. Products and sums in one operation: as they were measured, and Triton means to change its default."""
+
+
+def padded(size: int) -> int:
+    """The power of two from a size on: Triton's blocks have no other sizes."""
+    return 1 << (size - 1).bit_length()
+
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **sizes: Any) -> None:
     """Start a kernel on the device of its first argument, which need not be the current one."""
     with torch.cuda.device_of(arguments[0]):
-        kernel[grid](*arguments, **sizes)
+        kernel[grid](*arguments, **sizes, **OPTIONS)
 
 
 @triton.jit
@@ -55,12 +63,24 @@ def turn(left, right, c, s, kind: tl.constexpr):
 
 @triton.jit
 def rotate_heads(
-    out, heads, cos, sin, count, tokens, stride, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr
+    out,
+    heads,
+    cos,
+    sin,
+    count,
+    tokens,
+    stride,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """BLOCK of `count` heads; those of a token are `stride` behind those of the token before."""
     number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # of a head among all
-    column = tl.arange(0, HALF)[None, :]
+    column = tl.arange(0, PADDED)[None, :]
     inside = (number < count)[:, None]
+    if PADDED != HALF:
+        inside = inside & (column < HALF)
     row = number // HEADS
     source = heads + (row.to(tl.int64) * stride + number % HEADS * (2 * HALF))[:, None] + column
     left, right = tl.load(source, mask=inside), tl.load(source + HALF, mask=inside)
@@ -95,6 +115,7 @@ def append(
     new_values_token,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
+    PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """BLOCK of `count` heads of old and new tokens: copies the old ones, and turns the new keys.
@@ -102,11 +123,13 @@ def append(
     The last eight numbers before the sizes are strides, of the batch, of heads and of tokens.
     """
     number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.arange(0, HALF)[None, :]
+    column = tl.arange(0, PADDED)[None, :]
     head, place = number % HEADS, number // HEADS
     token, batch = place % (past + tokens), (place // (past + tokens)).to(tl.int64)
     inside = number < count
     is_old, is_new = (inside & (token < past))[:, None], (inside & (token >= past))[:, None]
+    if PADDED != HALF:
+        is_old, is_new = is_old & (column < HALF), is_new & (column < HALF)
     old_key = old_keys + (batch * old_keys_batch + head * old_keys_head + token * old_keys_token)[:, None] + column
     old_value = batch * old_values_batch + head * old_values_head + token * old_values_token
     old_value = old_values + old_value[:, None] + column
@@ -144,25 +167,32 @@ def attend_pages(
     SHARED: tl.constexpr,
     SHARED_PADDED: tl.constexpr,
     DIM: tl.constexpr,
+    DIM_PADDED: tl.constexpr,
     PAGE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The SHARED query heads of one row that read the same keys, over the row's pages."""
     row, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    head, column = tl.arange(0, SHARED_PADDED)[:, None], tl.arange(0, DIM)
+    head, column = tl.arange(0, SHARED_PADDED)[:, None], tl.arange(0, DIM_PADDED)
     mine = (group * SHARED + head) * DIM + column[None, :]  # of the row
-    asked = tl.load(queries + row * queries_stride + mine, mask=head < SHARED, other=0.0)
+    is_mine = head < SHARED
+    if DIM_PADDED != DIM:
+        is_mine = is_mine & (column < DIM)[None, :]
+    asked = tl.load(queries + row * queries_stride + mine, mask=is_mine, other=0.0)
     length = tl.load(positions + row * positions_stride) + 1
     largest = tl.full([SHARED_PADDED], -float("inf"), tl.float32)
     total = tl.zeros([SHARED_PADDED], tl.float32)
-    summed = tl.zeros([SHARED_PADDED, DIM], tl.float32)
+    summed = tl.zeros([SHARED_PADDED, DIM_PADDED], tl.float32)
     for start in range(0, length, BLOCK):
         token = start + tl.arange(0, BLOCK)
         inside = token < length
         page = tl.load(table + row * table_stride + token // PAGE, mask=inside, other=0)
         place = ((page * PAGE + token % PAGE) * KV_HEADS + group) * DIM
-        key = tl.load(keys + place[None, :] + column[:, None], mask=inside[None, :], other=0.0)  # (D, BLOCK)
-        value = tl.load(values + place[:, None] + column[None, :], mask=inside[:, None], other=0.0)  # (BLOCK, D)
+        is_key, is_value = inside[None, :], inside[:, None]
+        if DIM_PADDED != DIM:
+            is_key, is_value = is_key & (column < DIM)[:, None], is_value & (column < DIM)[None, :]
+        key = tl.load(keys + place[None, :] + column[:, None], mask=is_key, other=0.0)  # (D, BLOCK)
+        value = tl.load(values + place[:, None] + column[None, :], mask=is_value, other=0.0)  # (BLOCK, D)
         weight = tl.dot(asked, key, input_precision="ieee") * (scale * 1.4426950408889634)  # log2(e)
         weight = tl.where(inside[None, :], weight, -float("inf"))
         larger = tl.maximum(largest, tl.max(weight, 1))
@@ -172,7 +202,5 @@ def attend_pages(
         summed = summed * faded[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
         largest = larger
     tl.store(
-        out + row * (KV_HEADS * SHARED * DIM) + mine,
-        (summed / total[:, None]).to(out.dtype.element_ty),
-        mask=head < SHARED,
+        out + row * (KV_HEADS * SHARED * DIM) + mine, (summed / total[:, None]).to(out.dtype.element_ty), mask=is_mine
     )

@@ -93,9 +93,10 @@ def check_parity(plan: Plan, model: RandomModel) -> bool:
 
 def attention_kernels(model: RandomModel) -> str:
     """Check that every attention of the engine can use SDPA's flash kernel: all others are forbidden for one image."""
+    engine = Engine(model.network, model.prompts, model.level_ids)
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            Engine(model.network, model.prompts, model.level_ids).score(random_pictures(1), 1)
+            engine.score(random_pictures(1), 1)
     except RuntimeError as error:
         return f"not always the flash kernel ({str(error).splitlines()[0]})"
     return "SDPA's flash kernel takes every call"

@@ -29,6 +29,7 @@ SIZES: Final = (
     {"heads": 28, "kv_heads": 4, "head_dim": 128},
     {"heads": 4, "kv_heads": 2, "head_dim": 64},
     {"heads": 14, "kv_heads": 2, "head_dim": 32},
+    {"heads": 4, "kv_heads": 2, "head_dim": 24},  # as the golden checkpoints have
 )
 PAIRS: Final[tuple[tuple[Kernels, Pages], ...]] = ((PlainKernels, GatheredPages), (TritonKernels, TritonPages))
 
