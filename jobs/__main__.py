@@ -216,6 +216,10 @@ def main() -> int:
     except Exception as error:
         if os.environ.get("ARTIMUSE_DEBUG"):
             raise
+        if isinstance(error, ModuleNotFoundError):
+            missing = f"{sys.executable} has no module {error.name}."
+            show(f"{missing} Install artimuse-batch there again: pip brings what it needs.", file=sys.stderr)
+            return 1
         show(f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.", file=sys.stderr)
         code = 1
     if code == INTERRUPTED:  # also if typer caught it first: it makes no difference between kinds of KeyboardInterrupt

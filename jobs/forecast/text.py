@@ -226,7 +226,7 @@ def _model_lines(outlook: Outlook) -> list[str]:
         times = COUNTED_TIMES[quantize]
         lines.append(
             f"--quantize {quantize}: an image takes {times.scores:g} times as long as with all bits, with texts "
-            f"{times.texts:g} times; counted for the 8B on an H200, and never measured"
+            f"{times.texts:g} times; counted for the 8B on an H200"
         )
     return lines
 

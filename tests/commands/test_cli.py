@@ -143,6 +143,18 @@ def test_a_traceback_is_shown_to_those_who_ask(tmp_path: Path) -> None:
     assert run_artimuse("status", tmp_path, code=1).stderr.startswith("StoreError: ")
 
 
+@pytest.mark.process
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['duckdb'] = None; from jobs.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "status", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 1
+    assert (
+        found.stderr
+        == f"{sys.executable} has no module duckdb. Install artimuse-batch there again: pip brings what it needs.\n"
+    )
+
+
 @pytest.mark.parametrize(("protocol", "batch_size"), [("artimuse", 3), ("artimuse", 8), ("unipercept", 1)])
 def test_image_scores_files_like_the_published_code(protocol: str, batch_size: int, tmp_path: Path) -> None:
     broken = tmp_path / "text.jpg"
