@@ -112,6 +112,8 @@ def overall(findings: Sequence[Finding]) -> str:
 def _about(device: str) -> dict[str, Any]:
     from importlib.metadata import version
 
+    import torch
+
     from artimuse_actor.engine.device import device_name, driver_version, resolve_device
 
     place = resolve_device(device)
@@ -119,7 +121,8 @@ def _about(device: str) -> dict[str, Any]:
         "device": str(place),
         "processor": device_name(place),
         "driver": None if place.type == "cpu" else driver_version(),
-        **{package: version(package) for package in ("torch", "transformers")},
+        "torch": torch.__version__,  # with its build for CUDA, which the package's version may lack
+        "transformers": version("transformers"),
     }
 
 

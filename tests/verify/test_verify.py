@@ -20,6 +20,7 @@ from artimuse_actor.actor_config import ActorConfig
 from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import QUANTIZATIONS
 from artimuse_actor.engine import device as device_module
+from artimuse_actor.engine.choose_pages import candidate_pages
 from artimuse_actor.engine.kv_cache import PagedKVCache
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.errors import ArtiMuseError, RunError, UsageError
@@ -31,6 +32,8 @@ from artimuse_actor.verify.own_checks import own_findings
 from jobs.commands.verify import overall
 
 CPU = torch.device("cpu")
+GPUS = range(torch.cuda.device_count())
+DEVICES = ["cpu", *(pytest.param(f"cuda:{number}", marks=pytest.mark.gpu) for number in GPUS)]
 HALF = (torch.bfloat16, torch.float16)
 sdpa = functional.scaled_dot_product_attention
 
@@ -59,18 +62,20 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_ROUNDS", 1)
 
 
-def test_the_command_finds_this_cpu_right_and_says_so_to_scripts() -> None:
-    told = json.loads(run_artimuse("verify", "--device", "cpu", "--dtype", "float32", "--json").stdout)
-    assert (told["processor"], told["device"], told["verdict"], told["speed"]) == ("CPU", "cpu", "ok", [])
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_command_finds_this_machine_right_and_says_so_to_scripts(device: str) -> None:
+    told = json.loads(run_artimuse("verify", "--device", device, "--dtype", "float32", "--json").stdout)
+    assert (told["device"], told["verdict"], told["speed"]) == (device, "ok", [])
+    assert device != "cpu" or told["processor"] == "CPU"
     assert told["torch"] == torch.__version__
-    assert [(check["check"], check["verdict"]) for check in told["checks"]] == [
-        ("pixels of the golden pictures", "ok"),
-        ("golden scores, artimuse", "ok"),
-        ("golden scores, unipercept", "ok"),
-        ("golden texts, artimuse", "ok"),
-    ]
-    assert all(check["points"] < 1e-3 for check in told["checks"][1:3])
-    assert told["checks"][3]["equal_texts"] == 8
+    pixels, *answers = told["checks"]
+    assert (pixels["check"], pixels["verdict"]) == ("pixels of the golden pictures", "ok")
+    attentions = [pages.__name__ for pages in candidate_pages(torch.device(device), torch.float32)]
+    names = ("golden scores, artimuse", "golden scores, unipercept", "golden texts, artimuse")
+    found = [(check["check"], check["attention"], check["verdict"]) for check in answers]
+    assert found == [(name, attention, "ok") for attention in attentions for name in names]
+    assert all(check["points"] < 1e-3 for check in answers if "scores" in check["check"])
+    assert all(check["equal_texts"] == 8 for check in answers if "texts" in check["check"])
 
 
 @pytest.mark.parametrize("dtype", HALF)
