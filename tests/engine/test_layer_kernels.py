@@ -35,13 +35,18 @@ def test_tritons_kernels_give_what_torchs_operators_give(check: str) -> None:
 
 @needs_triton
 @pytest.mark.process
-@pytest.mark.parametrize("card", ["cuda 80", "cuda 90", "cuda 120", "hip gfx942"])
-def test_they_compile_for_cards_that_are_not_here_and_fit_into_small_ones(card: str, tmp_path: Path) -> None:
-    found = with_triton("support.compiled_kernels", *card.split(), TRITON_CACHE_DIR=str(tmp_path))
+def test_they_compile_for_cards_that_are_not_here_and_fit_into_small_ones(tmp_path: Path) -> None:
+    found = with_triton("support.compiled_kernels", TRITON_CACHE_DIR=str(tmp_path))
     assert found.stderr == ""
-    shared = {name: int(bytes_) for name, _, bytes_ in map(str.split, found.stdout.splitlines())}
-    assert set(shared) >= {"gate_rows", "rotate_heads", "append", "attend_pages"}
-    assert max(shared.values()) <= 64 << 10  # what each of these cards has
+    lines = [line.split() for line in found.stdout.splitlines()]
+    for card in ("80", "90", "120", "gfx942"):
+        assert {name for arch, name, _ in lines if arch == card} >= {
+            "gate_rows",
+            "rotate_heads",
+            "append",
+            "attend_pages",
+        }
+    assert all(int(size_bytes) <= 64 << 10 for *_, size_bytes in lines)  # what each of these cards has
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ python -m support.compiled_kernels hip gfx942
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 import triton
@@ -15,6 +14,12 @@ from triton.compiler import ASTSource
 
 from artimuse_actor.engine import triton_kernels
 
+CARDS: Final = (
+    GPUTarget("cuda", 80, 32),
+    GPUTarget("cuda", 90, 32),
+    GPUTarget("cuda", 120, 32),
+    GPUTarget("hip", "gfx942", 64),
+)
 INTEGERS: Final = {"table": "*i64", "positions": "*i64", "scale": "fp32", "scales": "*fp32"}
 ROWS: Final = {"LARGEST": 448.0, "TINY": 1e-38}
 LAYER: Final = {
@@ -46,15 +51,15 @@ def compiled(kernel: Any, name: str, kind: str, sizes: dict[str, int], target: G
     return triton.compile(source, target=target, options=triton_kernels.OPTIONS)
 
 
-def main(backend: str, card: str) -> None:
-    target = GPUTarget(backend, card, 64) if backend == "hip" else GPUTarget(backend, int(card), 32)
-    for name in POINTERS:
-        if name == "round_rows" and (backend == "hip" or int(card) < 89):
-            continue  # nothing is rounded there: the card multiplies no 8-bit floats
-        for kind, sizes in (("bf16", LAYER[8]), ("fp32", LAYER[1])):
-            found = compiled(getattr(triton_kernels, name), name, kind, sizes, target)
-            print(name, kind, found.metadata.shared)
+def main() -> None:
+    for target in CARDS:
+        for name in POINTERS:
+            if name == "round_rows" and (target.backend == "hip" or target.arch < 89):
+                continue  # nothing is rounded there: the card multiplies no 8-bit floats
+            for kind, sizes in (("bf16", LAYER[8]), ("fp32", LAYER[1])):
+                found = compiled(getattr(triton_kernels, name), name, kind, sizes, target)
+                print(target.arch, name, found.metadata.shared)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
