@@ -59,7 +59,7 @@ def flash_attn_pages() -> Pages | None:
         from flash_attn import flash_attn_with_kvcache
     except Exception as error:  # a build for another torch ends in an OSError, an ImportError or worse
         if not isinstance(error, ModuleNotFoundError):
-            warn_once(f"flash-attn is installed and cannot be imported: {one_line(str(error))}")
+            warn_once(torch.device("cuda"), f"flash-attn is installed and cannot be imported: {one_line(str(error))}")
         return None
     return FlashAttnPages.of(flash_attn_with_kvcache)
 
@@ -73,9 +73,11 @@ def agrees(pages: Pages, device: torch.device, dtype: torch.dtype, *, heads: int
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device, generator=generator).to(dtype)
 
-    positions = torch.tensor([5, 2 * size - 1, 2 * size], device=device)  # (3,)
-    table = torch.tensor([[1, 0, 0], [4, 2, 0], [3, 6, 5]], device=device)  # (3, 3)
-    new = random(3, heads, head_dim), random(3, kv_heads, head_dim), random(3, kv_heads, head_dim)
+    # As a step has them, so that what is compiled here is what runs there: columns of one tensor, parts of one product.
+    packed = torch.tensor([[0, 5, 1, 0, 0], [0, 2 * size - 1, 4, 2, 0], [0, 2 * size, 3, 6, 5]], device=device)
+    positions, table = packed[:, 1], packed[:, 2:]  # (3,) and (3, 3)
+    turned = random(3, heads + kv_heads, head_dim)
+    new = *turned.split([heads, kv_heads], dim=1), random(3, heads + 2 * kv_heads, head_dim)[:, heads + kv_heads :]
     past = random(2, 7, size, kv_heads, head_dim)  # keys and values of 7 pages
     found = []
     try:
@@ -94,9 +96,9 @@ def agrees(pages: Pages, device: torch.device, dtype: torch.dtype, *, heads: int
             found.append(kind(cache, positions, table).attend(0, *new))  # (3, H·D)
         largest = float((found[0] - found[1]).abs().max())
     except Exception as error:  # whatever a kernel raises, the other one works
-        warn_once(f"{pages.__name__} cannot be used on {device}: {one_line(str(error))}")
+        warn_once(device, f"{pages.__name__} cannot be used on {device}: {one_line(str(error))}")
         return False
     if not largest <= _AGREEMENT:  # NaN is not
-        warn_once(f"{pages.__name__} is not used on {device}: its answers are {largest:.2g} off.")
+        warn_once(device, f"{pages.__name__} is not used on {device}: its answers are {largest:.2g} off.")
         return False
     return True

@@ -18,6 +18,8 @@ from artimuse_actor.errors import RunError, UsageError, one_line
 
 LARGEST: Final = 448.0
 FLOAT8: Final = torch.float8_e4m3fn
+# A factor: torch divides by a number exactly on a CPU, and on CUDA multiplies by its inverse.
+_INVERSE: Final = 1 / LARGEST
 _TINY: Final = torch.finfo(torch.float32).tiny
 _ADA: Final = (8, 9)
 _STEP: Final = 0.13  # from a float8 to the next, of itself
@@ -50,7 +52,7 @@ class Float8Rows:
         values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)  # (M, C)
         scale = torch.empty(rows, 1, dtype=torch.float32, device=hidden.device)
         block = padded(columns)
-        numbers = {"LARGEST": LARGEST, "TINY": _TINY, "BLOCK": block, "num_warps": max(4, min(16, block // 1024))}
+        numbers = {"INVERSE": _INVERSE, "TINY": _TINY, "BLOCK": block, "num_warps": max(4, min(16, block // 1024))}
         launch(round_rows, (rows,), values, scale, hidden, hidden.stride(0), columns, **numbers)
         return cls(values, scale)
 
@@ -59,7 +61,7 @@ class Float8Rows:
         """Round by torch's operators."""
         # One kernel reads them for the largest, and one scales and rounds them: none stores them in between.
         largest = torch.linalg.vector_norm(hidden, torch.inf, dim=1, keepdim=True, dtype=torch.float32)  # (M, 1)
-        scale = (largest / LARGEST).clamp_(min=_TINY)  # (M, 1)
+        scale = (largest * _INVERSE).clamp_(min=_TINY)  # (M, 1)
         values = torch.empty(hidden.shape, dtype=FLOAT8, device=hidden.device)  # (M, C)
         torch.mul(hidden, scale.reciprocal(), out=values)
         return cls(values, scale)
@@ -99,11 +101,11 @@ def _has_kernel(device: torch.device) -> bool:
             rows.values.float() * rows.scale for rows in (Float8Rows.by_operators(hidden), Float8Rows.by_kernel(hidden))
         )
     except Exception as error:  # whatever Triton raises, the operators work
-        warn_once(f"Triton cannot round to 8 bits on {device}, so answers take longer: {one_line(str(error))}")
+        warn_once(device, f"Triton cannot round to 8 bits on {device}, so answers take longer: {one_line(str(error))}")
         return False
     agree = torch.allclose(plain, fused, rtol=_STEP, atol=1e-3)
     if not agree:
-        warn_once(f"Triton rounds to 8 bits otherwise than torch on {device}, and is not used.")
+        warn_once(device, f"Triton rounds to 8 bits otherwise than torch on {device}, and is not used.")
     return agree
 
 

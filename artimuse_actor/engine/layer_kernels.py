@@ -10,7 +10,6 @@ features of the feed-forward part.
 from __future__ import annotations
 
 import logging
-from functools import cache
 from importlib.util import find_spec
 from typing import Final, TypeAlias
 
@@ -20,7 +19,9 @@ from torch.nn import functional
 from artimuse_actor.engine.rotary import cosines_sines, frequencies, rotate
 from artimuse_actor.errors import one_line
 
+_WIDE: Final = 5000  # columns, more than a kernel takes at once
 _AGREEMENT: Final = 0.05  # of values with a deviation of 1, in half precision
+_said: set[str] = set()
 _log = logging.getLogger(__name__)
 
 
@@ -161,20 +162,23 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, *, heads: int, kv_h
             off = largest_difference(device, dtype, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     except Exception as error:  # no Triton, no C compiler, a card it knows nothing of: torch's own operators work
         warn_once(
-            f"Triton's kernels cannot be used on {device}, so answers take longer: {one_line(str(error))}. "
-            "Triton needs a C compiler and Python's headers."
+            device,
+            f"Triton's kernels cannot be used on {device}, so answers take longer: {one_line(str(error))}. Triton "
+            "needs a C compiler, Python's headers, and a folder that it can write: ~/.triton, or TRITON_CACHE_DIR.",
         )
         return PlainKernels
     if not off <= _AGREEMENT:  # NaN is not
-        warn_once(f"Triton's kernels are not used on {device}: their numbers are {off:.2g} off.")
+        warn_once(device, f"Triton's kernels are not used on {device}: their numbers are {off:.2g} off.")
         return PlainKernels
     return TritonKernels
 
 
-@cache
-def warn_once(message: str) -> None:
-    """Log a warning that each model of a process would repeat."""
-    _log.warning("%s", message)
+def warn_once(device: torch.device, message: str) -> None:
+    """Log a warning that each model of a process would repeat; of messages with the same beginning only the first."""
+    begin = f"{device} {message.split(':')[0]}"
+    if begin not in _said:
+        _said.add(begin)
+        _log.warning("%s", message)
 
 
 def has_triton() -> bool:
@@ -192,15 +196,17 @@ def largest_difference(device: torch.device, dtype: torch.dtype, *, heads: int, 
     rows, tokens, past = 2, 5, 3
     positions = torch.arange(past, past + tokens, device=device)  # (T,)
     cos, sin = cosines_sines(frequencies(head_dim, 1e4, device), positions, dtype)  # (T, D) each
-    before = random(1, kv_heads, past, head_dim), random(1, past, kv_heads, head_dim).transpose(1, 2)  # (1, G, P, D)
+    one = random(1, kv_heads, past, head_dim), random(1, past, kv_heads, head_dim).transpose(1, 2)  # (1, G, P, D)
+    each = random(rows, kv_heads, past, head_dim), random(rows, past, kv_heads, head_dim).transpose(1, 2)
     sizes = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
     queries, keys, values = random(rows, tokens, sum(sizes)).split(sizes, dim=-1)
-    wide = random(rows, tokens, 2 * sizes[0])
+    wide = random(rows, tokens, 2 * _WIDE)
     found = []
     for kernels in (PlainKernels, TritonKernels):
         gate, up = wide.clone().chunk(2, dim=-1)  # (B, T, N) each
-        appended = kernels.appended(before, keys, values, cos, sin)  # (B, G, P + T, D) each
-        parts = [kernels.gated(gate, up), kernels.rotated(queries, cos, sin), *appended]
+        parts = [kernels.gated(gate, up), kernels.rotated(queries, cos, sin)]
+        for before in (one, each):
+            parts += kernels.appended(before, keys, values, cos, sin)  # (B, G, P + T, D) each
         found.append(torch.cat([part.flatten() for part in parts]))
     plain, fused = found
     return float(((fused - plain).abs() / plain.abs().clamp(min=1)).max())

@@ -41,12 +41,12 @@ def gate_rows(out, gate, up, gate_stride, up_stride, columns, BLOCK: tl.constexp
 
 
 @triton.jit
-def round_rows(values, scales, hidden, stride, columns, LARGEST: tl.constexpr, TINY: tl.constexpr, BLOCK: tl.constexpr):
+def round_rows(values, scales, hidden, stride, columns, INVERSE: tl.constexpr, TINY: tl.constexpr, BLOCK: tl.constexpr):
     """One row, scaled so that its largest feature is the largest 8-bit float, and rounded to one."""
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = column < columns
     features = tl.load(hidden + row * stride + column, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.div_rn(tl.max(tl.abs(features), 0), LARGEST), TINY)
+    scale = tl.maximum(tl.max(tl.abs(features), 0) * INVERSE, TINY)
     tl.store(scales + row, scale)
     scaled = features * tl.div_rn(1.0, scale)
     tl.store(values + row * columns + column, scaled.to(values.dtype.element_ty), mask=inside)

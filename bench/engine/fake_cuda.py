@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from artimuse_actor.checkpoint.network_config import NetworkConfig
 from artimuse_actor.engine.attention import Pages
+from artimuse_actor.engine.layer_kernels import PlainKernels
 from artimuse_actor.engine.model import VisionLanguageModel
 from artimuse_actor.engine.weights import build_network
 from artimuse_actor.verify.counted_flops import flop_counter
@@ -104,7 +105,7 @@ def fake_model(
         for name, tensor in module._buffers.items():
             if tensor is not None:
                 module._buffers[name] = _fake(tensor, storages)
-    return VisionLanguageModel(network, pages)
+    return VisionLanguageModel(network, pages, PlainKernels)
 
 
 def _fake(tensor: torch.Tensor, storages: dict[int, torch.Tensor]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from support.cuda_doubles import kvcache_double, varlen_double
 from torch.nn.attention.bias import CausalBias
 
 from artimuse_actor.engine import choose_pages as choosing
+from artimuse_actor.engine import layer_kernels
 from artimuse_actor.engine.attention import (
     FlashAttnPages,
     GatheredPages,
@@ -27,6 +28,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZES = {"heads": 4, "kv_heads": 2, "head_dim": 24}
 DOUBLES = {"varlen": VarlenPages.of(varlen_double), "flash-attn": FlashAttnPages.of(kvcache_double)}
 KERNELS: dict[str, Pages] = {"triton": TritonPages, **DOUBLES}
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_kernels, "_said", set())
 
 
 @pytest.mark.parametrize("pages", DOUBLES.values(), ids=DOUBLES.keys())
@@ -122,6 +128,7 @@ def test_flash_attn_is_used_only_if_it_can_be_imported(
     assert flash_attn_pages() is None
     (tmp_path / "flash_attn" / "__init__.py").write_text("raise OSError('libcudart.so.11: cannot open')")
     sys.modules.pop("flash_attn", None)
+    layer_kernels._said.clear()  # the first kind of failure was said already
     assert flash_attn_pages() is None
     assert "libcudart.so.11" in caplog.text
     module = types.ModuleType("flash_attn")

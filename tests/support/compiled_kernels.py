@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -21,7 +22,7 @@ CARDS: Final = (
     GPUTarget("hip", "gfx942", 64),
 )
 INTEGERS: Final = {"table": "*i64", "positions": "*i64", "scale": "fp32", "scales": "*fp32"}
-ROWS: Final = {"LARGEST": 448.0, "TINY": 1e-38}
+ROWS: Final = {"INVERSE": 1 / 448, "TINY": torch.finfo(torch.float32).tiny}
 LAYER: Final = {
     8: {"HEADS": 28, "HALF": 64, "PADDED": 64, "KV_HEADS": 4, "SHARED": 7, "DIM": 128, "DIM_PADDED": 128},
     1: {"HEADS": 4, "HALF": 12, "PADDED": 16, "KV_HEADS": 2, "SHARED": 2, "DIM": 24, "DIM_PADDED": 32},
