@@ -94,10 +94,10 @@ def _all_fit(rows: pa.Table, *_: object) -> pa.Array:
     return pa.repeat(pa.scalar(True), len(rows))
 
 
-def _scores_first(
-    replace: Callable[..., None], store: Store, *given: Any, texts_last: bool = False, **made: str
-) -> None:
-    replace(store, *given, texts_last=not texts_last, **made)
+def _by_scores_alone(committed: Callable[..., set[int]], progress: PlanProgress, *given: Any) -> set[int]:
+    wrote = progress._wrote
+    with patch.object(progress, "_wrote", lambda path: path.startswith("texts/") or wrote(path)):
+        return committed(progress, *given)
 
 
 def _deleting(store: Store, path: str) -> bool:
@@ -150,7 +150,6 @@ MUTANTS = {
     "parts under names of their own": Mutant(
         _with(PlanProgress, "_write_shard", _parts_elsewhere), ("killed", "score with texts")
     ),
-    "scores before their texts": Mutant(_with(Store, "replace_tables", _scores_first), ("killed", "score with texts")),
     "texts that are gone are not missed": Mutant(_with(PlanProgress, "can_continue", _texts_not_looked_at), 187),
     "the plan of a prune ends last": Mutant(
         lambda: patch("jobs.store.pruning.end_plan", _ends_last), ("suspended", "prune")
@@ -165,9 +164,8 @@ MUTANTS = {
     "an abandoned plan is taken up again": Mutant(
         lambda: patch("jobs.store.plan_progress.abandon_plan", lambda _: None), ("killed", "texts gone in the middle")
     ),
-    "a plan whose texts are dropped is taken up again": Mutant(
-        lambda: patch("jobs.store.maintenance.abandon_plan", lambda _: None),
-        ("killed", "a file comes back without texts"),
+    "a shard is committed by its scores alone": Mutant(
+        _with(PlanProgress, "committed", _by_scores_alone), ("killed", "texts gone at the end")
     ),
     "texts without scores stay": Mutant(
         lambda: patch("jobs.store.plan_progress._drop_texts_without_scores", lambda *_: None),

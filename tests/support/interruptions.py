@@ -12,12 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from support.faulty_places import BUCKETS, Killed
 from support.trial import AWAY, CORRUPT, Photo, Trial
 
 from artimuse_actor.errors import StoreError, StoreLocked
+from jobs.store.plan_progress import PlanProgress
 
 Run = Callable[[Trial], object]
 _Tables = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
@@ -178,6 +180,15 @@ def _texts_gone(trial: Trial) -> None:
     trial.place.delete(trial.place.files("texts")[0].path)
 
 
+def _texts_gone_at_the_end(trial: Trial) -> None:
+    """A run died when all was in the tables, before it had said so, and then a texts file is gone."""
+    _photos(trial, *"abcd")
+    trial.texts = trial.parts = True
+    with pytest.raises(Killed), patch.object(PlanProgress, "discard_work", side_effect=Killed):
+        trial.run()
+    trial.place.delete(trial.place.files("texts")[0].path)
+
+
 def _die_when_staged(trial: Trial) -> None:
     """A run dies when it has staged something."""
     for number in itertools.count(1):
@@ -208,6 +219,7 @@ SCENARIOS: dict[str, tuple[Run, bool]] = {
     "texts without scores": (_without_scores, False),
     "texts ahead of scores": (_texts_ahead, False),
     "texts gone in the middle": (_texts_gone, False),
+    "texts gone at the end": (_texts_gone_at_the_end, False),
     "a file comes back": (_come_back, False),
     "a file comes back without texts": (_back_without_texts, False),
     "moved": (_moved, False),
