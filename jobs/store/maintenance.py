@@ -20,7 +20,7 @@ from jobs.storage.places import open_place
 from jobs.store.layout import RUNS, SCORES, TEXTS, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import run_lock
-from jobs.store.plan_file import current_plan, end_plan
+from jobs.store.plan_file import abandon_plan, current_plan, end_plan
 from jobs.store.precision import stored_precisions
 from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
@@ -55,6 +55,8 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
     with_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
     gone = set(files.texts.difference(with_scores, broken))
     without_scores = [path for path in gone if rows[path]]
+    if (broken or without_scores) and place.local_path("") is None:
+        abandon_plan(place)  # it counts their rows, and would not miss the texts of scores that are there again
     for path in without_scores:  # dropped first: then a kill leaves no texts without scores
         _drop(store, path)
     for path in broken:

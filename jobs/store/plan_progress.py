@@ -1,8 +1,8 @@
 """The progress of a plan in its store, and the commit of a shard to the tables.
 
 A unit is staged under a name that depends on the unit alone. When the last unit of a shard is staged, its staged files
-become one texts file and one scores file, each in one atomic write, the scores file last; that the metadata of both name
-the plan is the commit. A shard that takes long, and one of an abandoned plan, is written with the units that are
+become one texts file and one scores file, each in one atomic write, the scores file last; that the metadata of both
+name the plan is the commit. A shard that takes long, and one of an abandoned plan, is written with the units that are
 staged so far, as a *part*: under the same name, but with metadata that say so, and the next write replaces it. Texts
 without scores come from a run that was killed between the two; the next run deletes them.
 """

@@ -167,6 +167,9 @@ MUTANTS = {
     "a shard is committed by its scores alone": Mutant(
         _with(PlanProgress, "committed", _by_scores_alone), ("killed", "texts gone at the end")
     ),
+    "a plan whose texts are dropped is taken up again": Mutant(
+        lambda: patch("jobs.store.maintenance.abandon_plan", lambda _: None), 840415
+    ),
     "texts without scores stay": Mutant(
         lambda: patch("jobs.store.plan_progress._drop_texts_without_scores", lambda *_: None),
         ("killed", "texts ahead of scores"),
