@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from time import perf_counter
 
 import numpy as np
 
@@ -141,21 +140,21 @@ class Batcher:
         return started
 
     def _score(self, batch: Sequence[Picture]) -> None:
-        began_s = perf_counter()
+        answers: Sequence[ImageScore | NoNumber]
         try:
-            scores = self._model.score_pixels(np.stack([picture.pixels for picture in batch]))
+            with self._meters.step("model"):
+                scores = self._model.score_pixels(np.stack([picture.pixels for picture in batch]))
         except NoNumber as error:
             if len(batch) > 1:  # the other pictures have nothing to do with it
                 for picture in batch:
                     self._score([picture])
                 return
-            self._finish(batch[0], error)
+            answers = [error]
         else:
-            found = image_scores(tuple(self._model.protocol.score_questions), scores)
-            for picture, score in zip(batch, found, strict=True):
-                self._finish(picture, score)
-        self._meters.batch_images.observe(len(batch))
-        self._meters.step_s.labels("model").inc(perf_counter() - began_s)
+            answers = image_scores(tuple(self._model.protocol.score_questions), scores)
+        self._meters.batch_images.observe(len(batch))  # before the answers, so that whoever has one finds it counted
+        for picture, answer in zip(batch, answers, strict=True):
+            self._finish(picture, answer)
 
     def _describe(self, describer: Describer, pictures: Sequence[Picture]) -> None:
         """Add pictures, and generate one token of every text."""
@@ -163,17 +162,18 @@ class Batcher:
             describer.add(picture, picture.pixels)
         if not describer.engine.busy:
             return
-        began_s = perf_counter()
         try:
-            for picture, description in describer.step():
-                self._finish(picture, description)
+            with self._meters.step("model"):
+                described = describer.step()
         except NoNumber as error:  # of one picture, but the step is lost
             for picture in list(self._at_work):
                 self._finish(picture, error)
             self._describer = None  # its memory is needed for the next one
             del describer
             self._describer = self._new_describer() if self._new_describer else None
-        self._meters.step_s.labels("model").inc(perf_counter() - began_s)
+        else:
+            for picture, description in described:
+                self._finish(picture, description)
 
     def _finish(self, picture: Picture, answer: ImageScore | NoNumber) -> None:
         self._at_work.discard(picture)

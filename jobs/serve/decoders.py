@@ -6,7 +6,6 @@ import os
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
-from time import perf_counter
 from typing import Final
 
 from artimuse_actor.images.child_decoder import ChildDecoder
@@ -47,9 +46,10 @@ class Decoders:
                 data, future = job
                 if not future.set_running_or_notify_cancel():
                     continue
-                began_s = perf_counter()
                 try:
-                    future.set_result(child.decode(data))
+                    with self._meters.step("decode"):
+                        decoded = child.decode(data)
                 except Exception as error:
                     future.set_exception(error)
-                self._meters.step_s.labels("decode").inc(perf_counter() - began_s)
+                else:
+                    future.set_result(decoded)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -20,7 +22,6 @@ class Meters:
         images: pictures that were answered, by `ok` and `error`.
         failed: pictures that were answered by an error, by its type.
         batch_images: pictures of a forward pass.
-        step_s: seconds of the steps: decode and model.
     """
 
     def __init__(self, queued: Callable[[], int], is_ready: Callable[[], bool]) -> None:
@@ -41,13 +42,22 @@ class Meters:
         self.batch_images = Histogram(
             "artimuse_serve_batch_images", "Pictures of a forward pass.", buckets=_IMAGES, registry=self._registry
         )
-        self.step_s = Counter(
+        self._step_s = Counter(
             "artimuse_serve_seconds", "Where time went: decode or model.", ("step",), registry=self._registry
         )
         queue = Gauge("artimuse_serve_queued_images", "Pictures accepted and not answered.", registry=self._registry)
         queue.set_function(queued)
         ready = Gauge("artimuse_serve_ready", "1 if the model is loaded.", registry=self._registry)
         ready.set_function(is_ready)
+
+    @contextmanager
+    def step(self, name: Literal["decode", "model"]) -> Iterator[None]:
+        """Count the seconds of a step, also when it fails."""
+        began_s = perf_counter()
+        try:
+            yield
+        finally:
+            self._step_s.labels(name).inc(perf_counter() - began_s)
 
     def text(self) -> bytes:
         """All of them as Prometheus reads them."""

@@ -21,6 +21,8 @@ from artimuse_actor import ArtiMuse, DecodeOptions
 from artimuse_actor.engine.scoring import Scores
 from artimuse_actor.errors import NoNumber
 from jobs.score.single_images import ImageSettings
+from jobs.serve.batcher import Batcher
+from jobs.serve.meters import Meters
 from jobs.serve.settings import Limits
 from jobs.store.text_request import WantedTexts
 
@@ -118,6 +120,18 @@ def test_pictures_of_concurrent_requests_share_a_batch(batch_of_four: ArtiMuse) 
     assert meters["seconds_total model"] > 0
     assert meters["queued_images"] == 0
     assert meters["ready"] == 1
+
+
+def test_a_batch_is_counted_when_its_answers_are_given(batch_of_four: ArtiMuse) -> None:
+    meters, seen = Meters(lambda: 0, lambda: True), list[bytes]()
+    batcher = Batcher(batch_of_four, None, LONG_S, meters)
+    answer = batcher.submit(np.zeros((448, 448, 3), np.uint8), texts=False)
+    answer.add_done_callback(lambda _: seen.append(meters.text()))
+    batcher.hurry()
+    answer.result()
+    batcher.close()
+    assert b"artimuse_serve_batch_images_sum 1.0" in seen[0]
+    assert b'artimuse_serve_seconds_total{step="model"}' in seen[0]
 
 
 def test_a_picture_that_cannot_be_read_is_an_error_beside_the_others(client: Client) -> None:
