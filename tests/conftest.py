@@ -60,6 +60,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Assert that pytest-xdist knows the groups, without which every worker starts a Ray head and all servers."""
+    if getattr(session.config.option, "loadgroup", False):
+        lost = [
+            item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid
+        ]
+        assert not lost, "This pytest-xdist loses its groups with this pytest; see pyproject.toml."
+
+
 def pytest_runtest_setup() -> None:
     marks.forget_what_was_started()
 
