@@ -39,6 +39,11 @@ settings.load_profile("any machine")
 marks.watch()
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """The id of a long parameter: an id of megabytes is sent to each worker, and stands in its environment."""
+    return f"{type(val).__name__} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Add marks, and share the tests out: those with Ray first, then the long ones, each for the next free worker.
