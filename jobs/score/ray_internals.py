@@ -6,12 +6,17 @@ A test calls `check`, which fails if a new version of Ray lacks one of them, and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from inspect import getsource, signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ray.data import Dataset
     from ray.exceptions import RayError
+
+
+_STATISTICS: Final = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
 
 
 def check() -> None:
@@ -23,6 +28,8 @@ def check() -> None:
     import ray
     from ray._private import ray_constants, services
     from ray.data import Dataset
+    from ray.data._internal import stats
+    from ray.data._internal.cluster_autoscaler import base_autoscaling_coordinator, rate_based_cluster_autoscaler
     from ray.data._internal.execution.operators import map_operator
     from ray.exceptions import RayTaskError
 
@@ -35,6 +42,11 @@ def check() -> None:
     raylet: Any = ray._raylet
     assert callable(raylet.Config.initialize), "ray._raylet.Config"
     assert callable(raylet.AuthenticationTokenLoader.instance().reset_cache), "ray._raylet.AuthenticationTokenLoader"
+    assert vars(stats._StatsManager).keys() >= set(_STATISTICS), "stats._StatsManager"
+    asked = base_autoscaling_coordinator.AutoscalingCoordinator.__abstractmethods__
+    assert vars(_WholeNode).keys() >= asked, "AutoscalingCoordinator"
+    made = "autoscaling_coordinator = DefaultAutoscalingCoordinator("
+    assert made in getsource(rate_based_cluster_autoscaler), "rate_based_cluster_autoscaler"
     error = RayTaskError("step", "Traceback (most recent call last):\nValueError: x", ValueError("x"), ip="10.0.0.7")
     assert node_of(error.as_instanceof_cause()) == "10.0.0.7", "the address in the text of a RayTaskError"
 
@@ -78,6 +90,52 @@ def keep_no_statistics() -> None:
     from ray.data._internal.execution.operators import map_operator
 
     vars(map_operator)["to_stats"] = lambda *_: []
+
+
+@contextmanager
+def without_helpers(*, keep_statistics: bool) -> Iterator[None]:
+    """Start no actors of Ray Data's own on a Ray of one node, which take 190 MB and a second of CPU each.
+
+    `_StatsActor` (data/_internal/stats.py) has what a dashboard or an exporter shows. `_AutoscalingCoordinatorActor`
+    (data/_internal/cluster_autoscaler/default_autoscaling_coordinator.py) shares nodes out among jobs, and no step
+    starts before it has answered.
+
+    Args:
+        keep_statistics: whether somebody asks for them.
+    """
+    from ray.data._internal import stats
+    from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
+
+    with ExitStack() as changes:
+        _change(changes, rate_based_cluster_autoscaler, "DefaultAutoscalingCoordinator", _WholeNode)
+        for name in () if keep_statistics else _STATISTICS:
+            _change(changes, stats._StatsManager, name, staticmethod(lambda *_, **__: None))
+        yield
+
+
+def _change(changes: ExitStack, owner: Any, name: str, value: object) -> None:
+    """Set an attribute until these changes end."""
+    changes.callback(setattr, owner, name, vars(owner)[name])
+    setattr(owner, name, value)
+
+
+class _WholeNode:
+    """Stands in for `DefaultAutoscalingCoordinator`: the run has all resources of its node."""
+
+    def __init__(self, **_: object) -> None:
+        import ray
+
+        self._resources = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+
+    def request_resources(self, *_: object, **__: object) -> None:
+        """Nothing: no node will come."""
+
+    def cancel_request(self) -> None:
+        """Nothing: none was asked for."""
+
+    def get_reserved_resources(self) -> dict[str, dict[str, float]]:
+        """Node → its resources."""
+        return self._resources
 
 
 def metrics_port(port: int | None) -> dict[str, Any]:

@@ -146,9 +146,14 @@ def running_ray(address: str | None, block_bytes: int) -> Iterator[Cluster]:
 @contextmanager
 def _own_ray() -> Iterator[dict[str, Any]]:
     """The arguments of `ray.init` that start a Ray here."""
-    port = ray_internals.metrics_port(_metrics_port())
-    with local_environment(), session_folder() as folder:
-        yield {"address": "local", "include_dashboard": False, "_temp_dir": folder, **port}
+    port = _metrics_port()
+    with (
+        local_environment(),
+        session_folder() as folder,
+        ray_internals.without_helpers(keep_statistics=port is not None),
+    ):
+        exporter = ray_internals.metrics_port(port)
+        yield {"address": "local", "include_dashboard": False, "_temp_dir": folder, **exporter}
 
 
 @contextmanager

@@ -5,3 +5,20 @@ from jobs.score import ray_internals
 
 def test_the_private_parts_of_ray_that_a_run_needs_are_still_there() -> None:
     ray_internals.check()
+
+
+def test_a_cluster_that_is_joined_later_has_its_helpers() -> None:
+    from ray.data._internal import stats
+    from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler as autoscaler
+
+    def parts() -> list[object]:
+        names = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
+        return [vars(autoscaler)["DefaultAutoscalingCoordinator"], *(vars(stats._StatsManager)[name] for name in names)]
+
+    before = parts()
+    with ray_internals.without_helpers(keep_statistics=False):
+        assert not set(parts()) & set(before)
+    assert parts() == before
+    with ray_internals.without_helpers(keep_statistics=True):
+        assert parts()[1:] == before[1:]
+    assert parts() == before
