@@ -47,22 +47,20 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Add marks, and share the tests out: those with Ray first, then the long ones, each for the next free worker.
+    """Add marks, and share the tests out: those with Ray first, then modules with slow ones.
 
     Ray takes more than a core while it starts, so two workers have all of its tests, and the others compute meanwhile.
-    One of the two has the jobs that join a Ray head, so that only one head is started. Of short tests a module goes to
-    one worker.
+    One of the two has the jobs that join a Ray head, so that only one head is started. Other modules go to the
+    next free worker, each as a whole.
     """
     marks.mark_by_fixtures(items)
-    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.get_closest_marker("slow") is None))
-    turns = cycle(("ray", "ray head"))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path not in slow))
+    turns = cycle(("ray head", "ray"))
     for item in items:
+        group = item.path.stem
         if item.get_closest_marker("ray"):
             group = next(turns) if item.get_closest_marker("process") else "ray head"
-        elif item.get_closest_marker("slow"):
-            continue
-        else:
-            group = item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
 
 
