@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.nn import functional
-from transformers import InternVLForConditionalGeneration
 
 from artimuse_actor.checkpoint.network_config import LanguageConfig, NetworkConfig, VisionConfig
 from artimuse_actor.engine.network import Network
@@ -21,7 +20,9 @@ from artimuse_actor.engine.quantised import QuantisedLinear
 from artimuse_actor.engine.scoring import LEVEL_COUNT
 from artimuse_actor.engine.weights import build_network
 from artimuse_actor.protocol.prompts import SplitPrompts
-from artimuse_actor.verify.reference import reference_network
+
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
 
 HEAD_TOKENS: Final = 41  # the system message, the header of the user's turn and `<img>`
 TAIL_TOKENS: Final = 213  # `</img>`, the score question and the assistant's header
@@ -143,6 +144,8 @@ class RandomModel:
     @cached_property
     def reference(self) -> InternVLForConditionalGeneration:
         """Transformers' own modules over the same weights."""
+        from artimuse_actor.verify.reference import reference_network  # transformers takes a second to import
+
         return reference_network(self.network, IMAGE_TOKEN_ID)
 
     @property

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from support.cuda_doubles import kvcache_double, varlen_double
-from torch.nn.attention.bias import CausalBias
 
 from artimuse_actor.engine import choose_pages as choosing
 from artimuse_actor.engine import layer_kernels
@@ -143,6 +142,8 @@ def test_flash_attn_is_used_only_if_it_can_be_imported(
 def test_the_causal_mask_is_a_marker_for_the_flash_kernel_on_nvidia_and_a_tensor_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from torch.nn.attention.bias import CausalBias  # takes a second, for the one worker that runs this test
+
     for past, new in ((0, 5), (7, 1)):
         assert causal_mask(past, new, CPU, torch.float32) is None
     mask = causal_mask(2, 3, CPU, torch.float32)
