@@ -113,7 +113,7 @@ def test_intervals_of_subsamples_hold_the_truth_about_as_often_as_they_say(monke
     monkeypatch.setattr(bootstrap, "FULL_PAIRS", 0)
     monkeypatch.setattr(bootstrap, "SUBSAMPLE_PAIRS", 200)
     inside: dict[str, int] = {}
-    for seed in range(200):
+    for seed in range(120):
         scores, truths = normal_pairs(1000, seed)
         plan = bootstrap.resampling(Units(1000))
         [found] = bootstrap.resample([bootstrap.Drawable(scores, truths, {})], plan, seed, 100)
@@ -122,11 +122,12 @@ def test_intervals_of_subsamples_hold_the_truth_about_as_often_as_they_say(monke
         ends = {metric: bootstrap.percentiles(drawn, 0.95) for metric, drawn in scaled.items()}
         covered(inside, {metric: end for metric, end in ends.items() if not isinstance(end, str)})
     for metric in ("srcc", "krcc", "plcc"):
-        assert 178 <= inside[metric] <= 198, inside
+        # Of 95% intervals, fewer hold it with a chance of 1 in 10,000, and all of them with one of 1 in 500.
+        assert 104 <= inside[metric] <= 119, inside
 
 
-def test_a_million_pairs_give_scipys_values() -> None:
-    scores, truths = tied_pairs(1_000_000, seed=0)
+def test_pairs_so_many_that_their_products_pass_32_bits_give_scipys_values() -> None:
+    scores, truths = tied_pairs(200_000, seed=0)
     found = measure_agreement(scores, truths, resamples=20)
     assert found.interval == M_OUT_OF_N
     assert found.srcc.value == pytest.approx(stats.spearmanr(scores, truths).statistic, abs=1e-9)
@@ -187,7 +188,7 @@ def two_scorers(n: int, seed: int, noise: float) -> tuple[Floats, Floats, Floats
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [20, 100, 300])
+@pytest.mark.parametrize("n", [20, 50, 300])
 def test_a_difference_that_is_none_is_seldom_found(n: int) -> None:
     found = [measure_difference(*two_scorers(n, seed, 1.0), seed=seed, resamples=99) for seed in range(60)]
     for metric in ("srcc", "plcc", "krcc"):
