@@ -57,19 +57,19 @@ class SlowForward:
         return logits
 
     @torch.inference_mode()
-    def regret(self, pixels: Pixels, question: str, token_ids: Sequence[int]) -> float:
+    def regret(self, image: torch.Tensor, question: str, token_ids: Sequence[int]) -> float:
         """By how much, at most, another token is likelier as the next one than that of a text, see `Finding.regret`.
 
         Args:
-            pixels: (448, 448, 3) uint8.
+            image: (256, C), see `encode`.
             question: a text question.
             token_ids: of the text, with the token that ended it if one did.
         """
-        return float(self._regrets(pixels, question, token_ids).max())
+        return float(self._regrets(image, question, token_ids).max())
 
-    def _regrets(self, pixels: Pixels, question: str, token_ids: Sequence[int]) -> torch.Tensor:
+    def _regrets(self, image: torch.Tensor, question: str, token_ids: Sequence[int]) -> torch.Tensor:
         """(K,), for each token of `regret`."""
-        prompt = self._prompt(question, self._encode(pixels))  # (1, T, C)
+        prompt = self._prompt(question, image)  # (1, T, C)
         answer = torch.tensor([list(token_ids)], device=self._device)  # (1, K)
         hidden = self._hidden(torch.cat([prompt, self._embed(answer[:, :-1])], dim=1))  # (T + K - 1, C)
         logits = self._network.lm_head(hidden[prompt.shape[1] - 1 :]).float()  # (K, V)
@@ -79,13 +79,14 @@ class SlowForward:
 
     def _level_logits(self, image: Pixels) -> torch.Tensor:
         """(448, 448, 3) uint8 → (Q, 101) float32."""
-        encoded = self._encode(image)
+        encoded = self.encode(image)
         prompts = (self._prompt(question, encoded) for question in self.protocol.score_questions.values())
         last = torch.stack([self._hidden(prompt)[-1] for prompt in prompts])  # (Q, C)
         logits: torch.Tensor = last.float() @ self._level_rows.T  # (Q, 101)
         return logits
 
-    def _encode(self, image: Pixels) -> torch.Tensor:
+    @torch.inference_mode()
+    def encode(self, image: Pixels) -> torch.Tensor:
         """(448, 448, 3) uint8 → (256, C)."""
         mean, std = (torch.tensor(part, device=self._device) for part in (IMAGENET_MEAN, IMAGENET_STD))
         values = (torch.tensor(image, device=self._device).float() / 255 - mean) / std  # (448, 448, 3)

@@ -39,8 +39,11 @@ def regrets(slow: SlowForward, pixels: Pixels, answers: Answers, places: Iterabl
     """What the slow forward regrets of the texts at these (image, question), see `Finding.regret`."""
     questions = list(slow.protocol.text_questions.values())
     found = []
+    encoded = -1  # the image whose tokens `tokens` are: its questions follow each other
     for image, question in places:
+        if image != encoded:
+            tokens, encoded = slow.encode(pixels[image]), image
         text = answers[image][question]
         end = [slow.stop_id] if text.finish_reason == "stop" else []
-        found.append(slow.regret(pixels[image], questions[question], [*text.token_ids, *end]))
+        found.append(slow.regret(tokens, questions[question], [*text.token_ids, *end]))
     return found

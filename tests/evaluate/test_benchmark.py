@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,14 +28,22 @@ from jobs.store.run_record import read_runs
 PICTURES = 12
 
 
+@cache
+def _drawn(seed: int) -> tuple[bytes, float]:
+    """A PNG file, and its ground truth in points."""
+    picture, file = make_picture(seed), io.BytesIO()
+    picture.image.save(file, "PNG", compress_level=1)
+    return file.getvalue(), picture.gt_score
+
+
 def _make_data_set(folder: Path, images: str, truth: str, first_seed: int) -> dict[str, float]:
     """Pictures with a broken one, a file too many, a missing one and one named twice; returns the ground truth."""
     (folder / images).mkdir(parents=True)
     truths = {}
     for number in range(PICTURES):
-        picture = make_picture(first_seed + number)
-        picture.image.save(folder / images / f"{number}.png")
-        truths[f"{number}.png"] = 1 + picture.gt_score / 25
+        file, points = _drawn(first_seed + number)
+        (folder / images / f"{number}.png").write_bytes(file)
+        truths[f"{number}.png"] = 1 + points / 25
     (folder / images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     shutil.copy(folder / images / "0.png", folder / images / "unnamed.png")
     rows = [*truths.items(), ("broken.jpg", 3.0), ("missing.jpg", 3.0), ("1.png", truths["1.png"])]
