@@ -167,7 +167,7 @@ def test_every_text_and_score_is_that_of_the_published_code(
 def test_texts_of_unipercept_equal_a_slow_greedy_loop(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, limit = models["unipercept"], 14
+    model, limit = models["unipercept"], 9  # of its texts most end before it
     images = {place: pictures()[place] for place in (0, 4)}
     slow = {
         (place, question): greedy_tokens(model, question, pixels, limit)
