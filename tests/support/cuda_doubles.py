@@ -83,7 +83,7 @@ class Recording(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.done: list[tuple[Any, Any, Any, Any]] = []
+        self.done: list[tuple[Any, Any, Any, list[torch.Tensor | None]]] = []
         self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def undo(self) -> None:
@@ -97,21 +97,26 @@ class Recording(TorchDispatchMode):
             raise HostReadError(name)
         written = [part for part, kind in zip(args, func._schema.arguments, strict=False) if kind.is_write]
         self._before += [(part, part.clone()) for part in tensors_of(written) if part.numel() < 10_000]
-        out = func(*args, **(kwargs or {}))
-        self.done.append((func, args, kwargs or {}, out))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        known = {tensor.untyped_storage()._cdata for tensor in tensors_of((args, kwargs))}
+        # None for what is a view, or was done in place.
+        made = [None if tensor.untyped_storage()._cdata in known else tensor for tensor in tensors_of(out)]
+        if func._schema.is_mutable or any(tensor is not None for tensor in made):  # of a view, nothing is to be done
+            self.done.append((func, args, kwargs, made))
         return out
 
     def replay(self) -> None:
         """Repeat all of it; results go where they were."""
-        for func, args, kwargs, out in self.done:
-            known = {tensor.untyped_storage()._cdata for tensor in tensors_of((args, kwargs))}
-            for old, new in zip(tensors_of(out), tensors_of(func(*args, **kwargs)), strict=True):
-                if old.untyped_storage()._cdata not in known:  # neither a view nor done in place
+        for func, args, kwargs, made in self.done:
+            for old, new in zip(made, tensors_of(func(*args, **kwargs)), strict=True):
+                if old is not None:
                     old.copy_(new)
 
 
 def tensors_of(values: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    leaves = [values] if isinstance(values, torch.Tensor) else tree_leaves(values)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 @dataclass
