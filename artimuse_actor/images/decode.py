@@ -13,12 +13,9 @@ import re
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from scipy import fft
 
 from artimuse_actor.errors import ImageError, file_too_large
 from artimuse_actor.images.capture import capture_of
@@ -31,6 +28,7 @@ from artimuse_actor.images.diagnosis import (
 )
 from artimuse_actor.images.jxl_header import jxl_header
 from artimuse_actor.images.options import FORMATS, IMAGE_SIZE, DecodeOptions, Pixels
+from artimuse_actor.images.perceptual_hash import perceptual_hash
 from artimuse_actor.images.plugins import mended, register_plugins
 from artimuse_actor.images.preprocess import preprocess
 from artimuse_actor.images.raw import can_read_raw, open_raw
@@ -160,23 +158,6 @@ def opened_to_pixels(image: Image.Image, options: DecodeOptions) -> Pixels:
         raise _out_of_memory() from None
     except Exception as error:  # as in `decode_image`
         raise decoding_failed(None, image.format, error, options) from error
-
-
-def perceptual_hash(pixels: Pixels) -> str:
-    """The 64-bit DCT hash ("pHash") of a picture; near-duplicates differ in few bits.
-
-    Args:
-        pixels: (448, 448, 3) uint8.
-
-    Returns:
-        16 hexadecimal digits: of the 8×8 lowest frequencies of the grey picture of 32×32 means, row by row, whether
-        each is above their median.
-    """
-    # Means of 14×14 pixels: ten times quicker than a Lanczos resize, and the low frequencies are the same.
-    grey = Image.fromarray(pixels).convert("L").reduce(IMAGE_SIZE // 32)
-    low = cast("NDArray[np.float64]", fft.dctn(np.asarray(grey, dtype=np.float64)))[:8, :8]
-    bits: NDArray[np.bool_] = low > np.median(low)
-    return np.packbits(bits).tobytes().hex()
 
 
 def _out_of_memory() -> ImageError:

@@ -34,3 +34,15 @@ print([name for name in {SLOW_TO_IMPORT[:4]!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.process
+def test_a_process_that_decodes_imports_neither_scipy_nor_what_a_store_needs() -> None:
+    script = f"""
+import sys
+from artimuse_actor.images.child_decoder import DecodeOptions, decode_within_limits
+decode_within_limits(open({str(golden_images()[0])!r}, "rb").read(), DecodeOptions())
+print([name for name in ("scipy", "pyarrow", "pandas", "torch", "ray", "fsspec") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
+from scipy import fft
 from support.golden import golden_images
 
 from artimuse_actor.errors import IMAGE_ERROR_TYPES, ImageError, UsageError
-from artimuse_actor.images.decode import decode_image, opened_to_pixels, perceptual_hash
+from artimuse_actor.images.decode import decode_image, opened_to_pixels
 from artimuse_actor.images.options import FORMATS, DecodeOptions, Pixels
+from artimuse_actor.images.perceptual_hash import lowest_frequencies, perceptual_hash
 from artimuse_actor.images.preprocess import to_pixels
 
 
@@ -507,3 +509,19 @@ def test_the_perceptual_hashes_of_different_pictures_differ_in_many_bits() -> No
 def test_a_picture_of_one_colour_has_a_hash_without_noise() -> None:
     hashes = {perceptual_hash(np.full((448, 448, 3), grey, np.uint8)) for grey in range(1, 256)}
     assert hashes == {"8000000000000000"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_frequencies_of_a_hash_are_those_of_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for high, wide in rng.integers(1, 33, (50, 2)):
+        grey = Image.fromarray(rng.integers(0, 256, (high, wide), np.uint8)).resize((32, 32))
+        rows = np.asarray(grey, dtype=np.float64)
+        np.testing.assert_allclose(lowest_frequencies(rows), fft.dctn(rows)[:8, :8], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", golden_images(), ids=lambda path: path.name)
+def test_a_hash_is_that_of_a_store_that_was_scored_when_scipy_made_it(path: Path) -> None:
+    pixels = decode_image(path.read_bytes()).pixels
+    low = fft.dctn(np.asarray(Image.fromarray(pixels).convert("L").reduce(14), dtype=np.float64))[:8, :8]
+    assert perceptual_hash(pixels) == np.packbits(low > np.median(low)).tobytes().hex()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from artimuse_actor.images.decode import perceptual_hash
+from artimuse_actor.images.perceptual_hash import perceptual_hash
 from artimuse_actor.images.preprocess import to_pixels
 from jobs.curate.near_duplicates import follow_best
 
