@@ -171,7 +171,7 @@ def test_an_image_during_which_a_third_attempt_was_killed_is_an_error_row_of_the
     ("fault", "number", "error_type"),
     [
         ("SEGFAULT", signal.SIGSEGV, "decoder_crashed"),
-        ("SPIN", signal.SIGALRM, "decoder_timeout"),
+        ("HOLD", signal.SIGALRM, "decoder_timeout"),
         ("SLEEP", signal.SIGALRM, "decoder_timeout"),
         ("KILLED", signal.SIGKILL, "decoder_memory"),
     ],

@@ -2,7 +2,7 @@
 
 No such file is known for the libraries of today, so Pillow's JPEG decoder is made to stumble over words behind the end
 of a picture. That is done in every Python process with a certain folder on its PYTHONPATH, with real signals and real
-loops; the code under test knows nothing of it.
+waits; the code under test knows nothing of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FAULTS = (
     "ABORT",
     "EXIT",
     "KILLED",
-    "SPIN",
+    "HOLD",
     "SLEEP",
     "STOP",
     "HOARD",
@@ -50,8 +50,10 @@ def stumble(word):
         os._exit(3)
     elif word == b"KILLED":  # as the kernel does it when memory runs out
         os.kill(os.getpid(), signal.SIGKILL)
-    elif word == b"SPIN":  # keeps the interpreter to itself
-        re.match("(a+)+$", "a" * 64 + "b")
+    elif word == b"HOLD":  # in C, and keeps the interpreter to itself; no signal handler of Python's comes to its turn
+        lock = ctypes.create_string_buffer(64)
+        for _ in range(2):  # the second waits for the first
+            ctypes.PyDLL(None).pthread_mutex_lock(lock)
     elif word.startswith(b"SLEEP"):  # leaves the interpreter to others
         time.sleep(10_000)
     elif word == b"STOP":
@@ -125,7 +127,7 @@ def faulty(fault: str) -> bytes:
 
 
 def stumbles(folder: Path) -> Counter[str]:
-    """Number of times each fault was met, as in `SPIN in child` and `SPIN in task`."""
+    """Number of times each fault was met, as in `HOLD in child` and `HOLD in task`."""
     return Counter((folder / "stumbles").read_text().splitlines())
 
 
