@@ -39,17 +39,24 @@ def _chunk(name: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def _png(before: bytes = b"", after: bytes = b"", size: tuple[int, int] = (64, 64), rows: bytes | None = None) -> bytes:
+def _png(
+    before: bytes = b"", after: bytes = b"", size: tuple[int, int] = (64, 64), pixels: bytes | None = None
+) -> bytes:
     """A grey picture with further chunks before and after its pixels."""
     header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(size[1] * (size[0] + 1)) if rows is None else rows)
+    pixels = zlib.compress(bytes(size[1] * (size[0] + 1))) if pixels is None else pixels
     image = _chunk(b"IHDR", header) + before + _chunk(b"IDAT", pixels) + after
     return b"\x89PNG\r\n\x1a\n" + image + _chunk(b"IEND")
 
 
 @cache
 def _zeros(size_bytes: int) -> bytes:
-    return zlib.compress(bytes(size_bytes), 9)
+    """As `zlib.compress` makes it of so many zeros, of one megabyte's block again and again: that takes no time."""
+    packer = zlib.compressobj(9, wbits=-15)
+    megabyte = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    times, rest = divmod(size_bytes, 1_000_000)
+    assert not rest
+    return b"\x78\xda" + megabyte * times + b"\3\0" + struct.pack(">L", size_bytes % 65_521 << 16 | 1)  # Adler-32
 
 
 # JPEG
@@ -190,8 +197,8 @@ def _sides(width: int, height: int, order: str = ">") -> bytes:
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     # Pixels: more than the limit in a file of a few bytes, refused before anything is allocated.
-    "PNG of 2^62 pixels": (lambda: _png(size=(2**31 - 1, 2**31 - 1), rows=b""), "too_large"),
-    "PNG of 400 megapixels": (lambda: _png(size=(20_000, 20_000), rows=b""), "too_large"),
+    "PNG of 2^62 pixels": (lambda: _png(size=(2**31 - 1, 2**31 - 1), pixels=b""), "too_large"),
+    "PNG of 400 megapixels": (lambda: _png(size=(20_000, 20_000), pixels=b""), "too_large"),
     "JPEG of 4 gigapixels": (
         lambda: _replaced(_encoded("JPEG"), (b"\x08\0\x40\0\x40", b"\x08\xff\xff\xff\xff")),
         "too_large",
@@ -216,8 +223,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "AVIF that says it is small": (
         lambda: _replaced(
-            _encoded("AVIF", (6_000, 6_000), speed=10),
-            (b"ispe\0\0\0\0" + _sides(6_000, 6_000), b"ispe\0\0\0\0" + _sides(8, 8)),
+            _encoded("AVIF", (2_000, 2_000), speed=10),
+            (b"ispe\0\0\0\0" + _sides(2_000, 2_000), b"ispe\0\0\0\0" + _sides(8, 8)),
         ),
         "ok",
     ),
@@ -233,8 +240,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "HEIC that says it is small": (
         lambda: _replaced(
-            _encoded("HEIF", (2_400, 2_400)),
-            (b"ispe\0\0\0\0" + _sides(2_400, 2_400), b"ispe\0\0\0\0" + _sides(64, 64)),
+            _encoded("HEIF", (800, 800)),
+            (b"ispe\0\0\0\0" + _sides(800, 800), b"ispe\0\0\0\0" + _sides(64, 64)),
         ),
         "corrupt",
     ),
@@ -258,7 +265,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "JPEG 2000 that says it is small": (
         lambda: _replaced(
-            _encoded("JPEG2000", (6_000, 6_000)), (b"ihdr" + _sides(6_000, 6_000), b"ihdr" + _sides(8, 8))
+            _encoded("JPEG2000", (2_000, 2_000)), (b"ihdr" + _sides(2_000, 2_000), b"ihdr" + _sides(8, 8))
         ),
         "corrupt",
     ),
@@ -273,7 +280,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "corrupt",
     ),
-    "PNG that unpacks to more than it says": (lambda: _png(rows=bytes(500_000_000)), "ok"),
+    "PNG that unpacks to more than it says": (lambda: _png(pixels=_zeros(500_000_000)), "ok"),
     "TIFF that unpacks to more than it says": (lambda: _tiff_of_one_strip(_zeros(500_000_000)), "ok"),
     "PPM of 10^19 pixels": (lambda: b"P6 9999999999 999999999 255\n", "too_large"),
     "PPM with a number of a million digits": (lambda: b"P6 " + b"9" * MANY + b" 1 255\n", "corrupt"),
@@ -295,9 +302,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "too_large",
     ),
     "PNG with a million chunks": (lambda: _png(_chunk(b"prVt") * MANY), "too_large"),
-    "PNG with a million chunks behind its pixels": (lambda: _png(after=_chunk(b"prVt") * MANY), "ok"),
+    "PNG with 250,000 chunks behind its pixels": (lambda: _png(after=_chunk(b"prVt") * (MANY // 4)), "ok"),
     "PNG with 100 MB of text": (lambda: _png(_chunk(b"iTXt", b"a\0\0\0\0\0" + b"x" * 100_000_000)), "too_large"),
-    "PNG with a million empty pieces of pixels": (lambda: _png(after=_chunk(b"IDAT") * MANY), "ok"),
+    "PNG with 250,000 empty pieces of pixels": (lambda: _png(after=_chunk(b"IDAT") * (MANY // 4)), "ok"),
     "PNG with EXIF tags that overlap": (lambda: _png(_chunk(b"eXIf", _exif_of_overlapping_tags()[6:])), "ok"),
     "JPEG with 100,000 segments": (lambda: _jpeg(_segment(0xFE, b"") * 100_000), "too_large"),
     "JPEG with a megabyte of fill bytes": (lambda: _jpeg(b"\xff" * MANY), "too_large"),
