@@ -248,10 +248,10 @@ def test_a_hundred_kilobytes_are_shown_whole_where_there_is_room(tmp_path: Path)
 @pytest.mark.process
 @pytest.mark.timeout(240)
 def test_a_million_rows_make_a_small_page(tmp_path: Path) -> None:
-    rows = 62_500
+    rows = 15_625
     store = write_large_store(tmp_path / "out", rows, golden_images())
     for table in ("scores", "texts"):
-        for copy in range(1, 16):
+        for copy in range(1, 64):
             os.link(tmp_path / "out" / table / "t-00000.parquet", tmp_path / "out" / table / f"t-{copy:05}.parquet")
     page = _report(store, thumbnails=40)
     assert "1,000,000 images" in page.text

@@ -39,6 +39,12 @@ def client(models: dict[str, ArtiMuse]) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def client_of_small_bodies(models: dict[str, ArtiMuse]) -> Iterator[Client]:
+    with serving(models["artimuse"], limits=Limits(body_bytes=2_000_000)) as (client, _):
+        yield client
+
+
 @pytest.fixture
 def batch_of_four(models: dict[str, ArtiMuse]) -> Iterator[ArtiMuse]:
     model = models["artimuse"]
@@ -165,7 +171,7 @@ def test_a_picture_that_kills_its_decoder_is_an_error_and_the_server_goes_on(
 ) -> None:
     for name, value in make_fault_folder(tmp_path / "faults").items():
         monkeypatch.setenv(name, value)
-    hasty = DecodeOptions(decoder_timeout_s=5.0)
+    hasty = DecodeOptions(decoder_timeout_s=2.0)
     with serving(models["artimuse"], ImageSettings("", options=hasty)) as (client, _):
         body = in_json(faulty("SEGFAULT"), faulty("SLEEP"), PICTURES[5])
         results = client.send("/score", body, "application/json").results
@@ -198,7 +204,6 @@ JSON = "application/json"
         (b"--x\r\nno head", "multipart/form-data; boundary=x", (400, "bad_body")),
         (b"--x--\r\n", "multipart/form-data; boundary=x", (400, "bad_body")),
         (in_parts(b"a")[0].replace(b"image/jpeg", b"multipart/mixed; boundary=y"), in_parts()[1], (400, "bad_body")),
-        (in_parts(b"a")[0].replace(b'name="image"', b'name=!"'), in_parts()[1], None),
         (*in_parts(*[b""] * 300), (413, "too_many_images")),
         (bytes(2_000_001), "image/png", (413, "body_too_large")),
         (iter([bytes(1_000_000)] * 3), "image/png", (413, "body_too_large")),
@@ -207,15 +212,21 @@ JSON = "application/json"
     ],
 )
 def test_a_body_without_pictures_is_refused_with_a_reason(
-    body: Any, kind: str, error: tuple[int, str] | None, models: dict[str, ArtiMuse]
+    body: Any, kind: str, error: tuple[int, str], client_of_small_bodies: Client
 ) -> None:
-    with serving(models["artimuse"], limits=Limits(body_bytes=2_000_000)) as (client, _):
-        answer = client.send("/score", body, kind)
-        if error:
-            assert answer.error == error
-            assert len(answer.json["error"]["message"]) < 600
-        else:
-            assert answer.results[0]["error_type"] == "not_an_image"
+    client = client_of_small_bodies
+    answer = client.send("/score", body, kind)
+    assert answer.error == error
+    assert len(answer.json["error"]["message"]) < 600
+    assert client.send("/score", PICTURES[5]).results[0]["status"] == "ok"
+    assert client.meters()["queued_images"] == 0
+
+
+def test_a_part_whose_name_makes_no_sense_is_a_picture_like_others(models: dict[str, ArtiMuse]) -> None:
+    body, kind = in_parts(b"a")
+    with serving(models["artimuse"]) as (client, _):  # which silences warnings when it starts, in this test alone
+        answer = client.send("/score", body.replace(b'name="image"', b'name=!"'), kind)
+        assert answer.results[0]["error_type"] == "not_an_image"
         assert client.send("/score", PICTURES[5]).results[0]["status"] == "ok"
         assert client.meters()["queued_images"] == 0
 
