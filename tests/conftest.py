@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,12 +97,16 @@ def models() -> dict[str, ArtiMuse]:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server on loopback; each module names buckets of its own."""
+    from botocore import session  # type: ignore[import-untyped]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")  # it finds them here, and then refuses all others
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         server = ExitStack()
         endpoint = server.enter_context(running_s3(tmp_path_factory.mktemp("s3")))
-    with server:
+    with server, pytest.MonkeyPatch.context() as patch:
+        # Each test has clients of its own; the descriptions of AWS, megabytes of JSON, are read for the first alone.
+        patch.setattr(session, "create_loader", cache(session.create_loader))
         yield endpoint
 
 
