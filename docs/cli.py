@@ -40,20 +40,31 @@ Exit codes: 0 the run is done, even if some images failed (the screen counts the
 """
 
 
+_END: Final = "\f"
+_PROGRAM: Final = f"""
+import sys
+from jobs.__main__ import main
+for command in sys.argv[1:]:
+    sys.argv = ["artimuse", *filter(None, [command]), "--help"]
+    assert main() == 0
+    print(end={_END!r})
+"""
+
+
 def reference() -> str:
     """The page, in Markdown."""
     sections = [_HEAD]
-    for command in COMMANDS:
-        words = ["artimuse", *filter(None, [command])]
-        shown = subprocess.run(
-            [sys.executable, "-m", "jobs", *words[1:], "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "112", "TERM": "dumb"},
-        )
-        text = "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
-        sections.append(f"## `{' '.join(words)}`\n\n```text\n{text.replace('python -m jobs', 'artimuse')}\n```\n")
+    shown = subprocess.run(  # one for all of them
+        [sys.executable, "-c", _PROGRAM, *COMMANDS],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "112", "TERM": "dumb"},
+    ).stdout.split(_END)
+    for command, screen in zip(COMMANDS, shown[:-1], strict=True):
+        title = " ".join(["artimuse", *filter(None, [command])])
+        text = "\n".join(line.rstrip() for line in screen.strip().splitlines())
+        sections.append(f"## `{title}`\n\n```text\n{text}\n```\n")
     return "\n".join(sections)
 
 
