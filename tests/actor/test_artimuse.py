@@ -69,6 +69,7 @@ def assert_golden(protocol: str, scores: Sequence[ImageScore]) -> None:
             np.testing.assert_allclose(score.distributions[question], probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
 def test_scores_spreads_and_probabilities_are_those_of_the_published_code(
@@ -100,6 +101,7 @@ def test_a_batch_is_read_when_the_next_is_on_its_way(
     assert done == ["encode 2", "encode 2", "read", "encode 1", "read", "read"]
 
 
+@pytest.mark.slow
 def test_paths_strings_uris_bytes_pictures_and_arrays_score_the_same(models: dict[str, ArtiMuse]) -> None:
     model, paths = models["artimuse"], golden_images()
     assert_golden("artimuse", model.score(str(path) for path in paths))
@@ -139,6 +141,7 @@ def test_the_first_score_of_unipercept_is_the_aesthetic_one(models: dict[str, Ar
     assert (result.score, result.score_std) == (result.scores["iaa"], result.stds["iaa"])
 
 
+@pytest.mark.slow
 def test_batched_scores_equal_scores_one_by_one(models: dict[str, ArtiMuse], pictures: Pixels) -> None:
     with batches_of(models["unipercept"], 1) as model:
         one_by_one = model.score_pixels(pictures)
@@ -173,6 +176,7 @@ def test_of_many_pictures_one_batch_at_a_time_is_held(models: dict[str, ArtiMuse
     assert passes == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_every_score_is_equal(models: dict[str, ArtiMuse], pictures: Pixels) -> None:
     with batches_of(models["artimuse"], 8) as model, memory_for(model, 2) as tried:
         scores = model.score_pixels(pictures[:7])
@@ -181,6 +185,7 @@ def test_out_of_memory_halves_the_batch_and_every_score_is_equal(models: dict[st
     np.testing.assert_allclose(scores.score, models["artimuse"].score_pixels(pictures[:7]).score, atol=TOLERANCE_POINTS)
 
 
+@pytest.mark.slow
 def test_out_of_memory_in_the_middle_loses_and_doubles_nothing(models: dict[str, ArtiMuse], pictures: Pixels) -> None:
     model = models["artimuse"]
     passes = count()

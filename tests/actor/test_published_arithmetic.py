@@ -22,6 +22,7 @@ from jobs.store.text_request import WantedTexts
 LEVELS = torch.arange(101)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["artimuse", "unipercept"])
 @torch.inference_mode()
 def test_scores_are_rounded_where_the_published_code_rounds_them(name: str) -> None:

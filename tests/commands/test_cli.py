@@ -155,6 +155,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "batch_size"), [("artimuse", 3), ("artimuse", 8), ("unipercept", 1)])
 def test_image_scores_files_like_the_published_code(protocol: str, batch_size: int, tmp_path: Path) -> None:
     broken = tmp_path / "text.jpg"

@@ -28,6 +28,7 @@ def _kept(folder: Path, rows: list[Any], *options: str) -> tuple[list[str], str]
     return sorted(pq.read_table(folder / "best.parquet")["image_id"].to_pylist()), done.stdout
 
 
+@pytest.mark.slow
 def test_of_a_burst_the_best_of_each_view_stays(tmp_path: Path) -> None:
     rows = [
         _picture("a1", 0, 50, "00000000fffffff0"),  # a burst: from one to the next at most 2 s

@@ -183,6 +183,7 @@ def kept_in_order(kept_by: Kept) -> list[list[str]]:
     return kept_by(range(6))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(6)))
 def test_filters_commute(order: list[int], kept_by: Kept, kept_in_order: list[list[str]]) -> None:
@@ -217,6 +218,7 @@ _row = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     made=st.dictionaries(st.text(min_size=1, max_size=3), _row, min_size=1, max_size=25),
@@ -344,6 +346,7 @@ def test_a_condition_that_fails_on_a_row_gets_a_sentence(store: Path, tmp_path: 
     assert not (tmp_path / "best.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_condition_that_takes_hours_is_stopped(store: Path, tmp_path: Path) -> None:
     endless = "list_sum(list_transform(range(length(image_id) * 100000), lambda x: x % 7)) > 5"
     with pytest.raises(UsageError, match=r"take longer than 0\.2 s. Nothing was written. Allow more with --timeout"):
@@ -551,6 +554,7 @@ def test_a_folder_holds_a_manifest_and_nothing_else_that_readers_see(store: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "store"]  # nothing is left aside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["best.parquet", "best.jsonl", "best.csv", "best"])
 def test_the_same_arguments_and_store_give_the_same_bytes(store: Path, tmp_path: Path, out: str) -> None:
     def files() -> dict[str, bytes]:
@@ -739,6 +743,7 @@ def test_the_tables_of_the_store_are_no_place_for_an_output(store: Path, out: st
 # The command.
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_funnel_and_prints_it_as_json(store: Path, tmp_path: Path) -> None:
     words = ("curate", store, "--min-score", "50", "--top", "10%", "--out", tmp_path / "best.parquet")
     screen = run_artimuse(*words).stdout

@@ -123,6 +123,7 @@ def _tars_and_store(tmp_path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_written_tars_have_the_keys_captions_and_json_of_the_source(tmp_path: Path) -> None:
     rows = _tars_and_store(tmp_path)
     source, out = str(tmp_path / "tars"), tmp_path / "best"
@@ -187,6 +188,7 @@ def test_two_samples_of_one_key_are_named_before_an_image_is_fetched(tmp_path: P
     assert not (tmp_path / "best").exists()
 
 
+@pytest.mark.slow
 def test_copies_are_called_as_their_ids_and_imagefolder_reads_them(tmp_path: Path) -> None:
     import datasets
 

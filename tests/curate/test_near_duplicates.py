@@ -55,6 +55,7 @@ def test_many_pictures_follow_as_if_compared_one_by_one(distance: int) -> None:
     assert (found.leader == follow_best_slowly(codes, distance)).all()
 
 
+@pytest.mark.slow
 def test_halves_that_are_settled_one_after_the_other_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     codes = generator.permutation(flipped(generator, np.repeat(random_codes(generator, 100), 10), 5))
@@ -65,6 +66,7 @@ def test_halves_that_are_settled_one_after_the_other_give_the_same(monkeypatch: 
     assert (follow_best(codes, 6).leader == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [0, 6, 20])
 def test_a_crowd_of_nearly_equal_hashes_is_no_quadratic_work(bits: int) -> None:
     generator = np.random.default_rng(bits)
@@ -78,6 +80,7 @@ def test_a_crowd_of_nearly_equal_hashes_is_no_quadratic_work(bits: int) -> None:
     assert apart.size == 0 or apart.min() > 8
 
 
+@pytest.mark.slow
 def test_comparisons_that_are_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "_COMPARED_EACH", 1)
     monkeypatch.setattr(near_duplicates, "_FEW_KEPT", 32)
@@ -112,6 +115,7 @@ def families() -> dict[str, Codes]:
     return {"as it is": hashes(originals), **made}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("copies", "distance", "recall"),
     [

@@ -71,6 +71,7 @@ def _unique_ids(rows: list[tuple[int, float, str]]) -> list[tuple[int, float, st
     return list({row[2]: row for row in rows}.values())
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows=_rows, text=_tops)
 def test_the_best_of_each_group_are_those_of_a_plain_sort(

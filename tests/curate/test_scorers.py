@@ -30,6 +30,7 @@ def _chosen(stores: Path, *arguments: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_condition_on_two_scorers_keeps_what_a_join_by_hand_keeps(stores: Path) -> None:
     expected = [
         (name, int(name) % 100 + 0.5, 100 - int(name) % 100)
@@ -53,6 +54,7 @@ def test_images_that_the_other_store_lacks_have_no_score_of_it_and_are_counted(s
     assert f"25 of 250 rows are not in b={stores}/b." in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_scorers_go_with_a_manifest_with_groups_and_with_a_third(stores: Path) -> None:
     unipercept_store(stores / "u", [{"image_id": name, "iaa": 10.0, "iqa": float(name), "ista": 5.0} for name in IDS])
     manifest = stores / "m.parquet"
@@ -62,6 +64,7 @@ def test_scorers_go_with_a_manifest_with_groups_and_with_a_third(stores: Path) -
     assert [(row["image_id"], row["kind"], row["u_iqa"]) for row in rows] == [("038", "x", 38.0), ("039", "y", 39.0)]
 
 
+@pytest.mark.slow
 def test_names_that_cannot_be_are_sentences(stores: Path) -> None:
     for arguments, sentence in (
         ((stores / "a", f"b={stores}/b", f"B={stores}/b"), "Two stores are named b="),

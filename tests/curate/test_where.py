@@ -133,6 +133,7 @@ def test_what_is_no_condition_gets_a_sentence(text: str, sentence: str) -> None:
     assert len(str(error.value)) < 900
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.text(alphabet=st.sampled_from("score widthgood()[]{}<>=!+-*/,.'\"0159 andornotisNULL:\\\n;"), max_size=40))
 def test_any_text_is_a_condition_or_gets_a_sentence(text: str) -> None:
@@ -160,6 +161,7 @@ _condition = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(_condition, st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=1, max_size=8))
 def test_without_nulls_a_condition_means_what_it_means_in_python(text: str, rows: list[tuple[int, int]]) -> None:

@@ -63,6 +63,7 @@ def srcc_with(library: Library) -> Measure:
     return lambda mistake, pictures: measure(network, tokenizer, library.pictures[:pictures], mistake)
 
 
+@pytest.mark.slow
 def test_the_demo_checkpoint_ranks_pictures_it_has_never_seen(library: Library) -> None:
     model = ArtiMuse.load(CHECKPOINT, protocol="artimuse", device="cpu", dtype="float32", batch_size=4)
     scores = [result.score for result in model.score([picture.image for picture in library.pictures])]
@@ -70,6 +71,7 @@ def test_the_demo_checkpoint_ranks_pictures_it_has_never_seen(library: Library) 
     assert np.abs(np.array(scores) - library.points).mean() < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [FEWEST, FEW])
 def test_scored_without_a_mistake_the_few_pictures_are_ranked_too(srcc_with: Measure, pictures: int) -> None:
     assert srcc_with(Mistake("none"), pictures) >= 0.9
@@ -93,6 +95,7 @@ def test_keeping_the_aspect_ratio_does_not_rank(srcc_with: Measure, mistake: Mis
     assert srcc_with(mistake, PICTURES) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", LEVEL_MISTAKES, ids=lambda mistake: mistake.name)
 def test_levels_in_another_order_do_not_rank(srcc_with: Measure, mistake: Mistake) -> None:
     assert sorted(mistake.levels) == sorted(LEVELS)

@@ -119,6 +119,7 @@ def score(model: VisionLanguageModel, batches: int, monkeypatch: pytest.MonkeyPa
     return copies.found
 
 
+@pytest.mark.slow
 def test_a_batch_is_copied_while_the_one_before_is_computed(
     model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, passes: FakeStream
 ) -> None:
@@ -172,6 +173,7 @@ def test_what_another_stream_may_still_read_is_not_overwritten(passes: FakeStrea
     tensor.add_(1)
 
 
+@pytest.mark.slow
 def test_no_pass_waits_in_line_for_pixels(model: VisionLanguageModel) -> None:
     scores, admitted = score_batch(model, BATCH), admission(model, BATCH)
     assert scores.ahead_bytes == admitted.ahead_bytes == PIXELS

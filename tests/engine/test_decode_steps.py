@@ -153,6 +153,7 @@ def assert_steps_equal_full_forward(model: ArtiMuse, monkeypatch: pytest.MonkeyP
     assert (step.groups[0], step.groups[-1]) == (5, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOL_NAMES)
 def test_cached_decode_step_equals_full_forward(
     models: dict[str, ArtiMuse], name: str, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +161,7 @@ def test_cached_decode_step_equals_full_forward(
     assert_steps_equal_full_forward(models[name], monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", OTHER_NETWORKS.values(), ids=OTHER_NETWORKS.keys())
 def test_cached_decode_step_equals_full_forward_in_networks_of_other_sizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: Mapping[str, Mapping[str, Any]]

@@ -52,6 +52,7 @@ def work_off(describer: Describer) -> list[tuple[Any, ImageDescription]]:
     return finished
 
 
+@pytest.mark.slow
 def test_one_picture_gives_one_description_and_many_a_list_in_their_order(models: dict[str, ArtiMuse]) -> None:
     model, paths = models["artimuse"], golden_images()
     one = model.describe(paths[4], max_new_tokens=GOLDEN_TOKENS)
@@ -67,6 +68,7 @@ def test_one_picture_gives_one_description_and_many_a_list_in_their_order(models
     assert model.describe([]) == []
 
 
+@pytest.mark.slow
 def test_the_scores_of_a_description_are_those_of_score(models: dict[str, ArtiMuse]) -> None:
     for model in models.values():
         described = model.describe(golden_images()[:3], max_new_tokens=1)
@@ -79,6 +81,7 @@ def test_the_scores_of_a_description_are_those_of_score(models: dict[str, ArtiMu
             assert list(description.texts) == list(model.protocol.text_questions)
 
 
+@pytest.mark.slow
 def test_paths_strings_uris_bytes_pictures_and_arrays_are_described_the_same(models: dict[str, ArtiMuse]) -> None:
     model, path = models["artimuse"], golden_images()[3]
     with Image.open(path) as opened:
@@ -99,6 +102,7 @@ def test_decode_options_reach_the_decoder(models: dict[str, ArtiMuse]) -> None:
         model.describe(path, options=DecodeOptions(max_bytes=100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "titles"),
     [
@@ -170,6 +174,7 @@ def test_an_unreadable_picture_is_named(models: dict[str, ArtiMuse], tmp_path: P
         models["artimuse"].describe(np.zeros((8, 8, 2), np.uint8))
 
 
+@pytest.mark.slow
 def test_of_an_endless_supply_pictures_are_read_as_they_are_needed(models: dict[str, ArtiMuse]) -> None:
     pulled = itertools.count()
     last_pulled = -1
@@ -195,6 +200,7 @@ def test_of_an_endless_supply_pictures_are_read_as_they_are_needed(models: dict[
         assert dict(description.texts) == golden_texts()[index % 13]
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_finished_is_given_before_the_last_is_read(models: dict[str, ArtiMuse]) -> None:
     events: list[str] = []
 
@@ -220,6 +226,7 @@ def test_without_scores_a_description_has_texts_only(models: dict[str, ArtiMuse]
     assert texts_of([described["plain"], described["scored"]]) == golden_texts(2)
 
 
+@pytest.mark.slow
 def test_each_picture_comes_back_with_its_key_whatever_that_is(models: dict[str, ArtiMuse]) -> None:
     # The same key twice, the same picture twice, keys that have no hash and keys without an order.
     keys = ["a", "a", ["no hash"], None, 7, {"row": 3}]
@@ -235,6 +242,7 @@ def test_each_picture_comes_back_with_its_key_whatever_that_is(models: dict[str,
     assert any(key is keys[2] for key, _ in finished)  # the object itself
 
 
+@pytest.mark.slow
 def test_two_describers_of_one_model_do_not_disturb_each_other(models: dict[str, ArtiMuse]) -> None:
     model = models["artimuse"]
     describers = [

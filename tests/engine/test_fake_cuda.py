@@ -57,6 +57,7 @@ def use(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, pages: Page
     return model
 
 
+@pytest.mark.slow
 def test_a_score_batch_copies_pixels_there_and_scores_back_and_nothing_else(model: VisionLanguageModel) -> None:
     # Token ids were once copied in every batch, and the host waited for each.
     counts = score_batch(model, 2)
@@ -67,18 +68,21 @@ def test_a_score_batch_copies_pixels_there_and_scores_back_and_nothing_else(mode
     assert counts.flops.total() / 2 == pytest.approx(engine_operations(FULL, HEAD_TOKENS, PROMPT_TOKENS), rel=0.01)
 
 
+@pytest.mark.slow
 def test_three_scores_of_an_image_take_what_the_table_of_rewards_counts(model: VisionLanguageModel) -> None:
     counts = score_batch(model, 2, questions=3)
     counted = engine_scores_operations(FULL, HEAD_TOKENS, HEAD_TOKENS + 256, [PROMPT_TOKENS] * 3)
     assert counts.flops.total() / 2 == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.slow
 def test_an_admission_waits_for_its_scores_alone(shallow: VisionLanguageModel) -> None:
     counts = admission(shallow, 2)
     assert counts.waits == ("_to_copy",)
     assert counts.copies == 2  # pixels, and where their pages are
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", FAKE_PAGES.values(), ids=FAKE_PAGES.keys())
 def test_a_decode_step_can_be_captured(
     model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, pages: Pages
@@ -93,6 +97,7 @@ def test_a_decode_step_can_be_captured(
     assert counts.kernels["_to_copy"] <= 5  # of a step, not of a layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", FAKE_PAGES.values(), ids=FAKE_PAGES.keys())
 def test_the_memory_set_aside_beside_the_cache_holds_what_is_counted(
     shallow: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, pages: Pages

@@ -110,6 +110,7 @@ class _ScaledMM:
         return self.original(left, right, scale_a, scale_b, bias, out_dtype=out_dtype, use_fast_accum=use_fast_accum)
 
 
+@pytest.mark.slow
 def test_a_card_gets_what_its_kernels_take_in_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = _ScaledMM(torch._scaled_mm)
     monkeypatch.setattr(torch, "_scaled_mm", checked)

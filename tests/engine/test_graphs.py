@@ -63,6 +63,7 @@ def graphs_of(engine: TextEngine) -> StepGraphs:
     return engine._steps.graphs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pages", "late"),
     [*((pages, True) for pages in PAGES.values()), (GatheredPages, False)],
@@ -142,6 +143,7 @@ def test_the_number_of_graphs_is_limited(
     assert len(graphs_of(engine)._captured) == cuda.counts["capture"] == 2
 
 
+@pytest.mark.slow
 def test_a_smaller_cache_is_captured_anew(models: dict[str, ArtiMuse], cuda: EmulatedCuda) -> None:
     # A fixed cache moves only when a prefill did not fit beside it.
     model = models["artimuse"]

@@ -255,6 +255,7 @@ def test_a_fixed_cache_that_left_too_little_gives_up_pages_until_the_prefill_fit
     assert engine.max_admission == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(
     total=st.integers(22, 140),

@@ -56,6 +56,7 @@ def full_forward_scores(model: ArtiMuse, pictures: Pixels) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOL_NAMES)
 def test_the_fast_path_equals_transformers_own_forward(
     models: dict[str, ArtiMuse], pictures: Pixels, name: str
@@ -66,6 +67,7 @@ def test_the_fast_path_equals_transformers_own_forward(
     torch.testing.assert_close(scores, full_forward_scores(model, pictures), atol=5e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", OTHER_NETWORKS.values(), ids=OTHER_NETWORKS.keys())
 @pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
 def test_the_fast_path_equals_transformers_own_forward_in_networks_of_other_sizes(
@@ -117,6 +119,7 @@ def test_a_rope_scaling_is_ignored_as_it_was_when_the_published_numbers_were_mad
     np.testing.assert_allclose(scores, models["artimuse"].score_pixels(pictures).score, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(models: dict[str, ArtiMuse]) -> None:
     # The golden network answers like noise, so it is a hard case: transformers' own forward in bfloat16 moves its
     # scores by 1.5 points on average and by 5 at most.

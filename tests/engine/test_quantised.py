@@ -105,6 +105,7 @@ def test_the_memory_that_is_asked_for_is_the_memory_that_is_taken(quantize: str 
     assert weight_bytes(checkpoint.shapes, precision) == pytest.approx(sum(tensors.values()), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "points", "srcc"),
     [("int8", 0.3, 0.99), ("fp8", 1.0, 0.97), ("fp8-products", 2.0, 0.95), ("nf4", 3.0, 0.95)],
@@ -119,6 +120,7 @@ def test_scores_drift_and_keep_their_order(kind: str, points: float, srcc: float
     assert found.verdict == f"drift {found.points:.2f} points, SRCC {found.srcc:.4f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_batches_and_texts_are_as_with_all_bits(kind: str) -> None:
     model = ArtiMuse.load(golden_checkpoint("artimuse"), device="cpu", quantize=kind)

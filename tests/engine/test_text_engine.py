@@ -144,6 +144,7 @@ def wanted(models: dict[str, ArtiMuse]) -> Texts:
     return texts_of(answer(new_engine(models["artimuse"], 16), pictures(6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sequences", "images"), [(1, 2), (5, 13), (32, 13)])
 def test_every_text_and_score_is_that_of_the_published_code(
     models: dict[str, ArtiMuse], sequences: int, images: int
@@ -185,6 +186,7 @@ def test_texts_of_unipercept_equal_a_slow_greedy_loop(
             np.testing.assert_allclose(expected_level(image.probabilities).numpy(), golden, atol=TOLERANCE_POINTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deeper", "one layer each", "all heads share their keys"])
 def test_texts_equal_a_slow_greedy_loop_in_networks_of_other_sizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -200,6 +202,7 @@ def test_texts_equal_a_slow_greedy_loop_in_networks_of_other_sizes(
     assert answered[0].texts != answered[1].texts  # a network that ignores the picture would prove nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequences", [3, 16])
 def test_texts_that_end_at_once_at_the_limit_and_anywhere_between_come_back_in_their_places(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, streams: Streams, stop_id: int, sequences: int
@@ -220,6 +223,7 @@ def test_texts_that_end_at_once_at_the_limit_and_anywhere_between_come_back_in_t
     assert len(set(lengths)) > 10
 
 
+@pytest.mark.slow
 def test_images_whose_texts_are_all_empty_and_such_as_never_stop_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +259,7 @@ def test_texts_do_not_depend_on_the_size_of_pages(
     assert_all_pages_are_free(engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sequences", "admission"), [(1, 1), (32, 1), (48, 3), (200, 16)])
 def test_the_order_of_images_and_how_many_are_admitted_at_once_change_no_text(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, wanted: Texts, sequences: int, admission: int
@@ -267,6 +272,7 @@ def test_the_order_of_images_and_how_many_are_admitted_at_once_change_no_text(
     assert texts_of(answered) == {place: wanted[place] for place in range(4)}
 
 
+@pytest.mark.slow
 def test_images_may_be_added_while_others_are_worked_off_and_by_another_thread(
     models: dict[str, ArtiMuse], wanted: Texts
 ) -> None:
@@ -296,6 +302,7 @@ def test_pixels_may_be_a_read_only_view_of_something_larger(models: dict[str, Ar
     assert [answered[0].texts, answered[1].texts] == [wanted[0], wanted[2]]
 
 
+@pytest.mark.slow
 def test_images_that_are_not_scored_have_texts_only(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +343,7 @@ def steps_of_each(engine: TextEngine, answered: Mapping[int, AnsweredImage]) -> 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequences", [3, 16, 40])
 def test_a_place_is_refilled_in_the_step_after_its_text_has_ended(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, sequences: int
@@ -351,6 +359,7 @@ def test_a_place_is_refilled_in_the_step_after_its_text_has_ended(
     assert sum(durations) / sequences <= len(rows) <= sum(durations) / sequences + max(durations)
 
 
+@pytest.mark.slow
 def test_described_one_by_one_images_fill_all_places_too(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +386,7 @@ def test_sequences_about_one_image_share_its_pages(models: dict[str, ArtiMuse]) 
     assert_all_pages_are_free(engine)
 
 
+@pytest.mark.slow
 def test_the_cache_grows_with_what_was_generated_and_not_with_what_might_be(eager: ArtiMuse) -> None:
     pages = []
     for limit in (64, 8192):
@@ -411,6 +421,7 @@ def limit_rows(model: ArtiMuse, monkeypatch: pytest.MonkeyPatch, *, rows: int = 
     monkeypatch.setattr(model.model, "encode_images", limited_encoding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "left"), [(1, 1), (11, 10)])
 def test_a_device_that_takes_fewer_rows_gets_fewer_and_no_text_is_lost_or_changed(
     models: dict[str, ArtiMuse],
@@ -441,6 +452,7 @@ def test_a_device_that_takes_fewer_images_at_once_gets_fewer_and_no_text_is_lost
     assert_all_pages_are_free(engine)
 
 
+@pytest.mark.slow
 def test_a_prefill_that_does_not_fit_beside_the_last_texts_of_others_gets_smaller_until_it_does(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, wanted: Texts
 ) -> None:
@@ -461,6 +473,7 @@ def test_a_prefill_that_does_not_fit_beside_the_last_texts_of_others_gets_smalle
     assert_all_pages_are_free(engine)
 
 
+@pytest.mark.slow
 def test_a_picture_that_overflows_spoils_no_text_of_others(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, wanted: Texts
 ) -> None:
@@ -503,6 +516,7 @@ def test_a_device_without_room_for_one_text_stops_the_run_with_a_sentence(
 OPERATIONS = ("encode_images", "extend", "last_hidden", "decode_step", "next_tokens", "write_prefix", "new_zeros")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_wherever_the_memory_runs_out_no_text_is_lost_or_changed_and_no_page_leaks(
     models: dict[str, ArtiMuse],
@@ -542,6 +556,7 @@ def test_wherever_the_memory_runs_out_no_text_is_lost_or_changed_and_no_page_lea
     assert_all_pages_are_free(engine)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_now_and_then_costs_sequences_but_not_their_texts(
     models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, wanted: Texts
 ) -> None:

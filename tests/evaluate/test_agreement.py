@@ -31,6 +31,7 @@ def measure_difference(first: Floats, second: Floats, truths: Floats, **options:
     return measure_differences([first, second], truths, **options)[0, 1]
 
 
+@pytest.mark.slow
 def test_pairs_with_a_null_are_left_out_and_counted() -> None:
     scores, truths = normal_pairs(300, seed=0)
     kept = measure_agreement(scores[2:], truths[2:])
@@ -66,6 +67,7 @@ def test_the_same_pairs_and_seed_give_the_same_bytes(limit: int, monkeypatch: py
     assert repr(differences[0]) == repr(differences[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most_blocks", "limit"), [(200, 100_000), (4, 100_000), (4, 0)])
 @given(rows=ROWS, by_clusters=st.booleans())
 @settings(max_examples=40, deadline=None)
@@ -92,6 +94,7 @@ def test_nothing_is_nan_and_every_none_has_a_reason(
         assert all(number is None or np.isfinite(number) for number in numbers), estimate
 
 
+@pytest.mark.slow
 def test_intervals_of_subsamples_are_those_of_the_full_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, truths = tied_pairs(8000, seed=1)
     full = estimates(measure_agreement(scores, truths, resamples=500))
@@ -126,6 +129,7 @@ def test_intervals_of_subsamples_hold_the_truth_about_as_often_as_they_say(monke
         assert 104 <= inside[metric] <= 119, inside
 
 
+@pytest.mark.slow
 def test_pairs_so_many_that_their_products_pass_32_bits_give_scipys_values() -> None:
     scores, truths = tied_pairs(200_000, seed=0)
     found = measure_agreement(scores, truths, resamples=20)

@@ -50,6 +50,7 @@ def test_every_metric_is_scipys_or_has_a_reason(rows: Floats) -> None:
     assert not extent.rank_problem or extent.number_problem == extent.rank_problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [normal_pairs, tied_pairs])
 def test_a_million_pairs_give_scipys_values(pairs: Callable[[int, int], tuple[Floats, Floats]]) -> None:
     scores, truths = pairs(1_000_000, 0)

@@ -157,6 +157,7 @@ def test_groups_are_measured_one_by_one(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("checkpoint", "words", "revision"),
     [
@@ -213,6 +214,7 @@ def test_a_revision_of_a_checkpoint_is_held_against_what_is_published_for_it(tmp
     assert (published.srcc, published.plcc) == (0.397, 0.385)
 
 
+@pytest.mark.slow
 def test_another_store_is_compared_on_the_rows_that_both_have(tmp_path: Path) -> None:
     generator = np.random.default_rng(2)
     truths = generator.normal(size=80)
@@ -285,6 +287,7 @@ def test_nothing_to_compare_gives_nulls_and_reasons(tmp_path: Path) -> None:
     assert _counts(evaluate_store(str(tmp_path / "empty"), truth)) == {"expected": 1, "missing": 1}
 
 
+@pytest.mark.slow
 def test_gates_and_completeness_decide_the_exit_code(tmp_path: Path) -> None:
     out = _store(tmp_path / "out", {str(number): float(number) for number in range(20)})
     truth = _truth(tmp_path / "t.json", [(str(number), number % 7) for number in range(21)])
@@ -332,6 +335,7 @@ def test_the_results_file_is_that_of_the_published_scripts(tmp_path: Path) -> No
     assert (tmp_path / "u.json").read_text() == json.dumps(ordered, indent=2, ensure_ascii=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
 def test_plots_are_drawn_the_same_every_time(tmp_path: Path, suffix: str) -> None:
     generator = np.random.default_rng(3)

@@ -108,6 +108,7 @@ def test_scores_of_a_table_need_ground_truth_by_name(tmp_path: Path) -> None:
         evaluate_store(str(tmp_path / "p.csv"), None)
 
 
+@pytest.mark.slow
 def test_three_sets_of_scores_are_compared_on_the_rows_that_all_have(tmp_path: Path) -> None:
     truth, made = _kadid(tmp_path)
     names = made["names"].tolist()

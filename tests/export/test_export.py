@@ -45,6 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_duckdb_opens_what_was_exported_and_knows_what_each_column_is(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.duckdb"
     for rows in (21, 30):  # the second replaces the first
@@ -103,6 +104,7 @@ def test_wrong_options_of_an_export_get_a_sentence(runs: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_datasets_opens_what_was_exported_with_its_features(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +132,7 @@ def test_datasets_opens_what_was_exported_with_its_features(
     assert (out / "README.md").read_text() == "my own card"
 
 
+@pytest.mark.slow
 def test_a_sidecar_has_the_samples_of_its_tar_in_its_order(tmp_path: Path) -> None:
     names = {"00000": ["b.jpg", "a.jpg", "dir/c.d.jpg", "00000.tar/e.jpg"], "sub/00000": ["z.png"]}
     for tar, members in names.items():

@@ -69,6 +69,7 @@ def _sidecars(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "photos").glob("*.xmp"))}
 
 
+@pytest.mark.slow
 def test_stars_scores_and_texts_are_where_photo_programs_look(tmp_path: Path) -> None:
     scores = {"a.jpg": 20.0, "b.jpg": 30.0, "c.jpg": 74.99, "d.jpg": 91.5}
     out = _store(tmp_path, scores, texts={"b.jpg": 'A \x1b "golden" <hour> & 夕焼け\nof two lines'})
@@ -157,6 +158,7 @@ def test_undo_takes_back_all_exports_and_leaves_what_came_since(tmp_path: Path) 
     assert _export(out, "--undo")["files"] == 0
 
 
+@pytest.mark.slow
 def test_both_namings_and_what_lies_there(tmp_path: Path) -> None:
     out = _store(tmp_path, {"raw.jpg": 50.0, "raw.cr2": 60.0, "plain.jpg": 70.0, "named.jpg": 80.0})
     (tmp_path / "photos" / "named.xmp").write_text(DARKTABLE)
@@ -188,6 +190,7 @@ def test_sidecars_that_cannot_be_written_are_counted_and_left_alone(tmp_path: Pa
     assert (done["files"], _sidecars(tmp_path)) == (0, before)
 
 
+@pytest.mark.slow
 def test_pictures_elsewhere_have_their_sidecars_in_a_folder(tmp_path: Path) -> None:
     rows = [{"image_id": "2026/web.jpg", "uri": "https://example.com/web.jpg", "score": 50.0}]
     if Path("/proc/version").exists():  # a folder where nobody can write
@@ -205,6 +208,7 @@ def test_pictures_elsewhere_have_their_sidecars_in_a_folder(tmp_path: Path) -> N
     assert "../odd.jpg: is no path within a folder" in done_.stderr
 
 
+@pytest.mark.slow
 def test_stars_by_shares_of_the_pictures_and_by_another_score(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(10)]
     out = _store(tmp_path, {name: 50 + number / 10 for number, name in enumerate(names)})

@@ -745,6 +745,7 @@ def test_bodies_of_unknown_length_are_held_within_the_limit_too(web: Origin) -> 
     assert peak_bytes() < 10 * size  # the two, the next, copies while they grow, and what is on its way for twenty
 
 
+@pytest.mark.slow
 def test_files_that_are_larger_than_all_that_may_be_held_come_one_by_one(tmp_path: Path) -> None:
     size = 8 << 20
     for number in range(24):

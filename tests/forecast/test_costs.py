@@ -154,6 +154,7 @@ def test_nothing_to_do_takes_nothing() -> None:
     assert found.cost == Measured(0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 100, 5000, SHARD_ROWS, SHARD_ROWS + 1])
 def test_units_and_shards_are_those_of_the_planner(rows: int, tmp_path: Path) -> None:
     store, source = open_store(tmp_path / "out"), write_manifest(tmp_path / "m.parquet", list(map(str, range(rows))))

@@ -211,6 +211,7 @@ def test_a_store_of_another_precision_is_refused_as_by_score(tmp_path: Path) -> 
     assert look_ahead(replace(other, allow_mixed=True)).counted.new_rows == 1
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_the_seed_and_not_on_the_batches(tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "m.parquet", [f"{number:03}" for number in range(100)])
 

@@ -185,6 +185,7 @@ def test_a_picture_without_exif_is_not_turned() -> None:
     np.testing.assert_array_equal(turned.pixels, decode_image(data).pixels)
 
 
+@pytest.mark.slow
 def test_fast_decoding_of_a_large_jpeg_stays_within_the_documented_distance() -> None:
     rng = np.random.default_rng(0)
     noisy = np.asarray(photo(4000, 3000)).astype(int) + rng.integers(-12, 13, (3000, 4000, 1))
@@ -273,6 +274,7 @@ def test_max_pixels_lifts_pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> 
     assert error_of(bomb).error_type == "too_large"
 
 
+@pytest.mark.slow
 def test_as_much_metadata_as_real_files_have_is_read() -> None:
     data = ENCODED["JPEG"]()
     depth_map = struct.pack(">HH", 0xFFE1, 65_000) + b"http://ns.adobe.com/xmp/extension/\0".ljust(64_998, b"x")
@@ -423,6 +425,7 @@ def test_a_header_that_makes_no_sense_is_corrupt_in_the_same_words_each_time() -
     assert error_of(nonsense).error_type == "corrupt"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     source=st.sampled_from([*golden_images(), *ENCODED]),

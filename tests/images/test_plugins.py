@@ -61,6 +61,7 @@ def test_a_size_above_the_limit_is_refused_before_anything_is_decoded(file_forma
         assert caught.value.error_type == "too_large"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (37, 53), (512, 512), (640, 360), (3000, 9), (1200, 801)])
 @pytest.mark.parametrize("how", [{}, {"use_container": True}, {"lossless": True}])
 def test_the_header_of_a_jpeg_xl_has_its_size(width: int, height: int, how: dict[str, Any]) -> None:

@@ -76,6 +76,7 @@ def test_other_tiffs_are_read(data: bytes) -> None:
     assert decode_image(data).pixels[0, 0].tolist() == [200, 100, 50]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from([nef(), dng(), nef(order=">"), tiff(rgb(), rgb()), b"II+\0\x08\0\0\0" + b"\xff" * 400]),

@@ -151,6 +151,7 @@ def test_images_in_tables_on_s3_are_read_from_there(tmp_path: Path, s3_environme
     assert (found[0], found[2]) == (b"one", b"two")
 
 
+@pytest.mark.slow
 def test_a_later_value_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
     lines = ["uri,n", *(f"{number}.jpg,{number}" for number in range(400_000)), "last.jpg,none"]
     (tmp_path / "m.csv").write_text("\n".join(lines))

@@ -174,6 +174,7 @@ def _damaged(generator: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_damaged_headers_end_a_tar_and_nothing_else(tmp_path: Path) -> None:
     generator = random.Random(7)
     cuts = 0
@@ -218,6 +219,7 @@ def test_names_with_braces_stand_for_many(name: str, names: list[str]) -> None:
     assert expand_braces(name) == names
 
 
+@pytest.mark.slow
 def test_more_names_than_a_million_are_refused() -> None:
     with pytest.raises(UsageError, match="stands for more than 1,000,000 names"):
         expand_braces("{0..99999}-{0..99}.tar")

@@ -33,6 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_query_shows_a_table_that_fits_the_terminal(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     sql = "SELECT format, count(*) AS n, avg(score) AS mean FROM scores WHERE status = 'ok' GROUP BY ALL ORDER BY 1"
@@ -61,6 +62,7 @@ def test_scores_texts_and_metrics_are_there_and_join(store: Path) -> None:
     assert json.loads(run_artimuse("query", store, "FROM scores WHERE score > 200", "--json").stdout) == []
 
 
+@pytest.mark.slow
 def test_a_query_is_written_as_csv_or_parquet(store: Path, tmp_path: Path) -> None:
     sql = "SELECT image_id, overall_gestalt AS text FROM texts ORDER BY 1"
     rows = list(csv.reader(io.StringIO(run_artimuse("query", store, sql, "--csv", "-").stdout)))
@@ -98,6 +100,7 @@ def test_texts_of_strangers_do_not_drive_the_terminal(store: Path) -> None:
     assert r"\x1b[2J=1+1" in screen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "sentence"),
     [

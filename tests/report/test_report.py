@@ -421,6 +421,7 @@ def _truth(path: Path, rows: Sequence[tuple[str, float, str]]) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_ground_truth_brings_metrics_charts_groups_and_disagreements(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     points = random.uniform(10, 90, 200).tolist()
@@ -457,6 +458,7 @@ def test_the_ground_truth_of_what_was_scored_is_found_by_itself(tmp_path: Path) 
     assert "Scores and ground truth" in _report(store).text
 
 
+@pytest.mark.slow
 def test_very_many_pairs_become_a_density(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"image_id": str(n), "score": float(n % 100)} for n in range(3000)]
     truths = [(row["image_id"], row["score"] + n % 7, "") for n, row in enumerate(rows)]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from jobs.score import ray_internals
 
 
+@pytest.mark.slow
 def test_the_private_parts_of_ray_that_a_run_needs_are_still_there() -> None:
     ray_internals.check()
 

@@ -105,6 +105,7 @@ def test_some_attributes_only_and_questions_of_ones_own(tmp_path: Path) -> None:
     assert "StoreMismatch" in done.stderr
 
 
+@pytest.mark.slow
 def test_one_image_prints_as_the_published_code_has_it() -> None:
     answer = next(answer for answer in golden_answers("artimuse") if answer["image"] == "08_cmyk.jpg")
     options = ("--checkpoint", golden_checkpoint("artimuse"), "--texts", "--max-new-tokens", str(GOLDEN_LIMIT))
@@ -116,6 +117,7 @@ def test_one_image_prints_as_the_published_code_has_it() -> None:
         assert shown["Aesthetic Score"] == pytest.approx(answer["scores"]["score"]["score"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_several_images_print_as_a_list_in_order_with_their_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     files = [*golden_images()[:3], tmp_path / "bad.jpg", golden_images()[3]]

@@ -227,6 +227,7 @@ def test_a_server_that_ignores_conditions_is_refused(bucket: Place, monkeypatch:
         pass
 
 
+@pytest.mark.slow
 def test_a_file_is_created_or_replaced_only_as_it_was_read(place: Place) -> None:
     assert place.read_version("scores/a") is None
     assert place.swap("scores/a", b"one", None)

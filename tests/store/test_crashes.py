@@ -35,6 +35,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"memory://{tmp_path.name}" if request.param == "s3" else str(tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_run_that_dies_before_any_write_is_finished_by_the_next(root: str, scenario: str, tmp_path: Path) -> None:
     snapshot, prune = begin(root, scenario, tmp_path / "before")
@@ -42,6 +43,7 @@ def test_a_run_that_dies_before_any_write_is_finished_by_the_next(root: str, sce
     assert crash_everywhere(snapshot, prune=prune, every=1 if snapshot.in_memory else 3) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_run_that_wakes_after_another_took_its_lock_over_changes_no_table(scenario: str, tmp_path: Path) -> None:
     """When it was suspended, the checks of its lock were behind it; on S3 that can be."""
@@ -49,6 +51,7 @@ def test_a_run_that_wakes_after_another_took_its_lock_over_changes_no_table(scen
     assert suspend_everywhere(snapshot, prune=prune) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["replace", "retry"])
 def test_a_compaction_that_dies_or_is_overtaken_before_any_write_loses_nothing(
     root: str, scenario: str, tmp_path: Path

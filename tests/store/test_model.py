@@ -27,6 +27,7 @@ from support.histories import check
 SEQUENCES = 300
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", range(10))
 def test_no_history_loses_doubles_or_mixes_up_a_row(part: int, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def found(mutant: Mutant, where: tuple[str, str] | int, folder: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_fault_that_is_planted_in_the_commit_protocol_is_found(name: str, tmp_path: Path) -> None:
     """What finds it finds nothing without it: that is what the tests of histories and interruptions say."""

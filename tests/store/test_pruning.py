@@ -129,6 +129,7 @@ def test_nothing_is_pruned_by_a_manifest_without_rows(tmp_path: Path) -> None:
         _pruner(open_store(tmp_path / "out"), source)
 
 
+@pytest.mark.slow
 def test_a_prune_of_too_many_rows_stops_before_anything_is_done(tmp_path: Path) -> None:
     checkpoint = str(golden_checkpoint("artimuse"))
     fingerprint = fingerprint_of(identify_checkpoint(checkpoint), ARTIMUSE, DecodeOptions())

@@ -74,6 +74,7 @@ def test_texts_and_manifests_go_with_all_stores(runs: Path, tmp_path: Path) -> N
     assert _ids(out) == ["1/00.jpg"]
 
 
+@pytest.mark.slow
 def test_an_id_in_two_stores_is_named_or_the_first_store_counts(runs: Path, tmp_path: Path) -> None:
     write_store(runs / "out-3", [{"image_id": "1/07.jpg", "score": 99.5}, {"image_id": "1/08.jpg", "score": 99.0}])
     failed = run_artimuse("curate", f"{runs}/out-*", "--out", tmp_path / "best.parquet", code=1).stderr
@@ -152,6 +153,7 @@ def test_stores_on_s3_are_found_by_a_pattern(s3_environment: None, runs: Path, t
     assert {row["store"] for row in rows} == {f"s3://several/runs/out-{store}" for store in range(3)}
 
 
+@pytest.mark.slow
 def test_a_merge_has_the_rows_and_texts_of_all_and_is_scored_into_afterwards(runs: Path, tmp_path: Path) -> None:
     screen = run_artimuse("merge", f"{runs}/out-*", "--into", tmp_path / "new").stdout
     assert screen == f"{tmp_path}/new: 120 rows in 1 file, 9 before.\n"
@@ -181,6 +183,7 @@ def test_a_merge_refuses_an_id_in_two_stores_and_other_fingerprints(runs: Path, 
     assert not (tmp_path / "new" / "_store.json").exists()
 
 
+@pytest.mark.slow
 def test_a_compacted_store_has_large_files_with_statistics_that_every_reader_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_one_image_says_its_warning(tmp_path: Path) -> None:
     assert row["warning"] == "clipped_16_bit"
 
 
+@pytest.mark.slow
 def test_a_curation_filters_by_warnings(tmp_path: Path) -> None:
     _mixed(tmp_path)
     for where, ids in {

@@ -40,6 +40,7 @@ def test_a_token_that_is_not_the_likeliest_is_regretted(slow: SlowForward) -> No
     assert slow.regret(image, QUESTION, [*chosen[:-1], chosen[-1] + 1]) > 0.1
 
 
+@pytest.mark.slow
 def test_each_text_is_judged_beside_its_own_image(slow: SlowForward) -> None:
     pixels = golden_pixels()[:2]
     answers = describe(ArtiMuse.load(CHECKPOINT, protocol=ARTIMUSE, device="cpu"), pixels, max_new_tokens=8)
@@ -53,6 +54,7 @@ def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
     return torch.clone(tensor, memory_format=torch.contiguous_format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_every_tensor_of_it_is_on_the_device(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     image = golden_pixels()[0]

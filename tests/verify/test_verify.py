@@ -62,6 +62,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_ROUNDS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_command_finds_this_machine_right_and_says_so_to_scripts(device: str) -> None:
     told = json.loads(run_artimuse("verify", "--device", device, "--dtype", "float32", "--json").stdout)
@@ -78,6 +79,7 @@ def test_the_command_finds_this_machine_right_and_says_so_to_scripts(device: str
     assert all(check["equal_texts"] == 8 for check in answers if "texts" in check["check"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALF)
 def test_rounding_is_a_drift_and_no_mistake(dtype: torch.dtype) -> None:
     scores = golden_checks.golden_scores("unipercept", CPU, dtype, images=2)
@@ -98,6 +100,7 @@ def test_a_wrong_attention_is_found_out(attention: Any, dtype: torch.dtype, monk
         assert exit_code([finding]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_decode_steps_that_see_no_new_token_are_found_out(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PagedKVCache, "write", lambda *_: None)
@@ -145,6 +148,7 @@ def test_the_last_line_is_about_the_users_weights_if_they_were_checked() -> None
     assert overall([golden, own, nf4]).endswith("0.25 points at most; bfloat16/nf4 drifts by 1.31 points on average")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_compared_with_the_slow_forward_and_with_itself(few_pictures: None) -> None:
     checkpoint = Checkpoint(golden_checkpoint("artimuse"))
     speed_of_float32, *findings = own_findings(checkpoint, ARTIMUSE, CPU, (torch.float32,))
@@ -159,6 +163,7 @@ def test_a_checkpoint_is_compared_with_the_slow_forward_and_with_itself(few_pict
     ]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_fewer_bits_are_checked_after_the_device(
     few_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +182,7 @@ def test_a_checkpoint_and_fewer_bits_are_checked_after_the_device(
         list(verify.verify(**options, quantize="int3"))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_in_another_precision_is_skipped(few_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = Checkpoint(golden_checkpoint("unipercept"))
     monkeypatch.setattr(device_module, "_available_memory_bytes", lambda: 2_000_000)
@@ -233,11 +239,13 @@ def test_an_actor_on_a_gpu_that_answers_wrong_does_not_start(gpu: None, monkeypa
     assert "No row was scored there." in starts.failures[0].message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [False, True])
 def test_a_right_gpu_passes_its_check(gpu: None, texts: bool) -> None:
     self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", QUANTIZATIONS)
 def test_fewer_bits_are_checked_beside_the_same_weights_on_the_cpu(
     gpu: None, quantize: str, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +262,7 @@ def test_fewer_bits_are_checked_beside_the_same_weights_on_the_cpu(
         self_check.refuse_wrong_device(device, torch.bfloat16, texts=False, quantize=quantize)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["nf4", "fp8-products"])
 def test_decode_steps_that_see_no_new_token_are_found_out_with_fewer_bits(
     quantize: str, monkeypatch: pytest.MonkeyPatch
@@ -269,6 +278,7 @@ def test_an_actor_checks_the_device_with_the_weights_of_its_run(gpu: None, monke
         ArtiMuseActor(replace(_config(Starts()), quantize="nf4"))
 
 
+@pytest.mark.slow
 def test_the_command_checks_fewer_bits_without_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_fewer_bits(
         device: torch.device, dtype: torch.dtype, pages: Any = None, quantize: str | None = None
@@ -295,6 +305,7 @@ def test_a_gpu_without_free_memory_is_not_said_to_answer_wrong(gpu: None, monkey
         self_check.refuse_wrong_device(torch.device("cuda"), torch.bfloat16, texts=False)
 
 
+@pytest.mark.slow
 def test_a_gpu_whose_texts_are_wrong_is_refused_where_texts_are_made(
     gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
