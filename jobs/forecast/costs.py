@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from scipy.special import stdtrit
+import scipy
 
 from jobs.plan.plan import SHARD_ROWS, default_unit_rows
 
@@ -64,7 +64,7 @@ def mean(values: Sequence[float], population: int | None = None) -> Measured:
     if count == 1:
         return Measured(average, math.inf)
     deviation = math.sqrt(sum((value - average) ** 2 for value in values) / (count - 1))
-    quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+    quantile = float(scipy.special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
     return Measured(average, quantile * deviation / math.sqrt(count) * _unseen(count, population))
 
 

@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,6 +23,7 @@ import pytest
 import typer
 from PIL import Image
 from support.golden import golden_images
+from support.paths import REPO
 from support.report_stores import TITLES, write_large_store, write_run, write_store
 from support.score_job import run_artimuse
 
@@ -650,3 +653,10 @@ def test_several_stores_are_one_report_with_a_line_for_each(tmp_path: Path) -> N
         "report", tmp_path / "a/out", tmp_path / "b/out", "--ground-truth", truth, "--out", page, code=2
     )
     assert "one pattern of stores" in refused.stderr
+
+
+@pytest.mark.process
+def test_pages_without_ground_truth_are_made_without_statistics() -> None:
+    script = "import sys, jobs.report.report, jobs.browse.browse; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from jobs.evaluate.metrics.correlation import Floats, Line
 from jobs.evaluate.metrics.estimate import Estimate
@@ -53,7 +53,7 @@ def accuracy(correct: NDArray[np.bool_] | str, units: Units, seed: int, confiden
         hits = np.array([correct[block].sum() for block in blocks])
         error = jackknife(share, (hits.sum() - hits) / (sizes.sum() - sizes), sizes).error
         worth = min(worth, share * (1 - share) / error**2) if error else float(units.count)
-    return Estimate(share, *_wilson(share, worth, float(stats.norm.ppf((1 + confidence) / 2))))
+    return Estimate(share, *_wilson(share, worth, float(scipy.stats.norm.ppf((1 + confidence) / 2))))
 
 
 def _wilson(share: float, n: float, z: float) -> tuple[float, float]:

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from jobs.evaluate.metrics.correlation import Extent, Floats, Moments
 from jobs.evaluate.metrics.estimate import BOOTSTRAP, CORRELATIONS, JACKKNIFE, M_OUT_OF_N
@@ -34,9 +34,6 @@ FULL_PAIRS: Final = 100_000  # up to here a resample draws as many units as ther
 SUBSAMPLE_PAIRS: Final = 20_000
 _FEWEST_DRAWN: Final = 200  # clusters, however large they are
 _MOST_UNDEFINED: Final = 0.05  # of the resamples, for an interval
-
-_kendalltau = inspect.unwrap(stats.kendalltau)
-"""Without scipy's checks of axes and NaN, which ranks do not need: of 1,000 pairs they take longer than the count."""
 
 
 class Drawable:
@@ -59,9 +56,11 @@ class Drawable:
         score_ranks, truth_ranks = self._score_ranks[drawn], self._truth_ranks[drawn]
         if _constant(score_ranks) or _constant(truth_ranks):
             return {}
+        # Without scipy's checks of axes and NaN, which ranks do not need: of 1,000 pairs they take longer than the count.
+        kendalltau = inspect.unwrap(scipy.stats.kendalltau)
         found = {
             "srcc": Moments(_average_ranks(score_ranks), _average_ranks(truth_ranks)).correlation,
-            "krcc": float(_kendalltau(score_ranks, truth_ranks).statistic),
+            "krcc": float(kendalltau(score_ranks, truth_ranks).statistic),
         }
         if self._numbers is None:
             return found

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -71,17 +71,17 @@ class Extent:
 
 def srcc(scores: Floats, truths: Floats) -> float:
     """Spearman's correlation; see `Extent.rank_problem`."""
-    return float(stats.spearmanr(scores, truths).statistic)
+    return float(scipy.stats.spearmanr(scores, truths).statistic)
 
 
 def krcc(scores: Floats, truths: Floats) -> float:
     """Kendall's tau-b, counted exactly in n log n; see `Extent.rank_problem`."""
-    return float(stats.kendalltau(scores, truths).statistic)
+    return float(scipy.stats.kendalltau(scores, truths).statistic)
 
 
 def plcc(scores: Floats, truths: Floats) -> float:
     """Pearson's correlation; see `Extent.number_problem`."""
-    return float(stats.pearsonr(scores, truths).statistic)
+    return float(scipy.stats.pearsonr(scores, truths).statistic)
 
 
 class Line(NamedTuple):

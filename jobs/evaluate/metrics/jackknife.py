@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jobs.evaluate.metrics.correlation import Floats, Line
 from jobs.evaluate.metrics.units import Rows, Units
@@ -41,14 +41,14 @@ class Jackknife(NamedTuple):
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """The interval of this confidence."""
-        reach = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        reach = float(scipy.stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
         return self.centre - reach, self.centre + reach
 
     def p_value(self) -> float:
         """Two-sided, of a metric that is 0."""
         if not self.error:
             return 0.0 if self.centre else 1.0
-        return float(2 * stats.t.sf(abs(self.centre) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(self.centre) / self.error, self.freedom))
 
 
 def jackknife(value: float, without: Floats, sizes: Floats) -> Jackknife:

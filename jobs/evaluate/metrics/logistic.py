@@ -19,8 +19,7 @@ from itertools import product
 from typing import Final
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
+import scipy
 
 from jobs.evaluate.metrics.correlation import Extent, Floats
 
@@ -58,7 +57,8 @@ class LogisticMapping:
 
     def __call__(self, scores: Floats) -> Floats:
         """(n,) float64: the scores on the truth's scale."""
-        return self.level + self.height * expit((scores - self.location) / self.scale) + self.slope * scores
+        step = scipy.special.expit((scores - self.location) / self.scale)
+        return self.level + self.height * step + self.slope * scores
 
 
 def fit_mappings(scores: Floats, truths: Floats) -> dict[str, LogisticMapping | str]:
@@ -91,7 +91,7 @@ def fit_logistic(scores: Floats, truths: Floats, parameters: int) -> LogisticMap
 
     def solve(place: Floats) -> tuple[Floats, Floats]:
         """Linear parameters and weighted residuals (C,) at a location and the logarithm of a scale."""
-        curves = [np.ones_like(x), expit((x - place[0]) / np.exp(place[1])), x][: parameters - 2]
+        curves = [np.ones_like(x), scipy.special.expit((x - place[0]) / np.exp(place[1])), x][: parameters - 2]
         design = roots[:, None] * np.stack(curves, axis=1)  # (C, 2 or 3)
         linear = np.linalg.lstsq(design, roots * y)[0]
         return linear, roots * y - design @ linear
@@ -101,7 +101,7 @@ def fit_logistic(scores: Floats, truths: Floats, parameters: int) -> LogisticMap
 
     starts = sorted(_STARTS, key=error)[:_SEARCHES]
     searches = [
-        minimize(
+        scipy.optimize.minimize(
             error,
             start,
             method="Nelder-Mead",

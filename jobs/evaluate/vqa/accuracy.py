@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from jobs.evaluate.metrics.accuracy import accuracy
 from jobs.evaluate.metrics.estimate import Estimate
@@ -105,7 +105,7 @@ def compare(first: pa.Table, other: pa.Table, label: str) -> PairedComparison:
     only_first, only_other = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     p_value = None
     if only_first + only_other:
-        p_value = float(stats.binomtest(only_first, only_first + only_other).pvalue)
+        p_value = float(scipy.stats.binomtest(only_first, only_first + only_other).pvalue)
     return PairedComparison(
         label, int((ours & theirs).sum()), only_first, only_other, int((~ours & ~theirs).sum()), p_value
     )
