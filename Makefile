@@ -19,10 +19,10 @@ check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
 all-tests: install $(VENV)/triton
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 fast-tests: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not (ray or server or browser or process or slow)'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'not (ray or server or browser or process or slow)'
 
 check: install
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return f"{type(val).__name__} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups, which keep this order if it is told so
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Add marks, and share the tests out: those with Ray first, then modules with slow ones.
 
