@@ -11,10 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install  ## score a small photo library with the embedded demo checkpoint
 	$(BIN)/artimuse demo --out artimuse-demo
 
-test: install  ## lint, types, the order of imports, and meanwhile all tests in three processes: some 20 minutes on two cores
+test: install  ## lint, types, the order of imports, and meanwhile all tests in three processes: ten minutes on two cores
 	$(MAKE) --no-print-directory -j 2 check all-tests
 
-# What starts no Ray, no server, no browser and no process: three to six minutes on two cores.
+# What starts no Ray, no server, no browser and no process, and is not slow: a minute on two cores.
 check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
