@@ -60,7 +60,7 @@ class Drawable:
         kendalltau = inspect.unwrap(scipy.stats.kendalltau)
         found = {
             "srcc": Moments(_average_ranks(score_ranks), _average_ranks(truth_ranks)).correlation,
-            "krcc": float(kendalltau(score_ranks, truth_ranks).statistic),
+            "krcc": float(kendalltau(score_ranks, truth_ranks)[0]),
         }
         if self._numbers is None:
             return found
