@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests go to processes by groups, in the order that tests/conftest.py gives them. A process that dies ends the run, which
+# would try its test in nine more, or wait for ever.
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: demo test all-tests check check-fast fast-tests format docs install azurite clean
 
@@ -19,10 +22,10 @@ check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
 all-tests: install $(VENV)/triton
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -n 3
 
 fast-tests: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'not (ray or server or browser or process or slow)'
+	$(PYTEST) -n 2 -m 'not (ray or server or browser or process or slow)'
 
 check: install
 	$(BIN)/ruff check .
