@@ -171,7 +171,7 @@ def test_a_picture_that_kills_its_decoder_is_an_error_and_the_server_goes_on(
 ) -> None:
     for name, value in make_fault_folder(tmp_path / "faults").items():
         monkeypatch.setenv(name, value)
-    hasty = DecodeOptions(decoder_timeout_s=2.0)
+    hasty = DecodeOptions(decoder_timeout_s=5.0)
     with serving(models["artimuse"], ImageSettings("", options=hasty)) as (client, _):
         body = in_json(faulty("SEGFAULT"), faulty("SLEEP"), PICTURES[5])
         results = client.send("/score", body, "application/json").results
