@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Assert that pytest-xdist knows the groups, without which every worker starts a Ray head and all servers."""
-    gc.freeze()
+    gc.freeze()  # what was imported and collected lives to the end: no need to look through it again and again
     if getattr(session.config.option, "loadgroup", False):
         lost = [
             item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid

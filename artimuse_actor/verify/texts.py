@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 
 from artimuse_actor.artimuse import ArtiMuse
 from artimuse_actor.engine.schedule import GeneratedText
@@ -39,11 +41,10 @@ def regrets(slow: SlowForward, pixels: Pixels, answers: Answers, places: Iterabl
     """What the slow forward regrets of the texts at these (image, question), see `Finding.regret`."""
     questions = list(slow.protocol.text_questions.values())
     found = []
-    encoded = -1  # the image whose tokens `tokens` are: its questions follow each other
-    for image, question in places:
-        if image != encoded:
-            tokens, encoded = slow.encode(pixels[image]), image
-        text = answers[image][question]
-        end = [slow.stop_id] if text.finish_reason == "stop" else []
-        found.append(slow.regret(tokens, questions[question], [*text.token_ids, *end]))
+    for image, of_image in groupby(places, itemgetter(0)):  # so that an image is encoded once for its questions
+        tokens = slow.encode(pixels[image])
+        for _, question in of_image:
+            text = answers[image][question]
+            end = [slow.stop_id] if text.finish_reason == "stop" else []
+            found.append(slow.regret(tokens, questions[question], [*text.token_ids, *end]))
     return found
