@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles what is imported, when it is imported: a third of what is installed, whose rest would take a minute.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Tests go to processes by groups, in the order that tests/conftest.py gives them. A process that dies ends the run, which
 # would try its test in nine more, or wait for ever.
 PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
@@ -49,17 +51,16 @@ azurite: install  ## Azure on loopback, for the tests of az://, which are skippe
 # Triton, whose interpreter runs kernels without a GPU, for one test; beside the environment, where every process that
 # looks for it would pay for its size. It has no build for other machines.
 $(VENV)/triton: $(VENV)/installed
-	[ "$$(uname -s) $$(uname -m)" != "Linux x86_64" ] || $(BIN)/python -m pip install --quiet \
-		--disable-pip-version-check --no-deps --upgrade --target $@ triton==3.9.0
+	[ "$$(uname -s) $$(uname -m)" != "Linux x86_64" ] || $(PIP) --no-deps --upgrade --target $@ triton==3.9.0
 
 # torch first, by its exact version: any other request for it may fetch gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) -c constraints.txt -e '.[dev]'
 	# What Ray's exporter needs, for one test; in the environment itself it would make all of Ray's starts dearer.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade --target $(VENV)/exporter \
+	$(PIP) -c constraints.txt --upgrade --target $(VENV)/exporter \
 		aiohttp_cors grpcio opencensus opentelemetry-exporter-prometheus opentelemetry-proto
 	touch $@
 

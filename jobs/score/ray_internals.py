@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ray.exceptions import RayError
 
 
+_PROCESSES: Final = ("start_monitor", "start_log_monitor", "start_api_server")
 _STATISTICS: Final = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
 
 
@@ -27,6 +28,7 @@ def check() -> None:
     """
     import ray
     from ray._private import ray_constants, services
+    from ray._private.node import Node
     from ray.data import Dataset
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import base_autoscaling_coordinator, rate_based_cluster_autoscaler
@@ -42,6 +44,7 @@ def check() -> None:
     raylet: Any = ray._raylet
     assert callable(raylet.Config.initialize), "ray._raylet.Config"
     assert callable(raylet.AuthenticationTokenLoader.instance().reset_cache), "ray._raylet.AuthenticationTokenLoader"
+    assert vars(Node).keys() >= set(_PROCESSES), "_private.node.Node"
     assert vars(stats._StatsManager).keys() >= set(_STATISTICS), "stats._StatsManager"
     asked = base_autoscaling_coordinator.AutoscalingCoordinator.__abstractmethods__
     assert vars(_WholeNode).keys() >= asked, "AutoscalingCoordinator"
@@ -94,8 +97,11 @@ def keep_no_statistics() -> None:
 
 @contextmanager
 def without_helpers(*, keep_statistics: bool) -> Iterator[None]:
-    """Start no actors of Ray Data's own on a Ray of one node, which take 190 MB and a second of CPU each.
+    """Start a Ray of one node without what only a cluster or somebody who watches it needs.
 
+    Of Ray's processes (_private/node.py) the monitor would add nodes, the log monitor send what workers print to the
+    driver, and the server of the API show jobs to a dashboard: 85 MB and half a second of CPU each, and Ray waits for
+    the last one. Two actors of Ray Data's own take 190 MB and a second of CPU each:
     `_StatsActor` (data/_internal/stats.py) has what a dashboard or an exporter shows. `_AutoscalingCoordinatorActor`
     (data/_internal/cluster_autoscaler/default_autoscaling_coordinator.py) shares nodes out among jobs, and no step
     starts before it has answered.
@@ -103,11 +109,14 @@ def without_helpers(*, keep_statistics: bool) -> Iterator[None]:
     Args:
         keep_statistics: whether somebody asks for them.
     """
+    from ray._private.node import Node
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
 
     with ExitStack() as changes:
         _change(changes, rate_based_cluster_autoscaler, "DefaultAutoscalingCoordinator", _WholeNode)
+        for name in _PROCESSES:
+            _change(changes, Node, name, lambda *_, **__: None)
         for name in () if keep_statistics else _STATISTICS:
             _change(changes, stats._StatsManager, name, staticmethod(lambda *_, **__: None))
         yield

@@ -1,4 +1,4 @@
-"""A run's own Ray: who can use it, where it listens, and what it leaves behind."""
+"""A run's own Ray: what it consists of and keeps, who can use it, where it listens, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ from jobs.score import local_ray
 from jobs.score.local_ray import local_environment, session_folder
 
 OWN = """
-import sys
+import gc, sys
 from jobs.score.ray_session import running_ray
 
 with running_ray(None, 2**20):
-    import ray
+    import ray.data
+
+    rows = ray.data.range(40, override_num_blocks=20).map_batches(lambda rows: rows, batch_size=None).iter_rows()
+    for number, _ in enumerate(rows):
+        if number == 39:
+            statistics = [thing for thing in gc.get_objects() if type(thing).__name__ == "BlockStats"]
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    print(number + 1, "rows", len(statistics), "statistics", len(actors), "actors", flush=True)
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()
 """
+
+UNUSED = ("monitor", "log_monitor", "dashboard")
+"""Programs of Ray that it starts for a cluster or a dashboard."""
 
 # Runs something as whoever started the Ray at this address.
 SECOND_CLIENT = """
@@ -66,7 +76,7 @@ def addresses_listened_on(pids: list[int]) -> set[str]:
 @pytest.mark.process
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_runs_own_ray_is_on_loopback_refuses_whoever_lacks_its_token_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_runs_own_ray_is_small_on_loopback_for_whoever_has_its_token_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "scratch"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with subprocess.Popen(
@@ -74,8 +84,12 @@ def test_a_runs_own_ray_is_on_loopback_refuses_whoever_lacks_its_token_and_leave
         env=environment | {"RAY_TMPDIR": str(folder)},
     ) as run:  # fmt: skip
         assert run.stdout is not None
+        assert run.stdout.readline() == "40 rows 0 statistics 0 actors\n"
         address = run.stdout.readline().strip()
         family = [run.pid, *descendants(run.pid)]
+        commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in family]
+        assert any("/gcs_server\0" in command for command in commands)
+        assert not [name for command in commands for name in UNUSED if f"/{name}.py\0" in command]
         assert addresses_listened_on(family) == {"0100007F", "0000000000000000FFFF00000100007F"}
         (private,) = folder.iterdir()
         assert private.stat().st_mode & 0o777 == 0o700

@@ -11,17 +11,21 @@ def test_the_private_parts_of_ray_that_a_run_needs_are_still_there() -> None:
 
 
 def test_a_cluster_that_is_joined_later_has_its_helpers() -> None:
+    from ray._private.node import Node
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler as autoscaler
 
     def parts() -> list[object]:
         names = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
-        return [vars(autoscaler)["DefaultAutoscalingCoordinator"], *(vars(stats._StatsManager)[name] for name in names)]
+        kept = [vars(stats._StatsManager)[name] for name in names]
+        started = [vars(Node)[name] for name in ("start_monitor", "start_log_monitor", "start_api_server")]
+        return [*kept, *started, vars(autoscaler)["DefaultAutoscalingCoordinator"]]
 
     before = parts()
     with ray_internals.without_helpers(keep_statistics=False):
         assert not set(parts()) & set(before)
     assert parts() == before
     with ray_internals.without_helpers(keep_statistics=True):
-        assert parts()[1:] == before[1:]
+        assert parts()[:3] == before[:3]
+        assert not set(parts()[3:]) & set(before)
     assert parts() == before
