@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import NoNumber
+
+if TYPE_CHECKING:
+    import torch
 
 LEVEL_COUNT = 101
 
@@ -110,6 +113,8 @@ def level_spread(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def _levels(like: torch.Tensor) -> torch.Tensor:
+    import torch  # not by a process that only takes scores
+
     return torch.arange(LEVEL_COUNT, dtype=like.dtype, device=like.device)
 
 

@@ -237,9 +237,12 @@ def test_manifest_and_output_on_s3(tmp_path: Path) -> None:
     with fs.open("library/manifest/0.parquet", "wb") as file:
         pq.write_table(pa.table({"image_id": list(map(str, range(len(uris)))), "uri": uris}), file)
     texts = ("--texts", "--max-new-tokens", "8", "--attributes", "overall_gestalt")
-    for source, rows, options in (("s3://library/manifest", 16, ("--ray",)), ("s3://library/in", 14, texts)):
+    for run, source, rows, options in (
+        (run_command, "s3://library/manifest", 16, ("--ray",)),
+        (run_artimuse, "s3://library/in", 14, texts),
+    ):
         out = f"{source}-out"
-        run_command("score", source, "--out", out, *golden_options(), *options)
+        run("score", source, "--out", out, *golden_options(), *options)
         assert "Nothing to do" in run_artimuse("score", source, "--out", out, *golden_options()).stdout
         files = fs.find(f"{out}/scores")
         table = pa.concat_tables(pq.read_table(fs.open(file)) for file in files).to_pylist()
