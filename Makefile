@@ -23,7 +23,7 @@ test: install  ## lint, types, the order of imports, and meanwhile all tests in 
 check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
-all-tests: install $(VENV)/triton
+all-tests: install $(VENV)/triton $(VENV)/compiled
 	$(PYTEST) -n 3
 
 fast-tests: install
@@ -52,6 +52,11 @@ azurite: install  ## Azure on loopback, for the tests of az://, which are skippe
 # looks for it would pay for its size. It has no build for other machines.
 $(VENV)/triton: $(VENV)/installed
 	[ "$$(uname -s) $$(uname -m)" != "Linux x86_64" ] || $(PIP) --no-deps --upgrade --target $@ triton==3.9.0
+
+# What each process of the tests imports is compiled once; otherwise all would do it at the same time.
+$(VENV)/compiled: $(VENV)/installed
+	$(BIN)/python -c 'import hypothesis, lance, polars, ray.data, scipy.stats, artimuse_actor.verify.reference'
+	touch $@
 
 # torch first, by its exact version: any other request for it may fetch gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -51,17 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Add marks, and share the tests out: those with Ray first, then modules with slow ones.
 
     Ray takes more than a core while it starts, so two workers have all of its tests, and the others compute meanwhile.
-    One of the two has the jobs that join a Ray head, so that only one head is started. Other modules go to the
-    next free worker, each as a whole.
+    One of the two has the jobs that join a Ray head, so that only one head is started. All else goes by modules, the
+    ones without Ray to the next free worker.
     """
     marks.mark_by_fixtures(items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path not in slow))
     turns = cycle(("ray head", "ray"))
+    turn_of: defaultdict[Path, str] = defaultdict(lambda: next(turns))
     for item in items:
         group = item.path.stem
         if item.get_closest_marker("ray"):
-            group = next(turns) if item.get_closest_marker("process") else "ray head"
+            group = turn_of[item.path] if item.get_closest_marker("process") else "ray head"
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -14,10 +14,7 @@ import pytest
 import torch
 from support.paths import REPO
 
-from bench.engine import gpu
-from bench.engine.gpu_scores import SMALL_PLAN
 from bench.engine.gpu_table import Row
-from bench.engine.gpu_texts import SMALL_TEXTS
 from bench.engine.guarded_parts import GuardedParts
 
 CPU = torch.device("cpu")
@@ -81,6 +78,10 @@ parts.run("second", hangs)
 def test_the_table_is_printed_whatever_fails(
     parts: GuardedParts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from bench.engine import gpu  # imports transformers
+    from bench.engine.gpu_scores import SMALL_PLAN
+    from bench.engine.gpu_texts import SMALL_TEXTS
+
     def fails(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no kernel image is available for execution on the device")
 

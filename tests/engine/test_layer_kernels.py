@@ -23,13 +23,14 @@ def with_triton(module: str, **settings: str) -> subprocess.CompletedProcess[str
     folders = os.pathsep.join(map(str, (TRITON, TESTS, TESTS.parent)))
     environment = {**os.environ, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1", **settings}
     return subprocess.run(
-        [sys.executable, "-m", module], env=environment, check=True, timeout=100, capture_output=True, text=True
+        [sys.executable, "-m", module], env=environment, check=True, timeout=280, capture_output=True, text=True
     )
 
 
 @needs_triton
 @pytest.mark.process
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_tritons_kernels_give_what_torchs_operators_give() -> None:
     with_triton("support.interpreted_kernels", TRITON_INTERPRET="1")
 
@@ -37,6 +38,7 @@ def test_tritons_kernels_give_what_torchs_operators_give() -> None:
 @needs_triton
 @pytest.mark.process
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_they_compile_for_cards_that_are_not_here_and_fit_into_small_ones(tmp_path: Path) -> None:
     found = with_triton("support.compiled_kernels", TRITON_CACHE_DIR=str(tmp_path))
     assert found.stderr == ""

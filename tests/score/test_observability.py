@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from support.golden import golden_checkpoint, golden_images
 from support.loopback_server import LoopbackServer
-from support.score_job import run_artimuse, run_command, run_job, table_rows
+from support.score_job import run_artimuse, run_command, run_job
 
 from artimuse_actor.errors import UsageError
 from jobs.score import ray_session as cluster
@@ -35,52 +35,10 @@ CHECKPOINT = ("--checkpoint", golden_checkpoint("artimuse"), "--protocol", "arti
 
 SLOW_UNIT, SLOW_S = 3, 0.4
 
-# What Ray's exporter would be given, whether its packages are there or not.
-RECORDER = """
-import importlib.util, json, os, sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def note(name, value, tags):
-    with open(os.path.join(HERE, f"records-{os.getpid()}"), "a") as file:
-        file.write(json.dumps([name, value, tags]) + "\\n")
-
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name != "ray.util.metrics":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            record = module.Metric._record
-
-            def recording(self, value, tags=None):
-                if self._name.startswith("artimuse"):
-                    note(self._name, value, tags)
-                record(self, value, tags)
-
-            module.Metric._record = recording
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-"""
-
-
-def score_with_events(source: Path, out: Path, *options: str | Path, **environment: str) -> list[dict[str, Any]]:
+def score_with_events(source: Path, out: Path, *options: str | Path) -> list[dict[str, Any]]:
     """The events of a run: every line of its standard error."""
-    arguments = (source, "--out", out, *CHECKPOINT, "--log-format", "json", *options)
-    if environment:
-        done = run_command("score", *arguments, "--ray", environment=environment)
-    else:
-        done = run_job("score", *arguments)
+    done = run_job("score", source, "--out", out, *CHECKPOINT, "--log-format", "json", *options)
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
@@ -102,56 +60,6 @@ def make_folder(folder: Path) -> int:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return sum(map(len, files.values()))
-
-
-@pytest.mark.process
-@pytest.mark.ray
-def test_events_and_meters_of_a_run_add_up_to_its_rows(tmp_path: Path) -> None:
-    size_bytes = make_folder(tmp_path / "photos")
-    recorder = tmp_path / "recorder"
-    recorder.mkdir()
-    (recorder / "sitecustomize.py").write_text(RECORDER)
-    path = os.pathsep.join(filter(None, [str(recorder), os.environ.get("PYTHONPATH")]))
-    texts = ("--texts", "--max-new-tokens", "4", "--attributes", "overall_gestalt")
-    events = score_with_events(tmp_path / "photos", tmp_path / "out", "--unit-size", "4", *texts, PYTHONPATH=path)
-    events = [event for event in events if event["event"] != "heartbeat"]  # a clock sends these, between any two
-
-    rows = table_rows(tmp_path / "out")
-    failed = Counter(row["error_type"] for row in rows.values() if row["status"] == "error")
-    tokens = sum(row["overall_gestalt_tokens"] or 0 for row in table_rows(tmp_path / "out", "texts").values())
-    assert failed == {"truncated": 1, "not_an_image": 1}
-    assert [event["event"] for event in events[:1] + events[-2:]] == ["run_started", "shard_committed", "run_finished"]
-    assert len({event["run_id"] for event in events}) == 1
-    assert (events[0]["rows"], events[0]["units"], events[-2]["rows"]) == (15, 4, 15)
-    units = of_kind(events, "unit_staged")
-    assert sorted(event["unit"] for event in units) == [0, 1, 2, 3]
-    assert sum(event["rows"] for event in units) == sum(event["scored"] for event in units) == len(rows) == 15
-    assert sum((Counter(event["failed"]) for event in units), Counter()) == failed
-    assert sum(event["fetched_bytes"] for event in units) == size_bytes
-    assert sum(event["text_tokens"] for event in units) == tokens > 0
-    assert [event["done"] for event in units][-1] == units[0]["total"] == 15
-    assert [event["seconds"]["wait"] is None for event in units].count(True) == 1
-    assert all(event["seconds"][step] > 0 for event in units for step in ("decode", "write"))
-    assert sum(event["seconds"]["model"] for event in units) > 0  # texts of two units are generated together
-    end = events[-1]
-    assert (end["state"], end["scored_rows"], end["failed_rows"]) == ("finished", 15, 2)
-    record = run_record(tmp_path / "out")
-    assert (record["busy_share"], record["bound"]) == (end["busy_share"], end["bound"])
-    assert 0 < record["busy_share"] <= 1
-
-    metered: Counter[tuple[str, str]] = Counter()
-    for file in recorder.glob("records-*"):
-        for name, value, tags in map(json.loads, file.read_text().splitlines()):
-            assert tags["node"]
-            metered[name, tags.get("error_type", tags["step"])] += value
-    assert metered["artimuse_images", "load"] == metered["artimuse_images", "stage"] == 15
-    assert metered["artimuse_images", "score"] == 13
-    assert metered["artimuse_failed_images", "truncated"] == metered["artimuse_failed_images", "not_an_image"] == 1
-    assert metered["artimuse_fetched_bytes", "load"] == size_bytes
-    assert metered["artimuse_text_tokens", "score"] == tokens
-    for step in ("fetch", "decode", "model", "write"):
-        seconds = sum(event["seconds"][step] for event in units)
-        assert metered["artimuse_seconds", step] == pytest.approx(seconds, abs=1e-3)
 
 
 def test_a_run_that_stops_says_so_as_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import polars
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from support.golden import PROTOCOL_NAMES, golden_answers, golden_checkpoint, golden_images
 from support.paths import GOLDEN
-from support.photo_library import make_photo_library, make_photos
+from support.photo_library import make_photos
 from support.score_job import (
     golden_options,
     has_files,
@@ -52,41 +50,6 @@ def test_scores_of_the_job_equal_the_published_codes(protocol: str, tmp_path: Pa
             assert row[f"{question}_std"] == pytest.approx(answer["scores"][question]["std"], abs=1e-3)
             assert len(row[f"{question}_distribution"]) == 101
             assert sum(row[f"{question}_distribution"]) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.process
-@pytest.mark.ray
-def test_every_file_of_a_real_folder_gets_one_row_of_the_right_type(tmp_path: Path) -> None:
-    expected = make_photo_library(tmp_path / "photos")
-    screen = run_command("score", tmp_path / "photos", "--out", tmp_path / "out", *golden_options(), "--ray").stdout
-    rows = table_rows(tmp_path / "out")
-    assert {name: row["error_type"] or row["status"] for name, row in rows.items()} == expected
-    failed = sum(kind != "ok" for kind in expected.values())
-    assert f"{len(expected)} rows = {len(expected) - failed} ok + {failed} failed." in screen
-    for row in rows.values():
-        assert (row["score"] is None) == (row["status"] == "error")
-        assert (row["error_message"] is None) == (row["status"] == "ok")
-        assert (row["width"] is None) == (row["status"] == "error")
-    golden = {answer["image"]: answer["scores"]["score"]["score"] for answer in golden_answers("artimuse")}
-    for name in ("06_palette.png", "07_rgba.png", "08_cmyk.jpg", "10_exif6.jpg", "12_gray16.png"):
-        assert rows[name]["score"] == pytest.approx(golden[name], abs=1e-3)
-
-    status = json.loads(run_artimuse("status", tmp_path / "out", "--json").stdout)
-    assert status["reconciled"] is True
-    assert status["rows"] == {
-        "planned": len(expected), "ok": len(expected) - failed, "failed": failed, "remaining": 0, "staged": 0
-    }  # fmt: skip
-    assert polars.scan_parquet(tmp_path / "out" / "scores").collect().height == len(expected)
-    connection = duckdb.connect()
-    counted = connection.execute(f"select count(*) from '{tmp_path}/out/scores/*.parquet'").fetchall()
-    assert counted == [(len(expected),)]
-    record = json.loads(next((tmp_path / "out" / "_runs").glob("*/run.json")).read_text())
-    assert record["state"] == "finished"
-    assert record["arguments"]["source"] == str(tmp_path / "photos")
-    assert [load["fetch_s"] + load["load_s"] < record["seconds"]["score"] for load in record["loads"]] == [True]
-    assert 0 < record["load_share"] < 1
-    assert "model loaded in" in run_artimuse("status", tmp_path / "out").stdout
-    assert not list((tmp_path / "out" / "_runs").glob("*/loads/*"))
 
 
 @pytest.mark.ray
