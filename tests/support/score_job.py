@@ -17,10 +17,13 @@ from typing import IO, Any
 from unittest.mock import patch
 
 import pyarrow.dataset as ds
+import typer.main
 from support.golden import golden_checkpoint
 from support.ray_head import joined_once, ray_address
 
 ARTIMUSE = [sys.executable, "-m", "jobs"]
+
+_get_command = cache(typer.main.get_command)  # all commands are made of their functions once, and not for each call
 
 
 def run_artimuse(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -31,6 +34,7 @@ def run_artimuse(*arguments: str | Path, code: int = 0) -> subprocess.CompletedP
     screen, errors = _empty_files()
     with (
         patch.object(sys, "argv", command),
+        patch.object(typer.main, "get_command", _get_command),
         patch.dict(os.environ),
         contextlib.redirect_stdout(screen),
         contextlib.redirect_stderr(errors),
