@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported, when it is imported: a third of what is installed, whose rest would take a minute.
+# Python compiles what is imported, when it is imported; all that is installed would take most of a minute.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Tests go to processes by groups, in the order that tests/conftest.py gives them. A process that dies ends the run, which
 # would try its test in nine more, or wait for ever.
