@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install  ## score a small photo library with the embedded demo checkpoint
 	$(BIN)/artimuse demo --out artimuse-demo
 
-test: install  ## lint, types, the order of imports, and meanwhile all tests in four processes, which keep two cores busy
+test: install  ## lint, types, the order of imports, and meanwhile all tests in three processes: ten minutes on two cores
 	$(MAKE) --no-print-directory -j 2 check all-tests
 
 # What starts no Ray, no server, no browser and no process, and is not slow: a minute on two cores.
@@ -24,7 +24,7 @@ check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
 all-tests: install $(VENV)/triton $(VENV)/compiled
-	$(PYTEST) -n 4
+	$(PYTEST) -n 3
 
 fast-tests: install
 	$(PYTEST) -n 2 -m 'not (ray or server or browser or process or slow)'
