@@ -61,7 +61,7 @@ $(VENV)/compiled: $(VENV)/installed
 # torch first, by its exact version: any other request for it may fetch gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv --upgrade-deps $(VENV)  # older ones take half a minute more to choose among builds
+	$(PYTHON) -m venv --upgrade-deps $(VENV)  # an old pip takes half a minute more to choose among builds
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) -c constraints.txt -e '.[dev]'
 	# What Ray's exporter needs, for one test; in the environment itself it would make all of Ray's starts dearer.
