@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _PROCESSES: Final = ("start_monitor", "start_log_monitor", "start_api_server")
+_LOCATIONS: Final = ("get_or_create_actor_location_tracker", "get_actor_locations")
 _STATISTICS: Final = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
 
 
@@ -32,7 +33,7 @@ def check() -> None:
     from ray.data import Dataset
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import base_autoscaling_coordinator, rate_based_cluster_autoscaler
-    from ray.data._internal.execution.operators import map_operator
+    from ray.data._internal.execution.operators import actor_pool_map_operator, map_operator
     from ray.exceptions import RayTaskError
 
     assert "to_stats(" in getsource(map_operator.MapOperator), "map_operator.to_stats"
@@ -50,6 +51,8 @@ def check() -> None:
     assert vars(_WholeNode).keys() >= asked, "AutoscalingCoordinator"
     made = "autoscaling_coordinator = DefaultAutoscalingCoordinator("
     assert made in getsource(rate_based_cluster_autoscaler), "rate_based_cluster_autoscaler"
+    assert vars(actor_pool_map_operator).keys() >= set(_LOCATIONS), "actor_pool_map_operator"
+    assert "tracker.update_actor_location.remote(" in getsource(actor_pool_map_operator._MapWorker), "_MapWorker"
     error = RayTaskError("step", "Traceback (most recent call last):\nValueError: x", ValueError("x"), ip="10.0.0.7")
     assert node_of(error.as_instanceof_cause()) == "10.0.0.7", "the address in the text of a RayTaskError"
 
@@ -101,10 +104,11 @@ def without_helpers(*, keep_statistics: bool) -> Iterator[None]:
 
     Of Ray's processes (_private/node.py) the monitor would add nodes, the log monitor send what workers print to the
     driver, and the server of the API show jobs to a dashboard: 85 MB and half a second of CPU each, and Ray waits for
-    the last one. Two actors of Ray Data's own take 190 MB and a second of CPU each:
+    the last one. Three actors of Ray Data's own take 190 MB and a second of CPU each:
     `_StatsActor` (data/_internal/stats.py) has what a dashboard or an exporter shows. `_AutoscalingCoordinatorActor`
     (data/_internal/cluster_autoscaler/default_autoscaling_coordinator.py) shares nodes out among jobs, and no step
-    starts before it has answered.
+    starts before it has answered. `ActorLocationTracker` (data/_internal/execution/node_trackers/actor_location.py)
+    knows the node of each actor.
 
     Args:
         keep_statistics: whether somebody asks for them.
@@ -112,11 +116,14 @@ def without_helpers(*, keep_statistics: bool) -> Iterator[None]:
     from ray._private.node import Node
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
+    from ray.data._internal.execution.operators import actor_pool_map_operator
 
     with ExitStack() as changes:
         _change(changes, rate_based_cluster_autoscaler, "DefaultAutoscalingCoordinator", _WholeNode)
         for name in _PROCESSES:
             _change(changes, Node, name, lambda *_, **__: None)
+        for name, value in zip(_LOCATIONS, (_NoLocations, lambda _: {}), strict=True):
+            _change(changes, actor_pool_map_operator, name, value)
         for name in () if keep_statistics else _STATISTICS:
             _change(changes, stats._StatsManager, name, staticmethod(lambda *_, **__: None))
         yield
@@ -145,6 +152,18 @@ class _WholeNode:
     def get_reserved_resources(self) -> dict[str, dict[str, float]]:
         """Node → its resources."""
         return self._resources
+
+
+class _NoLocations:
+    """Stands in for the handle of an `ActorLocationTracker`, to which each actor tells its node."""
+
+    @property
+    def update_actor_location(self) -> _NoLocations:
+        """Its method."""
+        return self
+
+    def remote(self, *_: object) -> None:
+        """Nothing: there is one node."""
 
 
 def metrics_port(port: int | None) -> dict[str, Any]:

@@ -20,10 +20,14 @@ OWN = """
 import gc, sys
 from jobs.score.ray_session import running_ray
 
+class Same:
+    def __call__(self, rows):
+        return rows
+
 with running_ray(None, 2**20):
     import ray.data
 
-    rows = ray.data.range(40, override_num_blocks=20).map_batches(lambda rows: rows, batch_size=None).iter_rows()
+    rows = ray.data.range(40, override_num_blocks=20).map_batches(Same, batch_size=None, concurrency=1).iter_rows()
     for number, _ in enumerate(rows):
         if number == 39:
             statistics = [thing for thing in gc.get_objects() if type(thing).__name__ == "BlockStats"]

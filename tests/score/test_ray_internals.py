@@ -14,12 +14,14 @@ def test_a_cluster_that_is_joined_later_has_its_helpers() -> None:
     from ray._private.node import Node
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler as autoscaler
+    from ray.data._internal.execution.operators import actor_pool_map_operator as pool
 
     def parts() -> list[object]:
         names = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
         kept = [vars(stats._StatsManager)[name] for name in names]
         started = [vars(Node)[name] for name in ("start_monitor", "start_log_monitor", "start_api_server")]
-        return [*kept, *started, vars(autoscaler)["DefaultAutoscalingCoordinator"]]
+        locations = [vars(pool)[name] for name in ("get_or_create_actor_location_tracker", "get_actor_locations")]
+        return [*kept, *started, *locations, vars(autoscaler)["DefaultAutoscalingCoordinator"]]
 
     before = parts()
     with ray_internals.without_helpers(keep_statistics=False):
