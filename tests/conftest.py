@@ -77,6 +77,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         assert not lost, "This pytest-xdist loses its groups with this pytest; see pyproject.toml."
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # DuckDB's library calls what is left at the end leaked
+
+
 def pytest_runtest_setup() -> None:
     marks.forget_what_was_started()
 
