@@ -9,7 +9,7 @@
     _plan.json                                  the current plan, written after its rows; or that there is none
     _lock                                       the run that is writing
     _runs/<run>/run.json                        the record of a run
-    _runs/<run>/starts/<actor>/, loads/         models that are being loaded, and how long loading took
+    _runs/<run>/starts/<actor>/<node>/, loads/  models that are being loaded, and how long loading took
     _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
     _runs/<plan>/staging/00007/0003.parquet     unit 3 of shard 7, scored
     _runs/<plan>/attempts/00007/0003            mark of unit 3 of shard 7, while it is loaded
@@ -84,14 +84,14 @@ def is_run_path(path: str) -> bool:
     return re.fullmatch(rf"{RUNS}/[^/]+/run\.json", path) is not None
 
 
-def starts_folder(run_id: str, actor_id: str) -> str:
-    """The folder of marks of an actor's starts."""
-    return f"{RUNS}/{run_id}/starts/{actor_id}"
+def starts_folder(run_id: str) -> str:
+    """The folder of marks of the starts of a run's actors: a folder each, and in it one for each node."""
+    return f"{RUNS}/{run_id}/starts"
 
 
 def failure_path(run_id: str) -> str:
     """The error of the last actor of a run that could not start."""
-    return f"{RUNS}/{run_id}/starts/failure.json"
+    return f"{RUNS}/{run_id}/failure.json"
 
 
 def loads_folder(run_id: str) -> str:
