@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from bench.measure.machine import ROOT
 from jobs.score.local_ray import LOCAL_ENVIRONMENT
@@ -16,9 +16,11 @@ from jobs.score.local_ray import LOCAL_ENVIRONMENT
 _PROGRAM: Final = """
 import json, sys
 from ray.cluster_utils import Cluster
+from jobs.score import ray_internals
 
 head, nodes = json.loads(sys.argv[1])
-cluster = Cluster(initialize_head=True, head_node_args=head)
+with ray_internals.without_helpers(keep_statistics=True):
+    cluster = Cluster(initialize_head=True, head_node_args=head)
 added = [cluster.add_node(**node) for node in nodes]
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
@@ -49,9 +51,9 @@ class EmulatedCluster:
         self.pid = process.pid
         self.address = self._answer()
 
-    def add_node(self, cpus: int = 0, gpus: int = 0) -> None:
-        """A node joins."""
-        self._tell(json.dumps(_node(cpus, gpus)))
+    def add_node(self, cpus: int = 0, gpus: int = 0, variables: Mapping[str, str] | None = None) -> None:
+        """A node joins, with these variables beside those of all nodes."""
+        self._tell(json.dumps({**_node(cpus, gpus), "env_vars": dict(variables or {})}))
 
     def lose_oldest_node(self) -> None:
         """The node that joined first, the head aside, dies with all its processes."""
@@ -101,5 +103,5 @@ def emulated_cluster(
         process.wait(timeout=120)
 
 
-def _node(cpus: int, gpus: int) -> dict[str, int]:
+def _node(cpus: int, gpus: int) -> dict[str, Any]:
     return {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": _NODE_STORE}
