@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported, when it is imported; all that is installed would take most of a minute.
+# Python compiles what is imported, not all that is installed, which would take a minute.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Tests go to processes by groups, in the order that tests/conftest.py gives them. A process that dies ends the run, which
 # would try its test in nine more, or wait for ever.
@@ -23,7 +23,7 @@ test: install  ## lint, types, the order of imports, and meanwhile all tests in 
 check-fast: install
 	$(MAKE) --no-print-directory -j 2 check fast-tests
 
-all-tests: install $(VENV)/triton $(VENV)/compiled
+all-tests: install $(VENV)/triton
 	$(PYTEST) -n 3
 
 fast-tests: install
@@ -53,11 +53,6 @@ azurite: install  ## Azure on loopback, for the tests of az://, which are skippe
 $(VENV)/triton: $(VENV)/installed
 	[ "$$(uname -s) $$(uname -m)" != "Linux x86_64" ] || $(PIP) --no-deps --upgrade --target $@ triton==3.9.0
 
-# What each process of the tests imports is compiled once; otherwise all would do it at the same time.
-$(VENV)/compiled: $(VENV)/installed
-	$(BIN)/python -c 'import hypothesis, lance, polars, ray.data, scipy.stats, artimuse_actor.verify.reference'
-	touch $@
-
 # torch first, by its exact version: any other request for it may fetch gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -67,6 +62,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	# What Ray's exporter needs, for one test; in the environment itself it would make all of Ray's starts dearer.
 	$(PIP) -c constraints.txt --upgrade --target $(VENV)/exporter \
 		aiohttp_cors grpcio opencensus opentelemetry-exporter-prometheus opentelemetry-proto
+	# Compiled once, and not by all processes of the tests at the same time; nor, where PYTHONDONTWRITEBYTECODE is set, as
+	# in many containers, by every process of every run.
+	$(BIN)/python -c 'import duckdb, hypothesis, lance, matplotlib.pyplot, polars, ray.data, s3fs, scipy.stats, \
+		artimuse_actor.actor, artimuse_actor.verify.reference, jobs.evaluate.evaluate, jobs.report.report, jobs.score.run'
 	touch $@
 
 clean:
