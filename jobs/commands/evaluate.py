@@ -93,8 +93,8 @@ def evaluate(
     from jobs.evaluate.gate import CheckedScores, Gate, check_gates
     from jobs.evaluate.options import EvaluateOptions
     from jobs.evaluate.output import choose_format, show_side_by_side
-    from jobs.evaluate.plots import check_plots_name, write_plots
-    from jobs.evaluate.published_results import write_results
+    from jobs.evaluate.plots import check_plots, write_plots
+    from jobs.evaluate.published_results import check_results, write_results
     from jobs.evaluate.truth_columns import TruthColumns
 
     form = choose_format(markdown=markdown, latex=latex, csv=csv, json=as_json)
@@ -105,7 +105,9 @@ def evaluate(
             raise UsageError(f"{option} is for one OUT.")
     gates = [Gate.parse(text) for text in gate or ()]
     if plots:
-        check_plots_name(plots)
+        check_plots(plots)
+    if results:
+        check_results(results)
     options = EvaluateOptions(
         columns=TruthColumns(on, truth_column, by, cluster),
         match=match,

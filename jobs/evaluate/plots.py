@@ -11,7 +11,7 @@ from artimuse_actor.errors import UsageError
 from jobs.evaluate.evaluation import Evaluation
 from jobs.evaluate.metrics.calibration import calibration
 from jobs.evaluate.text import correlations
-from jobs.storage.user_files import write_user_file
+from jobs.storage.user_files import refuse_other_file, write_user_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,15 +23,16 @@ _BLUE, _ORANGE = "#2563a8", "#c2571a"
 _MANY: Final = 2_000  # points, above which density is shown instead
 
 
-def check_plots_name(path: str) -> str:
+def check_plots(path: str) -> str:
     """The suffix of a file to draw into.
 
     Raises:
-        UsageError: no plot format has this suffix.
+        UsageError: no plot format has this suffix, or another file is there.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"--plots takes a file called {', '.join(f'…{known}' for known in SUFFIXES)}, not {path!r}.")
+    refuse_other_file("--plots", path, "plot", b"Matplotlib")
     return suffix
 
 
@@ -39,10 +40,10 @@ def write_plots(evaluation: Evaluation, path: str) -> None:
     """Draw the plots into one file.
 
     Raises:
-        UsageError: the file is called like none that can be drawn.
+        UsageError: the file is called like none that can be drawn, or another one is there.
         StoreError: it cannot be written.
     """
-    suffix = check_plots_name(path)
+    suffix = check_plots(path)
     import matplotlib as mpl
 
     # The same plots give the same bytes.

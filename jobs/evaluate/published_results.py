@@ -9,9 +9,14 @@ import numpy as np
 
 from artimuse_actor.protocol.protocols import published_name
 from jobs.evaluate.evaluation import Evaluation
-from jobs.storage.user_files import write_user_file
+from jobs.storage.user_files import refuse_other_file, write_user_file
 
 _UNIPERCEPT = "unipercept"
+
+
+def check_results(path: str) -> None:
+    """Raise UsageError if a file is there that no such script writes, such as the ground truth."""
+    refuse_other_file("--results", path, "file of results", b'"score":')
 
 
 def write_results(evaluation: Evaluation, path: str) -> int:

@@ -38,7 +38,7 @@ from jobs.report.retry_command import ScoreOption, retry_command
 from jobs.report.safe_text import visible
 from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
-from jobs.storage.user_files import write_user_file
+from jobs.storage.user_files import refuse_other_file, write_user_file
 from jobs.store.counts import Counts, count_rows
 from jobs.store.plan_file import current_plan
 from jobs.store.run_record import read_runs
@@ -110,9 +110,10 @@ def write_report(settings: ReportSettings) -> Report:
 
     Raises:
         StoreError: there is no store, one is not whole, or the file cannot be written.
-        UsageError: an option is not valid here.
+        UsageError: an option is not valid here, or the file is there already and is no report.
         GroundTruthError: the ground truth cannot be read.
     """
+    refuse_other_file("--out", settings.out, "report", b'<meta name="generator" content="artimuse ')
     named = Stores.open(settings.named, allow_mixed=settings.allow_mixed)
     store, stores = named.first, named.stores
     question = store.question("--question", settings.evaluate.question)

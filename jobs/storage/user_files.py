@@ -10,7 +10,7 @@ from typing import IO, Final, TypeVar
 
 import pyarrow as pa
 
-from artimuse_actor.errors import StoreError
+from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.images.memory_limit import memory_limit
 from artimuse_actor.uris import in_bucket, user_path
 from artimuse_actor.whole_file import whole_file
@@ -20,6 +20,7 @@ from jobs.storage.ranged_file import open_ranged
 BATCH_ROWS: Final = 65_536
 LIMIT_BYTES: Final = 2 * 1024**3
 """Memory that a batch of a Parquet file from elsewhere may take."""
+_MARKED_BYTES: Final = 16 * 1024**2
 _T = TypeVar("_T")
 
 
@@ -59,6 +60,27 @@ def open_for_arrow(path: str) -> IO[bytes]:
 def is_there(path: str) -> bool:
     """Whether there is a file, or a folder, at a local path, file:// uri or in a bucket."""
     return is_in_bucket(path) if in_bucket(path) else os.path.lexists(user_path(path))
+
+
+def refuse_other_file(option: str, path: str, kind: str, mark: bytes) -> None:
+    """Raise UsageError if another file is in the place of one that is written again and again.
+
+    Args:
+        option: that names the file.
+        path: of the file.
+        kind: what may be replaced.
+        mark: bytes that every such file has within its first `_MARKED_BYTES`.
+    """
+    try:
+        with open_source(path) as file:
+            found = file.read(_MARKED_BYTES)
+    except OSError:  # nothing is there, or writing will say what is
+        return
+    if len(found) > len(b"[]") and mark not in found:  # an empty file, or list, is no loss
+        raise UsageError(
+            f"{option} {path}: is there already and is no earlier {kind}. Nothing was written. Choose another name, or "
+            "move it away."
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
+from support.golden import golden_images
 from support.score_job import run_artimuse
 from support.stores import FINGERPRINT, complete, open_store, plan_for, stage_with, write_manifest
 
@@ -335,6 +337,23 @@ def test_the_results_file_is_that_of_the_published_scripts(tmp_path: Path) -> No
     assert (tmp_path / "u.json").read_text() == json.dumps(ordered, indent=2, ensure_ascii=False)
 
 
+@pytest.mark.parametrize(("option", "name"), [("--results", "t.json"), ("--plots", "holiday.png")])
+def test_only_a_file_that_an_evaluation_wrote_is_replaced(tmp_path: Path, option: str, name: str) -> None:
+    out = _store(tmp_path / "out", {"a": 1.5, "b": 2.5})
+    _truth(tmp_path / "t.json", [("a", 1), ("b", 2)])
+    shutil.copy(golden_images()[0], tmp_path / "holiday.png")
+    before = (tmp_path / name).read_bytes()
+    command = ("evaluate", out, "--ground-truth", tmp_path / "t.json", option)
+    done = run_artimuse(*command, tmp_path / name, code=2)
+    assert f"{option} {tmp_path / name}: is there already and is no earlier" in done.stderr
+    assert (tmp_path / name).read_bytes() == before
+    again = tmp_path / f"again{Path(name).suffix}"
+    again.touch()
+    for _ in range(2):
+        run_artimuse(*command, again)
+    assert again.stat().st_size > 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
 def test_plots_are_drawn_the_same_every_time(tmp_path: Path, suffix: str) -> None:
@@ -348,7 +367,7 @@ def test_plots_are_drawn_the_same_every_time(tmp_path: Path, suffix: str) -> Non
         write_plots(evaluate(scores, truth, EvaluateOptions(resamples=2)), str(tmp_path / f"{name}.{suffix}"))
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
     nothing = evaluate(scores.slice(0, 0), truth.slice(0, 0))
-    write_plots(nothing, str(tmp_path / f"c.{suffix}"))
+    write_plots(nothing, str(tmp_path / f"b.{suffix}"))  # in the place of an earlier one
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:

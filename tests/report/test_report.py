@@ -290,6 +290,18 @@ def test_a_store_of_nothing_but_failures_says_why(tmp_path: Path) -> None:
     assert not page.pictures
 
 
+def test_only_a_report_is_replaced(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "out", _scored({"a": 1.0}))
+    (tmp_path / "index.html").write_text("<!doctype html><title>My garden</title>")
+    (tmp_path / "report.html").touch()
+    settings = ReportSettings((store.place.root,), str(tmp_path / "report.html"))
+    sizes = [write_report(settings).size_bytes for _ in range(2)]
+    assert sizes[0] == sizes[1] > 1000
+    with pytest.raises(UsageError, match=r"--out .*index\.html: is there already and is no earlier report\."):
+        write_report(replace(settings, out=str(tmp_path / "index.html")))
+    assert "My garden" in (tmp_path / "index.html").read_text()
+
+
 def test_no_pictures_are_read_if_none_are_wanted(tmp_path: Path) -> None:
     page = _report(write_store(tmp_path / "out", _pictures(tmp_path, 5)), thumbnails=0)
     assert not page.pictures
