@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import runpy
 from pathlib import Path
 
 import pytest
 from support.paths import REPO
 from support.stores import complete, open_store, plan_for, write_manifest
 
+from bench.job.scale_tables import tables
 from jobs.forecast.costs import COSTS, ImageCost, Limit, Machines, Measured, Whole, Work, mean, share, whole
 from jobs.forecast.sample import count_rows_to_do
 from jobs.forecast.text import bottleneck, significant
@@ -185,10 +185,9 @@ def test_changed_rows_are_shards_of_their_own_as_in_a_plan(tmp_path: Path) -> No
 
 
 def test_the_tables_of_the_scale_page_are_what_the_arithmetic_gives() -> None:
-    root = REPO
-    page = (root / "docs" / "scale.md").read_text()
-    for table in runpy.run_path(str(root / "bench" / "job" / "scale.py"))["tables"]():
-        assert table in page, "run `python bench/job/scale.py --tables`"
+    page = (REPO / "docs" / "scale.md").read_text()
+    for table in tables():
+        assert table in page, "run `python bench/job/scale_tables.py`"
 
 
 def test_numbers_have_as_many_digits_as_mean_something() -> None:
