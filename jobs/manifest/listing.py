@@ -97,10 +97,17 @@ class Listing:
                 self.skipped[suffix or "without a suffix"] += 1
 
     @property
+    def unseen(self) -> tuple[str, ...]:
+        """Folders that may have files which are not named, each also as a name is written that is not UTF-8."""
+        folders = [re.sub(r" \(a (link|store)\)$", "", folder) for folder in (*self.unlisted, *self.empty)]
+        root = self.root or ""
+        below = [f"{root}/{_quoted(os.path.relpath(folder, root))}" for folder in folders if root]
+        return tuple(dict.fromkeys([*folders, *below, *(f"file://{_quoted(folder)}" for folder in folders)]))
+
+    @property
     def coverage(self) -> Coverage | None:
         """See `Manifest`."""
-        unseen = [re.sub(r" \(a (link|store)\)$", "", folder) for folder in (*self.unlisted, *self.empty)]
-        return None if self.root is None else Coverage(self.root.rstrip("/"), tuple(unseen))
+        return None if self.root is None else Coverage(self.root.rstrip("/"), self.unseen)
 
     def notes(self) -> list[str]:
         """Sentences for the user about files that were left out."""
@@ -194,9 +201,12 @@ def local_file(path: str, base: str) -> ListedFile:
     try:
         path.encode()
     except UnicodeEncodeError:  # a name that is not UTF-8 is written percent-encoded, as a file:// uri
-        path = "file://" + quote_from_bytes(os.fsencode(path))
-        relative = quote_from_bytes(os.fsencode(relative))
+        path, relative = f"file://{_quoted(path)}", _quoted(relative)
     return ListedFile(path, relative, size, version)
+
+
+def _quoted(path: str) -> str:
+    return quote_from_bytes(os.fsencode(path))
 
 
 def list_bucket(source: str) -> Listing:
@@ -216,8 +226,12 @@ def list_bucket(source: str) -> Listing:
     if not found:
         raise ManifestError(f"{source}: there is no such object or prefix, or nothing in it.")
     single = list(found) == [base]
-    stores = tuple(key.removesuffix(_STORE_FILE) for key in found if key.endswith(f"/{_STORE_FILE}"))
     root = os.path.dirname(base) if single else base
+    stores = tuple(  # but one that is beside the images
+        key.removesuffix(_STORE_FILE)
+        for key in found
+        if key.endswith(f"/{_STORE_FILE}") and key != f"{root}/{_STORE_FILE}"
+    )
     by_pattern = pattern or single
     small = {key: folder for key in found if (folder := _thumbnails_above(key[len(root) :]))} if not by_pattern else {}
     files = [

@@ -49,7 +49,8 @@ class Coverage:
     Attributes:
         root: the folder or prefix that was listed, without a slash at its end; None if the source is all there is to
             know of its images, as a manifest is.
-        unseen: folders below it that could not be looked into, or are empty like one whose disk is not mounted.
+        unseen: folders below it that could not be looked into, or are empty like one whose disk is not mounted, and
+            tars that end too early; "" if these may have had a table of any image.
         id_prefix: what its ids begin with.
     """
 
@@ -59,15 +60,20 @@ class Coverage:
 
     def includes(self, image_id: str, uri: str | None) -> bool:
         """Whether the listing would have an image of this id and uri, if it were there."""
-        if self.root is None or uri is None:
-            return self.root is None
+        if self.root is None:
+            return not self._is_unseen(uri or "")
+        if uri is None:
+            return False
         name = image_id.removeprefix(self.id_prefix)
         below = f"{self.root}/{name}"
         is_ours = image_id.startswith(self.id_prefix)
         if not is_ours or uri not in (below, f"file://{quote_from_bytes(os.fsencode(self.root))}/{name}"):
             return False
         hidden = any(part.startswith(".") for part in name.split("/"))
-        return not hidden and not any(below.startswith(f"{folder}/") for folder in self.unseen)
+        return not hidden and not self._is_unseen(below)
+
+    def _is_unseen(self, path: str) -> bool:
+        return any(not part or path.startswith((f"{part}/", f"{part}#")) for part in self.unseen)
 
 
 class Manifest(Protocol):

@@ -109,7 +109,8 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
             raise UsageError(
                 f"{source}: on the web only tar files are sources; images are named by a table of their urls."
             )
-        return _tars(source, list_web(source, fetching).named, [], options, fetching, keep)
+        web = list_web(source, fetching)
+        return _tars(source, web.named, web, options, fetching, keep)
     if scheme not in ("file", "hf", *BUCKETS):
         raise UsageError(
             f"{source}: {scheme}:// is no place that sources are read from. {_ELSEWHERE.get(scheme, _TAKEN)}"
@@ -126,7 +127,7 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
     # A pattern or a single name is taken literally; from a folder, only files with an image suffix are taken.
     pictures = files.pictures if not files.by_pattern else [f for f in files.named if not is_table(f.path)]
     if tars and (len(tars) == len(files.named) or not (files.by_pattern or files.pictures)):
-        return _tars(source, tars, files.named, options, fetching, keep)
+        return _tars(source, tars, files, options, fetching, keep)
     if tables and files.by_pattern:
         pictures = [file for file in pictures if not is_hidden(file.image_id)]  # such as Spark's _SUCCESS
     if tables and not pictures:
@@ -167,16 +168,16 @@ def _listed(source: str, options: ManifestOptions) -> Listing:
 def _tars(
     source: str,
     tars: list[ListedFile],
-    listed: list[ListedFile],
+    files: Listing,
     options: ManifestOptions,
     fetching: FetchOptions,
     keep: Place | None,
 ) -> TarManifest:
     if options.images:
         raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
-    coverage = None if glob.has_magic(source) or has_braces(source) else Coverage(None)
-    beside = tables_beside(tars, listed)
-    return TarManifest(source, tars, options, TarIndexes(keep, fetching, len(tars)), fetching, coverage, beside)
+    listed = None if glob.has_magic(source) or has_braces(source) else Coverage(None, files.unseen)
+    beside = tables_beside(tars, files.named)
+    return TarManifest(source, tars, options, TarIndexes(keep, fetching, len(tars)), fetching, listed, beside)
 
 
 def _tables(source: str, tables: list[ListedFile], files: Listing, options: ManifestOptions) -> TableManifest:
@@ -187,11 +188,13 @@ def _tables(source: str, tables: list[ListedFile], files: Listing, options: Mani
         _refuse_other_formats(source, files, tables)
     chosen = next(found for kind in (PARQUET, ARROW, TEXTS) if (found := [t for t in tables if _is(t.path, kind)]))
     notes = []
-    if others := Counter(_suffix(file.path) for file in tables if file not in chosen):
+    paths = {file.path for file in chosen}
+    if others := Counter(_suffix(file.path) for file in tables if file.path not in paths):
         if files.by_pattern:
             raise ManifestError(f"{source}: matches tables of several kinds. Name one, such as {source}.parquet.")
         notes = [f"Left out, beside tables of another kind: {by_count(others)}."]
-    coverage = None if glob.has_magic(source) else Coverage(None)
+    unseen = [f for f in (*files.unlisted, *files.empty) if not is_hidden(f.removeprefix(f"{files.root}/"))]
+    coverage = None if glob.has_magic(source) else Coverage(None, ("",) if unseen else ())
     return TableManifest(source, chosen, options, notes, coverage)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ class TarManifest:
 
     Attributes:
         indexes: of the tars, kept in the store if there is one.
+        listed: what their listing covers, if that can be known.
         beside: path of a tar → img2dataset's table of it.
     """
 
@@ -49,17 +50,22 @@ class TarManifest:
     options: ManifestOptions
     indexes: TarIndexes
     fetching: FetchOptions
-    coverage: Coverage | None = None
+    listed: Coverage | None = None
     beside: dict[str, ListedFile] = field(default_factory=dict)
     is_listed = True
     id_prefix = ""
-    cuts: list[str] = field(default_factory=list)
+    cuts: dict[str, str] = field(default_factory=dict)
     failed_downloads: int = 0
 
     @property
     def notes(self) -> list[str]:
         """See `Manifest`; of what was seen when it was last read."""
-        return [*self.cuts, *failed_note(self.failed_downloads)]
+        return [*self.cuts.values(), *failed_note(self.failed_downloads)]
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """See `Manifest`; of what was seen when it was last read."""
+        return self.listed and replace(self.listed, unseen=(*self.listed.unseen, *self.cuts))
 
     def identity(self) -> str:
         """See `Manifest`: a digest of the tars' names, sizes and versions; reads none of them."""
@@ -99,7 +105,7 @@ class TarManifest:
         self.failed_downloads = failed_rows(list(self.beside.values()))
         for file, index in self._indexes():
             if index.cut:
-                self.cuts.append(index.cut)
+                self.cuts[file.path] = index.cut
             images = images_of(index)
             for start in range(0, len(images), BATCH_ROWS):
                 part = images.slice(start, BATCH_ROWS)

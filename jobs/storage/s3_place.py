@@ -14,6 +14,7 @@ from artimuse_actor.fetch.s3_errors import s3_error_code
 from jobs.storage.bucket_place import BucketPlace
 from jobs.storage.place import StoredFile, changes, says_where
 
+_MOST_DELETED: Final = 1000  # by one request
 _EXISTS: Final = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
@@ -92,9 +93,11 @@ class S3Place(BucketPlace):
     @changes
     def delete_tree(self, folder: str) -> None:
         """See `Place`."""
-        fs = s3_filesystem()
-        if paths := [self.uri(file.path) for file in self.files(folder)]:
-            fs.rm(paths)
+        bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
+        keys = [{"Key": f"{prefix}/{file.path}".lstrip("/")} for file in self.files(folder)]
+        for start in range(0, len(keys), _MOST_DELETED):  # s3fs takes names for patterns here
+            deleted = {"Objects": keys[start : start + _MOST_DELETED], "Quiet": True}
+            s3_filesystem().call_s3("delete_objects", Bucket=bucket, Delete=deleted)
 
 
 def s3_filesystem() -> Any:

@@ -78,7 +78,8 @@ class Pruner:
                 f"--prune: what {manifest.source} does not name may still be there. Name a folder, a prefix or a "
                 "manifest, without a pattern, --limit and --shard."
             )
-        self._store, self._coverage, self._ids = store, manifest.coverage, manifest_ids(manifest)
+        self._store, self._ids = store, manifest_ids(manifest)
+        self._coverage = manifest.coverage  # now that it is known which tars end too early
         source = without_secrets(manifest.source)
         self._runs = {run["run_id"] for run in read_runs(store.place) if run["arguments"].get("source") == source}
 

@@ -73,14 +73,16 @@ def test_folders_of_thumbnails_are_left_out_and_counted_and_so_are_sidecars(tmp_
 
 
 @pytest.mark.server
-def test_folders_of_thumbnails_in_a_bucket_are_left_out_too(s3_environment: dict[str, str]) -> None:
+def test_folders_of_thumbnails_and_other_stores_in_a_bucket_are_left_out_too(s3_environment: dict[str, str]) -> None:
     fs = s3_filesystem()
     fs.mkdir("thumbnails")
     for name in ("a/1.jpg", "a/@eaDir/1.jpg/small.jpg", "a/@eaDir/1.jpg/large.jpg", "b/.thumbnails/2.jpg", "b/2.jpg"):
         fs.pipe_file(f"thumbnails/{name}", b"x")
+    for name in ("_store.json", "scores/0.parquet", "out/_store.json", "out/3.jpg"):  # its own, and another one
+        fs.pipe_file(f"thumbnails/{name}", b"x")
     manifest = open_manifest("s3://thumbnails")
     assert [row["image_id"] for row in _rows(manifest)] == ["a/1.jpg", "b/2.jpg"]
-    assert manifest.notes == ["Left out, folders of thumbnails: 1 .thumbnails, 1 @eaDir."]
+    assert manifest.notes[0] == "Left out, folders of thumbnails: 1 .thumbnails, 1 @eaDir."
     assert len(_rows(open_manifest("s3://thumbnails/a/@eaDir/1.jpg/*.jpg"))) == 2
 
 

@@ -72,6 +72,21 @@ def test_a_written_file_is_read_listed_replaced_and_deleted(place: Place) -> Non
     assert place.files("scores") == []
 
 
+def test_signs_of_patterns_in_a_name_are_nothing_special(place: Place) -> None:
+    odd = open_place(f"{place.root}/run [1]*?")
+    place.write("run 1ab/scores/a", b"of another store")
+    odd.write("scores/a", b"one")
+    odd.write("scores/[b]*", b"two")
+    assert [(file.path, odd.read(file.path)) for file in odd.files("scores")] == [
+        ("scores/[b]*", b"two"),
+        ("scores/a", b"one"),
+    ]
+    odd.delete("scores/[b]*")
+    odd.delete_tree("scores")
+    assert odd.files("scores") == []
+    assert len(place.files("run 1ab")) == 1
+
+
 def test_only_the_first_creates_a_file(place: Place) -> None:
     assert place.create("_lock", b"first")
     assert not place.create("_lock", b"second")

@@ -13,6 +13,7 @@ import pytest
 from support.golden import golden_checkpoint
 from support.score_job import run_artimuse
 from support.stores import complete, open_store, plan_for, write_manifest
+from support.tars import write_tar
 
 from artimuse_actor.checkpoint.names import identify_checkpoint
 from artimuse_actor.errors import ManifestError, RunError, UsageError
@@ -95,6 +96,57 @@ def test_rows_below_folders_that_were_not_looked_into_or_are_empty_stay(
     assert _pruner(store, source).count() == PruneCounts(1, 4, 6)
     assert _pruner(store, source).drop().gone == 1
     assert _ids(store) == ["a.jpg", "link/d.jpg", "mount/c.jpg", "mount2/f.jpg", "unreadable/b.jpg"]
+
+
+def test_rows_below_a_folder_whose_name_is_not_utf_8_and_is_empty_stay(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    folder = tmp_path / os.fsdecode(b"photos/b\xe9")
+    for name in ("a.jpg", os.fsdecode(b"\xe9.jpg")):
+        _library(folder, name)
+    (tmp_path / "photos" / "ü").mkdir()
+    _library(tmp_path / "photos" / "ü", os.fsdecode(b"\xe9.jpg"))
+    source = _library(tmp_path / "photos", "c.jpg", "d.jpg")
+    _scored(store, source)
+    for path in [path for path in (tmp_path / "photos").rglob("*.jpg") if path.name != "d.jpg"]:
+        path.unlink()
+    assert _pruner(store, source).count() == PruneCounts(1, 3, 5)
+
+
+@pytest.mark.parametrize("name", ["0.tar", "0.csv"])
+def test_of_tars_and_tables_in_folders_that_are_empty_now_rows_stay(tmp_path: Path, name: str) -> None:
+    store = open_store(tmp_path / "out")
+    disks = [tmp_path / "library" / disk for disk in ("disk1", "disk2")]
+
+    def write(disk: Path, *images: str) -> None:
+        disk.mkdir(parents=True, exist_ok=True)
+        if name.endswith("tar"):
+            write_tar(disk / name, dict.fromkeys(images, b"x"))
+        else:
+            (disk / name).write_text("\n".join(["image_id,uri", *(f"{image},/{image}" for image in images)]))
+
+    write(disks[0], "a.jpg", "b.jpg")
+    write(disks[1], "c.jpg", "d.jpg")
+    (tmp_path / "library" / "_temporary").mkdir()  # Spark's: no table in it would be read
+    source = str(tmp_path / "library")
+    _scored(store, source)
+    write(disks[0], "a.jpg")
+    (disks[1] / name).unlink()
+    assert _pruner(store, source).count() == (PruneCounts(1, 2, 4) if name.endswith("tar") else PruneCounts(0, 3, 4))
+    disks[1].rmdir()
+    assert _pruner(store, source).count() == PruneCounts(3, 0, 4)
+
+
+def test_what_may_be_behind_the_cut_of_a_tar_stays(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    names = [f"{name}.jpg" for name in "abcd"]
+    for tar in ("0.tar", "1.tar"):
+        write_tar(tmp_path / "library" / tar, {name: bytes(20_000) for name in names})
+    source = str(tmp_path / "library")
+    _scored(store, source)
+    write_tar(tmp_path / "library" / "1.tar", {name: bytes(20_000) for name in names[:3]})
+    whole = (tmp_path / "library" / "0.tar").read_bytes()
+    (tmp_path / "library" / "0.tar").write_bytes(whole[:50_000])  # it is being uploaded again
+    assert _pruner(store, source).count() == PruneCounts(1, 2, 8)
 
 
 def test_rows_of_another_source_and_of_a_wider_one_stay(tmp_path: Path) -> None:
