@@ -31,6 +31,7 @@ _LEVELS: Final = (
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
 _LARGEST: Final = {"int8": 127.0, "fp8": LARGEST, "fp8-products": LARGEST}
+_UNITS: Final = {"int8": 2.0**-7, "fp8": 2.0**-9, "fp8-products": 2.0**-9}
 _STORED: Final = {"int8": torch.int8, "fp8": FLOAT8, "fp8-products": FLOAT8}
 
 
@@ -90,7 +91,7 @@ class QuantisedLinear(nn.Module):
         if self.kind == "fp8-products":
             product = self.times(Float8Rows.of(hidden.flatten(end_dim=-2)), hidden.dtype)
             return product.view(*hidden.shape[:-1], -1)
-        if self.kind == "nf4":
+        if self.kind == "nf4" or hidden.dtype == torch.float16:  # products before scaling may pass its largest number
             return functional.linear(hidden, self.expanded(hidden.dtype), self.bias)
         # Scaled afterwards: whole numbers to 127 are exact in every dtype.
         product = functional.linear(hidden, self.stored.to(hidden.dtype)) * self.scale.to(hidden.dtype)
@@ -101,7 +102,9 @@ class QuantisedLinear(nn.Module):
         if self.kind == "nf4":
             levels = functional.embedding(self.stored.int(), self.pairs.to(dtype)).view(-1, _BLOCK)  # (N·C / 64, 64)
             return levels.mul_(self.scale.to(dtype).unsqueeze(1)).view(self._shape)
-        return self.stored.to(dtype) * self.scale.to(dtype).unsqueeze(1)
+        # Exact, and scales of small weights keep their bits in float16.
+        unit = _UNITS[self.kind]
+        return self.stored.to(dtype).mul_(unit).mul_((self.scale / unit).to(dtype).unsqueeze(1))
 
     def times(self, rows: Float8Rows, dtype: torch.dtype) -> torch.Tensor:
         """(M, C) rounded tokens → (M, N) in this dtype; of kind `fp8-products`."""

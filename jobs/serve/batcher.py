@@ -99,7 +99,7 @@ class Batcher:
                 if to_score:
                     self._score(to_score)
                 if self._describer is not None:
-                    self._describe(self._describer, to_describe)
+                    self._describe(to_describe)
         except BaseException as error:  # a device that is broken or in use raises any type
             failure = error
         with self._changed:
@@ -156,24 +156,27 @@ class Batcher:
         for picture, answer in zip(batch, answers, strict=True):
             self._finish(picture, answer)
 
-    def _describe(self, describer: Describer, pictures: Sequence[Picture]) -> None:
+    def _describe(self, pictures: Sequence[Picture]) -> None:
         """Add pictures, and generate one token of every text."""
+        assert self._describer is not None
+        assert self._new_describer is not None
         for picture in pictures:
-            describer.add(picture, picture.pixels)
-        if not describer.engine.busy:
+            self._describer.add(picture, picture.pixels)
+        if not self._describer.engine.busy:
             return
         try:
             with self._meters.step("model"):
-                described = describer.step()
+                described = self._describer.step()
         except NoNumber as error:  # of one picture, but the step is lost
-            for picture in list(self._at_work):
-                self._finish(picture, error)
-            self._describer = None  # its memory is needed for the next one
-            del describer
-            self._describer = self._new_describer() if self._new_describer else None
+            failure = error.with_traceback(None)  # its frames hold the engine and its cache
         else:
             for picture, description in described:
                 self._finish(picture, description)
+            return
+        for picture in list(self._at_work):
+            self._finish(picture, failure)
+        self._describer = None  # its memory is needed for the next one
+        self._describer = self._new_describer()
 
     def _finish(self, picture: Picture, answer: ImageScore | NoNumber) -> None:
         self._at_work.discard(picture)

@@ -53,7 +53,7 @@ def _quantised(weight: torch.Tensor, kind: str, bias: bool = False) -> tuple[nn.
 
 
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_product_is_as_near_as_its_bits_allow(kind: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(96, 192, generator=generator) * torch.logspace(-3, 1, 96).unsqueeze(1)
@@ -64,6 +64,18 @@ def test_a_product_is_as_near_as_its_bits_allow(kind: str, dtype: torch.dtype) -
     apart = (found.float() - expected).norm(dim=(0, 1)) / (expected - linear.bias).norm(dim=(0, 1))  # (96,)
     assert apart.max() < 2 * ERRORS[kind] + (0.02 if dtype == torch.bfloat16 else 0)
     assert apart.mean() > ERRORS[kind] / 10  # it is quantised
+
+
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
+def test_a_product_overflows_in_float16_only_where_it_would_with_all_bits(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear, layer = _quantised(0.02 * torch.randn(64, 3584, generator=generator), kind)
+    hidden = torch.randn(8, 3584, generator=generator)
+    hidden *= 20_000 / linear(hidden).abs().max()
+    with torch.inference_mode():
+        found, expected = layer(hidden.half()).float(), linear(hidden)
+    apart = (found - expected).norm() / expected.norm()
+    assert apart < 2 * ERRORS[kind]
 
 
 def _in(dtype: torch.dtype, layer: QuantisedLinear, hidden: torch.Tensor) -> torch.Tensor:

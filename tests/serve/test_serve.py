@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gc
 import gzip
 import json
 import socket
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,7 @@ from support.golden import golden_answers, golden_images
 from support.http_scorer import LONG_S, Client, serving
 
 from artimuse_actor import ArtiMuse, DecodeOptions
+from artimuse_actor.engine.describe import Describer
 from artimuse_actor.engine.scoring import Scores
 from artimuse_actor.errors import NoNumber
 from jobs.score.single_images import ImageSettings
@@ -349,6 +352,34 @@ def test_a_picture_without_a_number_leaves_the_others_of_its_batch_alone(
         answers = list(pool.map(lambda data: client.send("/score", data), PICTURES[:4]))
     assert [answer.status for answer in answers] == [200, 500, 200, 200]
     assert answers[1].error == (500, "model_failed")
+
+
+def test_the_cache_of_a_step_without_a_number_is_gone_before_the_next_one_is_made(batch_of_four: ArtiMuse) -> None:
+    made: list[weakref.ref[Describer]] = []
+    alive: list[int] = []
+
+    def new_describer() -> Describer:
+        alive.append(sum(describer() is not None for describer in made))
+        describer = batch_of_four.describer(max_new_tokens=3)
+        made.append(weakref.ref(describer))
+        if len(made) == 1:
+            vars(describer.engine)["step"] = no_number
+        return describer
+
+    def no_number() -> None:
+        raise NoNumber("No number.")
+
+    batcher = Batcher(batch_of_four, new_describer, 0.0, Meters(lambda: 0, lambda: True))
+    gc.disable()
+    try:
+        pixels = np.zeros((448, 448, 3), np.uint8)
+        with pytest.raises(NoNumber):
+            batcher.submit(pixels, texts=True).result(LONG_S)
+        assert batcher.submit(pixels, texts=True).result(LONG_S)
+    finally:
+        gc.enable()
+        batcher.close()
+    assert alive == [0, 0]
 
 
 def test_a_device_that_breaks_ends_the_model_and_every_request_with_it(
