@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from artimuse_actor.errors import ImageError
 
-_RANGE: Final = re.compile(r"(.*\.tar(?:\?[^#]*)?)#bytes=(\d{1,18})-(-?\d{1,18})", re.IGNORECASE | re.DOTALL)
+_RANGE: Final = re.compile(r"bytes=(\d{1,18})-(-?\d{1,18})", re.IGNORECASE)
 
 
 def changed_meanwhile() -> ImageError:
@@ -38,11 +38,13 @@ class FileRange:
     @classmethod
     def parse(cls, uri: str, version: str | None = None) -> Self | None:
         """The range that a uri names; None if it names a whole file."""
-        match = _RANGE.fullmatch(uri)
-        if match is None:
+        file, _, fragment = uri.rpartition("#")
+        match = _RANGE.fullmatch(fragment)
+        name = file.rpartition("#")[2].lower()  # without a regular expression, whose time can be quadratic
+        if match is None or not (name.endswith(".tar") or ".tar?" in name):
             return None
-        first, last = int(match[2]), int(match[3])
-        return cls(match[1], first, last + 1 - first, version) if last + 1 >= first else None
+        first, last = int(match[1]), int(match[2])
+        return cls(file, first, last + 1 - first, version) if last + 1 >= first else None
 
     def __str__(self) -> str:
         return f"{self.uri}#bytes={self.first}-{self.first + self.size_bytes - 1}"

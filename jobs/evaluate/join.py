@@ -28,6 +28,7 @@ from schemas.scores import OK
 MATCHES: Final = ("id", "uri", "path", "name")
 """Ways in which a row of ground truth may name an image: see `match_column`."""
 
+_MOST_PARTS: Final = 1000  # that a regular expression repeats
 _MISSING_TYPE: Final = "missing"  # an error row whose image was not there
 SCORED, FAILED, MISSING, AMBIGUOUS = range(4)
 
@@ -183,6 +184,8 @@ def path_depths(keys: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def _last_parts(paths: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
+    if count > _MOST_PARTS:
+        return pa.chunked_array([["/".join(path.split("/")[-count:]) for path in paths.to_pylist()]], pa.string())
     pattern = rf"(?s)(?:^|/)(?P<last>(?:[^/]+/){{{count - 1}}}[^/]+)$"
     return pc.coalesce(pc.struct_field(pc.extract_regex(paths, pattern), 0), paths)
 

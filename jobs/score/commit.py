@@ -136,6 +136,11 @@ class ShardCommitter:
                 self.progress.commit_part(shard, units)
 
     def _raise_failures(self) -> None:
+        """Raise the error of a commit that has failed; those that have ended are forgotten."""
+        ended: list[Future[None]] = []
+        running: list[Future[None]] = []
         for commit in self._commits:
-            if commit.done():
-                commit.result()
+            (ended if commit.done() else running).append(commit)
+        self._commits = running
+        for commit in ended:
+            commit.result()

@@ -134,10 +134,11 @@ def test_a_name_that_several_images_share_is_ambiguous_and_said(tmp_path: Path) 
 
 
 def test_names_of_different_depth_are_found_by_their_ends(tmp_path: Path) -> None:
-    out = _store(tmp_path / "out", {"1": 1.0, "x/2": 2.0, "x/y/3": 3.0})
-    truths = [("photos/1", 1), ("photos/x/2", 2), ("y/3", 3), ("o/x/y/3", 4)]
+    deep = "/".join("d" * 1100)
+    out = _store(tmp_path / "out", {"1": 1.0, "x/2": 2.0, "x/y/3": 3.0, deep: 4.0})
+    truths = [("photos/1", 1), ("photos/x/2", 2), ("y/3", 3), ("o/x/y/3", 4), (deep, 5), (f"o/{deep}", 6)]
     evaluation = evaluate_store(out, _truth(tmp_path / "t.json", truths), EvaluateOptions(match="path"))
-    assert _counts(evaluation) == {"expected": 4, "scored": 3, "missing": 1}
+    assert _counts(evaluation) == {"expected": 6, "scored": 4, "missing": 2}
 
 
 def test_groups_are_measured_one_by_one(tmp_path: Path) -> None:

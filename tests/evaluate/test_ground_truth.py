@@ -10,6 +10,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.tars import write_tar
 
 from artimuse_actor.errors import GroundTruthError
 from jobs.evaluate.ground_truth import read_ground_truth
@@ -65,6 +66,25 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(
 ) -> None:
     with pytest.raises(GroundTruthError) as caught:
         _read(_write(tmp_path / name), columns)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (TruthColumns(key="file"), "0.tar/b.jpg: has no `file` that names an image"),
+        (TruthColumns(group="kind"), "0.tar/b.jpg: `kind` is no text"),
+    ],
+)
+def test_an_image_of_a_tar_without_a_usable_field_is_named(
+    tmp_path: Path, columns: TruthColumns, sentence: str
+) -> None:
+    fields = {"a": {"file": "a", "kind": "sky"}, "b": {"kind": "\ud800"}}
+    members = {f"{name}.jpg": b"x" for name in fields}
+    members |= {f"{name}.json": json.dumps({"gt_score": 1, **found}).encode() for name, found in fields.items()}
+    write_tar(tmp_path / "0.tar", members)
+    with pytest.raises(GroundTruthError) as caught:
+        _read(tmp_path / "0.tar", columns)
     assert sentence in str(caught.value)
 
 
