@@ -25,6 +25,7 @@ from artimuse_actor.checkpoint.names import open_checkpoint
 from artimuse_actor.engine.device_clock import DeviceClock
 from artimuse_actor.errors import ArtiMuseError, CheckpointError, RunError, UsageError, message_of
 from artimuse_actor.images.options import IMAGE_SIZE, PIXEL_BYTES, Pixels
+from artimuse_actor.node import usable_cores
 from artimuse_actor.protocol.multiple_choice import MultipleChoice
 from schemas.text_settings import TextSettings, letter_suffix
 from schemas.units import SPENT, answer_fields, scored_unit, spent_column
@@ -263,7 +264,7 @@ def _load_model(config: ActorConfig, checkpoint: Checkpoint) -> LoadedModel:
         refuse_wrong_device(device, dtype, texts=config.texts is not None, quantize=config.quantize)
     elif config.actors_per_node:
         # Ray gives a worker one thread; the model may use all cores that loading leaves free.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.actors_per_node))
+        torch.set_num_threads(max(1, usable_cores() // config.actors_per_node))
     return LoadedModel.load(
         checkpoint,
         protocol=config.protocol,

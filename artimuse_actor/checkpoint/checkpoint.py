@@ -25,6 +25,7 @@ from artimuse_actor.checkpoint.digest import file_digest
 from artimuse_actor.checkpoint.network_config import NetworkConfig, Shape, expected_shapes, read_json
 from artimuse_actor.checkpoint.system_message import system_message_of
 from artimuse_actor.errors import CheckpointError
+from artimuse_actor.node import usable_cores
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -119,7 +120,7 @@ class Checkpoint:
         files = [self.folder / CONFIG_FILE, *self._weight_files]
         files += [path for name in TOKENIZER_FILES if (path := self.folder / name).is_file()]
         files.sort(key=lambda path: path.name)
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
             digests = list(pool.map(self._digest_of, files))
         listing = json.dumps([[path.name, digest] for path, digest in zip(files, digests, strict=True)])
         return hashlib.sha256(listing.encode()).hexdigest()

@@ -15,6 +15,7 @@ from artimuse_actor.checkpoint.checkpoint import Checkpoint
 from artimuse_actor.checkpoint.network_config import AUTO_DTYPES, DTYPE_NAMES, NetworkConfig, precision_name
 from artimuse_actor.checkpoint.network_memory import prefill_bytes, weight_bytes
 from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.node import available_bytes
 
 DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 CPU_BATCH_SIZE: Final = 2  # one image's 470 tokens fill a CPU's matrix products; larger activations leave its caches
@@ -109,7 +110,7 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return _available_memory_bytes()
+    return available_bytes()
 
 
 def probe_batch_size(
@@ -150,13 +151,3 @@ def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
             f"{checkpoint.name} takes {needed / 1e9:.0f} GB of memory as {precision}, and {free / 1e9:.0f} GB are "
             f"free. {advice}{half}."
         )
-
-
-def _available_memory_bytes() -> int | None:
-    """Memory that Linux can allocate without swapping; None on other systems."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return int(kilobytes) * 1024 if kilobytes else None

@@ -18,26 +18,15 @@ from pathlib import Path
 from typing import Final
 
 from artimuse_actor.checkpoint.file_lock import file_lock
+from artimuse_actor.node import node_bytes, usable_cores
 
 _LEAST_BYTES: Final = 256 * 1024**2
-_CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @lru_cache(maxsize=1)
 def share_bytes() -> int:
     """The memory that every decoder of this node may take at the same time; at least 256 MiB."""
-    return max(_LEAST_BYTES, node_bytes() // 2 // (os.cpu_count() or 1))
-
-
-def node_bytes() -> int:
-    """The memory of this machine, or less if its container may have less."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in _CGROUP_LIMITS:
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # there is none, or it is "max"
-            continue
-    return min(limits)
+    return max(_LEAST_BYTES, node_bytes() // 2 // usable_cores())
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import queue
 import threading
 from collections import OrderedDict
@@ -24,6 +23,7 @@ from artimuse_actor.fetch.fetch import fetch
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.options import DecodeOptions
+from artimuse_actor.node import usable_cores
 
 CACHE_BYTES: Final = 128 * 1024 * 1024
 _LOOK_EVERY_S: Final = 1.0
@@ -45,7 +45,7 @@ class Size:
 
 
 SIZES: Final = {
-    "small": Size(384, 80, min(8, max(2, os.cpu_count() or 1))),
+    "small": Size(384, 80, min(8, max(2, usable_cores()))),
     "large": Size(1920, 88, 2),
 }
 

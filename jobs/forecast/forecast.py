@@ -5,7 +5,6 @@ A speed that is given is not measured: with one from elsewhere, no model is load
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from artimuse_actor.checkpoint.network_config import known_precision
 from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.node import usable_cores
 from jobs.forecast.costs import ImageCost, Machines, Measured, Whole, mean, share, whole
 from jobs.forecast.precision import ModelMemory
 from jobs.forecast.sample import (
@@ -209,7 +209,7 @@ def _measured_speed(
 def _machines(settings: OutlookSettings) -> Machines:
     cores = settings.cores
     if cores is None and settings.gpus is None:
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
     return Machines(settings.gpus or _gpus_here() or 1, cores, settings.gbit_per_s, settings.price)
 
 

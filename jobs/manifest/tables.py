@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ManifestError
-from artimuse_actor.images.node_memory import node_bytes
+from artimuse_actor.node import node_bytes
 from jobs.manifest.columns import Columns, item_type
 from jobs.manifest.img2dataset import failed_note
 from jobs.manifest.listing import ListedFile

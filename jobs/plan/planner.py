@@ -133,13 +133,16 @@ class _ShardWriter:
 
     def write_replacements(self, changed: Iterable[tuple[NDArray[np.int32], pa.Table]], files: tuple[str, ...]) -> None:
         """Write one shard for each scores file with older rows."""
-        changed = list(changed)
-        if not changed:
-            return
-        file_of_row = np.concatenate([files_of_rows for files_of_rows, _ in changed])
-        table = pa.concat_tables([rows for _, rows in changed])
-        for index in np.unique(file_of_row):
-            self._write(table.filter(pa.array(file_of_row == index)), files[index])
+        batches = []  # each in the order of its files, so that a file's rows are a slice of it
+        for file_of_row, rows in changed:
+            order = np.argsort(file_of_row, kind="stable")
+            batches.append((file_of_row[order], rows.take(pa.array(order))))
+        for index in sorted({file for file_of_row, _ in batches for file in np.unique(file_of_row).tolist()}):
+            parts = []
+            for file_of_row, rows in batches:
+                start, end = np.searchsorted(file_of_row, [index, index + 1]).tolist()
+                parts += [rows.slice(start, end - start)] if end > start else []
+            self._write(pa.concat_tables(parts), files[index])
 
     def _write(self, table: pa.Table, replaces: str | None) -> None:
         if self.unit_rows is None:  # a full shard before the manifest's end: this is a large job

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import queue
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.options import DecodeOptions
+from artimuse_actor.node import usable_cores
 
 # Longest side in pixels, and quality.
 SIZES: Final = (
@@ -75,7 +75,7 @@ def make_thumbnails(
     if not uris:
         return
     share = budget_bytes // len(uris)
-    decoders = min(_MOST_DECODERS, os.cpu_count() or 1, len(uris))
+    decoders = min(_MOST_DECODERS, usable_cores(), len(uris))
     with ExitStack() as stack:
         idle: queue.SimpleQueue[ChildDecoder] = queue.SimpleQueue()
         for _ in range(decoders):

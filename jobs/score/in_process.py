@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from artimuse_actor.errors import ArtiMuseError
+from artimuse_actor.node import usable_cores
 from jobs.score.ray_session import Cluster, task_failure
 from jobs.score.settings import ScoreSettings
 
@@ -47,7 +48,7 @@ def this_machine() -> Cluster:
     """The GPUs and CPU cores that this process sees."""
     from artimuse_actor.engine.device import dtype_name, resolve_device, resolve_dtype
 
-    gpu, cpus = resolve_device("auto"), os.cpu_count() or 1
+    gpu, cpus = resolve_device("auto"), usable_cores()
     if gpu.type == "cpu":
         return Cluster(gpus=0, cpus=cpus)
     return Cluster(max(1, _gpus_here()), cpus, gpu.type, dtype_name(resolve_dtype("auto", gpu)))

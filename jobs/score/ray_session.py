@@ -45,15 +45,17 @@ class Cluster:
         cpus: number of its CPU cores now.
         gpu: the device that a GPU is: `cuda`, or `mps` of Apple. Ray has one resource for both.
         gpu_dtype: the precision of `--dtype auto` on all of its GPUs, see `resolve_dtype`.
+        nodes: number of its machines with CPU cores for a run, at least one.
     """
 
     gpus: int
     cpus: int
     gpu: str = "cuda"
     gpu_dtype: str = AUTO_DTYPES["cuda"]
+    nodes: int = 1
 
     @classmethod
-    def of(cls, resources: Mapping[str, float]) -> Cluster:
+    def of(cls, resources: Mapping[str, float], nodes: int = 1) -> Cluster:
         """The cluster with these of Ray's resources.
 
         Where Ray's name of a card does not tell that it is before Ampere, bfloat16 is emulated: slow, and not wrong.
@@ -62,7 +64,15 @@ class Cluster:
         gpu = "mps" if any(map(_APPLE.match, names)) else "cuda"
         is_old = any(map(_BEFORE_AMPERE.match, names))
         dtype = "float32" if is_old else AUTO_DTYPES[gpu]
-        return cls(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), gpu, dtype)
+        return cls(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), gpu, dtype, max(1, nodes))
+
+    @classmethod
+    def joined(cls) -> Cluster:
+        """The cluster of the Ray that runs."""
+        import ray
+
+        nodes = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
+        return cls.of(ray.cluster_resources(), nodes)
 
     def device(self, asked: str, *, may_grow: bool = False) -> str:
         """The device of all actors: `cpu`, `cuda` or `mps`.
@@ -120,12 +130,11 @@ class RayOfRuns:
             if not self._is_running:
                 self._running.enter_context(running_ray(self._address, block_bytes))
                 self._is_running = True
-            import ray
             from ray.data import DataContext
 
             DataContext.get_current().target_max_block_size = block_bytes
             with own_errors(starts):
-                yield Cluster.of(ray.cluster_resources())
+                yield Cluster.joined()
 
 
 @contextmanager
@@ -190,7 +199,7 @@ def _started(where: dict[str, Any], block_bytes: int) -> Iterator[Cluster]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        yield Cluster.of(ray.cluster_resources())
+        yield Cluster.joined()
     finally:
         ray.shutdown()
 

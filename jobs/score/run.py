@@ -248,7 +248,7 @@ def _steps(asked: Asked, committer: ShardCommitter, cluster: Cluster, starts: St
         keep_distribution=store.keep_distribution,
         texts=store.texts,
         sequences=settings.sequences,
-        actors_per_node=pool.most,
+        actors_per_node=-(-pool.most // cluster.nodes),
         starts=starts,
         meters=Meters(),
         code=this_code(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -11,6 +10,7 @@ from typing import Final
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import DecodedImage
 from artimuse_actor.images.options import DecodeOptions
+from artimuse_actor.node import usable_cores
 from jobs.serve.meters import Meters
 
 _MOST: Final = 16
@@ -24,7 +24,7 @@ class Decoders:
         """Start the threads; each starts its child with its first picture."""
         self._meters = meters
         self._waiting: SimpleQueue[tuple[bytes, Future[DecodedImage]] | None] = SimpleQueue()
-        self._count = min(_MOST, os.cpu_count() or 1)
+        self._count = min(_MOST, usable_cores())
         for number in range(self._count):
             # Daemons: a server that ends does not wait for a picture whose client has left.
             threading.Thread(target=self._work, args=(options,), name=f"decoder {number}", daemon=True).start()

@@ -13,7 +13,6 @@ the values that an expression makes.
 from __future__ import annotations
 
 import glob
-import os
 import re
 import tempfile
 import threading
@@ -27,6 +26,7 @@ from duckdb.func import ARROW
 
 from artimuse_actor.errors import StoreError, UsageError, one_line
 from artimuse_actor.images.memory_limit import memory_limit
+from artimuse_actor.node import usable_cores
 from jobs.storage.listed_files import ListedFiles
 from jobs.storage.parquet import read_footer
 from jobs.storage.place import READ_THREADS, Place, StoredFile
@@ -211,7 +211,7 @@ def open_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Database]:
         connection = duckdb.connect(
             config={
                 "memory_limit": f"{memory_bytes // 1024}KiB",
-                "threads": min(os.cpu_count() or 1, _MAX_THREADS),
+                "threads": min(usable_cores(), _MAX_THREADS),
                 "temp_directory": folder,
                 "preserve_insertion_order": False,
                 "validate_external_file_cache": "NO_VALIDATION",

@@ -172,11 +172,11 @@ def test_a_gpu_of_amd_is_named_with_its_rocm(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_network_that_does_not_fit_into_memory_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_available_memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(device_module, "available_bytes", lambda: 1_000_000)
     message = r"checkpoint takes 0 GB of memory as float32, and 0 GB are free. Use a GPU, or --dtype bfloat16"
     with pytest.raises(RunError, match=message):
         ArtiMuse.load(golden_checkpoint("artimuse"))
-    monkeypatch.setattr(device_module, "_available_memory_bytes", lambda: 500_000)
+    monkeypatch.setattr(device_module, "available_bytes", lambda: 500_000)
     with pytest.raises(RunError, match=r"as bfloat16, and 0 GB are free. Use a GPU.$"):
         ArtiMuse.load(golden_checkpoint("artimuse"), dtype="bfloat16")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from artimuse_actor.errors import ImageError
 from artimuse_actor.images import child_decoder, node_memory
 from artimuse_actor.images.child_decoder import ChildDecoder
 from artimuse_actor.images.decode import decode_image
-from artimuse_actor.images.node_memory import node_bytes, one_large_decode, share_bytes
+from artimuse_actor.images.node_memory import one_large_decode, share_bytes
 from artimuse_actor.images.options import DecodeOptions
 
 MIB = 1024**2
@@ -31,20 +30,11 @@ def _picture(side: int) -> bytes:
 def test_decoders_of_all_cores_share_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for gib, cores, share in ((128, 16, 4096), (8, 4, 1024), (2, 64, 256)):
         monkeypatch.setattr(node_memory, "node_bytes", lambda gib=gib: gib * 1024 * MIB)
-        monkeypatch.setattr("artimuse_actor.images.node_memory.os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(node_memory, "usable_cores", lambda cores=cores: cores)
         share_bytes.cache_clear()
         assert share_bytes() == share * MIB
     monkeypatch.undo()
     share_bytes.cache_clear()
-
-
-def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = node_bytes()
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(node_memory, "_CGROUP_LIMITS", (str(tmp_path / "none"), str(limit)))
-    for text, found in (("max\n", machine), (f"{64 * MIB}\n", 64 * MIB)):
-        limit.write_text(text)
-        assert node_bytes() == found
 
 
 @pytest.mark.process

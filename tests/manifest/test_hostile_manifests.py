@@ -22,7 +22,7 @@ from support.score_job import run_artimuse, run_score
 from artimuse_actor.errors import ImageError, ManifestError
 from artimuse_actor.fetch.fetch import fetch
 from artimuse_actor.fetch.options import FetchOptions
-from artimuse_actor.images.node_memory import node_bytes
+from artimuse_actor.node import node_bytes
 from artimuse_actor.uris import lacks_secrets, shown_uri, uri_as_id, without_secrets
 from jobs.manifest.source import open_manifest
 from jobs.manifest.table_rows import MAX_TEXT_BYTES

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.golden import golden_checkpoint, golden_images
 from support.score_job import golden_options, run_artimuse
-from support.stores import complete, open_store
+from support.stores import complete, open_store, plan_for
 
 from artimuse_actor.checkpoint.names import identify_checkpoint
 from artimuse_actor.errors import StoreMismatch
@@ -18,6 +18,7 @@ from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
+from jobs.store import roots
 from jobs.store.fingerprints import fingerprint_of
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.roots import note_of_move, refuse_other_library, take_over_uris
@@ -76,6 +77,16 @@ def test_a_library_that_moved_is_the_same_although_some_of_it_changed(tmp_path: 
     assert take_over_uris(store, moved) == 0
     assert note_of_move(store, moved, store.table_files()) is None
     assert _uris(store) == {f"{number}.JPG": f"{tmp_path}/moved/{number}.JPG" for number in (1, 2, 3)}
+
+
+def test_uris_are_taken_over_a_few_files_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "_FILES_AT_ONCE", 2)
+    store = open_store(tmp_path / "out")
+    names = [f"{number}.JPG" for number in range(10)]
+    complete(store, plan_for(store, _card(tmp_path / "one", *names), "p", shard_rows=2))
+    _card(tmp_path / "moved", *names[3:])
+    assert take_over_uris(store, open_manifest(str(tmp_path / "moved"))) == 7
+    assert _uris(store) == {name: f"{tmp_path}/{'moved' if name > '2.JPG' else 'one'}/{name}" for name in names}
 
 
 @pytest.mark.process  # one that decodes
