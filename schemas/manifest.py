@@ -41,6 +41,4 @@ IMAGE_ROWS = pa.schema(
 TEXTS_ONLY = pa.field(
     "texts_only", pa.bool_(), nullable=False, metadata={"doc": "the scores table holds the row already"}
 )
-
-PLANNED_ROWS = pa.schema([*IMAGE_ROWS, TEXTS_ONLY], metadata={"schema_version": SCHEMA_VERSION})
-"""One shard of a plan; each row group of the file is one unit."""
+"""A column more in a shard of a plan; each row group of the file is one unit."""

@@ -182,7 +182,7 @@ def _read_tensor_entries(folder: Path) -> tuple[list[Path], dict[str, TensorEntr
     for path in files:
         for name, entry in read_safetensors_header(path).items():
             if name in tensors:
-                raise CheckpointError(f"{path}: tensor {name} is also in {tensors[name].file.name}. Which is right?")
+                raise CheckpointError(f"{path}: tensor {name} is also in {tensors[name].file.name}. Download it again.")
             tensors[name] = entry
     return files, tensors
 
@@ -194,7 +194,9 @@ def _weight_files(folder: Path) -> list[Path]:
         index = read_json(folder / INDEX_FILE)
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise CheckpointError(f"{folder / INDEX_FILE}: has no `weight_map` of tensor names to file names.")
+            raise CheckpointError(
+                f"{folder / INDEX_FILE}: has no `weight_map` of tensor names to file names. Download it again."
+            )
         names = sorted(set(weight_map.values()))
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
@@ -212,7 +214,9 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder}: holds pickled weights only, which can run code when opened and are refused. "
             "Convert them to safetensors first."
         )
-    raise CheckpointError(f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}.")
+    raise CheckpointError(
+        f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}. Name the folder that holds them, or download it again."
+    )
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorEntry]:

@@ -97,7 +97,7 @@ def _in_bucket(uri: str) -> BucketCheckpoint:
 def _repository(name: str, owner: str) -> tuple[str, str | None]:
     match = _REPOSITORY.fullmatch(name)
     if match is None or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"{name}: there is no such folder.")
+        raise CheckpointError(f"{name}: there is no such folder. Check the path, or name a published checkpoint.")
     repository, revision = match["repo"], match["revision"]
     if "/" not in repository:
         if repository not in PUBLISHED_NAMES:

@@ -63,14 +63,14 @@ class Condition:
     names: frozenset[str]
 
 
-def parse_condition(text: str, schema: pa.Schema, option: str = "--where") -> Condition:
+def parse_condition(text: str, schema: pa.Schema) -> Condition:
     """Read a condition on rows of this schema.
 
     Raises:
         UsageError: it is too long or not a condition, a column is unknown, or types do not match.
     """
     if len(text) > MAX_CHARACTERS:
-        raise UsageError(f"{option} takes at most {MAX_CHARACTERS:,} characters, not {len(text):,}.")
+        raise UsageError(f"--where takes at most {MAX_CHARACTERS:,} characters, not {len(text):,}.")
     try:
         with open_database() as database:
             nodes = list(_nodes(database, text))
@@ -78,9 +78,9 @@ def parse_condition(text: str, schema: pa.Schema, option: str = "--where") -> Co
             _check_types(database, text, schema)
     except UsageError as error:
         if unknown := re.search(r'Referenced column "(.*?)" (was )?not found', error.message):
-            message = unknown_column(option, unknown[1], schema.names).message
+            message = unknown_column("--where", unknown[1], schema.names).message
         else:
-            message = f"{option} {_short(text)}: {error.message.removesuffix('.')}."
+            message = f"--where {_short(text)}: {error.message.removesuffix('.')}."
         hint = next((f" {said}" for looks, said in _HINTS if re.search(looks, text)), "")
         raise UsageError(f"{message}{hint} Nothing was written.") from error
     names = (str(part).lower() for node in nodes for part in node.get("column_names", ()))

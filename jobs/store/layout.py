@@ -13,7 +13,7 @@
     _runs/<plan>/rows/00007.parquet             shard 7, one row group for each unit
     _runs/<plan>/staging/00007/0003.parquet     unit 3 of shard 7, scored
     _runs/<plan>/attempts/00007/0003            mark of unit 3 of shard 7, while it is loaded
-    _runs/<plan>/known/<array>.npy              images that had a score when the plan was made
+    _runs/<plan>/known/digests, blocks          images that had a score when the plan was made
     _curations/<digest>.json                    options and result of a curation
     _sidecars/<export>-<part>.parquet           sidecars of pictures as they were before an export
     _broken/                                    files of the tables that were found cut short

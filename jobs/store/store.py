@@ -37,6 +37,7 @@ from schemas.units import answer_fields
 
 _FORMAT: Final = 1
 _SCORE_GROUP_ROWS: Final = 65_536  # each with the statistics by which readers pass over it
+_WHOLE: Final = "Put it back as it was, or choose another --out."
 _TEXT_GROUP_ROWS: Final = 4_096  # so that reading the texts of a few images does not read those of all
 
 
@@ -89,10 +90,11 @@ class Store:
         try:
             raw = json.loads(data)
         except ValueError as error:
-            raise StoreError(f"{place.uri(STORE_FILE)}: is not valid JSON: {error}.") from error
+            raise StoreError(f"{place.uri(STORE_FILE)}: is not valid JSON: {error}. {_WHOLE}") from error
         try:
             if raw["format"] != _FORMAT:
-                raise StoreError(f"{out}: was written in format {raw['format']}, this version reads {_FORMAT}.")
+                written = f"was written in format {raw['format']}, this version reads {_FORMAT}"
+                raise StoreError(f"{out}: {written}. Use the version that wrote it.")
             fingerprint = Fingerprint(**raw["fingerprint"])
             texts = raw.get("texts")
             settings = (
@@ -102,7 +104,7 @@ class Store:
             )
             return cls(place, fingerprint, tuple(raw["questions"]), bool(raw["keep_distribution"]), settings)
         except (KeyError, TypeError) as error:
-            raise StoreError(f"{place.uri(STORE_FILE)}: is not the description of a store.") from error
+            raise StoreError(f"{place.uri(STORE_FILE)}: is not the description of a store. {_WHOLE}") from error
 
     @classmethod
     def for_run(
