@@ -215,7 +215,7 @@ def _weight_files(folder: Path) -> list[Path]:
             "Convert them to safetensors first."
         )
     raise CheckpointError(
-        f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}. Name the folder that holds them, or download it again."
+        f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}. Name another folder, or download it again."
     )
 
 
