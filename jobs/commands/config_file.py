@@ -147,7 +147,8 @@ def _checked(place: str, parameter: Any, value: Any, context: Any) -> Any:
     is_flag = parameter.type_descriptor.annotation is bool
     for one in values:
         if isinstance(one, bool) != is_flag:
-            raise UsageError(f"{place} {'is true or false' if is_flag else 'is not true or false'}, not {one!r}.")
+            takes = "is true or false" if is_flag else "takes text or a number"
+            raise UsageError(f"{place} {takes}, not {str(one).lower() if isinstance(one, bool) else repr(one)}.")
         if not isinstance(one, (str, int, float)):
             raise UsageError(f"{place} takes {'text or numbers' if is_many else 'one value'}; write text in quotes.")
     try:

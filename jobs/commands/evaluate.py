@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from artimuse_actor.errors import UsageError
+from artimuse_actor.errors import StoreError, UsageError
 from jobs.commands.evaluation_options import (
     AsCsv,
     AsLatex,
@@ -132,8 +133,11 @@ def evaluate(
         write_plots(evaluation, plots)
         _say(f"{plots}: drawn.", quiet)
     for one in shown.evaluations:
-        if write_metrics(one):
-            _say(f"{one.scores}/metrics: written.", quiet)
+        try:
+            if write_metrics(one):
+                _say(f"{one.scores}/metrics: written.", quiet)
+        except StoreError as error:  # such as a store that can only be read: its scores are measured all the same
+            show(f"The store has no note of these metrics. {error}", file=sys.stderr)
     check_gates([CheckedScores(one) for one in shown.evaluations], gates, require_complete)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 from artimuse_actor.errors import UsageError
 from jobs.evaluate.join import MATCHES
@@ -40,6 +41,9 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if self.match is not None and self.match not in MATCHES:
             raise UsageError(f"--match takes {', '.join(MATCHES)}, not {self.match!r}.")
+        for option, value in (("--threshold", self.threshold), ("--score-threshold", self.score_threshold)):
+            if value is not None and not isfinite(value):
+                raise UsageError(f"{option} takes a number, not {value}.")
         if not 1 <= self.resamples <= 100_000:
             raise UsageError(f"--resamples takes a whole number from 1 to 100,000, not {self.resamples}.")
         if self.seed < 0:

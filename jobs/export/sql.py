@@ -15,7 +15,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from artimuse_actor.errors import UsageError
+from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.uris import user_path
 from jobs.export.kind import Exported, ExportSettings, not_ours, origin
 from jobs.export.rows import StoresRows, description, open_rows
@@ -49,7 +49,10 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
         rows.tables.add_metrics()
         with write_user_file(out) as growing:
             tables = _tables(stores, rows)
-            (_write_duckdb if is_duckdb else _write_sqlite)(growing, rows, tables, origin(stores))
+            try:
+                (_write_duckdb if is_duckdb else _write_sqlite)(growing, rows, tables, origin(stores))
+            except sqlite3.Error as error:
+                raise StoreError(f"{out}: cannot be written: {error}.") from error
             rows.check_unchanged()
         return Exported(out, rows.count, notes=tuple(rows.notes))
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import ImageError, ManifestError
+from artimuse_actor.errors import ImageError
 from artimuse_actor.fetch.fetch import fetch_many
 from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.child_decoder import ChildDecoder
@@ -27,7 +27,7 @@ from artimuse_actor.images.options import DecodeOptions, Pixels
 from artimuse_actor.uris import uri_scheme
 from jobs.forecast.costs import Measured, Work, mean
 from jobs.manifest.id_index import hash_strings
-from jobs.manifest.manifest import Manifest
+from jobs.manifest.manifest import Manifest, without_rows
 from jobs.plan.planner import rows_to_do
 from jobs.plan.stored_rows import RetryErrors, StoredRows
 from jobs.score.image_source import image_source
@@ -113,7 +113,7 @@ def count_rows_to_do(manifest: Manifest, stored: StoredRows | None, sample: int,
         keys, is_drawn = _smallest(np.concatenate([keys, generator.random(len(rows))]), sample)
         drawn = pa.concat_tables([drawn, rows.cast(_DRAWN)]).take(pa.array(is_drawn))
     if not manifest_rows:
-        raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
+        raise without_rows(manifest)
     return Counted(manifest_rows, len(stored.ids) if stored else 0, new_rows, changed, texts_only, drawn)
 
 

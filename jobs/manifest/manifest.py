@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artimuse_actor.errors import UsageError
+from artimuse_actor.errors import ManifestError, UsageError
 from artimuse_actor.uris import canonical_uri
 from schemas.manifest import IMAGE_ROWS, MANIFEST
 
@@ -110,6 +110,11 @@ class Manifest(Protocol):
 
     def identity(self) -> str:
         """A digest that changes when the rows change; costs at most as much as reading them."""
+
+
+def without_rows(manifest: Manifest) -> ManifestError:
+    """The error of a manifest without any row, with what was noted about it, such as that a tar is damaged."""
+    return ManifestError(" ".join([f"{manifest.source}: has no rows.", *manifest.notes, "Name a source with images."]))
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,7 @@ def _open_manifest(source: str, options: ManifestOptions, fetching: FetchOptions
         raise ManifestError(f"{source}: there is no image and no table in it (found: {found}).")
     if not files.pictures and not _begins_like_picture(pictures[0].path):
         raise UsageError(f"{source}: is called like no image and no table, and does not begin like an image. {_TAKEN}")
-    if options.images:
-        raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
+    _refuse_table_options(source, options)
     notes = [*files.notes(), *failed_note(failed_rows(shard_tables(pictures, files.named)))]
     return ListedManifest(source, file_rows(pictures), notes, files.coverage)
 
@@ -173,8 +172,7 @@ def _tars(
     fetching: FetchOptions,
     keep: Place | None,
 ) -> TarManifest:
-    if options.images:
-        raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
+    _refuse_table_options(source, options)
     listed = None if glob.has_magic(source) or has_braces(source) else Coverage(None, files.unseen)
     beside = tables_beside(tars, files.named)
     return TarManifest(source, tars, options, TarIndexes(keep, fetching, len(tars)), fetching, listed, beside)
@@ -196,6 +194,15 @@ def _tables(source: str, tables: list[ListedFile], files: Listing, options: Mani
     unseen = [f for f in (*files.unlisted, *files.empty) if not is_hidden(f.removeprefix(f"{files.root}/"))]
     coverage = None if glob.has_magic(source) else Coverage(None, ("",) if unseen else ())
     return TableManifest(source, chosen, options, notes, coverage)
+
+
+def _refuse_table_options(source: str, options: ManifestOptions) -> None:
+    """Refuse options that say which columns are read, where nothing has columns. Raises UsageError."""
+    if options.images:
+        raise UsageError(f"--images goes with a test.json or a table; {source} is neither.")
+    for name in ("id_column", "id_columns", "uri_column", "image_column"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} goes with a table; {source} is none. Ids are paths below it.")
 
 
 def _is(path: str, suffixes: tuple[str, ...]) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
 from jobs.manifest.id_index import IdIndex, hash_strings
-from jobs.manifest.manifest import Manifest
+from jobs.manifest.manifest import Manifest, without_rows
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
 from jobs.plan.stored_rows import RETRY, TEXTS, RetryErrors, StoredRows
 from jobs.storage.parquet import parquet_bytes
@@ -74,7 +74,7 @@ def make_plan(
         if sum(map(len, pending)) >= shard_rows:
             pending = writer.write_full_shards(pending)
     if not manifest_rows:
-        raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
+        raise without_rows(manifest)
     _refuse_doubles(hashes, starts_of_batches)
     if writer.unit_rows is None:
         writer.unit_rows = default_unit_rows(manifest_rows - held_rows, texts=texts)
@@ -104,7 +104,7 @@ def manifest_ids(manifest: Manifest) -> IdIndex:
     """
     hashes = [hash_strings(batch.rows["image_id"]) for batch in manifest.batches()]
     if not sum(map(len, hashes)):
-        raise ManifestError(f"{manifest.source}: has no rows. Name a source with images.")
+        raise without_rows(manifest)
     return IdIndex(np.concatenate(hashes))
 
 

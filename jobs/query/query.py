@@ -48,7 +48,10 @@ def query(stores: Stores, sql: str, limits: QueryLimits) -> Iterator[tuple[pa.Sc
         with database.limited(limits.timeout_s), _explained(sql, tables, limits):
             if not database.is_query(sql):
                 raise UsageError("only one statement that reads is allowed, such as SELECT; the output's options write")
-            yield database.reader(sql)
+            schema, rows = database.reader(sql)
+            if times := [field.name for field in schema if field.type == pa.month_day_nano_interval()]:
+                raise UsageError(f"column {times[0]!r} is an INTERVAL. Write CAST(… AS VARCHAR)")
+            yield schema, rows
 
 
 def _add_tables(database: Database, stores: Stores) -> dict[str, list[str]]:

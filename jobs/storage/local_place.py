@@ -145,7 +145,7 @@ class LocalPlace(Rooted):
     @says_where
     def _opened_lock(self, path: str) -> IO[bytes]:
         os.makedirs(os.path.dirname(self.uri(path)), exist_ok=True)
-        return open(self.uri(path), "a+b")
+        return open(self.uri(path), "a+b", buffering=0)  # nothing is left to be written when it is closed
 
     @contextmanager
     def hold(self, path: str, claim: Claim) -> Iterator[None]:
@@ -164,9 +164,7 @@ class LocalPlace(Rooted):
             before = file.read()
             if claim.is_elsewhere(before) and not claim.is_stale(before, self._age_s(path)):
                 claim.refuse(before)
-            file.truncate(0)
-            file.write(claim.owner())
-            file.flush()
+            self._sign(path, file, claim.owner())
             read = partial(self._owner, path)
             claim.watch(read)
             stop = threading.Event()
@@ -180,6 +178,11 @@ class LocalPlace(Rooted):
                 if claim.is_ours(read()):
                     file.truncate(0)
 
+    @says_where
+    def _sign(self, path: str, file: IO[bytes], owner: bytes) -> None:  # noqa: ARG002 - the path is for the message
+        file.truncate(0)
+        file.write(owner)
+
     def _owner(self, path: str) -> bytes:
         """The content of a lock file; empty if it is gone."""
         try:
@@ -187,6 +190,7 @@ class LocalPlace(Rooted):
         except FileNotFoundError:
             return b""
 
+    @says_where
     def _age_s(self, path: str) -> float:
         """Seconds since a file was written, by the clock of the machine that keeps it: that of a file written now."""
         aside = self.uri(f"{TEMPORARY}/{uuid.uuid4().hex}")

@@ -6,6 +6,7 @@ Lance data set, 0 elsewhere) and the number of its first row within that.
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import tempfile
@@ -100,6 +101,8 @@ def open_table(path: str) -> Iterator[UserTable]:
             f"{path}: reading a batch of its rows takes more than {LIMIT_BYTES:,} bytes of memory. "
             "No image was read. Write it again with smaller values and row groups."
         ) from error
+    except UnicodeDecodeError as error:  # of a column's name
+        raise ManifestError(f"{path}: has a header that is not UTF-8. Save it as CSV UTF-8.") from error
     except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         raise ManifestError(f"{path}: cannot be read as {kind}: {one_line(str(error))}.") from error
 
@@ -248,6 +251,9 @@ def _open_text(path: str, kind: Callable[[str, bool, bool], UserTable]) -> Itera
 
 def _stream(path: str, is_gzip: bool) -> Any:
     file = pa.OSFile(os.fsencode(path), "rb")
+    if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise pa.ArrowInvalid("it is in UTF-16; save it as UTF-8")
+    file.seek(0)
     return pa.CompressedInputStream(file, "gzip") if is_gzip else file
 
 

@@ -192,9 +192,12 @@ class Database:
             raise UsageError("it takes longer than it may") from error
         except (duckdb.OutOfMemoryException, MemoryError) as error:
             raise UsageError("it takes more memory than it may") from error
+        except duckdb.IOException as error:  # such as a full disk
+            self._check_files()
+            raise StoreError(f"{_said(error)}. Look at the disk, and run again.") from error
         except (duckdb.Error, RuntimeError) as error:  # the latter of its C++ library
             self._check_files()
-            raise UsageError(one_line(_ADVICE.split(_KIND.sub("", str(error)))[0])) from error
+            raise UsageError(_said(error)) from error
 
     def _check_files(self) -> None:
         for place, file in self._files:
@@ -241,3 +244,8 @@ def identifier(name: str) -> str:
 def quoted(text: str) -> str:
     """A string as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def _said(error: Exception) -> str:
+    """An error of DuckDB in one line, without its kind and its advice."""
+    return one_line(_ADVICE.split(_KIND.sub("", str(error)))[0])

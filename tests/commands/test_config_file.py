@@ -91,7 +91,7 @@ def _sample(parameter: Any) -> Any:
         ("[profile]\na = 1", "profile.a is no table"),
         ("profile = 1", "profile is no table"),
         ("[score]\nlimit = 'many'", "[score]: limit: Input should be a valid integer"),
-        ("[score]\nlimit = true", "[score]: limit is not true or false, not True."),
+        ("[score]\nlimit = true", "[score]: limit takes text or a number, not true."),
         ("[score]\ntexts = 'yes'", "[score]: texts is true or false, not 'yes'."),
         ("[score]\nout = ['a']", "[score]: out takes one value"),
         ("[score]\nuntil = 07:00:00", "[score]: until takes one value; write text in quotes."),

@@ -12,6 +12,7 @@ from support.bivariate import TRUE, covered, normal_pairs, tied_pairs
 
 from bench.tables.coverage import of_clusters
 from jobs.evaluate.metrics import bootstrap
+from jobs.evaluate.metrics.accuracy import accuracy
 from jobs.evaluate.metrics.agreement import measure_agreement, measure_differences
 from jobs.evaluate.metrics.correlation import Floats, Moments, krcc, plcc, srcc
 from jobs.evaluate.metrics.estimate import BOOTSTRAP, CORRELATIONS, M_OUT_OF_N, Agreement, Difference, Estimate
@@ -287,6 +288,15 @@ def test_intervals_of_few_pairs_hold_the_truth_about_as_often_as_they_say(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("are_right", [True, False])
+def test_clusters_that_are_all_right_or_all_wrong_are_worth_their_number(are_right: bool) -> None:
+    sizes = [6, 8, 2, 8, 4, 7]
+    units = Units(sum(sizes), np.repeat(np.arange(6), sizes))
+    found = accuracy(np.full(sum(sizes), are_right), units, 0, 0.95)
+    of_pairs = accuracy(np.full(6, are_right), Units(6), 0, 0.95)
+    assert (found.value, found.low, found.high) == (of_pairs.value, of_pairs.low, of_pairs.high)
+
+
 def test_intervals_by_clusters_hold_the_truth_where_those_by_rows_do_not() -> None:
     rows = of_clusters(16, 125, 0.4, 20, clustered=False, resamples=60)
     clusters = of_clusters(16, 125, 0.4, 60, clustered=True)

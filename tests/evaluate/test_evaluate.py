@@ -371,6 +371,17 @@ def test_plots_are_drawn_the_same_every_time(tmp_path: Path, suffix: str) -> Non
     write_plots(nothing, str(tmp_path / f"b.{suffix}"))  # in the place of an earlier one
 
 
+def test_of_a_store_that_can_only_be_read_gates_are_checked_all_the_same(tmp_path: Path) -> None:
+    out = _store(tmp_path / "out", {str(number): float(number) for number in range(20)})
+    truth = _truth(tmp_path / "t.json", [(str(number), number) for number in range(20)])
+    (tmp_path / "out" / "metrics").write_text("a file in the place of the folder")
+    command = ("evaluate", out, "--ground-truth", truth, "--gate")
+    done = run_artimuse(*command, "srcc>=0.5")
+    assert "The store has no note of these metrics. " in done.stderr
+    assert "srcc>=0.99 is missed" not in done.stderr
+    assert "srcc>=2 is missed" in run_artimuse(*command, "srcc>=2", code=1).stderr
+
+
 def test_wrong_options_are_refused(tmp_path: Path) -> None:
     out = _store(tmp_path / "out", {"a": 1.0})
     truth = _truth(tmp_path / "t.json", [("a", 1)])
@@ -378,6 +389,8 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
         ({"match": "guess"}, "--match takes id, uri, path, name"),
         ({"resamples": 0}, "--resamples takes a whole number"),
         ({"seed": -1}, "--seed takes a whole number"),
+        ({"threshold": float("nan")}, "--threshold takes a number, not nan"),
+        ({"score_threshold": float("inf")}, "--score-threshold takes a number, not inf"),
     ):
         with pytest.raises(UsageError, match=sentence):
             EvaluateOptions(**options)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pyexiv2
 import pytest
@@ -158,6 +160,20 @@ def test_undo_takes_back_all_exports_and_leaves_what_came_since(tmp_path: Path) 
     assert _export(out, "--undo")["files"] == 0
 
 
+def test_a_picture_whose_name_is_not_utf_8_has_its_sidecar_too(tmp_path: Path) -> None:
+    out = _store(tmp_path, {"a.jpg": 50.0})
+    name = os.fsdecode(b"caf\xe9.jpg")
+    uri = f"file://{quote_from_bytes(os.fsencode(tmp_path / 'photos' / name))}"
+    (tmp_path / "photos" / name).touch()
+    rows = [{"image_id": "a.jpg", "uri": str(tmp_path / "photos" / "a.jpg"), "score": 50.0}]
+    shutil.rmtree(out / "scores")
+    write_store(out, [*rows, {"image_id": "caf%E9.jpg", "uri": uri, "score": 90.0}])
+    assert _export(out)["files"] == 2
+    assert b'xmp:Rating="5"' in (tmp_path / "photos" / f"{name}.xmp").read_bytes()
+    assert _export(out, "--undo")["files"] == 2
+    assert not _sidecars(tmp_path)
+
+
 @pytest.mark.slow
 def test_both_namings_and_what_lies_there(tmp_path: Path) -> None:
     out = _store(tmp_path, {"raw.jpg": 50.0, "raw.cr2": 60.0, "plain.jpg": 70.0, "named.jpg": 80.0})
@@ -231,6 +247,7 @@ def _stars(folder: Path, names: Sequence[str]) -> list[int]:
     [
         (["--stars", "1,2,3"], "--stars takes five rising thresholds"),
         (["--stars", "90,75,60,45,30"], "--stars takes five rising thresholds"),
+        (["--stars", "nan,1,2,3,4"], "--stars takes five rising thresholds"),
         (["--stars", "10%,20,30,40,50"], "--stars takes five rising thresholds"),
         (["--stars", "10%,20%,30%,40%,500%"], "--stars takes five rising thresholds"),
         (["--naming", "short"], "--naming takes auto, full (a.jpg.xmp) or stem (a.xmp)"),

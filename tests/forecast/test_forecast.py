@@ -96,7 +96,7 @@ assert not {{"torch", "transformers", "ray"}} & set(sys.modules)
 def test_a_model_that_does_not_fit_leaves_the_rest_to_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from artimuse_actor.engine import device
 
-    monkeypatch.setattr(device, "_available_memory_bytes", lambda: 0)
+    monkeypatch.setattr(device, "available_bytes", lambda: 0)
     make_photos(tmp_path / "photos", 3)
     checkpoint = str(golden_checkpoint("artimuse"))
     outlook = look_ahead(OutlookSettings(str(tmp_path / "photos"), checkpoint, protocol="artimuse", device="cpu"))

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.golden import golden_images
 from support.photo_library import make_photo_library
+from support.tars import write_tar
 
 from artimuse_actor.errors import ManifestError, StoreError, UsageError
 from jobs.manifest.id_index import IdIndex
@@ -169,6 +170,18 @@ def test_a_manifest_read_in_another_way_is_another_manifest(tmp_path: Path) -> N
         ManifestOptions("/x"),
     ]
     assert len({open_manifest(path, way).identity() for way in ways}) == len(ways)
+
+
+@pytest.mark.parametrize("option", ["id_column", "id_columns", "uri_column", "image_column"])
+@pytest.mark.parametrize("source", ["photos", "tars"])
+def test_columns_of_what_has_none_are_refused(tmp_path: Path, source: str, option: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    write_tar(tmp_path / "tars" / "a.tar", {"a.jpg": b"x"})
+    asked: dict[str, Any] = {option: "key"}
+    options = ManifestOptions(**asked)
+    with pytest.raises(UsageError, match=rf"^--{option.replace('_', '-')} goes with a table; .*/{source} is none\."):
+        open_manifest(str(tmp_path / source), options)
 
 
 def test_embedded_images_are_named_by_file_and_row_and_are_not_read(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def test_a_later_value_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
         ("m.csv", b"uri,n\na.jpg,1\nb.jpg\n", r"m\.csv: cannot be read as CSV: .*Row #3"),
         ("m.csv.gz", gzip.compress(b"uri\n" + b"a.jpg\n" * 9, mtime=0)[:-9], r"cannot be read as CSV"),
         ("m.csv.gz", b"uri\na.jpg\n", r"cannot be read as CSV"),
+        ("m.csv", b"uri,\xe9\na.jpg,1\n", r"m\.csv: has a header that is not UTF-8. Save it as CSV UTF-8"),
+        ("m.csv", "uri,n\na.jpg,1\n".encode("utf-16"), r"cannot be read as CSV: it is in UTF-16; save it as UTF-8"),
         ("m.csv", b"uri\ncaf\xe9.jpg\n", r"cannot be read as CSV: .*UTF"),
         ("m.csv", b"", r"cannot be read as CSV: .*[Ee]mpty"),
         ("m.jsonl", b'{"uri": "a.jpg"}\n{"uri": ', r"cannot be read as JSON lines"),

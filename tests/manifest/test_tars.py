@@ -428,6 +428,16 @@ def test_two_libraries_of_tars_of_the_same_names_do_not_overwrite_each_other(tmp
     assert "Nothing to do" in run_score(tmp_path / "moved", tmp_path / "out", "--moved")
 
 
+def test_a_tar_without_a_row_says_why(tmp_path: Path) -> None:
+    (tmp_path / "junk.tar").write_bytes(b"x" * 5000)
+    whole = write_tar(tmp_path / "cut.tar", {"a.jpg": bytes(20_000)}).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[:15_000])
+    for name, reason in (("junk.tar", "is cut short or damaged"), ("cut.tar", "ends within 'a.jpg'")):
+        done = run_artimuse("score", tmp_path / name, "--out", tmp_path / "out", *golden_options(), "--local", code=1)
+        assert f"{name}: has no rows. " in done.stderr
+        assert reason in done.stderr
+
+
 def test_an_empty_member_is_read_as_such_from_anywhere(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"a.jpg": b""})
     (row,) = rows_of(open_manifest(str(tmp_path / "a.tar")))

@@ -121,6 +121,7 @@ def test_texts_of_strangers_do_not_drive_the_terminal(store: Path) -> None:
         ("SELECT * FROM query('COPY scores TO ''{here}/x.csv''')", "SELECT"),
         ("SELECT count(*) FROM range(10000000000000)", "takes longer than it may"),
         ("SELECT len(range(3000000000))", "takes more memory than it may"),
+        ("SELECT INTERVAL 1 DAY AS d", "column 'd' is an INTERVAL. Write CAST(… AS VARCHAR)"),
         ("SELECT 1 AS a, 2 AS a", "Two columns are called 'a'"),
     ],
 )

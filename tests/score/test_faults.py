@@ -17,6 +17,7 @@ import pytest
 from support.golden import golden_checkpoint
 from support.photo_library import make_photos
 from support.score_job import ARTIMUSE, descendants, run_artimuse, run_command, table_rows
+from support.small_disk import resize, small_disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -185,20 +186,13 @@ def test_a_second_run_is_refused_and_names_the_first_and_a_dead_ones_lock_is_tak
 
 
 def test_a_full_disk_stops_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs"], capture_output=True, check=False).returncode:
-        pytest.skip("a small disk can be made by root only")
     names, small = make_photos(tmp_path / "photos", 40), tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(small, "64k"):
         # It is full at one place, then at another one, and then there is room.
         for size, run, where in (("100k", run_command, "--ray"), ("64m", run_artimuse, "--local")):
             done = run("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, where, code=1)
             assert re.search(r"StoreError: .*No space left on device", done.stderr)
             assert len(_said(done.stderr)) < 4
-            subprocess.run(["mount", "-o", f"remount,size={size}", small], check=True)
+            resize(small, size)
         run_artimuse("score", tmp_path / "photos", "--out", small / "out", *OPTIONS, "--local")
         assert sorted(table_rows(small / "out")) == names
-    finally:
-        subprocess.run(["umount", "-l", small], check=True)

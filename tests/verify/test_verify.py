@@ -185,7 +185,7 @@ def test_a_checkpoint_and_fewer_bits_are_checked_after_the_device(
 @pytest.mark.slow
 def test_what_does_not_fit_in_another_precision_is_skipped(few_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = Checkpoint(golden_checkpoint("unipercept"))
-    monkeypatch.setattr(device_module, "_available_memory_bytes", lambda: 2_000_000)
+    monkeypatch.setattr(device_module, "available_bytes", lambda: 2_000_000)
     found = list(own_findings(checkpoint, ARTIMUSE, CPU, (torch.bfloat16, torch.float32)))
     assert isinstance(found[-1], Finding)
     assert found[-1].verdict == "skipped"

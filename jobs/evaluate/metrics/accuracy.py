@@ -52,7 +52,9 @@ def accuracy(correct: NDArray[np.bool_] | str, units: Units, seed: int, confiden
         sizes = np.array([len(block) for block in blocks], np.float64)
         hits = np.array([correct[block].sum() for block in blocks])
         error = jackknife(share, (hits.sum() - hits) / (sizes.sum() - sizes), sizes).error
-        worth = min(worth, share * (1 - share) / error**2) if error else float(units.count)
+        # Where all are right, or none is, an error above 0 is rounding.
+        varies = error > 0 and 0 < share < 1
+        worth = min(worth, share * (1 - share) / error**2) if varies else float(units.count)
     return Estimate(share, *_wilson(share, worth, float(scipy.stats.norm.ppf((1 + confidence) / 2))))
 
 

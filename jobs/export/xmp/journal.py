@@ -6,20 +6,24 @@ A part is written before its sidecars are. So whatever a killed export has writt
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 
+from artimuse_actor.uris import user_path
 from jobs.storage.parquet import parquet_bytes, read_parquet
 from jobs.storage.place import Place
+from jobs.storage.user_files import is_unicode
 from jobs.store.layout import SIDECARS
 
 _SCHEMA: Final = pa.schema(
     [
-        pa.field("sidecar", pa.string(), nullable=False),
+        pa.field("sidecar", pa.string(), nullable=False, metadata={"doc": "a path, or a file:// uri"}),
         pa.field("before", pa.binary(), metadata={"doc": "null if there was none"}),
         pa.field("after", pa.string(), nullable=False, metadata={"doc": "SHA-256 of what was written"}),
     ]
@@ -51,7 +55,7 @@ class Journal:
     def add(self, entries: Sequence[Entry]) -> None:
         """Write a part."""
         if entries:
-            rows = [(entry.sidecar, entry.before, entry.after) for entry in entries]
+            rows = [(_named(entry.sidecar), entry.before, entry.after) for entry in entries]
             table = pa.table(list(map(list, zip(*rows, strict=True))), schema=_SCHEMA)
             self._place.write_private(f"{SIDECARS}/{self._run_id}-{self._parts:05}.parquet", parquet_bytes(table))
             self._parts += 1
@@ -61,12 +65,18 @@ class Journal:
         found = defaultdict(list)
         for file in self._place.files(SIDECARS):
             for row in read_parquet(self._place, file.path).to_pylist():
-                found[row["sidecar"]].append(Entry(**row))
+                sidecar = user_path(row.pop("sidecar"))
+                found[sidecar].append(Entry(sidecar, **row))
         return found
 
     def delete(self) -> None:
         """Delete all parts: nothing is left to take back."""
         self._place.delete_tree(SIDECARS)
+
+
+def _named(path: str) -> str:
+    """A path as Parquet holds it: one that is not UTF-8 as a file:// uri."""
+    return path if is_unicode(path) else f"file://{quote_from_bytes(os.fsencode(path))}"
 
 
 def digest_of(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final
 
 from artimuse_actor.errors import UsageError
@@ -44,7 +45,8 @@ def stars_of(text: str, reject_below: float | None, database: Database, question
     try:
         numbers = [float(part.removesuffix("%")) for part in parts]
         # Of points and shares together, one of the points has a percent sign.
-        is_right = len(numbers) == 5 and sorted(numbers) == numbers and (shares or "%" not in text)
+        rising = all(map(isfinite, numbers)) and sorted(numbers) == numbers
+        is_right = len(numbers) == 5 and rising and (shares or "%" not in text)
     except ValueError:
         is_right = False
     if not is_right or (shares and not 0 <= numbers[0] <= numbers[-1] <= 100):
