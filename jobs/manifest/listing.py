@@ -38,6 +38,8 @@ UNREADABLE_SUFFIXES: Final = frozenset(f".{suffix}" for suffix in ("svg", "psd",
 THUMBNAIL_FOLDERS: Final = frozenset(("@eaDir", ".@__thumb", ".thumbnails", ".thumbs", ".thumb"))
 """Folders in which the software of file servers, desktops and phones keeps small copies of the pictures beside them."""
 
+A_STORE: Final = " (a store)"
+"""Behind the name of a folder that was not listed since it is one."""
 _STORE_FILE: Final = "_store.json"  # as in `jobs.store.layout`, which knows this module
 
 
@@ -171,7 +173,7 @@ def _walk(listing: Listing) -> Iterator[ListedFile]:
         if not folders and not names:
             listing.empty.append(parent)
         if _STORE_FILE in names and parent != root:  # its tables are no manifests
-            unlisted.append(f"{parent} (a store)")
+            unlisted.append(f"{parent}{A_STORE}")
             folders.clear()
             continue
         listing.thumbnails.update(THUMBNAIL_FOLDERS.intersection(folders))

@@ -29,7 +29,7 @@ from jobs.manifest.hub import list_hub, names_data_set
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.lance import lance_table
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
-from jobs.manifest.listing import ListedFile, Listing, list_braces, list_files, list_web
+from jobs.manifest.listing import A_STORE, ListedFile, Listing, list_braces, list_files, list_web
 from jobs.manifest.manifest import FIRST, Coverage, Manifest, ManifestOptions
 from jobs.manifest.questions import question_manifest
 from jobs.manifest.table_rows import folder_of
@@ -191,7 +191,8 @@ def _tables(source: str, tables: list[ListedFile], files: Listing, options: Mani
         if files.by_pattern:
             raise ManifestError(f"{source}: matches tables of several kinds. Name one, such as {source}.parquet.")
         notes = [f"Left out, beside tables of another kind: {by_count(others)}."]
-    unseen = [f for f in (*files.unlisted, *files.empty) if not is_hidden(f.removeprefix(f"{files.root}/"))]
+    looked_for = (folder for folder in (*files.unlisted, *files.empty) if not folder.endswith(A_STORE))
+    unseen = any(not is_hidden(folder.removeprefix(f"{files.root}/")) for folder in looked_for)
     coverage = None if glob.has_magic(source) else Coverage(None, ("",) if unseen else ())
     return TableManifest(source, chosen, options, notes, coverage)
 

@@ -74,7 +74,7 @@ def refuse_other_file(option: str, path: str, kind: str, mark: bytes) -> None:
     try:
         with open_source(path) as file:
             found = file.read(_MARKED_BYTES)
-    except OSError:  # nothing is there, or writing will say what is
+    except Exception:  # nothing is there, or writing will say what is wrong
         return
     if len(found) > len(b"[]") and mark not in found:  # an empty file, or list, is no loss
         raise UsageError(

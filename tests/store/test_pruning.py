@@ -126,7 +126,9 @@ def test_of_tars_and_tables_in_folders_that_are_empty_now_rows_stay(tmp_path: Pa
 
     write(disks[0], "a.jpg", "b.jpg")
     write(disks[1], "c.jpg", "d.jpg")
-    (tmp_path / "library" / "_temporary").mkdir()  # Spark's: no table in it would be read
+    for other in ("_temporary", "out"):  # Spark's, and a store: no table in them would be read
+        (tmp_path / "library" / other).mkdir()
+    (tmp_path / "library" / "out" / "_store.json").touch()
     source = str(tmp_path / "library")
     _scored(store, source)
     write(disks[0], "a.jpg")
