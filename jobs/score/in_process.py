@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from artimuse_actor.errors import ArtiMuseError
 from artimuse_actor.node import usable_cores
-from jobs.score.ray_session import Cluster, task_failure
+from jobs.score.cluster import Cluster
 from jobs.score.settings import ScoreSettings
+from jobs.score.task_errors import task_failure
 
 if TYPE_CHECKING:
     from artimuse_actor.actor import ArtiMuseActor

@@ -4,107 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, Any, Self
 
-from artimuse_actor.checkpoint.network_config import AUTO_DTYPES
-from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, UsageError, one_line, reason_of
+from artimuse_actor.errors import RunError, UsageError
 from jobs.score import ray_internals
-from jobs.score.actor_pool import ActorPool
 from jobs.score.actor_starts import StartLog
+from jobs.score.cluster import Cluster
 from jobs.score.local_ray import local_environment, session_folder
 from jobs.score.signals import listen
-
-if TYPE_CHECKING:
-    from ray.exceptions import RayError
+from jobs.score.task_errors import own_errors
 
 # Read by Ray when it is imported: no telemetry.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's C++ parts write their own warnings to the terminal.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 _REACHABLE_WITHIN_S = 10.0
-_ACCELERATOR = "accelerator_type:"
-_APPLE = re.compile(r"M\d(-|$)|Apple")
-_BEFORE_AMPERE = re.compile(r"[KP]\d+$|M\d\d|V100|T\d|GeForce-(GTX|RTX-20)|GTX|TITAN|Quadro")
 _EXPORTER_NEEDS = ("opencensus", "opentelemetry", "prometheus_client", "aiohttp_cors")  # some of ray[default]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The machines that a run works on: a Ray cluster, or this machine.
-
-    Attributes:
-        gpus: number of its GPUs now.
-        cpus: number of its CPU cores now.
-        gpu: the device that a GPU is: `cuda`, or `mps` of Apple. Ray has one resource for both.
-        gpu_dtype: the precision of `--dtype auto` on all of its GPUs, see `resolve_dtype`.
-        nodes: number of its machines with CPU cores for a run, at least one.
-    """
-
-    gpus: int
-    cpus: int
-    gpu: str = "cuda"
-    gpu_dtype: str = AUTO_DTYPES["cuda"]
-    nodes: int = 1
-
-    @classmethod
-    def of(cls, resources: Mapping[str, float], nodes: int = 1) -> Cluster:
-        """The cluster with these of Ray's resources.
-
-        Where Ray's name of a card does not tell that it is before Ampere, bfloat16 is emulated: slow, and not wrong.
-        """
-        names = [name.removeprefix(_ACCELERATOR) for name in resources if name.startswith(_ACCELERATOR)]
-        gpu = "mps" if any(map(_APPLE.match, names)) else "cuda"
-        is_old = any(map(_BEFORE_AMPERE.match, names))
-        dtype = "float32" if is_old else AUTO_DTYPES[gpu]
-        return cls(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), gpu, dtype, max(1, nodes))
-
-    @classmethod
-    def joined(cls) -> Cluster:
-        """The cluster of the Ray that runs."""
-        import ray
-
-        nodes = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
-        return cls.of(ray.cluster_resources(), nodes)
-
-    def device(self, asked: str, *, may_grow: bool = False) -> str:
-        """The device of all actors: `cpu`, `cuda` or `mps`.
-
-        Args:
-            asked: one of these, or `auto`.
-            may_grow: whether GPUs may be added later, as with an autoscaler.
-
-        Raises:
-            UsageError: the device is unknown, or not in the cluster.
-        """
-        if asked not in ("auto", *AUTO_DTYPES):
-            raise UsageError(f"--device takes auto, cpu, cuda or mps, not {asked!r}; Ray hands the GPUs out.")
-        has_gpu = self.gpus > 0
-        if asked == "cuda" and not (has_gpu and self.gpu == "cuda") and not may_grow:
-            raise UsageError("--device cuda: Ray sees no GPU for CUDA. Try --device cpu, or check nvidia-smi.")
-        if asked == "mps" and not (has_gpu and self.gpu == "mps"):
-            raise UsageError("--device mps: Ray sees no GPU of Apple. Try --device cpu.")
-        return (self.gpu if has_gpu else "cpu") if asked == "auto" else asked
-
-    def auto_dtype(self, device: str) -> str:
-        """The precision of `--dtype auto` on a device of the cluster."""
-        return self.gpu_dtype if device == self.gpu else AUTO_DTYPES[device]
-
-    def default_pool(self, device: str, actors_per_gpu: int) -> ActorPool:
-        """`actors_per_gpu` models on each GPU; one model on the CPU."""
-        actors = 1 if device == "cpu" else max(1, self.gpus * actors_per_gpu)
-        return ActorPool(actors, actors)
-
-    def loading_cores(self, device: str, actors: int) -> int:
-        """Cores that are left for loading; each model on the CPU takes one."""
-        return max(1, self.cpus - (actors if device == "cpu" else 0))
 
 
 class RayOfRuns:
@@ -258,48 +179,3 @@ def without_messages_of_ray() -> Iterator[None]:
     is_shown = bool(os.environ.get("ARTIMUSE_DEBUG"))
     with open(os.devnull, "w") as nowhere, nullcontext() if is_shown else redirect_stdout(nowhere):
         yield
-
-
-@contextmanager
-def own_errors(starts: StartLog) -> Iterator[None]:
-    """Turn Ray's error about a task or an actor back into our own exception, or into a RunError.
-
-    Args:
-        starts: has the errors of actors that could not start.
-    """
-    from ray.exceptions import RayError
-
-    try:
-        yield
-    except RayError as error:
-        raise _own_error(error, starts) from error
-
-
-def _own_error(error: RayError, starts: StartLog) -> ArtiMuseError:
-    from ray.exceptions import RayActorError, RaySystemError
-
-    node = ray_internals.node_of(error)
-    where = f" at {node}" if node else ""
-    cause = getattr(error, "cause", error)  # only errors of tasks have one; those of constructors are only text
-    if isinstance(cause, ArtiMuseError) and not isinstance(cause, ImageError):  # an ImageError becomes a row
-        return cause
-    if isinstance(error, RayActorError) and error.actor_init_failed:
-        last = str(error).strip().splitlines()[-1]
-        return starts.failure() or RunError(
-            f"A model{where} could not be started: {last}. Install the same code on all nodes, or leave that "
-            "one out, and run again; what was committed stays."
-        )
-    if isinstance(cause, RaySystemError) and isinstance(cause.client_exc, ImportError | AttributeError):
-        # Its process could not unpickle the step, so it never compared its code, see `code_identity`.
-        return RunError(
-            f"A node{where} does not have this code, but an older one or none: {reason_of(cause.client_exc)}. "
-            "Install the same on all nodes, or leave that one out, and run again; what was committed stays."
-        )
-    return task_failure(cause)
-
-
-def task_failure(cause: BaseException) -> RunError:
-    """The error of a run one of whose steps raised what is not ours, such as OSError of a full disk."""
-    first = str(cause).partition("\n")[0]  # Ray Data appends advice of its own
-    said = f"{type(cause).__name__}: {one_line(first)}"
-    return RunError(f"A task of the run failed: {said}. What was committed stays; run again.")

@@ -24,11 +24,12 @@ from jobs.manifest.source import open_manifest
 from jobs.score import in_process, pipeline, without_model
 from jobs.score.actor_starts import StartLog
 from jobs.score.breaker import Breaker
+from jobs.score.cluster import Cluster
 from jobs.score.commit import ShardCommitter
 from jobs.score.in_process import ModelHere
 from jobs.score.load import UnitLoader
 from jobs.score.meters import Meters
-from jobs.score.ray_session import Cluster, RayOfRuns
+from jobs.score.ray_session import RayOfRuns
 from jobs.score.receipts import Receipts
 from jobs.score.run_context import Run
 from jobs.score.run_plan import checked_pruner, plan_run

@@ -4,7 +4,7 @@ import pytest
 
 from artimuse_actor.errors import UsageError
 from jobs.score.actor_pool import ActorPool
-from jobs.score.ray_session import Cluster
+from jobs.score.cluster import Cluster
 
 
 @pytest.mark.parametrize(("text", "fewest", "most"), [("1", 1, 1), ("8", 8, 8), ("1:8", 1, 8), (" 2:2 ", 2, 2)])

@@ -10,7 +10,8 @@ from support.ray_head import joined_once, ray_address
 
 from artimuse_actor.errors import ArtiMuseError, ImageError, RunError, StoreError
 from jobs.score.actor_starts import StartLog
-from jobs.score.ray_session import own_errors, running_ray
+from jobs.score.ray_session import running_ray
+from jobs.score.task_errors import own_errors
 from jobs.storage.places import open_place
 
 # Ray itself sets what it says is deprecated.
