@@ -27,7 +27,7 @@ from support.loopback_server import LoopbackServer
 from support.score_job import run_artimuse, run_command, run_job
 
 from artimuse_actor.errors import UsageError
-from jobs.score import ray_session as cluster
+from jobs.score import ray_session
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -170,8 +170,8 @@ EXPORTER = Path(sys.prefix, "exporter")
 
 def test_a_port_that_nobody_would_listen_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARTIMUSE_METRICS_PORT", "9090")
-    monkeypatch.setattr(cluster, "_EXPORTER_NEEDS", ("prometheus_client_that_is_nowhere",))
-    with pytest.raises(UsageError, match="Install the extra `metrics`, or unset it"), cluster.running_ray(None, 1):
+    monkeypatch.setattr(ray_session, "_EXPORTER_NEEDS", ("prometheus_client_that_is_nowhere",))
+    with pytest.raises(UsageError, match="Install the extra `metrics`, or unset it"), ray_session.running_ray(None, 1):
         pass
 
 
