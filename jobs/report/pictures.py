@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from jobs.report.safe_text import cut, fair_limit, size_bytes, visible
 from jobs.report.scored_rows import ScoredRows
-from jobs.storage.parquet import parquet_file, read_parquet
+from jobs.storage.parquet import open_parquet, read_parquet
 from jobs.store.store import Store
 
 _TEXT_BATCH_ROWS: Final = 1_024
@@ -79,8 +79,7 @@ def _read_texts(store: Store, path: str, pictures: Mapping[str, Picture]) -> Non
     ids = read_parquet(store.place, path, ["image_id"])["image_id"]
     places = np.flatnonzero(np.asarray(pc.is_in(ids, pa.array(list(pictures), pa.string()))))
     columns = store.texts.columns
-    with store.place.open(path) as file:
-        parquet = parquet_file(file, buffer_size=_TEXT_BUFFER_BYTES)
+    with open_parquet(store.place, path, buffer_size=_TEXT_BUFFER_BYTES) as parquet:
         start = 0
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows

@@ -117,7 +117,7 @@ class LocalPlace(Rooted):
     def files(self, folder: str) -> list[StoredFile]:
         """See `Place`."""
         found = []
-        for parent, _, names in os.walk(self.uri(folder)):
+        for parent, _, names in os.walk(self.uri(folder), onerror=_raise_unless_gone):
             for name in names:
                 full = os.path.join(parent, name)
                 try:
@@ -211,6 +211,12 @@ class LocalPlace(Rooted):
 
 class _Changed(Exception):  # noqa: N818 (ends a write, and is seen by nobody else)
     """A file has another version than was read."""
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Refuse a folder that is there and cannot be listed: rows of files that nobody sees would be made again."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _write(path: str, data: bytes) -> None:

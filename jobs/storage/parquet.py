@@ -10,8 +10,8 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import BrokenFile
-from jobs.storage.place import Place, gone
+from artimuse_actor.errors import ArtiMuseError, BrokenFile
+from jobs.storage.place import Place, failed, gone
 from schemas.scores import LATER
 
 COMPRESSION: Final = "zstd"
@@ -24,7 +24,7 @@ def read_parquet(place: Place, path: str, columns: list[str] | None = None) -> p
         GoneFile: it is not there; also a FileNotFoundError.
         BrokenFile: it is not a whole Parquet file, or it lacks one of the columns.
     """
-    with _whole_parquet(place, path) as parquet:
+    with open_parquet(place, path) as parquet:
         absent = set(columns or ()) - set(parquet.schema_arrow.names)
         if unknown := absent.difference(field.name for field in LATER):
             raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(unknown))}")
@@ -51,7 +51,7 @@ def parquet_from(data: bytes, name: str) -> pa.Table:
 
 def read_footer(place: Place, path: str) -> pq.FileMetaData:
     """Row count and metadata of a Parquet file of a store. Raises as `read_parquet`."""
-    with _whole_parquet(place, path) as parquet:
+    with open_parquet(place, path) as parquet:
         return parquet.metadata
 
 
@@ -65,19 +65,30 @@ def is_whole(place: Place, path: str) -> bool:
 
 
 @contextmanager
-def _whole_parquet(place: Place, path: str) -> Iterator[Any]:
+def open_parquet(place: Place, path: str, **options: Any) -> Iterator[Any]:
+    """A Parquet file of a store, for reading in the block.
+
+    Raises:
+        GoneFile: it is not there; also a FileNotFoundError.
+        BrokenFile: it is not a whole Parquet file, or lacks what is read.
+        StoreError: it cannot be read now.
+    """
     try:
-        opened = place.open(path)
+        with place.open(path) as file:
+            yield parquet_file(file, **options)
+    except ArtiMuseError:
+        raise
     except FileNotFoundError as error:
         raise gone(place, path) from error
-    with opened as file:
-        try:
-            yield parquet_file(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            # pyarrow reports a damaged footer as an OSError without errno; one with errno comes from the storage.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
+    except Exception as error:  # those of clients of servers have no other common base
+        if isinstance(error, pa.ArrowInvalid) or _is_arrows(error):
             raise _broken(place.uri(path), error) from error
+        raise failed(place, path, error) from error
+
+
+def _is_arrows(error: Exception) -> bool:
+    """Whether pyarrow says that what it read is damaged; an error of the storage has a number or a type of its own."""
+    return type(error) is OSError and error.errno is None
 
 
 def _broken(name: str, error: Exception) -> BrokenFile:

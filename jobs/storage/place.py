@@ -84,7 +84,11 @@ class Place(Protocol):
         """The same place; each change of a file first calls `check`, which raises if the lock is no longer ours."""
 
     def files(self, folder: str) -> list[StoredFile]:
-        """All files below a folder ("": the root), sorted by path; empty if there is no such folder."""
+        """All files below a folder ("": the root), sorted by path; empty if there is no such folder.
+
+        Raises:
+            StoreError: it, or a folder in it, cannot be listed.
+        """
 
     def delete(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -150,10 +154,7 @@ def says_where(method: Callable[..., _T]) -> Callable[..., _T]:
         except Exception as error:  # botocore's errors have no other common base
             if isinstance(error, FileNotFoundError) and method.__name__ in ("read", "read_range", "open"):
                 raise
-            raise StoreError(
-                f"{place.uri(path)}: {message_of(error)}. Check the path, the permissions and the credentials, and run "
-                "again; what is committed stays."
-            ) from error
+            raise failed(place, path, error) from error
 
     return wrapped
 
@@ -183,6 +184,14 @@ class Rooted:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.root,)  # a lock means nothing to another process
+
+
+def failed(place: Place, path: str, error: Exception) -> StoreError:
+    """The error of a file that cannot be read or written now, whatever it holds."""
+    return StoreError(
+        f"{place.uri(path)}: {message_of(error)}. Check the path, the permissions and the credentials, and run again; "
+        "what is committed stays."
+    )
 
 
 def read_listed(place: Place, path: str) -> bytes:

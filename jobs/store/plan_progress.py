@@ -24,7 +24,7 @@ from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan
 from jobs.plan.planner import make_plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows
-from jobs.storage.parquet import is_whole, parquet_file, read_footer, read_parquet, with_later_columns
+from jobs.storage.parquet import is_whole, open_parquet, read_footer, read_parquet, with_later_columns
 from jobs.storage.place import READ_THREADS, Place, StoredFile
 from jobs.store.doubles import refuse_doubles
 from jobs.store.layout import (
@@ -240,8 +240,9 @@ class PlanProgress:
 
 def unit_rows_of(place: Place, plan: Plan, shard: int, unit: int) -> pa.Table:
     """The rows of one unit: one row group of its shard's file."""
-    with place.open(rows_path(plan.plan_id, shard)) as file:
-        return parquet_file(file).read_row_group(unit)
+    with open_parquet(place, rows_path(plan.plan_id, shard)) as parquet:
+        rows: pa.Table = parquet.read_row_group(unit)
+        return rows
 
 
 def _delete_work(place: Place, plan_id: str) -> None:

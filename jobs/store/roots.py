@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 
 from artimuse_actor.errors import StoreMismatch
 from artimuse_actor.fetch.file_range import FileRange
+from artimuse_actor.uris import shown_uri
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest
 from jobs.plan.plan import Plan
-from jobs.storage.parquet import parquet_file, read_parquet
+from jobs.storage.parquet import open_parquet, read_parquet
 from jobs.store.layout import rows_path
 from jobs.store.store import Store
 from jobs.store.table_files import TableFile, TableFiles
@@ -81,15 +82,15 @@ def note_of_move(store: Store, manifest: Manifest, files: TableFiles) -> str | N
 def _first_rows(store: Store, files: TableFiles) -> dict[str, dict[str, Any]]:
     """A few rows of the first file that has any, by id."""
     for path in files.scores_paths:
-        with store.place.open(path) as file:
-            for rows in parquet_file(file).iter_batches(_LOOKED_AT, columns=_PLACED):
+        with open_parquet(store.place, path) as parquet:
+            for rows in parquet.iter_batches(_LOOKED_AT, columns=_PLACED):
                 if len(rows):
                     return {row["image_id"]: row for row in rows.to_pylist()}
     return {}
 
 
 def take_over_uris(store: Store, manifest: Manifest) -> int:
-    """Give rows the uris of the images of the same id in a manifest: the library has moved there; returns how many."""
+    """Give rows the uris, without secrets, of the same ids in a manifest that has moved; returns how many."""
     changed, paths = 0, store.table_files().scores_paths
     for start in range(0, len(paths), _FILES_AT_ONCE):
         read = [TableFile.read(store.place, path) for path in paths[start : start + _FILES_AT_ONCE]]
@@ -100,7 +101,8 @@ def take_over_uris(store: Store, manifest: Manifest) -> int:
         for batch in manifest.batches():
             places = index.find(hash_strings(batch.rows["image_id"]))
             here = np.flatnonzero(places >= 0)
-            uris[places[here]] = batch.rows["uri"].take(pa.array(here)).to_pylist()
+            found = batch.rows["uri"].take(pa.array(here)).to_pylist()
+            uris[places[here]] = [shown_uri(uri) if uri else None for uri in found]
         first = 0
         for file, rows in files:
             mine = slice(first, first := first + len(rows))

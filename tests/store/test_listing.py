@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
+from typing import IO, Any
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import fsspec
 import pytest
+from aiobotocore.response import AioReadTimeoutError  # type: ignore[import-untyped]
 from support.faulty_places import BUCKETS, MemoryPlace
 from support.loopback_server import LoopbackServer
 from support.trial import Trial
 
 from artimuse_actor.errors import StoreError
+from artimuse_actor.fetch.remote_file import storage_error
 from jobs.storage.place import StoredFile
 from jobs.storage.s3_place import S3Place
 from jobs.store.lock import run_lock
@@ -67,6 +73,61 @@ def test_a_file_of_the_tables_that_is_there_and_not_listed_stops_the_run(
     assert _tables(trial) == files
     trial.run()
     assert trial.look().keys() == rows.keys() | {"g"}
+    assert trial.run().was_finished
+
+
+@pytest.mark.parametrize("folder", ["scores", "texts", "_runs"])
+def test_a_folder_of_a_disk_that_is_there_and_cannot_be_listed_stops_the_run(tmp_path: Path, folder: str) -> None:
+    trial, scandir = _scored(str(tmp_path / "out")), os.scandir
+    rows = trial.look()
+
+    def stale(path: str) -> Any:
+        if path == str(tmp_path / "out" / folder):
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return scandir(path)
+
+    trial.library.put("g", b"g")
+    with patch.object(os, "scandir", stale), pytest.raises(StoreError, match=rf"out/{folder}: .*Stale file handle"):
+        trial.run()
+    assert trial.look() == rows
+    trial.run()
+    assert trial.look().keys() == rows.keys() | {"g"}
+    assert trial.run().was_finished
+
+
+class _Unanswered(io.BytesIO):
+    """A file of a server that stops answering in the middle of it."""
+
+    def __init__(self, data: bytes, error: Exception) -> None:
+        super().__init__(data)
+        self.error = error
+
+    def read(self, *_: Any) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize("path", [r"scores/.*00000", r"texts/.*00001"])
+@pytest.mark.parametrize(
+    "error",
+    [AioReadTimeoutError(endpoint_url="http://s3"), TimeoutError(), storage_error("timed out"), ConnectionError("cut")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(
+    error: Exception, path: str, tmp_path: Path
+) -> None:
+    trial = _scored(f"memory://{tmp_path.name}")
+    files, open_file = _tables(trial), MemoryPlace.open
+
+    def unanswered(place: MemoryPlace, name: str) -> IO[bytes]:
+        file = open_file(place, name)
+        return _Unanswered(file.read(), error) if re.search(path, name) else file
+
+    trial.library.put("g", b"g")
+    with patch.object(MemoryPlace, "open", unanswered), pytest.raises(StoreError, match=rf"{path}.*run again"):
+        trial.run()
+    assert _tables(trial) == files
+    assert not trial.place.files("_broken")
+    trial.run()
     assert trial.run().was_finished
 
 

@@ -16,7 +16,7 @@ from artimuse_actor.checkpoint.names import identify_checkpoint
 from artimuse_actor.errors import StoreMismatch
 from artimuse_actor.images.options import DecodeOptions
 from artimuse_actor.protocol.protocols import ARTIMUSE
-from jobs.manifest.manifest import ManifestOptions
+from jobs.manifest.manifest import Manifest, ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.store import roots
 from jobs.store.fingerprints import fingerprint_of
@@ -77,6 +77,20 @@ def test_a_library_that_moved_is_the_same_although_some_of_it_changed(tmp_path: 
     assert take_over_uris(store, moved) == 0
     assert note_of_move(store, moved, store.table_files()) is None
     assert _uris(store) == {f"{number}.JPG": f"{tmp_path}/moved/{number}.JPG" for number in (1, 2, 3)}
+
+
+def test_uris_that_are_taken_over_have_no_secrets(tmp_path: Path) -> None:
+    def manifest(host: str, signature: str) -> Manifest:
+        uris = [f"https://user:pw@{host}/{name}.jpg?X-Amz-Signature={signature}" for name in "ab"]
+        pq.write_table(pa.table({"image_id": ["a", "b"], "uri": uris}), tmp_path / "m.parquet")
+        return open_manifest(str(tmp_path / "m.parquet"))
+
+    store = open_store(tmp_path / "out")
+    first = manifest("old", "1")
+    complete(store, PlanProgress.begin(store, first, "p").plan)
+    assert take_over_uris(store, manifest("new", "2")) == 2
+    assert _uris(store) == {name: f"https://…@new/{name}.jpg?X-Amz-Signature=…" for name in "ab"}
+    assert take_over_uris(store, manifest("new", "3")) == 0  # signatures are others every night
 
 
 def test_uris_are_taken_over_a_few_files_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

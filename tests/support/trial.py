@@ -302,7 +302,7 @@ class Trial:
             "jobs.score.load.ChildDecoder": _Child,
             "artimuse_actor.whole_file.sync": lambda _: None,
             "jobs.storage.local_place.sync": lambda _: None,
-            **{f"jobs.{module}.parquet_file": _parquet_file for module in ("storage.parquet", "store.plan_progress")},
+            "jobs.storage.parquet.parquet_file": _parquet_file,
             "jobs.storage.parquet.COMPRESSION": "none",
             "jobs.score.load.IMAGE_SIZE": _SIDE,
             "jobs.score.load.PIXELS": _PIXELS,
