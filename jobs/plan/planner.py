@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from artimuse_actor.uris import without_secrets
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest, without_rows
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
-from jobs.plan.stored_rows import RETRY, TEXTS, RetryErrors, StoredRows
+from jobs.plan.stored_rows import RETRY, RETRY_TEXTS, TEXTS, RetryErrors, StoredRows
 from jobs.storage.parquet import parquet_bytes
 from schemas.manifest import IMAGE_ROWS, TEXTS_ONLY
 
@@ -54,7 +55,6 @@ def make_plan(
     starts_of_batches: list[tuple[str, int]] = []
     changed: list[tuple[NDArray[np.int32], pa.Table]] = []
     manifest_rows = held_rows = new_rows = 0
-    pending: list[pa.Table] = []
     for batch in manifest.batches():
         rows = batch.rows.select(IMAGE_ROWS.names)
         ids = hash_strings(rows["image_id"])
@@ -65,20 +65,18 @@ def make_plan(
         manifest_rows += rows.num_rows
         todo = rows_to_do(rows, ids, stored, retry)
         rows = rows.append_column(TEXTS_ONLY, pa.array(todo.texts_only))
-        held_rows += int((~todo.new & ~todo.changed).sum())
+        held_rows += int(((todo.places >= 0) & ~todo.changed).sum())
         new_rows += int(todo.new.sum())
         if todo.changed.any():
             files = stored.file_of_row[todo.places[todo.changed]]
             changed.append((files, rows.filter(pa.array(todo.changed))))
-        pending.append(rows if todo.new.all() else rows.filter(pa.array(todo.new)))
-        if sum(map(len, pending)) >= shard_rows:
-            pending = writer.write_full_shards(pending)
+        writer.add(rows if todo.new.all() else rows.filter(pa.array(todo.new)))
     if not manifest_rows:
         raise without_rows(manifest)
     _refuse_doubles(hashes, starts_of_batches)
     if writer.unit_rows is None:
-        writer.unit_rows = default_unit_rows(manifest_rows - held_rows, texts=texts)
-    writer.write_rest(pending)
+        writer.unit_rows = default_unit_rows(new_rows + sum(len(rows) for _, rows in changed), texts=texts)
+    writer.write_rest()
     writer.write_replacements(changed, stored.files)
     return Plan(
         plan_id=plan_id,
@@ -117,32 +115,38 @@ class _ShardWriter:
         self.write_rows, self.texts = write_rows, texts
         self.unit_rows, self.shard_rows = unit_rows, shard_rows
         self.shards: list[ShardPlan] = []
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
 
-    def write_full_shards(self, tables: list[pa.Table]) -> list[pa.Table]:
-        """Write all full shards; returns the rows that are left."""
-        table = pa.concat_tables(tables)
-        while table.num_rows >= self.shard_rows:
-            self._write(table.slice(0, self.shard_rows), None)
-            table = table.slice(self.shard_rows)
-        return [table]
+    def add(self, rows: pa.Table) -> None:
+        """Take new rows, and write the shards that are full."""
+        if not len(rows):
+            return
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        if self._pending_rows >= self.shard_rows:
+            table = pa.concat_tables(self._pending)
+            full = len(table) - len(table) % self.shard_rows
+            for start in range(0, full, self.shard_rows):
+                self._write(table.slice(start, self.shard_rows), None)
+            self._pending, self._pending_rows = [table.slice(full)], len(table) - full
 
-    def write_rest(self, tables: list[pa.Table]) -> None:
-        for rest in self.write_full_shards(tables) if tables else []:
-            if rest.num_rows:
-                self._write(rest, None)
+    def write_rest(self) -> None:
+        """Write the new rows that are left as the last shard."""
+        if self._pending_rows:
+            self._write(pa.concat_tables(self._pending), None)
 
     def write_replacements(self, changed: Iterable[tuple[NDArray[np.int32], pa.Table]], files: tuple[str, ...]) -> None:
         """Write one shard for each scores file with older rows."""
-        batches = []  # each in the order of its files, so that a file's rows are a slice of it
+        parts: defaultdict[int, list[pa.Table]] = defaultdict(list)
         for file_of_row, rows in changed:
             order = np.argsort(file_of_row, kind="stable")
-            batches.append((file_of_row[order], rows.take(pa.array(order))))
-        for index in sorted({file for file_of_row, _ in batches for file in np.unique(file_of_row).tolist()}):
-            parts = []
-            for file_of_row, rows in batches:
-                start, end = np.searchsorted(file_of_row, [index, index + 1]).tolist()
-                parts += [rows.slice(start, end - start)] if end > start else []
-            self._write(pa.concat_tables(parts), files[index])
+            found, starts = np.unique(file_of_row[order], return_index=True)
+            rows, ends = rows.take(pa.array(order)), [*starts[1:].tolist(), len(rows)]
+            for file, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
+                parts[file].append(rows.slice(start, end - start))
+        for file in sorted(parts):
+            self._write(pa.concat_tables(parts.pop(file)), files[file])
 
     def _write(self, table: pa.Table, replaces: str | None) -> None:
         if self.unit_rows is None:  # a full shard before the manifest's end: this is a large job
@@ -179,9 +183,10 @@ def rows_to_do(rows: pa.Table, ids: NDArray[np.uint64], stored: StoredRows, retr
     places = stored.ids.find(ids)
     known, same = places >= 0, _same_version(rows["version"], stored, places)
     wants = stored.wants[places] if len(stored.ids) else np.zeros(len(rows), dtype=np.uint8)
-    retried, texts_only = known & (wants == RETRY), same & (wants == TEXTS)
+    retried, texts_only = known & (wants == RETRY), same & (wants == RETRY_TEXTS)
     if retry.alone:
-        return RowsToDo(np.zeros_like(known), retried, texts_only, places)
+        return RowsToDo(np.zeros_like(known), retried | texts_only, texts_only, places)
+    texts_only |= same & (wants == TEXTS)
     return RowsToDo(~known, (known & ~same) | retried | texts_only, texts_only, places)
 
 

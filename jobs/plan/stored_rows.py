@@ -20,6 +20,7 @@ from schemas.scores import ERROR, OK
 NOTHING: Final = 0
 TEXTS: Final = 1
 RETRY: Final = 2
+RETRY_TEXTS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class StoredRows:
         ids: position of each image_id among the rows of all files.
         versions: (N, 2) uint64 hashes of the rows' versions.
         file_of_row: (N,) int32, index into `files`.
-        wants: (N,) uint8, `NOTHING`, `TEXTS` (a score without texts, in a store with texts) or `RETRY`.
+        wants: (N,) uint8, `NOTHING`, `TEXTS` (a score without texts, in a store with texts), `RETRY` (an error), or
+            `RETRY_TEXTS` (a score whose texts are an error).
         ahead: those of `files` whose texts file has texts of images without a score: a run died between the two.
     """
 
@@ -87,14 +89,16 @@ def read_stored_rows(
         rows = read_parquet(place, path, ["image_id", "version", "status", "error_type", "retryable"])
         wants, is_ahead = np.where(retry.chosen(rows).to_numpy(), RETRY, NOTHING).astype(np.uint8), False
         if texts:
-            undescribed = pc.equal(rows["status"], OK)
+            has_score = pc.equal(rows["status"], OK).to_numpy()
+            wants[has_score] = TEXTS
             if beside := texts_file(path):
                 described = read_parquet(place, beside, ["image_id", "status", "error_type", "retryable"])
                 own = pc.is_in(described["image_id"], rows["image_id"].combine_chunks())
                 is_ahead = not pc.all(own, min_count=0).as_py()
-                ids = described.filter(pc.invert(retry.chosen(described)))["image_id"].combine_chunks()
-                undescribed = pc.and_(undescribed, pc.invert(pc.is_in(rows["image_id"], ids)))
-            wants[undescribed.to_numpy()] = TEXTS
+                chosen = retry.chosen(described)
+                for want, which in ((NOTHING, pc.invert(chosen)), (RETRY_TEXTS, chosen)):
+                    ids = described.filter(which)["image_id"].combine_chunks()
+                    wants[has_score & pc.is_in(rows["image_id"], ids).to_numpy()] = want
         return hash_strings(rows["image_id"]), hash_strings(rows["version"]), wants, is_ahead
 
     with ThreadPoolExecutor(READ_THREADS) as pool:

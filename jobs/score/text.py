@@ -58,7 +58,10 @@ def show_score(result: ScoreResult, settings: ScoreSettings) -> None:
             show(_unpruned(found.unknown))
         return
     if result.was_finished:
-        show(f"Nothing to do: all {record.manifest_rows:,} images are in {settings.out} already.")
+        done = f"all {record.manifest_rows:,} images are in {settings.out} already"
+        if settings.retry.alone:
+            done = f"no failed row of {settings.out} that {settings.source} names is to be tried again"
+        show(f"Nothing to do: {done}.")
     else:
         speed = f" ({record.images_per_s:,.1f} images/s)" if record.images_per_s else ""
         held = f"; {record.held_rows:,} were there before" if record.held_rows else ""

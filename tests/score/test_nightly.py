@@ -55,6 +55,8 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
     assert rows["locked/behind.jpg"]["copied_from"] == "09_webp.webp"
     assert rows["locked/behind.jpg"]["run_id"] == rows["09_webp.webp"]["run_id"]  # which made the score
     assert rows["locked/behind.jpg"]["scored_at"] > rows["09_webp.webp"]["scored_at"]
+    screen = run_score(photos, out, "--retry-errors", "missing")  # there are new pictures, which it leaves for later
+    assert f"Nothing to do: no failed row of {out} that {photos} names is to be tried again." in screen
 
     screen = run_score(photos, out, "--prune", "--prune-max", "25%")
     assert "4 of them have the same bytes as others" in screen

@@ -95,7 +95,7 @@ def test_retrying_errors_alone_leaves_new_and_changed_pictures_for_later(
     plan = plan_for(store, source, "again", retry=retry)
     rows = [pq.read_table(path) for path in sorted((tmp_path / "out" / plan_folder(plan.plan_id) / "rows").glob("*"))]
     assert sorted(name for table in rows for name in table["image_id"].to_pylist()) == planned
-    assert plan.held_rows == 5 - len(planned)
+    assert plan.held_rows == 4 + ("new" in planned) - len(planned)
 
 
 def test_a_plan_for_errors_alone_is_another_plan() -> None:
@@ -124,6 +124,23 @@ def test_texts_whose_image_could_not_be_read_are_tried_again_with_the_others(tmp
     assert [(shard.rows, shard.texts_only) for shard in plan.shards] == [(1, True)]
     complete(store, plan)
     assert (store.counts().described, store.counts().text_errors) == (1, {})
+
+
+_SCOPES = (
+    RetryErrors(),  # the image that no run has tried to describe
+    RetryErrors(("too_large",), alone=True),
+    RetryErrors(("truncated",), alone=True),
+    RetryErrors(alone=True),  # those that are marked as retryable
+)
+
+
+def test_errors_of_the_texts_are_retried_alone_too(tmp_path: Path) -> None:
+    source = write_manifest(tmp_path / "m.parquet", ["a", "b"])
+    scored = open_store(tmp_path / "out")
+    complete(scored, plan_for(scored, source, "p"))
+    store = open_store(tmp_path / "out", TEXTS)
+    _fail(store, plan_for(store, write_manifest(tmp_path / "a.parquet", ["a"]), "q"), "too_large", retryable=False)
+    assert [plan_for(store, source, "r", retry=retry).rows for retry in _SCOPES] == [1, 1, 0, 0]
 
 
 # What is mended.
