@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from jobs.browse.search import contains
 from jobs.store.database import FILE_ROWS, open_database
-from jobs.store.layout import TEXTS
 from jobs.store.store import Store
 from jobs.store.table_files import TableFiles
 from schemas.scores import IMAGE_ID
@@ -48,8 +47,7 @@ class StoreTexts:
                 return self._found[words]
         parts = [_IDS.empty_table()]
         columns = list(self._store.texts.columns) if self._store.texts else []
-        described = set(self._files.described)
-        files = [(self._store.place, file) for file in self._store.place.files(TEXTS) if file.path in described]
+        files = [(self._store.place, file) for file in self._files.described]
         if columns and files:
             assert self._store.texts is not None
             condition = " OR ".join(contains(name, words) for name in columns)

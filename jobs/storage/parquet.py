@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artimuse_actor.errors import ArtiMuseError, BrokenFile
+from artimuse_actor.errors import BrokenFile
 from jobs.storage.place import Place, failed, gone
 from schemas.scores import LATER
 
@@ -76,19 +76,22 @@ def open_parquet(place: Place, path: str, **options: Any) -> Iterator[Any]:
     try:
         with place.open(path) as file:
             yield parquet_file(file, **options)
-    except ArtiMuseError:
-        raise
     except FileNotFoundError as error:
         raise gone(place, path) from error
-    except Exception as error:  # those of clients of servers have no other common base
-        if isinstance(error, pa.ArrowInvalid) or _is_arrows(error):
+    except Exception as error:
+        # pyarrow reports a damaged footer as an OSError; one of the storage has a number, or a type of its own.
+        if isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None):
             raise _broken(place.uri(path), error) from error
-        raise failed(place, path, error) from error
+        if _is_of_storage(error):
+            raise failed(place, path, error) from error
+        raise
 
 
-def _is_arrows(error: Exception) -> bool:
-    """Whether pyarrow says that what it read is damaged; an error of the storage has a number or a type of its own."""
-    return type(error) is OSError and error.errno is None
+def _is_of_storage(error: Exception) -> bool:
+    from aiohttp import ClientError
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+    return isinstance(error, OSError | BotoCoreError | ClientError)
 
 
 def _broken(name: str, error: Exception) -> BrokenFile:

@@ -62,19 +62,24 @@ class Counts:
         return self.ok - self.described - sum(self.text_errors.values())
 
 
-def count_rows(place: Place, scores: Iterable[str], texts: Iterable[str]) -> Counts:
-    """Count the rows of these files of the scores and of the texts table."""
-    counts = Counts()
+def count_rows(place: Place, tables: Iterable[tuple[str, str | None]]) -> Counts:
+    """Count the rows of scores files, each given with the texts file beside it if there is one."""
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for rows in pool.map(lambda path: read_parquet(place, path, [*_OUTCOME, WARNING.name]), scores):
-            ok, errors = _outcomes(rows)
-            counts.ok += ok
-            counts.errors.update(errors)
-            counts.warnings.update(count_warnings(rows[WARNING.name]))
-        for rows in pool.map(lambda path: read_parquet(place, path, _OUTCOME), texts):
-            ok, errors = _outcomes(rows)
-            counts.described += ok
-            counts.text_errors.update(errors)
+        return sum(pool.map(lambda both: _count(place, *both), tables), Counts())
+
+
+def _count(place: Place, path: str, beside: str | None) -> Counts:
+    rows = read_parquet(place, path, [*_OUTCOME, WARNING.name])
+    ok, errors = _outcomes(rows)
+    counts = Counts(ok, Counter(errors), warnings=count_warnings(rows[WARNING.name]))
+    if beside:
+        texts = read_parquet(place, beside, _OUTCOME)
+        if len(texts) > ok:  # a run died between the two files
+            texts = read_parquet(place, beside, [*_OUTCOME, "image_id"])
+            ids = read_parquet(place, path, ["image_id"])["image_id"]
+            texts = texts.filter(pc.is_in(texts["image_id"], ids.combine_chunks()))
+        counts.described, found = _outcomes(texts)
+        counts.text_errors.update(found)
     return counts
 
 

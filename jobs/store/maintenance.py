@@ -17,7 +17,7 @@ from jobs.storage.local_place import TEMPORARY
 from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place, read_listed
 from jobs.storage.places import open_place
-from jobs.store.layout import RUNS, SCORES, TEXTS, broken_path, compacted_path, is_run_path, texts_path, work_of
+from jobs.store.layout import RUNS, SCORES, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import run_lock
 from jobs.store.plan_file import abandon_plan, current_plan, end_plan
@@ -53,7 +53,7 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
         rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
     broken = [path for path, count in rows.items() if count is None]
     with_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
-    gone = set(files.texts.difference(with_scores, broken))
+    gone = set(files.texts).difference(with_scores, broken)
     without_scores = [path for path in gone if rows[path]]
     if (broken or without_scores) and place.local_path("") is None:
         abandon_plan(place)  # it counts their rows, and would not miss the texts of scores that are there again
@@ -69,7 +69,8 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
         for path in broken
     ]
     scores = tuple(file for file in files.scores if file.path not in gone)
-    return TableFiles(scores, files.texts - gone, sum(rows[file.path] or 0 for file in scores)), notes
+    texts = {path: file for path, file in files.texts.items() if path not in gone}
+    return TableFiles(scores, texts, sum(rows[file.path] or 0 for file in scores)), notes
 
 
 def _drop(store: Store, path: str) -> bool:
@@ -178,7 +179,7 @@ def compact(outs: Sequence[str], new: str, shard_rows: int | None = None, *, by_
             for old, found in zip(olds, files, strict=True)
             for path in found.scores_paths
         ]
-        shard_rows = shard_rows or _rows_of_file(olds, files, sum(one.rows for one in before))
+        shard_rows = shard_rows or _rows_of_file(files, sum(one.rows for one in before))
         for scores, texts in _shards(sources, store.schema.names, shard_rows):
             if by_score:
                 scores, texts = _by_score(scores, texts, store.questions[0])
@@ -214,10 +215,10 @@ def _table_paths(number: int) -> tuple[str, str]:
     return compacted_path(number), texts_path(compacted_path(number))
 
 
-def _rows_of_file(stores: Sequence[Store], files: Sequence[TableFiles], rows: int) -> int:
+def _rows_of_file(files: Sequence[TableFiles], rows: int) -> int:
     """Rows with which the larger of a scores file and the texts file beside it has about `FILE_BYTES`."""
     scores = sum(file.size_bytes for found in files for file in found.scores)
-    texts = sum(file.size_bytes for store in stores if store.texts for file in store.place.files(TEXTS))
+    texts = sum(file.size_bytes for found in files for file in found.described)
     return max(SHARD_ROWS, FILE_BYTES * rows // max(scores, texts, 1))
 
 
@@ -236,13 +237,16 @@ def _shards(
     for number, (place, path, beside) in enumerate(sources, start=1):
         scores.append(read_parquet(place, path, columns))
         if beside:
-            texts.append(read_parquet(place, beside))
+            # It may have texts of images without a score, if a run died between the two files.
+            described = read_parquet(place, beside)
+            own = pc.is_in(described["image_id"], scores[-1]["image_id"].combine_chunks())
+            texts.append(described.filter(own))
         while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(sources)):
             table = pa.concat_tables(scores)
             shard, scores = table.slice(0, shard_rows).combine_chunks(), [table.slice(shard_rows)]
-            described = None
+            texts_of_shard = None
             if texts:
                 all_texts = pa.concat_tables(texts)
                 mine = pc.is_in(all_texts["image_id"], shard["image_id"].combine_chunks())
-                described, texts = all_texts.filter(mine), [all_texts.filter(pc.invert(mine))]
-            yield shard, described
+                texts_of_shard, texts = all_texts.filter(mine), [all_texts.filter(pc.invert(mine))]
+            yield shard, texts_of_shard

@@ -103,7 +103,8 @@ class PlanProgress:
                 texts=bool(store.texts),
                 retry=retry,
             )
-            plan = replace(plan, fingerprint=store.fingerprint.digest, store_texts=tuple(files.described))
+            store_texts = tuple(file.path for file in files.described)
+            plan = replace(plan, fingerprint=store.fingerprint.digest, store_texts=store_texts)
             check(plan)
             if store.copies_scores and plan.store_files and any(not shard.texts_only for shard in plan.shards):
                 store.write_known_images(plan, files)
@@ -124,7 +125,7 @@ class PlanProgress:
         own = {scores_path(plan, shard) for shard in plan.shards if not shard.replaces}
         if plan.texts != bool(self.store.texts) or set(files.scores_paths) - own != set(plan.store_files):
             return False
-        if not files.texts.issuperset(plan.store_texts):
+        if not files.texts.keys() >= set(plan.store_texts):
             return False
         done = self.committed(files)
         rows = [rows_path(self.plan.plan_id, shard.index) for shard in self.plan.shards if shard.index not in done]

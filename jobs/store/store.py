@@ -217,7 +217,7 @@ class Store:
         scores, texts = (
             [file for file in self.place.files(folder) if file.path.endswith(".parquet")] for folder in (SCORES, TEXTS)
         )
-        return TableFiles(tuple(scores), frozenset(file.path for file in texts))
+        return TableFiles(tuple(scores), {file.path: file for file in texts})
 
     def wants_retry(self, files: TableFiles, retry: RetryErrors) -> bool:
         """Whether any row of the tables failed and is to be retried."""
@@ -268,7 +268,7 @@ class Store:
     def counts(self, files: TableFiles | None = None) -> Counts:
         """Rows of the tables by outcome; without `files` they are listed now."""
         files = files or self.table_files()
-        return count_rows(self.place, files.scores_paths, files.described)
+        return count_rows(self.place, [(path, files.texts_beside(path)) for path in files.scores_paths])
 
     def write_tables(self, path: str, scores: pa.Table, texts: pa.Table | None, made_by: str) -> None:
         """Write a scores file, and before it the texts file beside it if there are texts, whatever was there.

@@ -14,7 +14,7 @@ from jobs.manifest.manifest import FIRST
 from jobs.storage.buckets import find_objects
 from jobs.storage.place import Place, StoredFile
 from jobs.store.database import FILE_ROWS, ROW, Database, changed_meanwhile, identifier, open_database, quoted
-from jobs.store.layout import METRICS, STORE_FILE, TEXTS
+from jobs.store.layout import METRICS, STORE_FILE
 from jobs.store.store import Store
 from schemas.metrics import METRICS as METRICS_SCHEMA
 from schemas.texts import texts_schema
@@ -125,11 +125,7 @@ class StoresTables:
         self._text_names: list[str] = []
         if stores.text_schema.names:
             texts = [
-                (name, st.place, file)
-                for name, st, found in both
-                if st.texts
-                for file in st.place.files(TEXTS)
-                if file.path in set(found.described)
+                (name, store.place, file) for name, store, found in both if store.texts for file in found.described
             ]
             self._text_names = [name for name, _, _ in texts]
             database.add_files("texts", [(place, file) for _, place, file in texts], stores.text_schema, rows=rows)

@@ -20,12 +20,12 @@ class TableFiles:
 
     Attributes:
         scores: scores files, one for each committed shard, sorted by path.
-        texts: paths of texts files; that of a shard that is just being committed may be among them.
+        texts: path → texts file; that of a shard that is just being committed may be among them.
         rows: rows of all scores files, if their footers were read.
     """
 
     scores: tuple[StoredFile, ...]
-    texts: frozenset[str]
+    texts: Mapping[str, StoredFile]
     rows: int | None = None
 
     @property
@@ -39,9 +39,9 @@ class TableFiles:
         return path if path in self.texts else None
 
     @property
-    def described(self) -> list[str]:
+    def described(self) -> list[StoredFile]:
         """Texts files whose scores file is there, in the order of the scores files."""
-        return [path for scores in self.scores_paths if (path := self.texts_beside(scores))]
+        return [self.texts[path] for scores in self.scores_paths if (path := self.texts_beside(scores))]
 
 
 @dataclass(frozen=True)

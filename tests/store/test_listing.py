@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import fsspec
 import pytest
 from aiobotocore.response import AioReadTimeoutError  # type: ignore[import-untyped]
+from botocore.exceptions import EndpointConnectionError  # type: ignore[import-untyped]
 from support.faulty_places import BUCKETS, MemoryPlace
 from support.loopback_server import LoopbackServer
 from support.trial import Trial
@@ -109,7 +110,12 @@ class _Unanswered(io.BytesIO):
 @pytest.mark.parametrize("path", [r"scores/.*00000", r"texts/.*00001"])
 @pytest.mark.parametrize(
     "error",
-    [AioReadTimeoutError(endpoint_url="http://s3"), TimeoutError(), storage_error("timed out"), ConnectionError("cut")],
+    [
+        AioReadTimeoutError(endpoint_url="http://s3"),
+        EndpointConnectionError(endpoint_url="http://s3"),
+        TimeoutError(),
+        storage_error("timed out"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_a_file_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,23 +71,8 @@ def _ends_last(place: Place, pruning: Any = ()) -> None:
         plan_file.end_plan(place)
 
 
-class _All(frozenset[str]):
-    def issuperset(self, _: object) -> bool:
-        return True
-
-
-def _without_texts(files: TableFiles) -> TableFiles:
-    """Files as if all texts were there."""
-
-    class _All(frozenset[str]):
-        def issuperset(self, _: object) -> bool:
-            return True
-
-    return TableFiles(files.scores, _All(files.texts), files.rows)
-
-
 def _texts_not_looked_at(can: Callable[..., bool], progress: PlanProgress, files: TableFiles | None = None) -> bool:
-    return can(progress, _without_texts(files or progress.store.table_files()))
+    return can(PlanProgress(progress.store, replace(progress.plan, store_texts=())), files)
 
 
 def _all_fit(rows: pa.Table, *_: object) -> pa.Array:

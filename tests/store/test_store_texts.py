@@ -12,7 +12,8 @@ from support.stores import complete, open_store, plan_for, stage, stage_with, wr
 
 from artimuse_actor.errors import StoreMismatch, UsageError
 from jobs.storage.local_place import LocalPlace
-from jobs.store.maintenance import heal
+from jobs.store.counts import Counts
+from jobs.store.maintenance import compact, heal
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.store import Store
 from jobs.store.text_request import WantedTexts
@@ -90,6 +91,27 @@ def test_a_run_killed_between_texts_and_scores_leaves_no_texts_behind(
     PlanProgress(store, plan).retire()
     assert _names(tmp_path / "out", "texts") == _names(tmp_path / "out", "scores") == ["p-00000.parquet"]
     assert plan_for(store, source, "q").rows == 0
+
+
+def test_texts_that_are_ahead_of_their_scores_are_neither_counted_nor_merged(tmp_path: Path) -> None:
+    def merged(*stores: str) -> list[list[str]]:
+        new = tmp_path / "+".join(stores) / "new"
+        compact([str(tmp_path / name) for name in stores], str(new))
+        return [pq.read_table(new / table)["image_id"].to_pylist() for table in ("scores", "texts")]
+
+    store, other = open_store(tmp_path / "out", TWO), open_store(tmp_path / "other", TWO)
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("abc")), "p", unit_rows=1)
+    stage(store, plan, plan.shards[0], [0, 1, 2])
+    progress = PlanProgress(store, plan)
+    progress.commit_part(plan.shards[0], [0, 1])
+    (scores,) = store.table_files().scores_paths
+    part = store.place.read(scores)
+    progress.commit(plan.shards[0])
+    store.place.write(scores, part)  # as if the run had died before it
+    assert store.counts() == Counts(ok=2, described=2)
+    complete(other, plan_for(other, write_manifest(tmp_path / "other.parquet", ["c"]), "p"))
+    assert merged("out") == [["a", "b"]] * 2
+    assert merged("out", "other") == [["a", "b", "c"]] * 2
 
 
 def test_texts_that_are_asked_for_later_leave_the_scores_files_as_they_are(tmp_path: Path) -> None:

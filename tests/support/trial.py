@@ -342,6 +342,10 @@ class _Parsed:
     def read(self, columns: list[str] | None = None) -> pa.Table:
         return self._table if columns is None else self._table.select(columns)
 
+    def iter_batches(self, rows: int, columns: list[str]) -> list[pa.RecordBatch]:
+        batches: list[pa.RecordBatch] = self._table.select(columns).to_batches(rows)
+        return batches
+
     def read_row_group(self, number: int) -> pa.Table:
         return self._file.read_row_group(number, use_threads=False)
 
