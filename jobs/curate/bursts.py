@@ -24,6 +24,8 @@ BURST: Final = "burst"
 WITHIN_S: Final = 2.0
 DISTANCE: Final = 20
 """Bits in which the hashes of pictures of one burst may differ."""
+LARGEST: Final = 10_000
+"""Pictures of one burst; more have a time that says nothing, such as that of a scanner, and no two are compared."""
 
 
 def read_best_of(best_of: str | None, within_s: float | None) -> float | None:
@@ -49,13 +51,18 @@ def keep_best_of_bursts(database: Database, within_s: float) -> Groups:
         f"taken_at <= lag(taken_at) OVER taken + to_microseconds({round(within_s * 1e6)}) THEN 0 ELSE 1 END AS begins "
         f"FROM ({candidates}) WHERE taken_at IS NOT NULL WINDOW taken AS (ORDER BY camera, taken_at, image_id))"
     )
-    ranked = (
-        f"SELECT row, burst, phash FROM ({numbered}) QUALIFY count(*) OVER (PARTITION BY burst) > 1 "
+    counted = f"SELECT *, count(*) OVER (PARTITION BY burst) AS size FROM ({numbered})"
+    table = database.table(
+        f"SELECT row, burst, phash FROM ({counted}) WHERE size BETWEEN 2 AND {LARGEST} "
         "ORDER BY burst, points DESC, image_id"
     )
-    table = database.table(ranked)
     ((without,),) = database.rows(f"SELECT count(*) FROM ({candidates}) WHERE taken_at IS NULL")
     notes = [f"{without:,} rows have no taken_at, and are of no burst."] if without else []
+    ((large,),) = database.rows(f"SELECT count(*) FROM ({counted}) WHERE size > {LARGEST}")
+    if large:
+        notes.append(
+            f"{large:,} rows are more than {LARGEST:,} in a row, as scans of one time are, and are of no burst."
+        )
     words, known = hash_words(table["phash"], 16)
     rows, codes = np.asarray(table["row"])[known], words[known, 0]
     leader = _leaders(np.asarray(table["burst"].cast(pa.int64()))[known], codes)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Final, Protocol, Self
 from urllib.parse import quote_from_bytes
 
@@ -42,6 +43,9 @@ class ManifestBatch:
     own: pa.Table | None = None
 
 
+_END_OF_FOLDER: Final = re.compile("[/#]")
+
+
 @dataclass(frozen=True)
 class Coverage:
     """The images that a source would name if they were there.
@@ -72,8 +76,13 @@ class Coverage:
         hidden = any(part.startswith(".") for part in name.split("/"))
         return not hidden and not self._is_unseen(below)
 
+    @cached_property
+    def _unseen(self) -> frozenset[str]:
+        return frozenset(self.unseen)
+
     def _is_unseen(self, path: str) -> bool:
-        return any(not part or path.startswith((f"{part}/", f"{part}#")) for part in self.unseen)
+        """Whether it is below an unseen folder, or in an unseen tar, however many there are."""
+        return "" in self._unseen or any(path[: end.start()] in self._unseen for end in _END_OF_FOLDER.finditer(path))
 
 
 class Manifest(Protocol):

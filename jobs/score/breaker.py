@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from artimuse_actor.errors import RunError
-from artimuse_actor.uris import in_bucket
+from artimuse_actor.uris import uri_scheme
 from jobs.words import by_count
 
 FETCH_ERRORS: Final = frozenset(("missing", "forbidden", "fetch_failed"))
@@ -72,18 +72,21 @@ class Breaker:
         )
         if is_gone or is_broken:
             self._unstage(self._held)
+            what = f"{self._root} has gone away: it was listed a moment ago, and is empty or not there now"
             raise RunError(
-                f"{self._what_is_gone()} cannot be read one after the other ({by_count(self._errors)}). None of them "
-                "was committed. Run again when it is back."
+                f"{what if is_gone else self._what_fails()} ({by_count(self._errors)}). None of these images was "
+                "committed. Run again when it is back."
             )
         return []
 
-    def _what_is_gone(self) -> str:
+    def _what_fails(self) -> str:
         if self._root is not None:
-            return f"{self._root} has gone away: it was listed a moment ago, and now images"
-        if len(self._origins) == 1:
-            return f"{min(self._origins)} does not answer: its images"
-        return f"The network seems to be away: images of {len(self._origins)} servers"
+            what = f"{self._root} has gone away: it was listed a moment ago, and now images"
+        elif len(self._origins) == 1:
+            what = f"{min(self._origins)} does not answer: its images"
+        else:
+            what = f"The network seems to be away: images of {len(self._origins)} servers"
+        return f"{what} cannot be read one after the other"
 
     def rest(self) -> list[Unit]:
         """The units that are still held back; no more than these have failed."""
@@ -94,8 +97,8 @@ class Breaker:
 
 
 def _is_gone(root: str) -> bool:
-    """Whether a folder is no longer there, or is empty like one whose disk was unmounted."""
-    if in_bucket(root):
+    """Whether a folder of a disk is no longer there, or is empty like one whose disk was unmounted."""
+    if uri_scheme(root) != "file":
         return False
     try:
         with os.scandir(root) as entries:

@@ -15,7 +15,7 @@ from typing import IO, Final
 
 import pyarrow as pa
 
-from artimuse_actor.errors import StoreError
+from artimuse_actor.errors import StoreError, message_of
 from artimuse_actor.fetch.local import local_version
 from artimuse_actor.whole_file import sync, whole_file
 from jobs.storage.place import Claim, Rooted, StoredFile, changes, says_where
@@ -160,6 +160,11 @@ class LocalPlace(Rooted):
             except BlockingIOError:
                 file.seek(0)
                 claim.refuse(file.read())
+            except OSError as error:  # such as NFS without its lock daemon, or some of FUSE
+                raise StoreError(
+                    f"{self.uri(path)}: cannot be locked ({message_of(error)}), so two runs might write to one store. "
+                    "Nothing was written. Mount this file system with locks, or choose another --out."
+                ) from error
             file.seek(0)
             before = file.read()
             if claim.is_elsewhere(before) and not claim.is_stale(before, self._age_s(path)):

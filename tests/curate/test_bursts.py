@@ -58,6 +58,14 @@ def test_of_a_burst_the_best_of_each_view_stays(tmp_path: Path) -> None:
     assert _kept(tmp_path, rows, "--dedupe", "exact", "--top", "1")[0] == ["a2"]
 
 
+def test_more_pictures_in_a_row_than_a_burst_has_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.curate.bursts.LARGEST", 2)
+    scans = [_picture(f"scan {number}", 0, number, camera=None) for number in range(3)]
+    kept, screen = _kept(tmp_path, [*scans, _picture("a1", 0, 50), _picture("a2", 1, 60)])
+    assert kept == ["a2", "scan 0", "scan 1", "scan 2"]
+    assert "3 rows are more than 2 in a row, as scans of one time are, and are of no burst." in screen
+
+
 def test_libraries_without_times_have_no_bursts(tmp_path: Path) -> None:
     kept, screen = _kept(tmp_path, [_picture(f"{number}", None, number) for number in range(3)])
     assert kept == ["0", "1", "2"]

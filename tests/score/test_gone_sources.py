@@ -36,7 +36,7 @@ def test_units_of_which_nothing_could_be_read_wait_for_one_that_shows_the_source
     assert breaker.admit(_receipt(4, *["corrupt"] * 16)) == [(0, 4)]
     for unit in range(MOST_IN_A_ROW // 16 - 1):
         assert breaker.admit(_receipt(unit, *["fetch_failed"] * 16)) == []
-    with pytest.raises(RunError, match=r"has gone away: .* \(64 fetch_failed\)\. None of them was committed"):
+    with pytest.raises(RunError, match=r"has gone away: .* \(64 fetch_failed\)\. None of these images was committed"):
         breaker.admit(_receipt(9, *["fetch_failed"] * 16))
     assert dropped == [[(0, 0), (0, 1), (0, 2), (0, 9)]]
 
@@ -45,10 +45,19 @@ def test_a_folder_that_is_no_longer_there_stops_the_run_at_the_first_missing_ima
     for root in (tmp_path / "unmounted", tmp_path / "gone"):
         dropped: list[list[tuple[int, int]]] = []
         (tmp_path / "unmounted").mkdir(exist_ok=True)
-        with pytest.raises(RunError, match="has gone away"):
+        with pytest.raises(RunError, match=r"has gone away: .* is empty or not there now \(1 missing\)\."):
             Breaker(str(root), dropped.append).admit(_receipt(0, "missing"))
         assert dropped == [[(0, 0)]]
     assert Breaker(None, dropped.append).admit(_receipt(0, *["missing"] * 16)) == [(0, 0)]
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/photos", "hf://datasets/owner/name"])
+def test_whether_a_server_has_gone_away_many_images_say_and_no_folder_of_this_machine(root: str) -> None:
+    breaker = Breaker(root, lambda _: None)
+    assert breaker.admit(_receipt(0, "missing")) == [(0, 0)]
+    assert breaker.admit(_receipt(1, *["missing"] * 16)) == []
+    with pytest.raises(RunError, match=rf"{root} has gone away: .*one after the other \(64 missing\)"):
+        breaker.admit(_receipt(2, *["missing"] * 48, rows=48))
 
 
 def test_a_disk_that_goes_away_leaves_no_row_and_the_next_run_scores_all(

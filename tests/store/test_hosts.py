@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from support.paths import REPO
 from support.trial import Trial
 
-from artimuse_actor.errors import StoreLocked
+from artimuse_actor.errors import StoreError, StoreLocked
 from jobs.storage import local_place
 from jobs.storage.local_place import LocalPlace
 from jobs.store.lock import STALE_AFTER_S, run_lock
@@ -71,6 +72,19 @@ def test_a_lock_of_another_host_counts_until_it_is_old_by_the_clock_of_the_disk(
                 place.fenced(first.check).write("scores/a.parquet", b"")
             assert not (tmp_path / "scores").exists()
     assert place.read("_lock") == b""
+
+
+def test_a_disk_without_locks_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    no_locks = OSError(errno.ENOLCK, "No locks available")
+    place = LocalPlace(str(tmp_path))
+    with (
+        patch("jobs.storage.local_place.fcntl.flock", side_effect=no_locks),
+        pytest.raises(
+            StoreError, match=rf"{tmp_path}/_lock: cannot be locked .*No locks available.*choose another --out"
+        ),
+        run_lock(place, "run-1"),
+    ):
+        pass
 
 
 def test_a_release_leaves_the_lock_of_another_host(tmp_path: Path) -> None:

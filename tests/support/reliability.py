@@ -9,6 +9,7 @@ doubled at any moment.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `support`, wherever this is started
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from support.golden import golden_checkpoint
 from support.photo_library import make_photos
 from support.score_job import descendants
@@ -132,8 +134,12 @@ class Trial:
         return list((self.out / "_runs").glob("*/staging/*/*.parquet"))
 
     def units(self) -> int:
-        """Units that are staged, or committed."""
-        return len(self.staged()) + len(self.look()) // UNIT_ROWS
+        """Units that are staged, or committed, or, where a part of a shard is committed, both."""
+        ids = set(self.look())
+        for path in self.staged():
+            with contextlib.suppress(FileNotFoundError):  # its shard has been committed meanwhile
+                ids.update(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist())
+        return len(ids) // UNIT_ROWS
 
 
 def driver_killed(trial: Trial, times: int, chance: random.Random) -> None:
