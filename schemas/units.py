@@ -72,7 +72,7 @@ RECEIPT: Final = pa.schema(
     [
         *UNIT,
         pa.field("rows", pa.int32(), nullable=False),
-        pa.field("scored", pa.int32(), nullable=False, metadata={"doc": "rows that are new in the scores table"}),
+        pa.field("scored", pa.int32(), nullable=False, metadata={"doc": "rows of the scores table, new or replaced"}),
         pa.field("copied", pa.int32(), nullable=False, metadata={"doc": "of these, rows with a score from the table"}),
         pa.field("described", pa.int32(), nullable=False, metadata={"doc": "rows that got texts"}),
         pa.field("text_tokens", pa.int64(), nullable=False, metadata={"doc": "generated for all of them"}),

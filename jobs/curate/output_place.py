@@ -28,7 +28,7 @@ from artimuse_actor.errors import CurationError, UsageError
 from artimuse_actor.whole_file import rename_whole
 from jobs.curate.row_writers import SUFFIXES
 from jobs.storage.buckets import put_file
-from jobs.storage.place import Place
+from jobs.storage.place import Place, exists
 from jobs.storage.places import open_place
 from jobs.storage.user_folder import files_below, foreign_file, growing_folder, publish_folder, put_last
 from jobs.store.layout import METRICS, SCORES, TEXTS
@@ -88,7 +88,7 @@ class Target:
         if not self.folder:
             if (path := place.local_path(self.name)) and os.path.isdir(path):
                 raise CurationError(f"{self.out}: is a folder. Name a file, or a folder without {SUFFIXES[self.kind]}.")
-            if _exists(place, self.name) and not _is_funnel(place, self.funnel):
+            if exists(place, self.name) and not _is_funnel(place, self.funnel):
                 raise CurationError(
                     f"{self.out}: is there already and no curation wrote it ({self.funnel} is not beside it). Nothing "
                     "was written. Choose another --out, or move it away."
@@ -169,14 +169,6 @@ def workshop(target: Target) -> Iterator[Workshop]:
     """
     with growing_folder(target.out) as folder:
         yield Workshop(target, folder)
-
-
-def _exists(place: Place, path: str) -> bool:
-    try:
-        place.open(path).close()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _copies(place: Place) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -91,7 +91,10 @@ class Head(Derived):
     """The first rows of another manifest."""
 
     limit: int
-    coverage: Coverage | None = None
+
+    @property
+    def coverage(self) -> None:
+        """See `Manifest`: what is left out is not gone."""
 
     def identity(self) -> str:
         """See `Manifest`."""
@@ -112,7 +115,7 @@ class Head(Derived):
 class FirstOfEach(Derived):
     """Another manifest without rows whose id an earlier row has."""
 
-    repeated: NDArray[np.bool_] | None = None
+    repeated: NDArray[np.bool_] | None = field(default=None, init=False)
 
     @property
     def notes(self) -> list[str]:
@@ -146,7 +149,10 @@ class Part(Derived):
 
     number: int
     parts: int
-    coverage: Coverage | None = None
+
+    @property
+    def coverage(self) -> None:
+        """See `Manifest`: what is left out is not gone."""
 
     def identity(self) -> str:
         """See `Manifest`."""

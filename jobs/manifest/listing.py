@@ -40,7 +40,8 @@ THUMBNAIL_FOLDERS: Final = frozenset(("@eaDir", ".@__thumb", ".thumbnails", ".th
 
 A_STORE: Final = " (a store)"
 """Behind the name of a folder that was not listed since it is one."""
-_STORE_FILE: Final = "_store.json"  # as in `jobs.store.layout`, which knows this module
+STORE_FILE: Final = "_store.json"
+"""What makes a folder a store, see `jobs.store.layout`, whose tables are no manifests."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _walk(listing: Listing) -> Iterator[ListedFile]:
     for parent, folders, names in os.walk(root, onerror=lambda error: unlisted.append(str(error.filename))):
         if not folders and not names:
             listing.empty.append(parent)
-        if _STORE_FILE in names and parent != root:  # its tables are no manifests
+        if STORE_FILE in names and parent != root:  # its tables are no manifests
             unlisted.append(f"{parent}{A_STORE}")
             folders.clear()
             continue
@@ -230,9 +231,9 @@ def list_bucket(source: str) -> Listing:
     single = list(found) == [base]
     root = os.path.dirname(base) if single else base
     stores = tuple(  # but one that is beside the images
-        key.removesuffix(_STORE_FILE)
+        key.removesuffix(STORE_FILE)
         for key in found
-        if key.endswith(f"/{_STORE_FILE}") and key != f"{root}/{_STORE_FILE}"
+        if key.endswith(f"/{STORE_FILE}") and key != f"{root}/{STORE_FILE}"
     )
     by_pattern = pattern or single
     small = {key: folder for key in found if (folder := _thumbnails_above(key[len(root) :]))} if not by_pattern else {}

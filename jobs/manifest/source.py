@@ -37,7 +37,7 @@ from jobs.manifest.tables import TableManifest
 from jobs.manifest.tar_index import PACKED_TARS, TarIndexes, packed_tar
 from jobs.manifest.tars import TarManifest, is_tar
 from jobs.storage.place import Place
-from jobs.storage.user_files import is_hidden, is_there, open_source, write_user_file
+from jobs.storage.user_files import is_hidden, is_there, open_source, other_file, write_user_file
 from jobs.storage.user_tables import ARROW, PARQUET, TABLES, TEXTS, is_table
 from jobs.words import by_count
 from schemas.manifest import MANIFEST
@@ -254,10 +254,7 @@ def write_manifest(manifest: Manifest, out: str) -> int:
     if not _is(out, PARQUET):
         raise UsageError(f"--out {out}: a manifest is called something.parquet, so that `score` knows it for one.")
     if is_there(out) and not _is_manifest(out):
-        raise UsageError(
-            f"--out {out}: is there already and is no earlier manifest. Nothing was written. Choose another name, or "
-            "move it away."
-        )
+        raise other_file("--out", out, "manifest")
     rows = 0
     with write_user_file(out) as growing, pq.ParquetWriter(growing, MANIFEST, compression="zstd") as writer:
         for batch in manifest.batches():

@@ -48,7 +48,7 @@ class StartLog:
             RunError: it has started `MAX_STARTS` times, and its process died each time, or another one's did on this
                 node; the message names the nodes.
         """
-        for nodes in self._given_up().values():
+        if nodes := next(iter(self._given_up().values()), None):
             raise RunError(
                 f"A model's process died {MAX_STARTS} times while it started, on {', '.join(nodes)}. Look at the GPU "
                 "and the free memory there, or leave that machine out. What was committed stays; run again."

@@ -153,7 +153,9 @@ def _open_store(asked: Asked, lock: RunLock | None = None) -> Store:
 
 def _dry_run(asked: Asked, store: Store, manifest: Manifest, run: Run) -> ScoreResult:
     """What a prune would drop, and nothing else."""
-    found, record = Pruner(store, manifest).count(), RunRecord(run.id, {}, asked.fingerprint)
+    pruner, record = Pruner(store, manifest), RunRecord(run.id, {}, asked.fingerprint)
+    found, record.manifest_rows = pruner.count(), pruner.manifest_rows
+    record.end("finished")
     about = manifest.notes, asked.protocol, store.texts
     return ScoreResult(record, store.fingerprint, store.counts(), Counter(), *about, was_finished=True, prunable=found)
 

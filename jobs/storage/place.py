@@ -77,7 +77,8 @@ class Place(Protocol):
     def swap(self, path: str, data: bytes, version: str | None) -> bool:
         """Replace the file atomically if it still has this version, or create it (None); returns False otherwise.
 
-        A file that already has this content counts as swapped: the answer to an earlier attempt may have been lost.
+        In a bucket a file that already has this content counts as swapped: the answer to an earlier attempt may have
+        been lost.
         """
 
     def fenced(self, check: Callable[[], None]) -> Self:
@@ -192,6 +193,15 @@ def failed(place: Place, path: str, error: Exception) -> StoreError:
         f"{place.uri(path)}: {message_of(error)}. Check the path, the permissions and the credentials, and run again; "
         "what is committed stays."
     )
+
+
+def exists(place: Place, path: str) -> bool:
+    """Whether a file is there, whatever listings say."""
+    try:
+        with place.open(path):
+            return True
+    except FileNotFoundError:
+        return False
 
 
 def read_listed(place: Place, path: str) -> bytes:

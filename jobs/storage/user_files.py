@@ -77,10 +77,15 @@ def refuse_other_file(option: str, path: str, kind: str, mark: bytes) -> None:
     except Exception:  # nothing is there, or writing will say what is wrong
         return
     if len(found) > len(b"[]") and mark not in found:  # an empty file, or list, is no loss
-        raise UsageError(
-            f"{option} {path}: is there already and is no earlier {kind}. Nothing was written. Choose another name, or "
-            "move it away."
-        )
+        raise other_file(option, path, kind)
+
+
+def other_file(option: str, path: str, kind: str) -> UsageError:
+    """The error of a file of another kind in the place of one that is to be written."""
+    return UsageError(
+        f"{option} {path}: is there already and is no earlier {kind}. Nothing was written. Choose another name, or "
+        "move it away."
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The paths of a store, relative to its root; no other module knows them, but for `_tars`.
+"""The paths of a store, relative to its root; other modules know only `_tars` and `_runs/tmp`, which they fill.
 
     scores/<plan>-<shard>.parquet               committed shards, nothing else, ever
     texts/<plan>-<shard>.parquet                the texts of the same shard
@@ -28,13 +28,14 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from jobs.manifest import listing
 from jobs.plan.plan import Plan, ShardPlan
 
 SCORES: Final = "scores"
 TEXTS: Final = "texts"
 METRICS: Final = "metrics"
 ANSWERS: Final = "answers"
-STORE_FILE: Final = "_store.json"
+STORE_FILE: Final = listing.STORE_FILE
 PLAN_FILE: Final = "_plan.json"
 LOCK_FILE: Final = "_lock"
 RUNS: Final = "_runs"

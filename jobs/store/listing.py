@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from artimuse_actor.errors import StoreError
-from jobs.storage.place import READ_THREADS, Place
+from jobs.storage.place import READ_THREADS, Place, exists
 from jobs.store.plan_file import recorded_files
 from jobs.store.table_files import TableFiles
 
@@ -24,18 +24,10 @@ def refuse_lagging_listing(place: Place, files: TableFiles) -> None:
         return
     unlisted = sorted(recorded_files(place).difference(files.scores_paths, files.texts))
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for path, is_there in zip(unlisted, pool.map(lambda path: _exists(place, path), unlisted), strict=True):
+        for path, is_there in zip(unlisted, pool.map(lambda path: exists(place, path), unlisted), strict=True):
             if is_there:
                 raise StoreError(
                     f"{place.uri(path)}: is there, but the server does not list it, so its rows would be doubled. "
                     "Nothing was written. Run again when its listings have caught up, or use a server whose listings "
                     "show every finished write."
                 )
-
-
-def _exists(place: Place, path: str) -> bool:
-    try:
-        with place.open(path):
-            return True
-    except FileNotFoundError:
-        return False

@@ -83,6 +83,11 @@ class Pruner:
         source = without_secrets(manifest.source)
         self._runs = {run["run_id"] for run in read_runs(store.place) if run["arguments"].get("source") == source}
 
+    @property
+    def manifest_rows(self) -> int:
+        """Rows of the manifest."""
+        return len(self._ids)
+
     def count(self) -> PruneCounts:
         """Count the rows that a prune would drop, and those that it would leave although they are not named."""
         return _total(self._counts())

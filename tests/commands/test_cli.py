@@ -42,15 +42,7 @@ def test_every_command_in_the_docs_parses(page: str) -> None:
     for command in commands_in(text):
         parse_command(command)
     for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
-        assert line.split()[0].removeprefix(".venv/bin/") in (
-            "artimuse",
-            "curl",
-            "export",
-            "git",
-            "make",
-            "pip",
-            *CLUSTER,
-        ), line
+        assert line.split()[0].removeprefix(".venv/bin/") in PROGRAMS, line
     for target in re.findall(r"^\$ make (\w+)|`make (\w+)`", text, re.MULTILINE):
         assert f"\n{''.join(target)}:" in (REPO / "Makefile").read_text(), page
     for script in re.findall(r"python ((?:bench|docs|tests)/[\w/]+\.py)", text):

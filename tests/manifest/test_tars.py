@@ -272,8 +272,10 @@ def test_scores_of_tars_equal_those_of_loose_files(tmp_path: Path) -> None:
     photo_tar(tmp_path / "a.tar", 4)
     run_score(tmp_path / "a.tar", tmp_path / "of-tar")
     run_score(tmp_path / "loose", tmp_path / "of-files")
-    files = table_rows(tmp_path / "of-files")
-    for name, row in table_rows(tmp_path / "of-tar").items():
+    files, members = table_rows(tmp_path / "of-files"), table_rows(tmp_path / "of-tar")
+    assert sorted(members) == [f"a.tar/{name}" for name in sorted(files)]
+    assert {row["status"] for row in members.values()} == {"ok"}
+    for name, row in members.items():
         loose = files[name.removeprefix("a.tar/")]
         assert row["sha256"] == loose["sha256"]
         assert row["score"] == pytest.approx(loose["score"], abs=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,8 @@ def test_a_prune_of_too_many_rows_stops_before_anything_is_done(tmp_path: Path) 
         (tmp_path / "photos" / f"{number}.jpg").unlink()
     screen = run_artimuse("score", source, *options, "--dry-run").stdout
     assert f"--prune would drop 2 of 10 rows, since {source} no longer has their images." in screen
+    dry = json.loads(run_artimuse("score", source, *options, "--dry-run", "--json").stdout)
+    assert (dry["state"], dry["rows"]["manifest"], dry["rows"]["prunable"]) == ("finished", 8, 2)
     done = run_artimuse("score", source, *options, code=1)
     assert "would drop 2 of 10 rows (20%), more than --prune-max 10%" in done.stderr
     assert len(_ids(store)) == 10
