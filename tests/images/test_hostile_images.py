@@ -13,7 +13,7 @@ from support.decoder_faults import faulty, make_fault_folder, model_loads, stumb
 from support.golden import golden_checkpoint
 from support.hostile_pictures import HOSTILE
 from support.photo_library import make_photos
-from support.score_job import table_rows
+from support.score_job import run_score, table_rows
 
 from artimuse_actor.errors import ImageError
 from artimuse_actor.images.child_decoder import ChildDecoder
@@ -64,23 +64,20 @@ def test_pictures_that_kill_hang_or_starve_their_decoder_are_one_row_each_and_co
     driver = (
         "import sys; from jobs.score.run import score; from jobs.score.settings import *\n"
         "decode = DecodeOptions(decoder_timeout_s=2, decoder_memory_bytes=2**28, max_bytes=2**26)\n"
-        "local = sys.argv[4] == 'local'\n"
-        "score(ScoreSettings(*sys.argv[1:4], protocol='artimuse', unit_size=10, decode=decode, local=local))\n"
+        "score(ScoreSettings(*sys.argv[1:4], protocol='artimuse', unit_size=10, decode=decode, local=False))\n"
     )
-    environment = make_fault_folder(tmp_path / "faults")
-    for out, variables, where in (("plain", {}, "local"), ("out", environment, "ray")):
-        folders = (tmp_path / "photos", golden_checkpoint("artimuse"), tmp_path / out)
-        command = [sys.executable, "-c", driver, *folders, where]
-        done = subprocess.run(
-            list(map(str, command)),
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            timeout=140,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+    folders = (tmp_path / "photos", golden_checkpoint("artimuse"), tmp_path / "out")
+    done = subprocess.run(
+        list(map(str, [sys.executable, "-c", driver, *folders])),
+        env={**os.environ, **make_fault_folder(tmp_path / "faults")},
+        capture_output=True,
+        text=True,
+        timeout=140,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    run_score(tmp_path / "photos", tmp_path / "plain")
     plain, rows = table_rows(tmp_path / "plain"), table_rows(tmp_path / "out")
     assert sorted(rows) == names
     same = ("status", "error_type", "width", "height", "format", "sha256", "phash")
