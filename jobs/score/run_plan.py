@@ -13,7 +13,7 @@ from jobs.store.listing import refuse_lagging_listing
 from jobs.store.maintenance import heal
 from jobs.store.plan_progress import PlanProgress
 from jobs.store.pruning import Pruner
-from jobs.store.roots import note_of_move, refuse_other_library, take_over_uris
+from jobs.store.roots import note_of_move, note_of_other_ids, refuse_other_library, take_over_uris
 from jobs.store.store import Store
 from jobs.store.table_files import TableFiles
 
@@ -57,6 +57,8 @@ def plan_run(store: Store, manifest: Manifest, settings: ScoreSettings, run: Run
                 refuse_other_library(store, plan, manifest)
             if plan.held_rows:
                 _note_move(store, manifest, files, settings, run)
+            if note := note_of_other_ids(store, plan, manifest, files):
+                run.events.note(note, is_news=True)
 
         progress = PlanProgress.begin(store, manifest, run.id, *sizes, files=files, retry=settings.retry, check=check)
     store.declare()

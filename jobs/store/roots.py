@@ -79,6 +79,29 @@ def note_of_move(store: Store, manifest: Manifest, files: TableFiles) -> str | N
     return None
 
 
+def note_of_other_ids(store: Store, plan: Plan, manifest: Manifest, files: TableFiles) -> str | None:
+    """A sentence if a plan adds images again that the store has under other ids, as of a folder above or below.
+
+    It looks at a few rows of one file, as `note_of_move` does.
+    """
+    root = manifest.coverage.root if manifest.is_listed and manifest.coverage else None
+    if root is None or not plan.new_rows:
+        return None
+    below = {row["uri"]: image_id for image_id, row in _first_rows(store, files).items() if row["uri"]}
+    ids = {f"{manifest.id_prefix}{uri.removeprefix(f'{root}/')}": uri for uri in below if uri.startswith(f"{root}/")}
+    added = pa.array([image_id for image_id, uri in ids.items() if image_id != below[uri]], pa.string())
+    for shard in plan.shards if len(added) else ():
+        if not shard.replaces:
+            rows = read_parquet(store.place, rows_path(plan.plan_id, shard.index), ["image_id"])["image_id"]
+            for image_id in rows.filter(pc.is_in(rows, added)).to_pylist()[:1]:
+                uri = ids[image_id]
+                return (
+                    f"{store.place.root} has {uri} as {below[uri]!r}, and it is scored again as {image_id!r}. "
+                    "Name the same folder with the same --id-prefix, or another --out, if each image is to be one row."
+                )
+    return None
+
+
 def _first_rows(store: Store, files: TableFiles) -> dict[str, dict[str, Any]]:
     """A few rows of the first file that has any, by id."""
     for path in files.scores_paths:

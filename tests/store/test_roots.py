@@ -21,7 +21,7 @@ from jobs.manifest.source import open_manifest
 from jobs.store import roots
 from jobs.store.fingerprints import fingerprint_of
 from jobs.store.plan_progress import PlanProgress
-from jobs.store.roots import note_of_move, refuse_other_library, take_over_uris
+from jobs.store.roots import note_of_move, note_of_other_ids, refuse_other_library, take_over_uris
 from jobs.store.store import Store
 
 
@@ -101,6 +101,30 @@ def test_uris_are_taken_over_a_few_files_at_a_time(tmp_path: Path, monkeypatch: 
     _card(tmp_path / "moved", *names[3:])
     assert take_over_uris(store, open_manifest(str(tmp_path / "moved"))) == 7
     assert _uris(store) == {name: f"{tmp_path}/{'moved' if name > '2.JPG' else 'one'}/{name}" for name in names}
+
+
+def test_images_that_are_there_under_other_ids_are_said(tmp_path: Path) -> None:
+    store, photos = open_store(tmp_path / "out"), tmp_path / "photos"
+    photos.mkdir()
+    card = _card(photos / "card", "1.JPG", "2.JPG")
+    complete(store, _plan(store, card, "p").plan)
+
+    def said(source: str, plan_id: str, prefix: str | None = None) -> str | None:
+        plan = _plan(store, source, plan_id, prefix).plan
+        manifest = open_manifest(source, ManifestOptions(id_prefix=prefix))
+        return note_of_other_ids(store, plan, manifest, store.table_files())
+
+    assert said(card, "q") is None
+    note = f"{tmp_path}/out has {card}/1.JPG as '1.JPG', and it is scored again as "
+    for plan_id, source, prefix, new_id in (("r", str(photos), None, "card/1.JPG"), ("s", card, "x/", "x/1.JPG")):
+        found = said(source, plan_id, prefix)
+        assert found is not None
+        assert found.startswith(f"{note}{new_id!r}.")
+    (photos / "card" / "3.JPG").write_bytes(b"new")
+    assert said(card, "t") is None
+    complete(store, _plan(store, str(photos), "u").plan)
+    (photos / "4.JPG").write_bytes(b"new")
+    assert said(str(photos), "v") is None  # what is done is done
 
 
 @pytest.mark.process  # one that decodes
