@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from artimuse_actor.errors import UsageError
+from jobs.curate.candidates import CHOSEN_SCORES
 from jobs.curate.duplicates import Groups, drop_followers
 from jobs.curate.equal_hashes import Codes, Rows, hash_words
 from jobs.curate.near_duplicates import hamming
-from jobs.store.database import ROW, Database, identifier
+from jobs.store.database import Database
 
 BURST: Final = "burst"
 WITHIN_S: Final = 2.0
@@ -42,8 +43,8 @@ def read_best_of(best_of: str | None, within_s: float | None) -> float | None:
 def keep_best_of_bursts(database: Database, within_s: float) -> Groups:
     """Keep the best candidate of each burst, and the best of those that are not like it; ties as for duplicates."""
     candidates = (
-        "SELECT row, points, image_id, phash, taken_at, coalesce(camera, '') AS camera FROM chosen "
-        f"JOIN scores ON held = {identifier(ROW)}"
+        "SELECT chosen.row, chosen.points, image_id, phash, taken_at, coalesce(camera, '') AS camera "
+        f"FROM {CHOSEN_SCORES}"
     )
     numbered = (
         "SELECT *, sum(begins) OVER (ORDER BY camera, taken_at, image_id ROWS UNBOUNDED PRECEDING) AS burst FROM "

@@ -32,6 +32,15 @@ from jobs.store.stores import Stores, StoresTables
 OWN: Final = "own:"
 """Before the name of a manifest's column that the store has too."""
 
+PLACE: Final = identifier("place of the row")
+HELD: Final = identifier("row of the store")
+"""Columns of `Candidates.sql`, called as no column of a user is: place in the store or the manifest, and `ROW`."""
+
+CHOSEN_SCORES: Final = f"chosen JOIN scores ON chosen.held = scores.{identifier(ROW)}"
+"""The chosen rows with their scores, as SQL; a question may be called like a column of `chosen`."""
+
+_OWN_PLACE: Final = "place in the manifest"
+_OWN_ID: Final = "id in the manifest"
 _AHEAD: Final = 3  # files that are read while one is used
 
 Rows = NDArray[np.int64]
@@ -57,7 +66,7 @@ class Candidates(Protocol):
         """Columns with scores of other stores, which are written too."""
 
     def sql(self, names: frozenset[str]) -> str:
-        """A query of all rows: `row`, `held`, and the columns of these names, in lower case; to be executed once."""
+        """A query of all rows: `PLACE`, `HELD`, and the columns of these names, in lower case; to be executed once."""
 
     def explained(self) -> AbstractContextManager[None]:
         """A block that executes `sql`, and raises what made it fail."""
@@ -91,11 +100,11 @@ class StoreRows:
 
     def sql(self, names: frozenset[str]) -> str:
         """See `Candidates`."""
-        return f"SELECT *, row AS held FROM ({self.view(names)})"
+        return f"SELECT *, {PLACE} AS {HELD} FROM ({self.view(names)})"
 
     def view(self, names: frozenset[str]) -> str:
-        """A query of `row`, `image_id` and the columns of these names."""
-        columns = f"{columns_sql(self._scores, names | {'image_id'})}{identifier(ROW)} AS row"
+        """A query of `PLACE`, `image_id` and the columns of these names."""
+        columns = f"{columns_sql(self._scores, names | {'image_id'})}{identifier(ROW)} AS {PLACE}"
         texts = [field for field in self._texts if field.name.lower() in names]
         if not texts and TEXT_MATCHES not in names:
             return f"SELECT {columns} FROM scores"
@@ -186,14 +195,15 @@ class ManifestRows:
         self._failure: ArtiMuseError | None = None
 
     def sql(self, names: frozenset[str]) -> str:
-        """See `Candidates`; `held` is null where the store has no such row."""
+        """See `Candidates`; `HELD` is null where the store has no such row."""
         own = pa.schema([field for field in self._own if field.name.lower() in names])
-        schema = pa.schema([("row", pa.int64()), ("own id", pa.string()), *own])
+        schema = pa.schema([(_OWN_PLACE, pa.int64()), (_OWN_ID, pa.string()), *own])
         schema = pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
         self._database.add_rows("manifest", pa.RecordBatchReader.from_batches(schema, self._stream(schema)))
         return (
-            f"SELECT {columns_sql(own)} m.row AS row, s.row AS held, s.* EXCLUDE (row) "
-            f'FROM manifest AS m LEFT JOIN ({self._store_rows.view(names)}) AS s ON m."own id" = s.image_id'
+            f"SELECT {columns_sql(own)} m.{identifier(_OWN_PLACE)} AS {PLACE}, s.{PLACE} AS {HELD}, "
+            f"s.* EXCLUDE ({PLACE}) FROM manifest AS m LEFT JOIN ({self._store_rows.view(names)}) AS s "
+            f"ON m.{identifier(_OWN_ID)} = s.image_id"
         )
 
     @contextmanager
@@ -210,11 +220,7 @@ class ManifestRows:
         held = [name for name in columns if name not in own and name != "image_id"]
         asked = ", ".join(["chosen.row", *map(self._store_rows.qualified, held)])
         texts = " LEFT JOIN texts USING (image_id)" if "texts." in asked else ""
-        chosen = _Ordered(
-            self._database.batches(
-                f"SELECT {asked} FROM chosen JOIN scores ON held = scores.{identifier(ROW)}{texts} ORDER BY chosen.row"
-            )
-        )
+        chosen = _Ordered(self._database.batches(f"SELECT {asked} FROM {CHOSEN_SCORES}{texts} ORDER BY chosen.row"))
         start = 0
         for batch in self._batches([name.removeprefix(OWN) for name in own]):
             here, first = chosen.below(start + len(batch)), start

@@ -22,7 +22,7 @@ from artimuse_actor.errors import StoreError, UsageError
 from artimuse_actor.fetch.options import FetchOptions
 from jobs.code_identity import CODE_VERSION
 from jobs.curate.bursts import keep_best_of_bursts, read_best_of
-from jobs.curate.candidates import Candidates, ManifestRows, StoreRows
+from jobs.curate.candidates import CHOSEN_SCORES, HELD, PLACE, Candidates, ManifestRows, StoreRows
 from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel, curation_json
@@ -37,13 +37,13 @@ from jobs.curate.where import MACROS, unknown_column
 from jobs.manifest.manifest import ManifestOptions
 from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
-from jobs.store.database import MAX_TIMEOUT_S, ROW, Database, identifier, open_database
+from jobs.store.database import MAX_TIMEOUT_S, Database, identifier, open_database
 from jobs.store.layout import CURATIONS
 from jobs.store.store import Store
 from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
 
-_CHOSEN_IMAGES: Final = f"SELECT image_id, uri FROM chosen JOIN scores ON held = {identifier(ROW)} ORDER BY row"
+_CHOSEN_IMAGES: Final = f"SELECT image_id, uri FROM {CHOSEN_SCORES} ORDER BY chosen.row"
 _ABSENT: Final = -1
 _DOUBLED: Final = -2
 """Why a row is not chosen, beside the number of a filter."""
@@ -242,8 +242,8 @@ def _apply(
     filters: Sequence[Filter],
     funnel: Funnel,
     score_column: str,
-    per: str | None = None,
-    timeout_s: float | None = None,
+    per: str | None,
+    timeout_s: float,
 ) -> None:
     """Make the table `chosen` of the rows that meet all conditions; one that fails several is counted by the first.
 
@@ -258,9 +258,9 @@ def _apply(
     rows = candidates.sql(names)
     with _timed(timeout_s), database.limited(timeout_s), candidates.explained():
         database.run(
-            f"CREATE TABLE judged AS SELECT row, held, {identifier(score_column)} AS points, "
+            f"CREATE TABLE judged AS SELECT {PLACE} AS row, {HELD} AS held, {identifier(score_column)} AS points, "
             f"{identifier(per) if per else 'NULL'} AS grp, "
-            f"CASE WHEN held IS NULL THEN {_ABSENT} {cases} END AS failed FROM ({rows})"
+            f"CASE WHEN {HELD} IS NULL THEN {_ABSENT} {cases} END AS failed FROM ({rows})"
         )
     if candidates.own is not None:  # whose ids may come again: the first row counts
         database.run(
@@ -280,7 +280,7 @@ def _apply(
 
 
 @contextmanager
-def _timed(timeout_s: float | None) -> Iterator[None]:
+def _timed(timeout_s: float) -> Iterator[None]:
     """Say which option allows more time."""
     try:
         yield
@@ -317,8 +317,8 @@ def _take_sample(database: Database, settings: CurateSettings, funnel: Funnel) -
     points: Callable[[Any], Any] = lambda ids: pa.array(random_points(ids, settings.seed))  # noqa: E731
     database.add_function("random_points", points, "VARCHAR", "DOUBLE")
     database.run(
-        f"CREATE TABLE drawn AS SELECT row, held, {stratum('points')} AS grp, random_points(image_id) AS points "
-        f"FROM chosen JOIN scores ON held = {identifier(ROW)}"
+        f"CREATE TABLE drawn AS SELECT chosen.row, chosen.held, {stratum('chosen.points')} AS grp, "
+        f"random_points(image_id) AS points FROM {CHOSEN_SCORES}"
     )
     counts = database.rows("SELECT grp, count(*) FROM drawn GROUP BY grp ORDER BY grp")
     shares = shares_of_sample(size, np.array([count for _, count in counts]))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import UsageError
+from jobs.curate.candidates import CHOSEN_SCORES
 from jobs.curate.equal_hashes import Rows, first_of_equals, hash_words
 from jobs.curate.near_duplicates import MAX_DISTANCE, Followers, default_distance, follow_best, hamming
 from jobs.store.database import ROW, Database, identifier
@@ -72,9 +73,7 @@ class Groups:
 def drop_duplicates(database: Database, dedupe: Dedupe) -> Groups:
     """Keep the best candidate of each group; ties are broken by image_id, in byte order."""
     column, digits = _DIGITS[dedupe.likeness]
-    best_first = (
-        f"SELECT row, {column} FROM chosen JOIN scores ON held = {identifier(ROW)} ORDER BY points DESC, image_id"
-    )
+    best_first = f"SELECT chosen.row, {column} FROM {CHOSEN_SCORES} ORDER BY chosen.points DESC, image_id"
     words, rows, without = [np.empty((0, _WORDS[dedupe.likeness]), np.uint64)], [np.empty(0, np.int64)], 0
     for batch in database.batches(best_first):
         batch_words, known = hash_words(pa.chunked_array([batch[column]]), digits)

@@ -13,14 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artimuse_actor.errors import UsageError
-from jobs.curate.candidates import Candidates
-from jobs.store.database import ROW, Database, identifier
+from jobs.curate.candidates import CHOSEN_SCORES, Candidates
+from jobs.store.database import Database
 
 STORE: Final = "store"
 SCORE: Final = "score"
 _RANKS: Final = f"""
-SELECT row_number() OVER (ORDER BY points DESC, image_id) - 1 AS rank
-FROM chosen JOIN scores ON held = {identifier(ROW)} ORDER BY chosen.row
+SELECT row_number() OVER (ORDER BY chosen.points DESC, image_id) - 1 AS rank FROM {CHOSEN_SCORES} ORDER BY chosen.row
 """
 
 

@@ -118,6 +118,6 @@ def best_rows(database: Database, ranked: str, places: str) -> str:
     return f"""
         SELECT row FROM near WHERE taken
         UNION ALL (
-            SELECT row FROM near JOIN scores ON held = {identifier(ROW)} WHERE NOT taken
-            QUALIFY row_number() OVER (PARTITION BY grp ORDER BY image_id) <= open
+            SELECT near.row FROM near JOIN scores ON near.held = scores.{identifier(ROW)} WHERE NOT near.taken
+            QUALIFY row_number() OVER (PARTITION BY near.grp ORDER BY image_id) <= near.open
         )"""

@@ -15,8 +15,8 @@ from typing import Final
 import pyarrow as pa
 
 from artimuse_actor.errors import StoreError, UsageError
-from jobs.curate.candidates import Candidates
-from jobs.store.database import ROW, Database, identifier
+from jobs.curate.candidates import CHOSEN_SCORES, Candidates
+from jobs.store.database import Database, identifier
 from jobs.store.store import Store
 from jobs.store.stores import matching_stores
 
@@ -169,7 +169,4 @@ class WithScorers:
             if columns:
                 joins += f" LEFT JOIN {view} ON scores.image_id = {view}.image_id"
                 asked += "".join(f"{view}.{identifier(column)} AS {identifier(n)}, " for n, column in columns.items())
-        return self._database.batches(
-            f"SELECT {asked}chosen.row FROM chosen JOIN scores ON held = scores.{identifier(ROW)}{joins} "
-            "ORDER BY chosen.row"
-        )
+        return self._database.batches(f"SELECT {asked}chosen.row FROM {CHOSEN_SCORES}{joins} ORDER BY chosen.row")

@@ -170,7 +170,8 @@ def kept_by(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     def kept(order: Sequence[int]) -> list[list[str]]:
         with open_database() as database:
             rows = StoreRows(stores, database)
-            _apply(database, rows, [scored_rows("score"), *(filters[n] for n in order)], funnel := Funnel("s"), "score")
+            ordered = [scored_rows("score"), *(filters[n] for n in order)]
+            _apply(database, rows, ordered, funnel := Funnel("s"), "score", None, 60.0)
             assert funnel.rows == 300 == sum(step.removed for step in funnel.steps) + funnel.left
             assert 0 < funnel.left < 300
             return [table["image_id"].to_pylist() for table in rows.scan(["image_id"])]
@@ -338,6 +339,31 @@ def test_a_condition_may_be_about_scores_texts_and_manifest_at_once(store: Path,
     # SQL makes no difference between SCORE and score: it is the store's.
     _choose(store, tmp_path / "best.parquet", manifest=str(source), where="SCORE > 0")
     assert pq.read_table(tmp_path / "best.parquet")["SCORE"].to_pylist() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("name", ["row", "held", "points", "grp", "failed", "first", "tar", "rank", "described"])
+def test_columns_of_people_may_be_called_as_they_like(store: Path, tmp_path: Path, name: str) -> None:
+    source = _manifest(tmp_path / "m.parquet", ["003.jpg", "001.jpg", "002.jpg"], **{name: [0, 0, 1]})
+    _choose(store, tmp_path / "best.parquet", manifest=str(source), where=f"{name} = 0", top="2", per=name)
+    assert _ids(tmp_path / "best.parquet") == ["003.jpg", "001.jpg"]
+
+
+@pytest.mark.parametrize("question", ["points", "held", "grp", "row"])
+def test_a_question_may_be_called_as_it_likes(tmp_path: Path, question: str) -> None:
+    rows: list[Row] = [{"image_id": name, "score": score, "phash": "0f" * 8} for name, score in (("a", 1), ("b", 2))]
+    write_store(tmp_path / "out", rows)
+    for path in [tmp_path / "out" / "_store.json", *(tmp_path / "out" / "scores").glob("*")]:
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace('"score"', f'"{question}"'))
+        else:
+            table = pq.read_table(path)
+            names = [
+                name.replace("score", question) if name in ("score", "score_std") else name
+                for name in table.column_names
+            ]
+            pq.write_table(table.rename_columns(names), path)
+    _choose(tmp_path / "out", tmp_path / "best.parquet", dedupe="near", order="score", top="1", sample=1)
+    assert _ids(tmp_path / "best.parquet") == ["b"]
 
 
 def test_a_condition_that_fails_on_a_row_gets_a_sentence(store: Path, tmp_path: Path) -> None:
