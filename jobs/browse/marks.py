@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from artimuse_actor.errors import UsageError
 from jobs.browse.catalogue import Catalogue
 from jobs.curate.row_writers import open_row_file
-from jobs.storage.user_files import is_there, open_source, write_user_file
+from jobs.storage.user_files import is_there, open_source, other_file, write_user_file
 from schemas.manifest import MANIFEST
 from schemas.scores import score_fields
 
 MOST: Final = 1_000_000
+_OURS: Final = b"artimuse.marks"
 
 
 class Marks:
@@ -32,7 +33,7 @@ class Marks:
         """Read the marks of a file that is there already.
 
         Raises:
-            UsageError: it is no manifest.
+            UsageError: it is no file of marks; one of another kind would be replaced.
         """
         self.file = file
         self.unsaved = False
@@ -88,14 +89,17 @@ def write_manifest(target: Any, catalogue: Catalogue, ids: Sequence[str]) -> Non
     rows = catalogue.marked_rows(ids)
     file = open_row_file("parquet", target, schema)
     file.write(rows.select(schema.names).cast(schema))
-    file.close({})
+    file.close({_OURS: b"1"})
 
 
 def _ids_in(file: str) -> list[str]:
     try:
         with open_source(file) as source:
-            ids: list[str] = pq.read_table(source, columns=["image_id"])["image_id"].to_pylist()
-        return ids
+            parquet = pq.ParquetFile(source)
+            if _OURS not in (parquet.metadata.metadata or {}):
+                raise other_file("--marks", file, "file of marks")
+            ids: list[str] = parquet.read(["image_id"])["image_id"].to_pylist()
+            return ids
     except (OSError, pa.ArrowException) as error:
         raise UsageError(
             f"--marks {file}: is there, and is no manifest of marks: {error}. Name another file."

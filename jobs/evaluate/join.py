@@ -122,7 +122,7 @@ class ScoreIndex:
             for depth, hashes in names.items():
                 hashes.append(hash_strings(match_column(batch, match, depth)))
             scores.append(pc.cast(batch[score_column], pa.float64()).to_numpy())
-            ok = pc.equal(batch["status"], OK).to_numpy()
+            ok = pc.equal(batch["status"], OK).to_numpy() & ~np.isnan(scores[-1])  # as numpy and polars write null
             gone = pc.fill_null(pc.equal(batch["error_type"], _MISSING_TYPE), False).to_numpy()
             outcomes.append(np.select([ok, gone], [SCORED, MISSING], FAILED).astype(np.uint8))
             errors.append(batch["error_type"].dictionary_encode())

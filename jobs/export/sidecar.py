@@ -45,12 +45,18 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
     """
     with open_rows(stores, settings.on_duplicate) as rows:
         rows.database.run(_MEMBERS)
-        paths = {}
+        paths: dict[str, str] = {}
+        tars: dict[str, str] = {}
         for tar, *member in rows.database.rows(
-            "SELECT tar, any_value(image_id), any_value(uri) FROM members GROUP BY tar"
+            "SELECT tar, any_value(image_id), any_value(uri) FROM members GROUP BY tar ORDER BY tar"
         ):
             if sample := TarSample.of(*member):
-                paths[tar] = _path(tar, sample.tar_id, settings.out)
+                paths[tar] = path = _path(tar, sample.tar_id, settings.out)
+                if (other := tars.setdefault(path, tar)) != tar:
+                    raise ExportError(
+                        f"{path}: would be the file of {other} and of {tar}. Nothing was written. Export each store by "
+                        "itself, with an --out of its own."
+                    )
         if not paths:
             raise ExportError(f"{stores}: no image of it is a member of a tar file. Choose another --as.")
         with ThreadPoolExecutor(READ_THREADS) as pool:

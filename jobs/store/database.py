@@ -224,6 +224,7 @@ def open_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Database]:
             }
         )
         try:
+            connection.execute("SET TimeZone = 'UTC'")  # a condition means the same rows on every machine
             yield Database(connection, memory_bytes)
         finally:
             connection.close()

@@ -217,7 +217,11 @@ def test_a_file_of_marks_follows_every_change_and_is_read_again(store: Path, tmp
 
 def test_marks_of_another_store_are_refused_and_left_alone(store: Path, tmp_path: Path) -> None:
     marks = tmp_path / "best.parquet"
-    pq.write_table(pa.table({"image_id": ["2026/07.jpg", "elsewhere.jpg"]}), marks)
+    with browsing(store, marks=marks) as client:
+        client.mark("2026/07.jpg")
+    saved = pq.read_table(marks)
+    others = saved.set_column(0, saved.schema.field(0), pa.array(["elsewhere.jpg"]))
+    pq.write_table(others.replace_schema_metadata({"artimuse.marks": "1"}), marks)
     before = marks.read_bytes()
     with pytest.raises(UsageError, match=r"such as 'elsewhere\.jpg'"), browsing(store, marks=marks):
         pass
@@ -225,6 +229,13 @@ def test_marks_of_another_store_are_refused_and_left_alone(store: Path, tmp_path
     marks.write_text("no table")
     with pytest.raises(UsageError, match="is no manifest"):
         Marks(str(marks))
+
+
+def test_a_manifest_of_ones_own_is_no_file_of_marks(store: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"image_id": ["2026/07.jpg"], "caption": ["A sea."]}), mine)
+    with pytest.raises(UsageError, match=r"mine\.parquet: is there already and is no earlier file of marks"):
+        Marks(str(mine))
 
 
 def test_an_image_within_a_table_cannot_be_marked(store: Path) -> None:

@@ -73,6 +73,16 @@ def test_a_table_is_named_by_its_uri_too(tmp_path: Path, suffix: str) -> None:
     assert evaluate_store(Path(path).as_uri(), truth.as_uri()).counts.scored == 128
 
 
+def test_a_nan_is_no_score(tmp_path: Path) -> None:
+    truth, made = _kadid(tmp_path)
+    scores: list[float | None] = [float("nan"), None, *made["good"].tolist()[2:]]
+    path = _predictions(tmp_path / "numpy.parquet", made["names"].tolist(), scores)
+    counts = evaluate_store(path, str(truth)).counts
+    assert (counts.scored, counts.failed) == (126, 2)
+    done = run_artimuse("evaluate", path, "--ground-truth", truth, "--require-complete", code=1)
+    assert "N = 126" in done.stdout
+
+
 def test_a_results_file_may_name_an_image_twice_with_one_score_only(tmp_path: Path) -> None:
     truth = tmp_path / "t.json"
     truth.write_text(json.dumps([{"image": name, "gt_score": number} for number, name in enumerate("aabcc")]))

@@ -177,6 +177,16 @@ def test_a_store_from_elsewhere_names_no_place_for_sidecars(tmp_path: Path, tar:
     assert [path.name for path in tmp_path.iterdir()] == ["scored"]
 
 
+def test_two_tars_of_one_name_have_no_one_sidecar(tmp_path: Path) -> None:
+    for store, folder in (("one", "/data/one"), ("two", "/data/two")):
+        uri = f"{folder}/00000.tar#bytes=0-9"
+        write_store(tmp_path / store, [{"image_id": f"00000.tar/{store}.jpg", "uri": uri}])
+    command = ("export", tmp_path / "one", tmp_path / "two", "--as", "sidecar", "--out", tmp_path / "side")
+    failed = run_artimuse(*command, code=1).stderr
+    assert f"{tmp_path}/side/00000.scores.parquet: would be the file of /data/one/00000.tar and of /data/two/" in failed
+    assert not (tmp_path / "side").exists()
+
+
 def _read_delta(uri: str, options: dict[str, str] | None) -> list[dict[str, Any]]:
     return polars.read_delta(uri, storage_options=options).to_dicts()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
+from xml.etree import ElementTree
 
 import pyexiv2
 import pytest
@@ -91,6 +92,19 @@ def test_stars_scores_and_texts_are_where_photo_programs_look(tmp_path: Path) ->
     _export(out)
     assert "Xmp.artimuse.overall_gestalt" not in _read(tmp_path / "photos" / "b.jpg.xmp")
     assert all((tmp_path / "photos" / name).stat().st_size == 0 for name in scores)  # the originals
+
+
+def test_either_quote_around_a_value_or_in_it_leaves_a_sidecar_that_can_be_read(tmp_path: Path) -> None:
+    out = _store(tmp_path, {"a.jpg": 20.0}, texts={"a.jpg": "Old."})
+    sidecar = tmp_path / "photos" / "a.jpg.xmp"
+    sidecar.write_text(DARKTABLE.replace('rdf:about=""', "rdf:about='a\"b'"))
+    _export(out, "--texts-as", "own")
+    assert ElementTree.parse(sidecar)
+    sidecar.write_text(sidecar.read_text().replace('"Old."', "'Old.'"))  # as other programs write it
+    out = _store(tmp_path, {"a.jpg": 20.0}, texts={"a.jpg": 'The image\'s "light".'})
+    _export(out, "--texts-as", "own")
+    assert "'The image&#39;s &quot;light&quot;.'" in sidecar.read_text()
+    assert ElementTree.parse(sidecar)
 
 
 def test_a_night_writes_only_the_sidecars_that_change(tmp_path: Path) -> None:

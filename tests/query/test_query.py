@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -92,6 +93,19 @@ def test_a_query_is_not_written_among_the_rows_it_reads(store: Path, table: str)
         failed = run_artimuse("query", store, f"FROM {table}", option, store / table / "mine.parquet", code=2).stderr
         assert "lies in a table of the store" in failed
     assert sorted(store.rglob("*")) == before
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_times_are_in_utc_on_every_machine(store: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        (row,) = json.loads(
+            run_artimuse("query", store, "SELECT '2026-01-01 12:00'::TIMESTAMPTZ AS noon", "--json").stdout
+        )
+    time.tzset()
+    assert row["noon"].startswith("2026-01-01 12:00:00")
+    assert "09" not in row["noon"]
 
 
 def test_texts_of_strangers_do_not_drive_the_terminal(store: Path) -> None:

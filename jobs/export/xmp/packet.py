@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from xml.parsers import expat
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from jobs.code_identity import CODE_VERSION
 
@@ -116,7 +116,7 @@ class Packet:
     def _description(self, values: Mapping[Name, str]) -> bytes:
         """An `rdf:Description` with these properties: XMP joins all that are about the same picture."""
         spaces = sorted({namespace for namespace, _ in values})
-        lines = [f'\n   {self._rdf}about="{escape(self._about)}"']
+        lines = [f"\n   {self._rdf}about={quoteattr(self._about)}"]
         lines += [f'\n   xmlns:{PREFIXES[namespace]}="{namespace}"' for namespace in spaces]
         tag = f" <{self._rdf}Description".encode() + "".join(lines).encode()
         children = b""
@@ -242,5 +242,5 @@ def legal(text: str) -> str:
 
 def _escaped(value: str) -> bytes:
     """A value for an attribute or an element."""
-    breaks = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
+    breaks = {'"': "&quot;", "'": "&#39;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
     return escape(value, breaks).encode()
