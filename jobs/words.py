@@ -1,11 +1,26 @@
-"""Text for people: terminal-safe strings, counts and durations."""
+"""Text for people, terminal-safe strings, counts and durations; and values for JSON."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import IO
+from decimal import Decimal
+from typing import IO, Any
 
 from artimuse_actor.uris import without_secrets
+
+
+def json_value(value: Any) -> Any:
+    """A value that JSON has: NaN and infinity as null, decimals as numbers, times and the like as text."""
+    if isinstance(value, Mapping):
+        return {str(name): json_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(part) for part in value]
+    if isinstance(value, Decimal):
+        value = int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def show(text: str = "", file: IO[str] | None = None) -> None:

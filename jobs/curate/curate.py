@@ -39,6 +39,7 @@ from jobs.manifest.source import open_manifest
 from jobs.storage.parquet import parquet_bytes
 from jobs.store.database import MAX_TIMEOUT_S, Database, identifier, open_database
 from jobs.store.layout import CURATIONS
+from jobs.store.run_record import printable_argument
 from jobs.store.store import Store
 from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
@@ -340,7 +341,7 @@ def _keep(database: Database, rows: str) -> int:
 
 def _record(settings: CurateSettings, stores: Stores, target: Target, funnel: Funnel, groups: int | None) -> str:
     """The JSON that stands beside the output, and in the store."""
-    arguments = {name: value for name, value in asdict(settings).items() if name != "fetch"}
+    arguments = {name: printable_argument(value) for name, value in asdict(settings).items() if name != "fetch"}
     roots = [store.place.root for store in stores.stores]
     about = ({"root": roots[0]} if len(roots) == 1 else {"roots": roots}) | {
         "fingerprint": asdict(stores.first.fingerprint)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from artimuse_actor.errors import CurationError
+from artimuse_actor.uris import without_secrets
 from schemas.curation import CURATION_MARK
 
 FORMAT: Final = 1
@@ -70,11 +71,11 @@ class Funnel:
     def to_json(self) -> dict[str, Any]:
         """For scripts and reports."""
         return {
-            "source": self.source,
+            "source": without_secrets(self.source),
             "rows": self.rows,
             "steps": [{"name": step.name, "removed": step.removed, "left": step.left} for step in self.steps],
             "left": self.left,
-            "notes": self.notes,
+            "notes": [without_secrets(note) for note in self.notes],
         }
 
 

@@ -31,6 +31,7 @@ from jobs.curate.row_writers import json_rows
 from jobs.curate.sample_keys import NUMBER, source_key
 from jobs.curate.tar_size import TarSize
 from jobs.manifest.listing import IMAGE_SUFFIXES
+from jobs.words import json_value
 
 IMAGES: Final = "images"
 """Folder of copied images."""
@@ -183,9 +184,9 @@ def _json(source: str | None, record: dict[str, Any]) -> bytes:
     """The row as JSON; before it, the fields that the source's own JSON has."""
     try:
         fields = json.loads(source) if source is not None else {}
-    except ValueError:
-        fields = source
-    before = fields if isinstance(fields, dict) else {"json": fields}
+        before = json_value(fields if isinstance(fields, dict) else {"json": fields})
+    except (ValueError, RecursionError):
+        before = {"json": source}
     return json.dumps(before | record, ensure_ascii=False).encode()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from artimuse_actor.errors import UsageError
+from jobs.words import json_value
 
 SUFFIXES: Final = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 _GROUP_ROWS: Final = 65_536
@@ -50,17 +50,17 @@ def is_json(field: pa.Field) -> bool:
 
 
 def json_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows for JSON: the shortest exact form of each number, times as strings, NaN and infinity as null."""
+    """Rows for JSON: the shortest exact form of each number, the rest as `json_value` has it."""
     for place, field in enumerate(table.schema):
         column = table.column(place)
         if pa.types.is_float32(field.type):
             column = column.cast(pa.string()).cast(pa.float64())  # 70.1, not 70.0999984741211
         elif pa.types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
-        elif pa.types.is_temporal(field.type) or pa.types.is_decimal(field.type):
+        elif pa.types.is_temporal(field.type):
             column = column.cast(pa.string())
         table = table.set_column(place, field.name, column)
-    rows: list[dict[str, Any]] = _without_nan(table.to_pylist())
+    rows: list[dict[str, Any]] = json_value(table.to_pylist())
     return rows
 
 
@@ -128,20 +128,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _refuse_column(field: pa.Field, kind: str) -> None:
-    binary = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
-    inside = [field.type.field(place) for place in range(field.type.num_fields)] if kind == "jsonl" else []
-    if binary or (pa.types.is_nested(field.type) and kind == "csv"):
+    if not is_json(field) or (pa.types.is_nested(field.type) and kind == "csv"):
         raise UsageError(
-            f"--as {kind}: cannot hold the column {field.name!r} ({field.type}). Use --as parquet, or --as webdataset "
-            "for embedded images. Nothing was written."
+            f"A {kind} file cannot hold the column {field.name!r} ({field.type}). Nothing was written. Write Parquet, "
+            "or leave the column out."
         )
-    for part in inside:
-        _refuse_column(part.with_name(f"{field.name}.{part.name}"), kind)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,7 +23,7 @@ from jobs.evaluate.summary import (
     summary_blocks,
 )
 from jobs.evaluate.text import evaluation_blocks, interval_method, published_line, truth_identity
-from jobs.words import show
+from jobs.words import json_value, show
 from schemas.metrics import METRICS
 
 Format = Literal["screen", "markdown", "latex", "csv", "json"]
@@ -90,7 +90,7 @@ def show_evaluations(
         form: the format.
     """
     if form == "json":
-        print(json.dumps(evaluations_json(evaluations, differences)))
+        print(json.dumps(json_value(evaluations_json(evaluations, differences))))
     elif form == "csv":
         tables = [METRICS.empty_table(), *(evaluation.to_table() for evaluation in evaluations)]
         show(csv_text(pa.concat_tables(tables)))

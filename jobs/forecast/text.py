@@ -8,6 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any, Final
 
+from artimuse_actor.uris import without_secrets
 from jobs.forecast.costs import Limit, Measured, Share, Whole, share
 from jobs.forecast.forecast import Outlook, Speed
 from jobs.forecast.precision import COUNTED_TIMES
@@ -94,8 +95,8 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
     """The forecast for scripts; margins are half the width of 95% intervals, null after a single measurement."""
     settings, counted, loaded = outlook.settings, outlook.counted, outlook.loaded
     shown: dict[str, Any] = {
-        "source": settings.source,
-        "out": settings.out,
+        "source": without_secrets(settings.source),
+        "out": settings.out and without_secrets(settings.out),
         "rows": {
             "manifest": counted.manifest_rows,
             "store": counted.held_rows,

@@ -30,7 +30,9 @@ def show_rows(schema: pa.Schema, rows: Rows) -> None:
     """Print the first rows as a table as wide as the terminal: texts are cut, and columns without room are named."""
     shown: list[dict[str, Any]] = []
     for batch in rows:
-        shown += json_rows(pa.table(batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns, _numbered(schema)))
+        columns = batch.slice(0, SHOWN_ROWS + 1 - len(shown)).columns
+        exact = [column.cast(pa.string()) if pa.types.is_decimal(column.type) else column for column in columns]
+        shown += json_rows(pa.table(exact, names=_numbered(schema)))
         if len(shown) > SHOWN_ROWS:
             break
     names = [one_line_name(name) for name in schema.names]

@@ -120,7 +120,7 @@ class RunRecord:
     def write(self, place: Place) -> None:
         """Write the record to the store."""
         raw = asdict(self)
-        raw["arguments"] = {name: _printable(value) for name, value in self.arguments.items()}
+        raw["arguments"] = {name: printable_argument(value) for name, value in self.arguments.items()}
         place.write(run_path(self.run_id), json.dumps(raw, indent=1).encode())
 
 
@@ -129,7 +129,8 @@ def read_runs(place: Place) -> list[dict[str, Any]]:
     return [json.loads(read_listed(place, file.path)) for file in place.files(RUNS) if is_run_path(file.path)]
 
 
-def _printable(value: Any) -> Any:
+def printable_argument(value: Any) -> Any:
+    """The value of an option, without secrets, for a record that others read."""
     return without_secrets(value) if isinstance(value, str) else value
 
 

@@ -608,6 +608,17 @@ def test_the_store_remembers_its_curations(store: Path, tmp_path: Path) -> None:
     assert Store.open(str(store)).counts().rows == 200  # and is as it was
 
 
+def test_what_is_kept_of_a_curation_has_no_secrets(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_manifest(str(_manifest(tmp_path / "m.parquet", ["001.jpg", "002.jpg"])))
+    monkeypatch.setattr("jobs.curate.curate.open_manifest", lambda *_: source)
+    _choose(store, tmp_path / "best.parquet", manifest="https://u:pw@host/m.parquet?X-Amz-Signature=SECRET")
+    kept = [*(store / "_curations").iterdir(), tmp_path / "best.parquet", tmp_path / "best.parquet.funnel.json"]
+    assert len(kept) == 3
+    assert not [path.name for path in kept if b"SECRET" in path.read_bytes() or b"pw@" in path.read_bytes()]
+
+
 def test_a_store_that_cannot_be_written_to_is_curated_all_the_same(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from support.tars import write_tar
 from artimuse_actor.errors import CurationError, UsageError
 from jobs.curate.curate import CurateSettings, Curation, curate
 from jobs.curate.filters import FilterOptions
+from jobs.curate.output_images import _json
 from jobs.curate.row_writers import json_rows, open_row_file
 from jobs.manifest.source import open_manifest
 from jobs.storage.places import open_place
@@ -330,13 +332,36 @@ def test_json_has_short_numbers_and_no_nan() -> None:
             "list": [[1.0, float("inf")], None, []],
             "kind": pa.array(["a", "b", "a"]).dictionary_encode(),
             "at": pa.array([0, None, 0], pa.timestamp("s", "UTC")),
+            "days": pa.array([[0], None, []], pa.list_(pa.date32())),
+            "sum": pa.array([Decimal(7200), None, Decimal("0.5")], pa.decimal128(38, 1)),
         }
     )
-    assert json_rows(table) == [
-        {"score": 70.1, "list": [1.0, None], "kind": "a", "at": "1970-01-01 00:00:00Z"},
-        {"score": None, "list": None, "kind": "b", "at": None},
-        {"score": None, "list": [], "kind": "a", "at": "1970-01-01 00:00:00Z"},
+    assert json.loads(json.dumps(json_rows(table))) == [
+        {
+            "score": 70.1,
+            "list": [1.0, None],
+            "kind": "a",
+            "at": "1970-01-01 00:00:00Z",
+            "days": ["1970-01-01"],
+            "sum": 7200,
+        },
+        {"score": None, "list": None, "kind": "b", "at": None, "days": None, "sum": None},
+        {"score": None, "list": [], "kind": "a", "at": "1970-01-01 00:00:00Z", "days": [], "sum": 0.5},
     ]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.binary(16), pa.list_(pa.binary()), pa.struct({"bytes": pa.binary()})], ids=str
+)
+def test_bytes_are_no_json(tmp_path: Path, kind: pa.DataType) -> None:
+    with pytest.raises(UsageError, match="A jsonl file cannot hold the column 'md5'"):
+        open_row_file("jsonl", str(tmp_path / "a.jsonl"), pa.schema([("md5", kind)]))
+
+
+@pytest.mark.parametrize(("cell", "expected"), [("[" * 200_000, "[" * 200_000), ('{"similarity": NaN}', None)])
+def test_any_json_of_the_source_gives_json(cell: str, expected: str | None) -> None:
+    fields = json.loads(_json(cell, {"score": 1.0}), parse_constant=pytest.fail)
+    assert fields == ({"json": expected, "score": 1.0} if expected else {"similarity": None, "score": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,11 @@ def test_a_query_is_not_written_among_the_rows_it_reads(store: Path, table: str)
     assert sorted(store.rglob("*")) == before
 
 
+def test_numbers_of_any_width_are_numbers_in_json(store: Path) -> None:
+    sql = "SELECT sum(number) AS whole, sum(number)::DECIMAL(9, 1) + 0.5 AS part FROM range(4) AS t(number)"
+    assert json.loads(run_artimuse("query", store, sql, "--json").stdout) == [{"whole": 6, "part": 6.5}]
+
+
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
 def test_times_are_in_utc_on_every_machine(store: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     with monkeypatch.context() as patch:
