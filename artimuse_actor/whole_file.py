@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+_BEGIN_BYTES = 64
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterator[str]:
@@ -20,7 +22,8 @@ def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterat
         OSError: the file cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    growing = os.path.join(aside or folder, f"{'' if aside else f'.{name}-'}{uuid.uuid4().hex}")
+    begin = os.fsdecode(os.fsencode(name)[:_BEGIN_BYTES])  # a name with more could be too long
+    growing = os.path.join(aside or folder, f"{'' if aside else f'.{begin}-'}{uuid.uuid4().hex}")
     os.makedirs(os.path.dirname(growing), exist_ok=True)
     try:
         yield growing

@@ -19,7 +19,10 @@ def duration(option: str, text: str) -> timedelta:
         UsageError: it is none, or zero; the message names the option.
     """
     found = _DURATION.fullmatch(text)
-    length = timedelta(**{unit: int(number or 0) for unit, number in found.groupdict().items()}) if found else None
+    try:
+        length = timedelta(**{unit: int(number or 0) for unit, number in found.groupdict().items()}) if found else None
+    except (OverflowError, ValueError):  # of more than there is, or of thousands of digits
+        length = None
     if not length:
         raise UsageError(f"{option} takes a time such as 6h, 90m or 1h30m, not {text!r}.")
     return length

@@ -88,11 +88,12 @@ class Target:
         if not self.folder:
             if (path := place.local_path(self.name)) and os.path.isdir(path):
                 raise CurationError(f"{self.out}: is a folder. Name a file, or a folder without {SUFFIXES[self.kind]}.")
-            if exists(place, self.name) and not _is_funnel(place, self.funnel):
-                raise CurationError(
-                    f"{self.out}: is there already and no curation wrote it ({self.funnel} is not beside it). Nothing "
-                    "was written. Choose another --out, or move it away."
-                )
+            for name in () if _is_funnel(place, self.funnel) else (self.name, self.groups, self.funnel):
+                if exists(place, name):
+                    raise CurationError(
+                        f"{place.uri(name)}: is there already and no curation wrote it ({self.funnel} of one is not "
+                        "beside it). Nothing was written. Choose another --out, or move it away."
+                    )
             return
         if (path := place.local_path("")) and os.path.isfile(path):
             raise CurationError(f"{self.out}: is a file. Choose another --out.")

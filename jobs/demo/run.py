@@ -35,6 +35,8 @@ def run_demo(folder: Path) -> float:
         SRCC of the scores against the ground truth.
     """
     truth_file = folder / "test.json"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file. Choose another --out.")
     if folder.exists() and any(folder.iterdir()) and not truth_file.exists():
         raise UsageError(f"{folder}: is not empty and no demo. Choose another --out.")
     if not truth_file.exists():

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import duckdb
@@ -127,6 +128,7 @@ def _is_our_duckdb(path: str) -> bool:
 
 
 def _is_our_sqlite(path: str) -> bool:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as database:
         return bool(database.execute(f"SELECT 1 FROM sqlite_master WHERE name = '{_ORIGIN}'").fetchall())
     return False

@@ -104,7 +104,7 @@ def write_user_file(path: str) -> Iterator[str]:
                 yield (growing := os.path.join(folder, os.path.basename(path)))
                 put_file(growing, path)
         else:
-            with whole_file(os.path.abspath(user_path(path))) as growing:
+            with whole_file(os.path.realpath(user_path(path))) as growing:  # a link stays
                 yield growing
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}.") from error

@@ -23,7 +23,7 @@ def growing_folder(out: str) -> Iterator[str]:
         StoreError: files cannot be written.
     """
     place = open_place(out)
-    root = place.local_path("")
+    root = _followed(place)
     beside = os.path.dirname(root) if root else None
     try:
         if beside:
@@ -46,7 +46,7 @@ def publish_folder(folder: str, place: Place, last: Sequence[str], mark: tuple[s
         last: names of files that are put after all others, in this order.
         mark: a file, and what it says meanwhile, by which the target is known for ours even if this process dies.
     """
-    root = place.local_path("")
+    root = _followed(place)
     if root is not None:
         for name in files_below(folder):
             sync(os.path.join(folder, name))
@@ -62,6 +62,12 @@ def publish_folder(folder: str, place: Place, last: Sequence[str], mark: tuple[s
         put_file(os.path.join(folder, name), place.uri(name))
     for name in sorted(before - set(names)):
         place.delete(name)
+
+
+def _followed(place: Place) -> str | None:
+    """The path of a folder on a disk, that a link leads to if it is one: a link stays, as where the user wants it."""
+    root = place.local_path("")
+    return root and os.path.realpath(root)
 
 
 def files_below(folder: str) -> list[str]:

@@ -608,6 +608,15 @@ def test_the_store_remembers_its_curations(store: Path, tmp_path: Path) -> None:
     assert Store.open(str(store)).counts().rows == 200  # and is as it was
 
 
+def test_a_link_to_a_folder_is_filled_and_stays(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "best").symlink_to(tmp_path / "disk")
+    for top in ("5", "7"):
+        _choose(store, tmp_path / "best", top=top)
+        assert (tmp_path / "best").is_symlink()
+        assert len(_ids(tmp_path / "disk" / "manifest.parquet")) == int(top)
+
+
 def test_what_is_kept_of_a_curation_has_no_secrets(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -635,6 +644,11 @@ def test_what_is_no_curation_is_never_replaced(store: Path, tmp_path: Path) -> N
     (tmp_path / "mine.parquet").write_text("precious")
     with pytest.raises(CurationError, match=r"mine\.parquet: is there already and no curation wrote it"):
         _choose(store, tmp_path / "mine.parquet")
+    for beside in ("groups.parquet", "funnel.json"):
+        (tmp_path / f"other.parquet.{beside}").write_text("precious")
+        with pytest.raises(CurationError, match=rf"other\.parquet\.{beside}: is there already"):
+            _choose(store, tmp_path / "other.parquet")
+        (tmp_path / f"other.parquet.{beside}").unlink()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
     with pytest.raises(CurationError, match=r"such as notes\.txt"):

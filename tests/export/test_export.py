@@ -92,6 +92,13 @@ def test_a_file_of_somebody_else_is_not_replaced(runs: Path, tmp_path: Path, nam
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["a#1.sqlite", "b?c.sqlite", "50%25.sqlite", "a#1.duckdb"])
+def test_an_export_may_be_called_as_it_likes_and_is_replaced(runs: Path, tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        run_artimuse("export", runs / "b", "--as", "sql", "--out", tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_wrong_options_of_an_export_get_a_sentence(runs: Path, tmp_path: Path) -> None:
     for arguments, sentence in (
         (("--as", "sq1", "--out", tmp_path / "a.db"), f"--as takes {', '.join(KINDS)}, not 'sq1'"),

@@ -233,9 +233,28 @@ def test_pictures_elsewhere_have_their_sidecars_in_a_folder(tmp_path: Path) -> N
         done = _export(tmp_path / "out", "--sidecar-dir", tmp_path / "side")
         assert (done["files"], done["skipped"]) == (written, {})
     assert _read(tmp_path / "side" / "2026" / "web.jpg.xmp")["Xmp.xmp.Rating"] == "2"
-    write_store(tmp_path / "odd", [{"image_id": "../odd.jpg", "uri": "https://example.com/odd.jpg", "score": 50.0}])
-    done_ = run_artimuse("export", tmp_path / "odd", "--as", "xmp", "--sidecar-dir", tmp_path / "side", code=1)
-    assert "../odd.jpg: is no path within a folder" in done_.stderr
+    ids = ["../odd.jpg", "s3://bucket/a.jpg", "table.parquet#0", "table.parquet#1"]  # of a table's images: no uri
+    write_store(tmp_path / "odd", [{"image_id": name, "uri": None, "score": 50.0} for name in ids])
+    done = _export(tmp_path / "odd", "--sidecar-dir", tmp_path / "odd side")
+    assert (done["files"], done["skipped"]) == (2, {"whose ids are no paths within a folder": 2})
+
+
+def test_a_raw_file_that_was_not_scored_keeps_its_sidecar(tmp_path: Path) -> None:
+    out = _store(tmp_path, {"a.jpg": 80.0, "b.jpg": 80.0})
+    for name in ("a.xmp", "b.xmp"):
+        (tmp_path / "photos" / name).write_text(DARKTABLE)
+    (tmp_path / "photos" / "a.cr3").touch()
+    (tmp_path / "photos" / "b.txt").touch()
+    _export(out)
+    assert sorted(_sidecars(tmp_path)) == ["a.jpg.xmp", "a.xmp", "b.xmp"]
+    assert (tmp_path / "photos" / "a.xmp").read_text() == DARKTABLE
+    assert _export(out, "--naming", "stem")["skipped"] == {"whose a.xmp may be another picture's": 1}
+
+
+def test_a_picture_with_a_long_name_has_its_sidecar(tmp_path: Path) -> None:
+    name = f"{'ü' * 110}.jpg"
+    assert _export(_store(tmp_path, {name: 80.0}))["files"] == 1
+    assert list(_sidecars(tmp_path)) == [f"{name}.xmp"]
 
 
 @pytest.mark.slow

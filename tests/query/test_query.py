@@ -95,6 +95,14 @@ def test_a_query_is_not_written_among_the_rows_it_reads(store: Path, table: str)
     assert sorted(store.rglob("*")) == before
 
 
+def test_a_link_is_written_through(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "rows.csv").symlink_to(tmp_path / "disk" / "rows.csv")
+    run_artimuse("query", store, "SELECT 1 AS a", "--csv", tmp_path / "rows.csv", "--overwrite")
+    assert (tmp_path / "rows.csv").is_symlink()
+    assert (tmp_path / "disk" / "rows.csv").read_text().split() == ['"a"', "1"]
+
+
 def test_numbers_of_any_width_are_numbers_in_json(store: Path) -> None:
     sql = "SELECT sum(number) AS whole, sum(number)::DECIMAL(9, 1) + 0.5 AS part FROM range(4) AS t(number)"
     assert json.loads(run_artimuse("query", store, sql, "--json").stdout) == [{"whole": 6, "part": 6.5}]

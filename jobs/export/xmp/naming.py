@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Set
 from typing import Final
 
-from artimuse_actor.errors import ExportError, UsageError
+from artimuse_actor.errors import UsageError
+from jobs.manifest.listing import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 FULL, STEM, AUTO = "full", "stem", "auto"
 NAMINGS: Final = (AUTO, FULL, STEM)
@@ -29,18 +31,24 @@ class Folders:
         self._naming = naming
         self._folder: str | None = None
         self._names: Set[str] = frozenset()
+        self._stems: Counter[str] = Counter()
         self._usual = FULL
+
+    def is_shared(self, picture: str) -> bool:
+        """Whether another picture here has the same name but for its end, so that `a.xmp` may be of that one."""
+        folder, name = os.path.split(picture)
+        self._list(folder)
+        return self._stems[os.path.splitext(name)[0]] > 1
 
     def sidecar_of(self, picture: str, *, is_shared: bool) -> str | None:
         """The path of a picture's sidecar; None if the picture is not there any more.
 
         Args:
             picture: its path.
-            is_shared: whether another picture has the same name but for its end, so that `a.xmp` may be of that one.
+            is_shared: whether another picture has the same name but for its end.
         """
         folder, name = os.path.split(picture)
-        if folder != self._folder:
-            self._list(folder)
+        self._list(folder)
         if name not in self._names:
             return None
         full, stem = f"{name}{_SUFFIX}", f"{os.path.splitext(name)[0]}{_SUFFIX}"
@@ -54,18 +62,22 @@ class Folders:
         return os.path.join(folder, full if naming == FULL else stem)
 
     def _list(self, folder: str) -> None:
+        if folder == self._folder:
+            return
         try:
             self._names = frozenset(os.listdir(folder or "."))
         except OSError:
             self._names = frozenset()
         self._folder = folder
+        parts = map(os.path.splitext, self._names)
+        self._stems = Counter(stem for stem, end in parts if end.lower() in IMAGE_SUFFIXES | UNREADABLE_SUFFIXES)
         sidecars = [name.removesuffix(_SUFFIX) for name in self._names if name.endswith(_SUFFIX)]
         full = sum(name in self._names for name in sidecars)
         self._usual = STEM if len(sidecars) > 2 * full else FULL
 
 
-def below(folder: str, image_id: str) -> str:
-    """The path of the sidecar of an image in a folder of sidecars. Raises ExportError if its id is no path."""
+def below(folder: str, image_id: str) -> str | None:
+    """The path of the sidecar of an image in a folder of sidecars; None if its id is no path there, such as a url."""
     if os.path.isabs(image_id) or {"", ".", ".."} & set(image_id.split("/")) or "\0" in image_id:
-        raise ExportError(f"{image_id}: is no path within a folder. Nothing was written there.")
+        return None
     return os.path.join(folder, f"{image_id}{_SUFFIX}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -87,7 +88,9 @@ class Change:
                 if self.before is not None:
                     shutil.copymode(self.path, growing)
         except OSError as error:
-            raise SidecarError("in folders that cannot be written to") from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise SidecarError("in folders that cannot be written to") from error
+            raise SidecarError(f"that cannot be written: {error.strerror}") from error
 
 
 def read_sidecar(path: str) -> bytes | None:

@@ -117,8 +117,8 @@ class _Pictures:
         # Of all rows, failed ones too: a raw file that cannot be scored may own the sidecar `a.xmp`.
         sql = (
             f"SELECT {columns}, sharing > 1 AS is_shared FROM (SELECT *, count(*) OVER (PARTITION BY stem) AS sharing, "
-            "row_number() OVER (PARTITION BY uri ORDER BY image_id) AS nth FROM "
-            f"(SELECT *, regexp_replace(uri, {quoted(ENDING)}, '') AS stem FROM rows)) "
+            "row_number() OVER (PARTITION BY coalesce(uri, image_id) ORDER BY image_id) AS nth FROM "
+            f"(SELECT *, regexp_replace(coalesce(uri, image_id), {quoted(ENDING)}, '') AS stem FROM rows)) "
             f"WHERE status = 'ok' AND nth = 1 AND {identifier(self._question)} IS NOT NULL ORDER BY uri"
         )
         for batch in self._rows.database.batches(sql):
@@ -130,16 +130,22 @@ class _Pictures:
         for row in rows.to_pylist():
             self.count += 1
             wanted, uri, path = self._wanted(row), row["uri"], None
-            if self._options.naming == STEM and row["is_shared"]:
+            is_file = uri is not None and uri_scheme(uri) == "file" and "#bytes=" not in uri
+            picture = os.path.abspath(local_path(uri)) if is_file else ""
+            is_shared = row["is_shared"] or (is_file and folders.is_shared(picture))
+            if self._options.naming == STEM and is_shared:
                 self.skipped["whose a.xmp may be another picture's"] += 1
                 continue
-            if uri is not None and uri_scheme(uri) == "file" and "#bytes=" not in uri:
-                path = folders.sidecar_of(os.path.abspath(local_path(uri)), is_shared=row["is_shared"])
+            if is_file:
+                path = folders.sidecar_of(picture, is_shared=is_shared)
                 if path is None:
                     self.skipped["whose pictures are gone"] += 1
                     continue
             elif self._options.sidecar_dir is not None:
                 path = below(self._options.sidecar_dir, row["image_id"])
+                if path is None:
+                    self.skipped["whose ids are no paths within a folder"] += 1
+                    continue
             else:
                 self.skipped["whose pictures are not files on this machine"] += 1
                 continue
@@ -150,7 +156,8 @@ class _Pictures:
         """The change of a sidecar that cannot be written beside its picture; None if there is no folder for it."""
         folder = self._options.sidecar_dir
         image_id, wanted = self._ids[path]
-        if folder is None or (other := below(folder, image_id)) == path:
+        other = below(folder, image_id) if folder is not None else None
+        if other is None or other == path:
             return None
         return partial(change, other, wanted, overwrite=self._options.overwrite)
 
