@@ -8,8 +8,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from artimuse_actor.engine.model import NO_TOKEN
 from artimuse_actor.engine.schedule import AnsweredImage, FinishReason
-from artimuse_actor.engine.scoring import ImageScore, image_scores, scores_of
+from artimuse_actor.engine.scoring import ImageScore, image_scores, no_number, scores_of
 from artimuse_actor.engine.text_engine import TextEngine
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.protocol.protocols import TURN_END
@@ -56,6 +57,7 @@ class Describer:
 
         Raises:
             RunError: not even one text fits into the device's memory.
+            NoNumber: the network's answer is NaN or infinite.
         """
         return [(answered.key, self._describe(answered)) for answered in self.engine.step()]
 
@@ -78,7 +80,12 @@ def to_text(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
     """Generated tokens as the published code prints them, made valid UTF-8 for any table.
 
     Source: ArtiMuse, `InternVLChatModel.chat` at 750d980.
+
+    Raises:
+        NoNumber: one is `NO_TOKEN`.
     """
+    if NO_TOKEN in token_ids:
+        raise no_number()
     text = str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
     text = text.split(TURN_END)[0].strip()
     # UTF-8 has no lone surrogates, so U+FFFD replaces them; the tokenizer already writes invalid bytes that way.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch.nn import functional
@@ -26,6 +27,9 @@ from artimuse_actor.engine.pixel_shuffle import pixel_shuffle
 from artimuse_actor.engine.pixel_values import PixelValues
 from artimuse_actor.engine.rotary import cosines_sines, frequencies
 from artimuse_actor.engine.watched_tokens import WatchedTokens
+
+NO_TOKEN: Final = -1
+"""In place of a next token: the network's answer is no number."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ class VisionLanguageModel:
             watched: gets the probabilities of its tokens as the next one.
 
         Returns:
-            (B,) int64, the likeliest next token of each.
+            (B,) int64, the likeliest next token of each, or `NO_TOKEN`.
         """
         token_ids = packed[:, 0]  # (B,)
         if last_ids is not None:
@@ -217,7 +221,7 @@ class VisionLanguageModel:
         step = self.pages(cache, packed[:, 1], packed[:, 2:], groups)
         next_ids = self.next_tokens(self.decode_step(token_ids, step), watched)
         if last_ids is not None:
-            last_ids[: len(packed)] = next_ids
+            last_ids[: len(packed)] = next_ids.clamp(min=0)
         return next_ids
 
     def decode_step(self, token_ids: torch.Tensor, step: DecodePages) -> torch.Tensor:
@@ -248,13 +252,15 @@ class VisionLanguageModel:
     def next_tokens(self, last_hidden: torch.Tensor, watched: WatchedTokens | None = None) -> torch.Tensor:
         """The likeliest next token after each of (B, C) hidden states: (B,) int64; of equal logits the lowest id.
 
-        In half precision the logits are rounded before they are compared, as in the published code. Watched tokens get
-        their probabilities from the same logits.
+        It is `NO_TOKEN` where its logit is NaN or infinite, which would otherwise be stored as a text. In half
+        precision the logits are rounded before they are compared, as in the published code. Watched tokens get their
+        probabilities from the same logits.
         """
         logits = functional.linear(last_hidden, self._padded_head)[:, : len(self._lm_head)]  # (B, V)
         if watched is not None:
             watched.note(logits)
-        return logits.argmax(dim=-1)
+        next_ids = logits.argmax(dim=-1)  # a NaN, if there is one
+        return next_ids.where(logits.gather(-1, next_ids[:, None])[:, 0].isfinite(), NO_TOKEN)
 
     def _with_past(self, past: KVCache) -> Iterator[tuple[_Layer, tuple[torch.Tensor, torch.Tensor] | None]]:
         """Each layer with the keys and values that it read before."""

@@ -29,7 +29,7 @@ class GeneratedText:
     """One answer.
 
     Attributes:
-        token_ids: without the stop token.
+        token_ids: without the stop token; the last is `NO_TOKEN` if the network gave no number for it.
         finish_reason: `stop` if it ended by itself, `length` if it was cut at the limit.
         watched: probability of each of the engine's watched tokens as the first one; empty if it watches none.
     """

@@ -21,7 +21,7 @@ from artimuse_actor.engine.admission import admit
 from artimuse_actor.engine.decode_steps import DecodeSteps
 from artimuse_actor.engine.device_memory import memory_errors, release_memory
 from artimuse_actor.engine.kv_cache import OutOfPagesError
-from artimuse_actor.engine.model import VisionLanguageModel
+from artimuse_actor.engine.model import NO_TOKEN, VisionLanguageModel
 from artimuse_actor.engine.read_prompts import PrefixReader
 from artimuse_actor.engine.schedule import (
     AnsweredImage,
@@ -237,7 +237,8 @@ class TextEngine:
             reason: FinishReason = "stop"
             if next_id != self._stop_id:
                 sequence.tokens.append(next_id)
-                if len(sequence.tokens) - sequence.prompt_tokens < self._max_new_tokens:
+                is_going_on = next_id != NO_TOKEN  # which ends this text, and spoils no other
+                if is_going_on and len(sequence.tokens) - sequence.prompt_tokens < self._max_new_tokens:
                     continue
                 reason = "length"
             if self._schedule.end(sequence, reason):

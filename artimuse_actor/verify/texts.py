@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
 
 from artimuse_actor.artimuse import ArtiMuse
+from artimuse_actor.engine.model import NO_TOKEN
 from artimuse_actor.engine.schedule import GeneratedText
 from artimuse_actor.images.options import Pixels
 from artimuse_actor.loaded_model import BatchSize
@@ -45,6 +47,9 @@ def regrets(slow: SlowForward, pixels: Pixels, answers: Answers, places: Iterabl
         tokens = slow.encode(pixels[image])
         for _, question in of_image:
             text = answers[image][question]
+            if NO_TOKEN in text.token_ids:
+                found.append(math.inf)
+                continue
             end = [slow.stop_id] if text.finish_reason == "stop" else []
             found.append(slow.regret(tokens, questions[question], [*text.token_ids, *end]))
     return found

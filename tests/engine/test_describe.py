@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from artimuse_actor import ArtiMuse, DecodeOptions, ImageDescription, ImageError, ImageScore
 from artimuse_actor.engine.describe import Describer, to_text
-from artimuse_actor.errors import RunError, UsageError
+from artimuse_actor.errors import NoNumber, RunError, UsageError
 from artimuse_actor.images.inputs import ImageInput
 from artimuse_actor.protocol.tokenizer import load_tokenizer
 
@@ -66,6 +66,20 @@ def test_one_picture_gives_one_description_and_many_a_list_in_their_order(models
     many = model.describe((paths[place] for place in order), max_new_tokens=GOLDEN_TOKENS)
     assert texts_of(many) == [golden_texts()[place] for place in order]
     assert model.describe([]) == []
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_network_that_gives_no_numbers_gives_no_texts(
+    models: dict[str, ArtiMuse], monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    model = models["artimuse"]
+    decode = model.model.decode_step
+    monkeypatch.setattr(model.model, "decode_step", lambda *read: decode(*read) * bad)
+    describer = model.describer(max_new_tokens=4)
+    for scored in (False, True):  # the scores are read before the first token
+        describer.add("a", read_pixels(golden_images()[0]), scored=scored)
+        with pytest.raises(NoNumber):
+            work_off(describer)
 
 
 @pytest.mark.slow
