@@ -174,6 +174,43 @@ def test_undo_takes_back_all_exports_and_leaves_what_came_since(tmp_path: Path) 
     assert _export(out, "--undo")["files"] == 0
 
 
+def test_undo_waits_for_pictures_that_are_away(tmp_path: Path) -> None:
+    out = _store(tmp_path, {"a.jpg": 50.0, "b.jpg": 50.0})
+    photos, away = tmp_path / "photos", tmp_path / "not mounted"
+    (photos / "a.jpg.xmp").write_text(DARKTABLE)
+    _export(out, "--overwrite")
+    (photos / "b.jpg.xmp").rename(tmp_path / "b.jpg.xmp")
+    assert _export(out, "--undo")["skipped"] == {"that are not there": 1}
+    assert _sidecars(tmp_path) == {"a.jpg.xmp": DARKTABLE.encode()}
+    _export(out, "--overwrite")
+    photos.rename(away)
+    done = _export(out, "--undo")
+    assert (done["files"], done["skipped"]) == (0, {"that are not there": 2})
+    away.rename(photos)
+    (tmp_path / "b.jpg.xmp").rename(photos / "b.jpg.xmp")
+    assert _export(out, "--undo")["files"] == 2
+    assert _sidecars(tmp_path) == {"a.jpg.xmp": DARKTABLE.encode()}
+    assert not list((out / "_sidecars").glob("*"))
+
+
+def test_undo_finds_what_a_sidecar_was_before_its_folder_was_renamed(tmp_path: Path) -> None:
+    out, rows = tmp_path / "out", []
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "old" / "a.jpg").touch()
+    (tmp_path / "old" / "a.jpg.xmp").write_text(DARKTABLE)
+    for folder, score in (("old", 50.0), ("old", 80.0), ("new", 20.0)):
+        if folder == "new":
+            for path in list((tmp_path / "old").iterdir()):
+                path.rename(tmp_path / "new" / path.name)
+        shutil.rmtree(out / "scores", ignore_errors=True)
+        rows = [{"image_id": "a.jpg", "uri": str(tmp_path / folder / "a.jpg"), "score": score}]
+        write_store(out, rows)
+        _export(out, "--overwrite")
+    assert _export(out, "--undo")["files"] == 1
+    assert (tmp_path / "new" / "a.jpg.xmp").read_text() == DARKTABLE
+
+
 def test_a_picture_whose_name_is_not_utf_8_has_its_sidecar_too(tmp_path: Path) -> None:
     out = _store(tmp_path, {"a.jpg": 50.0})
     name = os.fsdecode(b"caf\xe9.jpg")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote_from_bytes
@@ -69,9 +69,12 @@ class Journal:
                 found[sidecar].append(Entry(sidecar, **row))
         return found
 
-    def delete(self) -> None:
-        """Delete all parts: nothing is left to take back."""
-        self._place.delete_tree(SIDECARS)
+    def keep(self, entries: Mapping[str, list[Entry]]) -> None:
+        """Delete all but these, which are still to be taken back."""
+        before = self._place.files(SIDECARS)
+        self.add([entry for written in entries.values() for entry in written])
+        for file in before:
+            self._place.delete(file.path)
 
 
 def _named(path: str) -> str:

@@ -151,18 +151,25 @@ def rated(path: str, rating: str, *, overwrite: bool) -> Change:
     return Change(path, before, before if after == packet.data and before is not None else after)
 
 
-def taken_back(path: str, entries: list[Entry]) -> Change:
+def taken_back(path: str, entries: list[Entry], others: Mapping[str, Entry]) -> Change:
     """The change that takes an export back: to the bytes of before, or, if others wrote since, without our properties.
 
+    Args:
+        path: of the sidecar.
+        entries: what was written there.
+        others: digest of what was written → a sidecar of any name, since this one may have moved with its picture.
+
     Raises:
-        SidecarError: it cannot be read.
+        SidecarError: it cannot be read, or is not there: so it is where a disk is not mounted, or a folder was renamed.
     """
     before = state = read_sidecar(path)
-    left = list(entries)
-    while state is not None and (last := _written_as(state, left)):
-        left.remove(last)
+    if before is None:
+        raise SidecarError("that are not there")
+    left, moved = list(entries), dict(others)
+    while state is not None and (last := _written_as(state, left) or moved.pop(digest_of(state), None)):
+        left = [entry for entry in left if entry is not last]
         state = last.before
-    if state is None or not left:
+    if state is None:
         return Change(path, before, state)
     packet = _packet(state)
     if not packet.names(OURS):

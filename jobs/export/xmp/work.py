@@ -53,11 +53,12 @@ class Work:
     Attributes:
         journal: of what they were before.
         skipped: reason → how many were not written.
+        settled: paths of those that are as they should be, now or before.
     """
 
     def __init__(self, journal: Journal, *, dry_run: bool = False, undo: bool = False) -> None:
         """Begin; a dry run writes nothing, and what takes back an export is not noted in the journal."""
-        self.journal, self.skipped = journal, Counter[str]()
+        self.journal, self.skipped, self.settled = journal, Counter[str](), set[str]()
         self._dry_run, self._undo = dry_run, undo
         self._written = self._unchanged = self._kept = 0
         self._diff: list[str] = []
@@ -75,7 +76,9 @@ class Work:
                     self.skipped[reason] += 1
             found = [one for one in made if isinstance(one, Change)]
             self._kept += sum(one.keeps_rating for one in found)
-            self._unchanged += sum(not one.is_one for one in found)
+            unchanged = [one.path for one in found if not one.is_one]
+            self._unchanged += len(unchanged)
+            self.settled.update(unchanged)
             todo = [one for one in found if one.is_one]
             if self._dry_run:
                 self._diff += [line for one in todo for line in one.diff()]
@@ -87,6 +90,7 @@ class Work:
             for one, reason in zip(todo, pool.map(lambda one: _result(one.write), todo), strict=True):
                 if not isinstance(reason, str):
                     self._written += 1
+                    self.settled.add(one.path)
                 elif other := elsewhere(one.path):
                     self._kept -= one.keeps_rating
                     others.append(other)

@@ -77,9 +77,10 @@ def write(stores: Stores, settings: ExportSettings) -> Exported:
     work = Work(Journal(stores.first.place, new_run_id()), dry_run=options.dry_run, undo=options.undo)
     if options.undo:
         entries = work.journal.entries()
-        work.do(partial(taken_back, path, written) for path, written in entries.items())
-        if not options.dry_run and not work.skipped:
-            work.journal.delete()
+        others = {entry.after: entry for written in reversed(entries.values()) for entry in reversed(written)}
+        work.do(partial(taken_back, path, written, others) for path, written in entries.items())
+        if not options.dry_run:
+            work.journal.keep({path: written for path, written in entries.items() if path not in work.settled})
         return work.result(str(stores), len(entries))
     if options.texts_as is not None and not stores.text_columns:
         raise UsageError(f"--texts-as: {stores} has no texts. Make them with artimuse score --texts, or leave it out.")
