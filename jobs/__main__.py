@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
+import errno
 import gc
 import io
 import os
@@ -207,6 +207,9 @@ def main() -> int:
     from jobs.score.signals import was_terminated
 
     atexit.register(_end_without_collecting)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
@@ -229,14 +232,19 @@ def main() -> int:
             missing = f"{sys.executable} has no module {error.name}."
             show(f"{missing} Install artimuse-batch there again: pip brings what it needs.", file=sys.stderr)
             return 1
-        show(f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            show("What it prints cannot be written: the disk is full. What was committed stays.", file=sys.stderr)
+        else:
+            show(f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.", file=sys.stderr)
         code = 1
     if code == INTERRUPTED:  # also if typer caught it first: it makes no difference between kinds of KeyboardInterrupt
         code = TERMINATED if was_terminated() else INTERRUPTED
         show("Interrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python tries again, and says so
     return code if isinstance(code, int) else 0
 
 

@@ -51,7 +51,9 @@ def manifest(
     """
     from jobs.manifest.manifest import ManifestOptions
     from jobs.manifest.source import open_manifest, write_manifest
+    from jobs.store.store import keep_out_of_stores
 
+    keep_out_of_stores(out)
     options = ManifestOptions.from_arguments(locals())
     opened = open_manifest(source, options)
     rows = write_manifest(opened, out)

@@ -41,11 +41,11 @@ def query(
     Of several stores `scores` has a column `store`. The first rows are shown as a table; --json, --csv and --parquet
     give all.
     """
-    from jobs.curate.output_place import keep_out_of_tables
     from jobs.query.output import print_json, show_rows, write_rows
     from jobs.query.query import QueryLimits
     from jobs.query.query import query as run
     from jobs.storage.user_files import is_there
+    from jobs.store.store import keep_out_of_stores
     from jobs.store.stores import Stores
 
     if sum((as_json, csv is not None, parquet is not None)) > 1:
@@ -53,7 +53,7 @@ def query(
     opened = Stores.open(stores, allow_mixed=allow_mixed)
     for option, file in (("--csv", csv), ("--parquet", parquet)):
         if file and file != "-":
-            keep_out_of_tables(option, file, opened)
+            keep_out_of_stores(file)
             if not overwrite and is_there(file):
                 raise UsageError(
                     f"{option} {file}: is there already. Nothing was written. Replace it with --overwrite."

@@ -27,7 +27,7 @@ from jobs.curate.duplicates import drop_duplicates, read_dedupe
 from jobs.curate.filters import Filter, FilterOptions, read_filters, scored_rows
 from jobs.curate.funnel import Funnel, curation_json
 from jobs.curate.order import SCORE, STORE, BestFirst, read_order
-from jobs.curate.output_place import Target, keep_out_of_tables, read_target, workshop
+from jobs.curate.output_place import Target, read_target, workshop
 from jobs.curate.output_rows import OutputOptions, write_chosen
 from jobs.curate.quotas import MAX_SEED, best_rows, random_points, read_top, shares_of_sample, stratum
 from jobs.curate.sample_keys import NUMBER, SOURCE, check_keys, read_keys
@@ -40,7 +40,7 @@ from jobs.storage.parquet import parquet_bytes
 from jobs.store.database import MAX_TIMEOUT_S, Database, identifier, open_database
 from jobs.store.layout import CURATIONS
 from jobs.store.run_record import printable_argument
-from jobs.store.store import Store
+from jobs.store.store import Store, keep_out_of_stores
 from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
 
@@ -158,10 +158,7 @@ def curate(settings: CurateSettings) -> Curation:
             raise unknown_column("--per", settings.per, schema.names)
         if output.caption is not None and output.caption not in schema.names:
             raise unknown_column("--caption", output.caption, schema.names)
-        keep_out_of_tables("--out", settings.out, stores)
-        for scorer in scorers:
-            if scorer.store is not None:
-                keep_out_of_tables("--out", settings.out, Stores((scorer.name,), (scorer.store,)))
+        keep_out_of_stores(settings.out)
         target.check_free()
         database.lock()
 

@@ -31,8 +31,6 @@ from jobs.storage.buckets import put_file
 from jobs.storage.place import Place, exists
 from jobs.storage.places import open_place
 from jobs.storage.user_folder import files_below, foreign_file, growing_folder, publish_folder, put_last
-from jobs.store.layout import METRICS, SCORES, TEXTS
-from jobs.store.stores import Stores
 from schemas.curation import CURATION_MARK
 
 KINDS: Final = (*SUFFIXES, "webdataset")
@@ -119,15 +117,6 @@ def read_target(out: str, kind: str | None, copy: bool) -> Target:
     if by_suffix and copy:
         raise UsageError(f"--copy goes into a folder, and --out {out} is a file. Name a folder.")
     return Target(out, kind or by_suffix or "parquet", by_suffix is None, copy)
-
-
-def keep_out_of_tables(option: str, out: str, stores: Stores) -> None:
-    """Raise UsageError for an output that readers of a store would take for rows of it."""
-    root = open_place(out).root
-    for store in stores.stores:
-        for table in (SCORES, TEXTS, METRICS):
-            if f"{root}/".startswith(f"{store.place.uri(table)}/"):
-                raise UsageError(f"{option} {out}: lies in a table of the store. Choose another place.")
 
 
 class Workshop:

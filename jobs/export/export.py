@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from artimuse_actor.errors import UsageError
-from jobs.curate.output_place import keep_out_of_tables
 from jobs.export import delta, hugging_face, lance, sidecar, sql
 from jobs.export.kind import Exported, ExportSettings, Kind
 from jobs.export.xmp import write as xmp
+from jobs.store.store import keep_out_of_stores
 from jobs.store.stores import Stores
 
 KINDS: Final[dict[str, Kind]] = {
@@ -39,5 +39,5 @@ def export(settings: ExportSettings) -> Exported:
             raise UsageError(f"--{option.replace('_', '-')} goes with --as {its}, not with --as {settings.kind}.")
     stores = Stores.open(settings.stores, allow_mixed=settings.allow_mixed)
     if settings.out is not None:
-        keep_out_of_tables("--out", settings.out, stores)
+        keep_out_of_stores(settings.out)
     return kind.write(stores, settings)

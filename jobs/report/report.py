@@ -42,7 +42,7 @@ from jobs.storage.user_files import refuse_other_file, write_user_file
 from jobs.store.counts import Counts
 from jobs.store.plan_file import current_plan
 from jobs.store.run_record import read_runs
-from jobs.store.store import Store
+from jobs.store.store import Store, keep_out_of_stores
 from jobs.store.stores import Stores, doubled_between
 from schemas.warnings import WARNINGS
 
@@ -113,6 +113,7 @@ def write_report(settings: ReportSettings) -> Report:
         UsageError: an option is not valid here, or the file is there already and is no report.
         GroundTruthError: the ground truth cannot be read.
     """
+    keep_out_of_stores(settings.out)
     refuse_other_file("--out", settings.out, "report", b'<meta name="generator" content="artimuse ')
     named = Stores.open(settings.named, allow_mixed=settings.allow_mixed)
     store, stores = named.first, named.stores

@@ -294,10 +294,21 @@ class _Csv:
         )
 
 
+def _of_json(kind: pa.DataType) -> pa.DataType:
+    """The type of what stands in JSON, where Arrow takes texts that look like times for such."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_of_json(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_of_json(field.type)) for field in kind])
+    return kind
+
+
 class _JsonLines:
     def __init__(self, path: str, is_gzip: bool, is_tsv: bool) -> None:  # noqa: ARG002
         self._path, self._is_gzip = path, is_gzip
-        self.schema = self._reader(None).schema
+        self.schema = pa.schema([field.with_type(_of_json(field.type)) for field in self._reader(None).schema])
         self.num_rows: int | None = None
         self.groups = 1
 

@@ -35,6 +35,7 @@ SCORES: Final = "scores"
 TEXTS: Final = "texts"
 METRICS: Final = "metrics"
 ANSWERS: Final = "answers"
+TABLES: Final = (SCORES, TEXTS, METRICS, ANSWERS)
 STORE_FILE: Final = listing.STORE_FILE
 PLAN_FILE: Final = "_plan.json"
 LOCK_FILE: Final = "_lock"

@@ -24,7 +24,7 @@ from jobs.store.plan_file import abandon_plan, current_plan, end_plan
 from jobs.store.precision import stored_precisions
 from jobs.store.pruning import fence_pruning
 from jobs.store.run_record import new_run_id
-from jobs.store.store import Store
+from jobs.store.store import Store, keep_out_of_stores
 from jobs.store.stores import Stores, doubled_between
 from jobs.store.table_files import TableFile, TableFiles
 from schemas.texts import texts_schema
@@ -139,6 +139,7 @@ def compact(outs: Sequence[str], new: str, shard_rows: int | None = None, *, by_
         StoreMismatch: the stores are of different fingerprints, or have different texts.
         StoreLocked: a run is writing to one of them.
     """
+    keep_out_of_stores(new)
     opened = Stores.open(outs)
     olds = opened.stores
     with_texts = [old for old in olds if old.texts]

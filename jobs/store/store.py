@@ -22,11 +22,11 @@ from jobs.code_identity import CODE_VERSION
 from jobs.plan.plan import Plan
 from jobs.plan.stored_rows import RetryErrors, StoredRows, read_stored_rows
 from jobs.storage.parquet import read_parquet
-from jobs.storage.place import READ_THREADS, Place
+from jobs.storage.place import READ_THREADS, Place, exists
 from jobs.storage.places import open_place
 from jobs.store.counts import Counts, count_rows
 from jobs.store.known_images import KnownRows, write_known_images
-from jobs.store.layout import SCORES, STORE_FILE, TEXTS, texts_path
+from jobs.store.layout import SCORES, STORE_FILE, TABLES, TEXTS, texts_path
 from jobs.store.table_files import TableFile, TableFiles
 from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
@@ -131,6 +131,7 @@ class Store:
         Raises:
             StoreMismatch: it has other scores or texts than this run would make.
         """
+        keep_out_of_stores(out)
         place = open_place(out).fenced(fence) if fence else open_place(out)
         store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
         if not store.is_declared():
@@ -313,3 +314,20 @@ def _description(place: Place) -> bytes:
         return place.read(STORE_FILE)
     except FileNotFoundError:
         return b""
+
+
+def keep_out_of_stores(out: str) -> None:
+    """Refuse an output among the files of a store, whose readers would take it for rows, or lose the store.
+
+    Raises:
+        UsageError: it lies in a table of a store, or is called like a file of its own.
+    """
+    root = open_place(out).root
+    bucket, _, path = root.rpartition("://") if "://" in root else ("", "", root)
+    parts = path.split("/")
+    for depth in range(1, len(parts)):
+        above = f"{bucket}://{'/'.join(parts[:depth])}" if bucket else "/".join(parts[:depth]) or "/"
+        if parts[depth] in TABLES or parts[depth].startswith("_"):
+            place = open_place(above)
+            if exists(place, STORE_FILE):
+                raise UsageError(f"{out}: lies among the files of the store {place.root}. Choose another place.")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.golden import golden_answers, golden_checkpoint, golden_images
 from support.paths import REPO
 from support.photo_library import make_photos
 from support.score_job import ARTIMUSE, run_artimuse
+from support.scored_stores import write_store
 
 from artimuse_actor.protocol.protocols import get_protocol
 
@@ -47,6 +49,20 @@ def test_every_command_in_the_docs_parses(page: str) -> None:
         assert f"\n{''.join(target)}:" in (REPO / "Makefile").read_text(), page
     for script in re.findall(r"python ((?:bench|docs|tests)/[\w/]+\.py)", text):
         assert (REPO / script).exists(), f"{page}: {script}"
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(("redirected", "code", "says"), [
+    (">&-", 0, ""), ("2>&-", 0, ""), ("> /dev/full", 1, "What it prints cannot be written: the disk is full."),
+])  # fmt: skip
+def test_a_screen_that_is_closed_or_full_is_no_surprise(tmp_path: Path, redirected: str, code: int, says: str) -> None:
+    write_store(tmp_path / "scored", [{"image_id": "a.jpg"}])
+    command = f"{shlex.join([*ARTIMUSE, 'status', str(tmp_path / 'scored')])} {redirected}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, says in done.stderr) == (code, True)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
 
 
 def test_commands_are_taught_on_many_pages() -> None:

@@ -787,7 +787,7 @@ def test_an_empty_store_has_nothing_to_choose_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("out", ["scores/best.parquet", "scores/best", "texts/a.csv", "scores"])
 def test_the_tables_of_the_store_are_no_place_for_an_output(store: Path, out: str) -> None:
-    with pytest.raises(UsageError, match="lies in a table of the store"):
+    with pytest.raises(UsageError, match="lies among the files of the store"):
         _choose(store, store / out)
 
 

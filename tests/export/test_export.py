@@ -105,7 +105,7 @@ def test_wrong_options_of_an_export_get_a_sentence(runs: Path, tmp_path: Path) -
         (("--as", "sql"), "--as sql needs --out"),
         (("--as", "sql", "--out", tmp_path / "a.csv"), "called .duckdb or .sqlite"),
         (("--as", "sql", "--out", "s3://bucket/a.db"), "a file on a disk"),
-        (("--as", "sql", "--out", runs / "a" / "scores" / "a.db"), "lies in a table of the store"),
+        (("--as", "sql", "--out", runs / "a" / "scores" / "a.db"), "lies among the files of the store"),
     ):
         assert sentence in run_artimuse("export", runs / "a", *arguments, code=2).stderr
     assert not list(tmp_path.iterdir())

@@ -97,6 +97,18 @@ def test_every_kind_of_table_gives_the_same_rows(tmp_path: Path, name: str) -> N
     assert captions["caption"].to_pylist()[:2] == ["a\nb", 'say "c"']
 
 
+def test_a_text_that_looks_like_a_time_stays_a_text_in_json_lines(tmp_path: Path) -> None:
+    row = {"image_id": "2020-01-01", "uri": "a.jpg", "version": "2024-05-01T10:00:00"}
+    own = {"caption": "2020-01-01", "at": "2020-01-01T10:00:00+02:00", "deep": {"list": ["2020-01-01T00:00:00Z"]}}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row | own) + "\n")
+    (batch,) = open_manifest(str(tmp_path / "m.jsonl")).batches(list(own))
+    assert batch.rows.select(["image_id", "version"]).to_pylist() == [
+        {name: row[name] for name in ("image_id", "version")}
+    ]
+    assert batch.own is not None
+    assert batch.own.to_pylist() == [own]
+
+
 @pytest.mark.parametrize("name", ["m.pq", "m.feather", "m.csv.gz", "m.jsonl"])
 def test_tables_are_named_by_uris_and_need_no_utf8(tmp_path: Path, name: str) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 1"))

@@ -91,7 +91,7 @@ def test_a_query_is_not_written_among_the_rows_it_reads(store: Path, table: str)
     before = sorted(store.rglob("*"))
     for option in ("--parquet", "--csv"):
         failed = run_artimuse("query", store, f"FROM {table}", option, store / table / "mine.parquet", code=2).stderr
-        assert "lies in a table of the store" in failed
+        assert "lies among the files of the store" in failed
     assert sorted(store.rglob("*")) == before
 
 

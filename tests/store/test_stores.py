@@ -12,7 +12,8 @@ import polars
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from support.score_job import run_artimuse
+from support.golden import golden_images
+from support.score_job import golden_options, run_artimuse
 from support.scored_stores import unipercept_store, write_store
 from support.stores import FINGERPRINT
 
@@ -45,6 +46,24 @@ def runs(tmp_path: Path) -> Path:
 def _ids(path: Path) -> list[str]:
     ids: list[str] = pq.read_table(path)["image_id"].to_pylist()
     return ids
+
+
+def test_nothing_is_written_among_the_files_of_a_store(runs: Path) -> None:
+    out, other, photos = runs / "out-0", runs / "out-1", golden_images()[0].parent
+    before = sorted(out.rglob("*"))
+    commands: list[tuple[str | Path, ...]] = [
+        ("compact", other, "--out", out / "scores" / "new"),
+        ("merge", other, "--into", out / "texts"),
+        ("score", photos, "--out", out / "metrics" / "deep" / "er", *golden_options()),
+        ("manifest", photos, "--out", out / "scores" / "m.parquet"),
+        ("query", other, "SELECT 1 AS a", "--csv", out / "_store.json", "--overwrite"),
+        ("report", other, "--out", out / "scores" / "r.html"),
+    ]
+    for command in commands:
+        failed = run_artimuse(*command, code=2).stderr
+        assert f"lies among the files of the store {out}. Choose another place." in failed
+    assert sorted(out.rglob("*")) == before
+    run_artimuse("manifest", photos, "--out", out / "m.parquet")  # beside the tables nobody takes it for rows
 
 
 def test_the_best_of_several_stores_are_the_best_of_all(runs: Path, tmp_path: Path) -> None:
