@@ -143,7 +143,7 @@ def curate(settings: CurateSettings) -> Curation:
     named, scorers = read_scorers([settings.store, *settings.beside])
     stores = Stores.open(named, allow_mixed=settings.allow_mixed)
     score_column = stores.first.question("--score-column", settings.score_column)
-    _check_choice(settings, stores)
+    _check_choice(settings, stores, target)
     with open_database() as database:
         store_rows = StoreRows(stores, database, settings.filters.text_matches)
         manifest = None
@@ -218,7 +218,7 @@ def _output_options(settings: CurateSettings, target: Target) -> OutputOptions:
     return options
 
 
-def _check_choice(settings: CurateSettings, stores: Stores) -> None:
+def _check_choice(settings: CurateSettings, stores: Stores, target: Target) -> None:
     """Raise UsageError for options that do not go together, before anything is read."""
     if settings.top is not None:
         read_top(settings.top)
@@ -230,6 +230,9 @@ def _check_choice(settings: CurateSettings, stores: Stores) -> None:
         raise UsageError(f"--sample takes a whole number from 1, not {settings.sample}.")
     if not 0 <= settings.seed < MAX_SEED:
         raise UsageError(f"--seed takes a whole number from 0 to {MAX_SEED - 1}, not {settings.seed}.")
+    reads_images = settings.copy or target.kind == "webdataset" or settings.manifest is not None
+    if settings.fetch.root is not None and not reads_images:
+        raise UsageError("--root is about images that are read. Add --copy or --as webdataset.")
     if settings.filters.text_matches is not None and not stores.text_columns:
         raise UsageError(f"--text-matches: {settings.named} has no texts. Score with --texts first.")
 

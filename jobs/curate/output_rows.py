@@ -102,7 +102,7 @@ def _write_tars(
         about = {name: rows[name] for name in _ABOUT_IMAGES} | {end: _text(rows[name]) for end, name in beside.items()}
         unread += int((~tars.add(table, pa.table(about), images)).sum())
     tars.close()
-    funnel.remove(_UNREAD, unread)
+    funnel.remove(_unread(fetch), unread)
 
 
 def _write_copies(
@@ -122,8 +122,13 @@ def _write_copies(
         out.write(written)
         metadata.write(pa.table([names, *(written[name] for name in plain.names[1:])], schema=plain))
     metadata.close({})
-    funnel.remove(_UNREAD, unread)
+    funnel.remove(_unread(fetch), unread)
     out.close(_about(funnel))
+
+
+def _unread(fetch: FetchOptions) -> str:
+    """The step of the funnel in which rows go whose images cannot be had."""
+    return _UNREAD if fetch.root is None else f"{_UNREAD}, or outside --root {fetch.root}"
 
 
 def _about(funnel: Funnel) -> dict[bytes, bytes]:

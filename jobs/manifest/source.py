@@ -25,7 +25,9 @@ from artimuse_actor.uris import BUCKETS, canonical_uri, uri_scheme
 from jobs.manifest.braces import has_braces
 from jobs.manifest.delta import LOG, current_files, is_delta
 from jobs.manifest.derived import Derived, FirstOfEach, Head, Part, Prefixed
+from jobs.manifest.double_ids import DoubleIds
 from jobs.manifest.hub import list_hub, names_data_set
+from jobs.manifest.id_index import hash_strings
 from jobs.manifest.img2dataset import failed_note, failed_rows, shard_tables, tables_beside
 from jobs.manifest.lance import lance_table
 from jobs.manifest.listed import ListedManifest, file_rows, read_test_json
@@ -246,7 +248,7 @@ def write_manifest(manifest: Manifest, out: str) -> int:
         The number of rows.
 
     Raises:
-        ManifestError: its images are embedded, so it is a table already and can be used as it is.
+        ManifestError: its images are embedded, so it is a table already and can be used as it is; an id is there twice.
         UsageError: the name has no Parquet suffix, so `score` would not read the file as a manifest, or another file is
             there.
         StoreError: it cannot be written.
@@ -255,13 +257,15 @@ def write_manifest(manifest: Manifest, out: str) -> int:
         raise UsageError(f"--out {out}: a manifest is called something.parquet, so that `score` knows it for one.")
     if is_there(out) and not _is_manifest(out):
         raise other_file("--out", out, "manifest")
-    rows = 0
+    rows, doubles = 0, DoubleIds(manifest)
     with write_user_file(out) as growing, pq.ParquetWriter(growing, MANIFEST, compression="zstd") as writer:
         for batch in manifest.batches():
             if batch.rows["uri"].null_count:
                 raise ManifestError(f"{manifest.source}: holds its images itself; use it as it is.")
+            doubles.add(batch, hash_strings(batch.rows["image_id"]))
             writer.write_table(batch.rows.select(MANIFEST.names).cast(MANIFEST))
             rows += batch.rows.num_rows
+        doubles.refuse()
     return rows
 
 

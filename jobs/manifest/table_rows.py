@@ -73,6 +73,7 @@ class TableRows:
         self._bad = pa.repeat(False, count)
         self._places = pc.add(own_row.cast(pa.int64()), first_row)
         uri, needs_uri = self._uris(table)
+        uri = pc.if_else(pc.equal(uri, ""), None, uri)  # else it would be the folder of the table
         ids = joined_ids([self._strings(table, name) for name in self.columns.ids]) if self.columns.ids else None
         version = self._strings(table, self.columns.version) if self.columns.version else pa.nulls(count, pa.string())
         if ids is not None:

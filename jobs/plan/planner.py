@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import ManifestError
 from artimuse_actor.uris import without_secrets
+from jobs.manifest.double_ids import DoubleIds
 from jobs.manifest.id_index import IdIndex, hash_strings
 from jobs.manifest.manifest import Manifest, without_rows
 from jobs.plan.plan import SHARD_ROWS, Plan, ShardPlan, default_unit_rows, plan_identity
@@ -51,17 +51,13 @@ def make_plan(
         ManifestError: there are no rows, or two rows have the same id; the message names both.
     """
     writer = _ShardWriter(write_rows, unit_rows, shard_rows, texts=texts)
-    hashes: list[NDArray[np.uint64]] = []
-    starts_of_batches: list[tuple[str, int]] = []
+    doubles = DoubleIds(manifest)
     changed: list[tuple[NDArray[np.int32], pa.Table]] = []
     manifest_rows = held_rows = new_rows = 0
     for batch in manifest.batches():
         rows = batch.rows.select(IMAGE_ROWS.names)
         ids = hash_strings(rows["image_id"])
-        if len(np.unique(ids[:, 0])) < len(ids):  # report doubles of one batch at once, not after a billion rows
-            _refuse_doubles([ids], [(batch.file, batch.first_row)])
-        hashes.append(ids)
-        starts_of_batches.append((batch.file, batch.first_row))
+        doubles.add(batch, ids)
         manifest_rows += rows.num_rows
         todo = rows_to_do(rows, ids, stored, retry)
         rows = rows.append_column(TEXTS_ONLY, pa.array(todo.texts_only))
@@ -73,7 +69,7 @@ def make_plan(
         writer.add(rows if todo.new.all() else rows.filter(pa.array(todo.new)))
     if not manifest_rows:
         raise without_rows(manifest)
-    _refuse_doubles(hashes, starts_of_batches)
+    doubles.refuse()
     if writer.unit_rows is None:
         writer.unit_rows = default_unit_rows(new_rows + sum(len(rows) for _, rows in changed), texts=texts)
     writer.write_rest()
@@ -199,22 +195,3 @@ def _same_version(versions: pa.ChunkedArray, stored: StoredRows, places: NDArray
     unknown = pc.is_null(versions).to_numpy(zero_copy_only=False)
     same: NDArray[np.bool_] = known & (equal | unknown)
     return same
-
-
-def _refuse_doubles(hashes: list[NDArray[np.uint64]], batches: list[tuple[str, int]]) -> None:
-    """Raise if an id occurs twice, given the hashes of each batch and its file and first row in that file."""
-    if not hashes:
-        return
-    double = IdIndex(np.concatenate(hashes)).first_double()
-    if double is None:
-        return
-    starts = np.cumsum([0, *map(len, hashes)])
-    where = []
-    for position in double:
-        number = int(np.searchsorted(starts, position, side="right")) - 1
-        file, first_row = batches[number]
-        where.append(f"{file}, row {first_row + position - int(starts[number])}")
-    raise ManifestError(
-        f"{where[1]}: has the same `image_id` as {where[0]}. No image was read. "
-        "Drop one of them, take only the first with --on-duplicate first, or choose another id with --id-column."
-    )

@@ -33,7 +33,7 @@ def test_score_alone_does_the_night_and_the_command_line_overrides_the_profile_a
     names = make_photos(folder / "photos", 4)
     checkpoint = golden_checkpoint("artimuse")
     (folder / "artimuse.toml").write_text(
-        f"[score]\nsource = 'photos'\nout = 'scored'\ncheckpoint = '{checkpoint}'\nlocal = true\nbatch-size = 2\n"
+        f"\ufeff[score]\nsource = 'photos'\nout = 'scored'\ncheckpoint = '{checkpoint}'\nlocal = true\nbatch-size = 2\n"
         "limit = 3\nquiet = 1\nuntil = '07:00'\n[profile.all.score]\nlimit = 1_000\n[status]\nstores = ['scored']\n"
     )
     done = run_artimuse("score", "--limit", "1")

@@ -19,6 +19,7 @@ from support.score_job import run_artimuse
 from support.scored_stores import unipercept_store, write_store
 
 from artimuse_actor.errors import CurationError, ManifestError, StoreError, UsageError
+from artimuse_actor.fetch.options import FetchOptions
 from artimuse_actor.images.options import FORMATS
 from artimuse_actor.images.raw_kind import RAW_KINDS
 from jobs.curate.candidates import StoreRows
@@ -747,6 +748,7 @@ def test_images_of_every_format_that_is_read_can_be_chosen(name: str) -> None:
         ({"distance": 4}, "Add --dedupe near"),
         ({"dedupe": "exact", "distance": 4}, "Add --dedupe near"),
         ({"dedupe": "near", "distance": 30}, "0 to 12"),
+        ({"fetch": FetchOptions(root="/photos")}, "--root is about images that are read. Add --copy"),
         ({"kind": "zip"}, "--as takes parquet, jsonl, csv or webdataset"),
         ({"kind": "csv"}, "is called like parquet, and --as says csv"),
         ({"copy": True}, "is a file. Name a folder"),

@@ -204,6 +204,7 @@ def test_a_folder_of_parquet_files_is_one_manifest(tmp_path: Path) -> None:
     ("columns", "sentence"),
     [
         ({"image_id": ["1", None], "uri": ["a", "b"]}, "m.parquet, row 1: `image_id` is null"),
+        ({"image_id": ["1", "2"], "uri": ["", "b"]}, "m.parquet, row 0: `uri` is null"),
         ({"uri": ["a", "b", None]}, "m.parquet, row 2: `uri` is null"),
         ({"image_id": [1.5, 2], "uri": ["a", "b"]}, "`image_id` is of type double"),
         ({"uri": [1.5]}, "`uri` is of type double"),

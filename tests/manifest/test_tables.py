@@ -447,6 +447,9 @@ def test_of_doubled_ids_the_first_is_taken_if_that_is_asked_for(tmp_path: Path) 
     done = run_artimuse("score", source.parent, "--out", tmp_path / "out", *golden_options(), code=1)
     assert "row 1: has the same `image_id` as" in done.stderr
     assert "--on-duplicate first" in done.stderr
+    failed = run_artimuse("manifest", source.parent, "--out", tmp_path / "m.parquet", code=1).stderr
+    assert f"{tmp_path}/a/1.parquet, row 1: has the same `image_id` as {tmp_path}/a/0.parquet, row 0: 'x'." in failed
+    assert not (tmp_path / "m.parquet").exists()
     screen = run_score(source.parent, tmp_path / "out", "--on-duplicate", "first")
     rows = table_rows(tmp_path / "out")
     assert {name: row["uri"] for name, row in rows.items()} == dict(zip("xyz", good, strict=True))

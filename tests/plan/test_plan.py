@@ -73,7 +73,7 @@ def test_a_doubled_id_is_refused_with_both_places_and_leaves_nothing_behind(tmp_
     (tmp_path / "m").mkdir()
     write_manifest(tmp_path / "m" / "0.parquet", ["a", "b"])
     write_manifest(tmp_path / "m" / "1.parquet", ["c", "b"])
-    with pytest.raises(ManifestError, match=r"1.parquet, row 1: has the same `image_id` as .*0.parquet, row 1"):
+    with pytest.raises(ManifestError, match=r"1.parquet, row 1: has the same `image_id` as .*0.parquet, row 1: '"):
         plan_for(store, str(tmp_path / "m"), "p")
     assert current_plan(store.place) is None
     assert not list(store.place.files("_runs/p"))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from support.score_job import run_artimuse
 from support.stores import FINGERPRINT, complete, open_store, plan_for, stage, stage_with, write_manifest
 
 from artimuse_actor.errors import StoreError, StoreLocked
@@ -394,6 +395,17 @@ def _killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         patch.setattr(LocalPlace, "swap", limited_swap)
         patch.setattr(LocalPlace, "create", limited_create)
         yield
+
+
+def test_what_is_unfinished_in_a_store_is_said_before_it_is_compacted(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "out")
+    plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("abcdef")), "p", unit_rows=2, shard_rows=4)
+    stage(store, plan, plan.shards[0], [0])
+    said = f"{tmp_path}/out: 6 planned rows are not in the tables, of which 2 are scored and wait for others. Run its"
+    assert said in run_artimuse("compact", tmp_path / "out", "--out", tmp_path / "new").stderr
+    assert said in run_artimuse("merge", tmp_path / "out", "--into", tmp_path / "both").stderr
+    complete(store, plan)
+    assert run_artimuse("compact", tmp_path / "out", "--out", tmp_path / "newer").stderr == ""
 
 
 def test_a_compaction_goes_neither_into_a_store_nor_beside_a_run(tmp_path: Path) -> None:
