@@ -314,11 +314,11 @@ class Whole:
         return scoring.value * self.machines.gpus / other.value
 
 
-def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS) -> Whole:
+def whole(work: Work, image: ImageCost, machines: Machines) -> Whole:
     """The cost of a whole run, from its work, the cost of one image and the machines."""
     readable = image.readable.times(work.rows)
     read_bytes = image.read_bytes.times(work.rows)
-    load_s = Measured(image.load_cpu_s.value + costs.ray_cpu_s, image.load_cpu_s.margin).times(work.rows)
+    load_s = Measured(image.load_cpu_s.value + COSTS.ray_cpu_s, image.load_cpu_s.margin).times(work.rows)
     seconds: dict[Limit, Measured] = {}
     model_s = None
     if image.model_s is not None:
@@ -331,8 +331,8 @@ def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS
     units = sum(-(-rows // work.unit_rows) * count for rows, count in work.shard_rows)
     shards = sum(count for _, count in work.shard_rows)
     tables = 2 if work.texts else 1
-    texts_bytes = costs.texts_row_bytes if work.texts else 0.0
-    staged_rows = min(work.rows, SHARD_ROWS * (2 + math.ceil(costs.shards_per_gpu * machines.gpus)))
+    texts_bytes = COSTS.texts_row_bytes if work.texts else 0.0
+    staged_rows = min(work.rows, SHARD_ROWS * (2 + math.ceil(COSTS.shards_per_gpu * machines.gpus)))
     return Whole(
         work=work,
         image=image,
@@ -345,13 +345,13 @@ def whole(work: Work, image: ImageCost, machines: Machines, costs: Costs = COSTS
         units=units,
         shards=shards,
         files=shards * tables,
-        plan_s=work.manifest_rows / costs.planned_rows_per_s,
-        planner_bytes=costs.planner_bytes
-        + costs.planner_row_bytes * work.manifest_rows
-        + costs.held_row_bytes * work.held_rows,
-        plan_bytes=costs.plan_row_bytes * work.rows,
-        staged_bytes=(costs.staged_row_bytes + texts_bytes) * staged_rows,
-        table_bytes=costs.scores_row_bytes * work.new_rows + texts_bytes * work.rows,
+        plan_s=work.manifest_rows / COSTS.planned_rows_per_s,
+        planner_bytes=COSTS.planner_bytes
+        + COSTS.planner_row_bytes * work.manifest_rows
+        + COSTS.held_row_bytes * work.held_rows,
+        plan_bytes=COSTS.plan_row_bytes * work.rows,
+        staged_bytes=(COSTS.staged_row_bytes + texts_bytes) * staged_rows,
+        table_bytes=COSTS.scores_row_bytes * work.new_rows + texts_bytes * work.rows,
         requests=Requests(
             images=round(image.s3_share * work.rows),
             # Per unit: its planned rows when it is loaded, its staged file when its shard is committed. Per shard: the

@@ -199,7 +199,7 @@ class Timed:
     tokens: float = 0.0
 
 
-def time_scores(model: ArtiMuse, pixels: list[Pixels], longest_s: float = _LONGEST_S) -> Timed:
+def time_scores(model: ArtiMuse, pixels: list[Pixels]) -> Timed:
     """Time a loaded model's scoring, in full batches; a small sample is repeated to fill them."""
     size = model.batch_size
     least = max(_LEAST_BATCHES, -(-len(pixels) // size))
@@ -209,7 +209,7 @@ def time_scores(model: ArtiMuse, pixels: list[Pixels], longest_s: float = _LONGE
         start = time.perf_counter()
         model.score_pixels(batch)
         batch_s.append((time.perf_counter() - start) / len(batch))
-        if time.perf_counter() - began > longest_s:
+        if time.perf_counter() - began > _LONGEST_S:
             break
     warm = batch_s[1:] if len(batch_s) > 2 else batch_s  # the first batch chooses kernels and allocates buffers
     return Timed(size * len(warm), mean(warm))
