@@ -233,7 +233,8 @@ def main() -> int:
             show(f"{missing} Install artimuse-batch there again: pip brings what it needs.", file=sys.stderr)
             return 1
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            show("What it prints cannot be written: the disk is full. What was committed stays.", file=sys.stderr)
+            full = "A disk is full: that of what it prints, or of temporary files."
+            show(f"{full} What was committed stays; make room, and run again.", file=sys.stderr)
         else:
             show(f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.", file=sys.stderr)
         code = 1

@@ -63,7 +63,7 @@ def is_there(path: str) -> bool:
 
 
 def refuse_other_file(option: str, path: str, kind: str, mark: bytes) -> None:
-    """Raise UsageError if another file is in the place of one that is written again and again.
+    """Raise UsageError if a folder, or another file, is in the place of one that is written again and again.
 
     Args:
         option: that names the file.
@@ -74,6 +74,8 @@ def refuse_other_file(option: str, path: str, kind: str, mark: bytes) -> None:
     try:
         with open_source(path) as file:
             found = file.read(_MARKED_BYTES)
+    except IsADirectoryError:
+        raise UsageError(f"{option} {path}: is a folder. Name a file.") from None
     except Exception:  # nothing is there, or writing will say what is wrong
         return
     if len(found) > len(b"[]") and mark not in found:  # an empty file, or list, is no loss
@@ -107,7 +109,10 @@ def write_user_file(path: str) -> Iterator[str]:
             with whole_file(os.path.realpath(user_path(path))) as growing:  # a link stays
                 yield growing
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}.") from error
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error}. Give permission or make room there, or choose "
+            "another place."
+        ) from error
 
 
 def limited(batches: Iterator[_T]) -> Iterator[_T]:

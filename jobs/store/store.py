@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,6 +25,7 @@ from jobs.plan.stored_rows import RetryErrors, StoredRows, read_stored_rows
 from jobs.storage.parquet import read_parquet
 from jobs.storage.place import READ_THREADS, Place, exists
 from jobs.storage.places import open_place
+from jobs.storage.user_files import is_unicode
 from jobs.store.counts import Counts, count_rows
 from jobs.store.known_images import KnownRows, write_known_images
 from jobs.store.layout import SCORES, STORE_FILE, TABLES, TEXTS, texts_path
@@ -130,8 +132,11 @@ class Store:
 
         Raises:
             StoreMismatch: it has other scores or texts than this run would make.
+            UsageError: it lies among the files of a store, or its name is not UTF-8.
         """
         keep_out_of_stores(out)
+        if not is_unicode(out):
+            raise UsageError(f"{out}: is no name for a store, since it is not UTF-8. Choose another --out.")
         place = open_place(out).fenced(fence) if fence else open_place(out)
         store = cls(place, fingerprint, tuple(protocol.score_questions), keep_distribution, None)
         if not store.is_declared():
@@ -328,6 +333,8 @@ def keep_out_of_stores(out: str) -> None:
     for depth in range(1, len(parts)):
         above = f"{bucket}://{'/'.join(parts[:depth])}" if bucket else "/".join(parts[:depth]) or "/"
         if parts[depth] in TABLES or parts[depth].startswith("_"):
-            place = open_place(above)
-            if exists(place, STORE_FILE):
+            place, is_store = open_place(above), False
+            with suppress(StoreError):  # where nothing may be read there is nothing of ours
+                is_store = exists(place, STORE_FILE)
+            if is_store:
                 raise UsageError(f"{out}: lies among the files of the store {place.root}. Choose another place.")

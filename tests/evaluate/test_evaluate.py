@@ -348,6 +348,9 @@ def test_only_a_file_that_an_evaluation_wrote_is_replaced(tmp_path: Path, option
     done = run_artimuse(*command, tmp_path / name, code=2)
     assert f"{option} {tmp_path / name}: is there already and is no earlier" in done.stderr
     assert (tmp_path / name).read_bytes() == before
+    folder = tmp_path / f"folder{Path(name).suffix}"
+    folder.mkdir()
+    assert f"{option} {folder}: is a folder. Name a file." in run_artimuse(*command, folder, code=2).stderr
     again = tmp_path / f"again{Path(name).suffix}"
     again.touch()
     for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,12 @@ def test_a_limit_out_of_range_is_refused_before_anything_is_written(tmp_path: Pa
     with pytest.raises(UsageError, match="--max-new-tokens takes a whole number from 1 to 8192"):
         open_store(tmp_path / "out", WantedTexts(max_new_tokens=limit))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_store_has_a_name_that_can_be_written_down(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no name for a store, since it is not UTF-8"):
+        open_store(tmp_path / os.fsdecode(b"o_\xff"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_column_of_a_table_can_be_taken_by_a_question() -> None:

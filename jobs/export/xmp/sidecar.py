@@ -165,9 +165,16 @@ def taken_back(path: str, entries: list[Entry], others: Mapping[str, Entry]) -> 
     before = state = read_sidecar(path)
     if before is None:
         raise SidecarError("that are not there")
-    left, moved = list(entries), dict(others)
-    while state is not None and (last := _written_as(state, left) or moved.pop(digest_of(state), None)):
+    left, seen = list(entries), set[str]()
+    while state is not None:
+        digest = digest_of(state)
+        last = next((entry for entry in reversed(left) if entry.after == digest), None)
+        if last is None and digest not in seen:
+            last = others.get(digest)
+        if last is None:
+            break
         left = [entry for entry in left if entry is not last]
+        seen.add(digest)
         state = last.before
     if state is None:
         return Change(path, before, state)
@@ -181,11 +188,6 @@ def taken_back(path: str, entries: list[Entry], others: Mapping[str, Entry]) -> 
     if packet.get(_OUR_DESCRIPTION) is not None and _has_no_description_of_a_person(packet):
         values[DESCRIPTION] = original.get(DESCRIPTION)
     return Change(path, before, packet.changed(values))
-
-
-def _written_as(state: bytes, entries: list[Entry]) -> Entry | None:
-    digest = digest_of(state)
-    return next((entry for entry in reversed(entries) if entry.after == digest), None)
 
 
 def _has_rating_of_a_person(packet: Packet) -> bool:
