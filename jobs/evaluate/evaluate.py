@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from artimuse_actor.errors import GroundTruthError
+from artimuse_actor.errors import BrokenFile, GroundTruthError
 from jobs.evaluate.benchmarks import get_benchmark
 from jobs.evaluate.clusters import find_clusters
 from jobs.evaluate.data_set import DataSet, curve_notes, find_data_set, truth_notes
@@ -28,7 +28,8 @@ from jobs.evaluate.metrics.holm import holm_corrected
 from jobs.evaluate.options import EvaluateOptions
 from jobs.evaluate.scores import Scores, open_scores, scores_table
 from jobs.evaluate.truth_columns import truth_table
-from jobs.storage.parquet import parquet_bytes
+from jobs.storage.parquet import parquet_bytes, read_parquet
+from jobs.storage.place import Place
 from jobs.store.layout import metrics_path
 from jobs.store.store import Store
 from jobs.store.stores import matching_stores
@@ -126,6 +127,8 @@ def evaluate_all(
 def write_metrics(evaluation: Evaluation) -> bool:
     """Write metrics beside a store's scores; they replace those of an earlier evaluation on the same data set.
 
+    Ground truth of another place and content is another data set, whatever its file is called.
+
     Returns:
         Whether there is one store to write to: the scores of a file, or of several stores, have none.
     """
@@ -134,8 +137,20 @@ def write_metrics(evaluation: Evaluation) -> bool:
         return False
     store = Store.open(names[0])
     name = re.sub(r"[^\w.-]+", "-", f"{evaluation.data_set}-{evaluation.question}")
-    store.place.write(metrics_path(name), parquet_bytes(evaluation.to_table()))
+    table = evaluation.to_table()
+    if _is_of_another_truth(store.place, metrics_path(name), table):
+        name += f"-{evaluation.pairs.truth_sha256[:8]}"
+    store.place.write(metrics_path(name), parquet_bytes(table))
     return True
+
+
+def _is_of_another_truth(place: Place, path: str, metrics: pa.Table) -> bool:
+    names = ["ground_truth", "ground_truth_sha256"]
+    try:
+        found = read_parquet(place, path, names)
+    except (FileNotFoundError, BrokenFile):  # there is none, or one of an earlier version
+        return False
+    return len(found) > 0 and all(found[name][0] != metrics[name][0] for name in names)
 
 
 def compare(origins: Sequence[Scores], data_set: DataSet, options: EvaluateOptions) -> SideBySide:

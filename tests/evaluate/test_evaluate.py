@@ -338,6 +338,17 @@ def test_the_results_file_is_that_of_the_published_scripts(tmp_path: Path) -> No
     assert (tmp_path / "u.json").read_text() == json.dumps(ordered, indent=2, ensure_ascii=False)
 
 
+def test_ground_truth_of_the_same_name_elsewhere_is_another_data_set(tmp_path: Path) -> None:
+    out = _store(tmp_path / "out", {"a": 1.5, "b": 2.5, "c": 0.5})
+    for folder, points in (("one", (1, 2, 3)), ("two", (3, 2, 1)), ("one", (1, 3, 2))):  # the last has changed
+        (tmp_path / folder).mkdir(exist_ok=True)
+        _truth(tmp_path / folder / "val.json", list(zip("abc", points, strict=True)))
+        run_artimuse("evaluate", out, "--ground-truth", tmp_path / folder / "val.json")
+    found = {row["ground_truth"]: row["n"] for row in pq.read_table(tmp_path / "out" / "metrics").to_pylist()}
+    assert found == {f"{tmp_path}/one/val.json": 3, f"{tmp_path}/two/val.json": 3}
+    assert len(list((tmp_path / "out" / "metrics").iterdir())) == 2
+
+
 @pytest.mark.parametrize(("option", "name"), [("--results", "t.json"), ("--plots", "holiday.png")])
 def test_only_a_file_that_an_evaluation_wrote_is_replaced(tmp_path: Path, option: str, name: str) -> None:
     out = _store(tmp_path / "out", {"a": 1.5, "b": 2.5})
