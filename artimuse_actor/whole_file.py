@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_BEGIN_BYTES = 64
+_BEGIN = 32  # characters, of four bytes at most
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def whole_file(path: str | os.PathLike[str], aside: str | None = None) -> Iterat
         OSError: the file cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    begin = os.fsdecode(os.fsencode(name)[:_BEGIN_BYTES])  # a name with more could be too long
+    begin = name[:_BEGIN]  # with all of it, the name could be too long
     growing = os.path.join(aside or folder, f"{'' if aside else f'.{begin}-'}{uuid.uuid4().hex}")
     os.makedirs(os.path.dirname(growing), exist_ok=True)
     try:

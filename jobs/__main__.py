@@ -199,6 +199,11 @@ def _end_without_collecting() -> None:
         gc.freeze()
 
 
+_FULL = (
+    "A disk is full: that of what it prints, or of temporary files. What was committed stays; make room, and run again."
+)
+
+
 def main() -> int:
     """Run the command and return its exit code: 0 done, 1 stopped, 2 wrong usage, 130 interrupted, 143 terminated.
 
@@ -233,8 +238,7 @@ def main() -> int:
             show(f"{missing} Install artimuse-batch there again: pip brings what it needs.", file=sys.stderr)
             return 1
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            full = "A disk is full: that of what it prints, or of temporary files."
-            show(f"{full} What was committed stays; make room, and run again.", file=sys.stderr)
+            show(_FULL, file=sys.stderr)
         else:
             show(f"{reason_of(error)}. This was not foreseen; `artimuse --debug …` shows where.", file=sys.stderr)
         code = 1
@@ -244,8 +248,11 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python tries again, and says so
+            if not isinstance(error, BrokenPipeError):
+                code = code or 1
+                show(_FULL, file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -19,6 +19,7 @@ from schemas.scores import score_fields
 
 MOST: Final = 1_000_000
 _OURS: Final = b"artimuse.marks"
+_KEYS: Final = ("image_id", "uri", "version")
 
 
 class Marks:
@@ -83,7 +84,7 @@ class Marks:
 def write_manifest(target: Any, catalogue: Catalogue, ids: Sequence[str]) -> None:
     """Write pictures as a manifest that `artimuse score` takes: their ids, uris and versions, and their scores."""
     store = catalogue.store
-    fields = [MANIFEST.field(name) for name in ("image_id", "uri", "version")]
+    fields = [MANIFEST.field(name) for name in _KEYS]
     fields += score_fields(store.questions, keep_distribution=False)
     schema = pa.schema([field.with_nullable(True) for field in fields])
     rows = catalogue.marked_rows(ids)
@@ -96,7 +97,7 @@ def _ids_in(file: str) -> list[str]:
     try:
         with open_source(file) as source:
             parquet = pq.ParquetFile(source)
-            if _OURS not in (parquet.metadata.metadata or {}):
+            if _OURS not in (parquet.metadata.metadata or {}) and not _is_of_before(parquet.schema_arrow):
                 raise other_file("--marks", file, "file of marks")
             ids: list[str] = parquet.read(["image_id"])["image_id"].to_pylist()
             return ids
@@ -104,3 +105,11 @@ def _ids_in(file: str) -> list[str]:
         raise UsageError(
             f"--marks {file}: is there, and is no manifest of marks: {error}. Name another file."
         ) from error
+
+
+def _is_of_before(schema: pa.Schema) -> bool:
+    """Whether it is a file of marks of a version that left no mark of its own: it holds nothing but what these hold."""
+    columns, scores = schema.names[: len(_KEYS)], schema.names[len(_KEYS) :]
+    pairs = [name for score in scores[::2] for name in (score, f"{score}_std")]
+    floats = all(pa.types.is_float32(schema.field(name).type) for name in scores)
+    return columns == list(_KEYS) and bool(scores) and scores == pairs and floats

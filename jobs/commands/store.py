@@ -59,7 +59,6 @@ def compact(
     """
     from jobs.store.maintenance import compact as run
 
-    _say_what_is_unfinished([store])
     _show_compaction(run([store], out, by_score=by_score), out)
 
 
@@ -77,26 +76,15 @@ def merge(
     """
     from jobs.store.maintenance import compact as run
 
-    _say_what_is_unfinished(stores)
     _show_compaction(run(stores, into, by_score=by_score), into)
-
-
-def _say_what_is_unfinished(stores: list[str]) -> None:
-    """What is left to do, and what is scored and not in the tables, a new store knows nothing of."""
-    from jobs.store.status import store_status
-    from jobs.store.stores import matching_stores
-
-    for name in matching_stores(stores):
-        status = store_status(name)
-        if status.remaining > 0:
-            scored = f", of which {status.staged_rows:,} are scored and wait for others" if status.staged_rows else ""
-            show(
-                f"{name}: {status.remaining:,} planned rows are not in the tables{scored}. Run its `artimuse score` to "
-                "the end first if they are to come along.",
-                file=sys.stderr,
-            )
 
 
 def _show_compaction(done: Compaction, out: str) -> None:
     files = "1 file" if done.files_after == 1 else f"{done.files_after:,} files"
     show(f"{out}: {done.rows:,} rows in {files}, {done.files_before:,} before.")
+    for store, rows in done.unfinished.items():
+        show(
+            f"{store}: {rows:,} planned rows were not in its tables, so they are not here. If they are to come along, "
+            "run its `artimuse score` to the end, and this again into another folder.",
+            file=sys.stderr,
+        )

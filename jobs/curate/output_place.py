@@ -140,7 +140,7 @@ class Workshop:
             being_written = json.dumps({CURATION_MARK: "", "state": "being written"}).encode()
             publish_folder(self.folder, place, [target.name, target.funnel], (target.funnel, being_written))
             return
-        names = put_last(files_below(self.folder), [target.funnel, target.name])
+        names = put_last(files_below(self.folder), [target.funnel, target.groups, target.name])
         for name in names:
             if path := place.local_path(name):
                 rename_whole(self.path(name), path)

@@ -39,7 +39,7 @@ from jobs.report.safe_text import visible
 from jobs.report.scored_rows import OWN_GROUPS, ScoredRows, scan_rows
 from jobs.report.thumbnails import Thumbnail, make_thumbnails
 from jobs.storage.user_files import refuse_other_file, write_user_file
-from jobs.store.counts import Counts
+from jobs.store.counts import Counts, count_texts
 from jobs.store.plan_file import current_plan
 from jobs.store.run_record import read_runs
 from jobs.store.store import Store, keep_out_of_stores
@@ -249,7 +249,8 @@ def _failures(
 
 
 def _text_counts(stores: Sequence[Store]) -> Counts | None:
-    described = [store.counts() for store in stores if store.texts]
+    files = [(store, store.table_files().described) for store in stores if store.texts]
+    described = [count_texts(store.place, [file.path for file in found]) for store, found in files]
     return sum(described, Counts()) if described else None
 
 

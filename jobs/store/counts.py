@@ -75,12 +75,23 @@ def _count(place: Place, path: str, beside: str | None) -> Counts:
     if beside:
         texts = read_parquet(place, beside, _OUTCOME)
         if len(texts) > ok:  # a run died between the two files
-            texts = read_parquet(place, beside, [*_OUTCOME, "image_id"])
-            ids = read_parquet(place, path, ["image_id"])["image_id"]
-            texts = texts.filter(pc.is_in(texts["image_id"], ids.combine_chunks()))
+            texts = with_scores(read_parquet(place, beside), read_parquet(place, path, ["image_id", "status"]))
         counts.described, found = _outcomes(texts)
         counts.text_errors.update(found)
     return counts
+
+
+def count_texts(place: Place, texts: Iterable[str]) -> Counts:
+    """Count the rows of texts files alone."""
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        found = [_outcomes(rows) for rows in pool.map(lambda path: read_parquet(place, path, _OUTCOME), texts)]
+    return Counts(described=sum(ok for ok, _ in found), text_errors=sum((Counter(one) for _, one in found), Counter()))
+
+
+def with_scores(texts: pa.Table, scores: pa.Table) -> pa.Table:
+    """The rows of a texts file whose image has a score in the file beside it: a run may have died between the two."""
+    scored = scores.filter(pc.equal(scores["status"], OK))["image_id"].combine_chunks()
+    return texts.filter(pc.is_in(texts["image_id"], scored))
 
 
 def count_warnings(column: pa.ChunkedArray) -> Counter[str]:

@@ -43,6 +43,9 @@ RUNS: Final = "_runs"
 CURATIONS: Final = "_curations"
 SIDECARS: Final = "_sidecars"
 _BROKEN: Final = "_broken"
+OWN_NAMES: Final = frozenset((*TABLES, STORE_FILE, PLAN_FILE, LOCK_FILE, RUNS, CURATIONS, SIDECARS, _BROKEN, "_tars"))
+"""Files and folders of a store; other names in its folder are the user's."""
+
 _WORK: Final = ("rows", "staging", "attempts", "known")
 
 

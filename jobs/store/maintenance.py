@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from jobs.storage.local_place import TEMPORARY
 from jobs.storage.parquet import read_footer, read_parquet
 from jobs.storage.place import READ_THREADS, Place, read_listed
 from jobs.storage.places import open_place
+from jobs.store.counts import with_scores
 from jobs.store.layout import RUNS, SCORES, broken_path, compacted_path, is_run_path, texts_path, work_of
 from jobs.store.listing import refuse_lagging_listing
 from jobs.store.lock import run_lock
@@ -113,11 +114,13 @@ class Compaction:
         rows: rows of the scores table, the same before and after.
         files_before: scores files of the old stores.
         files_after: scores files of the new store.
+        unfinished: root of an old store → planned rows that are not in its tables, and so not in the new store.
     """
 
     rows: int
     files_before: int
     files_after: int
+    unfinished: Mapping[str, int]
 
 
 def compact(outs: Sequence[str], new: str, shard_rows: int | None = None, *, by_score: bool = False) -> Compaction:
@@ -200,7 +203,13 @@ def compact(outs: Sequence[str], new: str, shard_rows: int | None = None, *, by_
         end_plan(store.place, files=[path for number in range(made) for path in _table_paths(number)])
         store.declare()
         check()  # else a run may have added rows to an old store meanwhile
-    return Compaction(counts.rows, len(sources), made)
+    unfinished = {old.place.root: _unfinished_rows(old, one.rows) for old, one in zip(olds, before, strict=True)}
+    return Compaction(counts.rows, len(sources), made, {root: rows for root, rows in unfinished.items() if rows > 0})
+
+
+def _unfinished_rows(store: Store, rows: int) -> int:
+    plan = current_plan(store.place)
+    return plan.store_rows + plan.new_rows - rows if plan else 0
 
 
 def _by_score(scores: pa.Table, texts: pa.Table | None, question: str) -> tuple[pa.Table, pa.Table | None]:
@@ -238,10 +247,7 @@ def _shards(
     for number, (place, path, beside) in enumerate(sources, start=1):
         scores.append(read_parquet(place, path, columns))
         if beside:
-            # It may have texts of images without a score, if a run died between the two files.
-            described = read_parquet(place, beside)
-            own = pc.is_in(described["image_id"], scores[-1]["image_id"].combine_chunks())
-            texts.append(described.filter(own))
+            texts.append(with_scores(read_parquet(place, beside), scores[-1]))
         while (rows := sum(table.num_rows for table in scores)) >= shard_rows or (rows and number == len(sources)):
             table = pa.concat_tables(scores)
             shard, scores = table.slice(0, shard_rows).combine_chunks(), [table.slice(shard_rows)]

@@ -28,7 +28,7 @@ from jobs.storage.places import open_place
 from jobs.storage.user_files import is_unicode
 from jobs.store.counts import Counts, count_rows
 from jobs.store.known_images import KnownRows, write_known_images
-from jobs.store.layout import SCORES, STORE_FILE, TABLES, TEXTS, texts_path
+from jobs.store.layout import OWN_NAMES, SCORES, STORE_FILE, TEXTS, texts_path
 from jobs.store.table_files import TableFile, TableFiles
 from jobs.store.text_request import WantedTexts
 from schemas.fingerprint import Fingerprint
@@ -332,7 +332,7 @@ def keep_out_of_stores(out: str) -> None:
     parts = path.split("/")
     for depth in range(1, len(parts)):
         above = f"{bucket}://{'/'.join(parts[:depth])}" if bucket else "/".join(parts[:depth]) or "/"
-        if parts[depth] in TABLES or parts[depth].startswith("_"):
+        if parts[depth] in OWN_NAMES:
             place, is_store = open_place(above), False
             with suppress(StoreError):  # where nothing may be read there is nothing of ours
                 is_store = exists(place, STORE_FILE)

@@ -238,6 +238,14 @@ def test_a_manifest_of_ones_own_is_no_file_of_marks(store: Path, tmp_path: Path)
         Marks(str(mine))
 
 
+def test_marks_of_a_version_that_left_no_mark_of_its_own_are_read(store: Path, tmp_path: Path) -> None:
+    marks = tmp_path / "best.parquet"
+    with browsing(store, marks=marks) as client:
+        client.mark("2026/07.jpg")
+    pq.write_table(pq.read_table(marks), tmp_path / "before.parquet")
+    assert Marks(str(tmp_path / "before.parquet")).ids == ["2026/07.jpg"]
+
+
 def test_an_image_within_a_table_cannot_be_marked(store: Path) -> None:
     with browsing(store) as client:
         answer = client.post("mark", number=client.number("within a table"), marked=True, code=400)

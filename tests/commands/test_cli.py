@@ -55,11 +55,13 @@ def test_every_command_in_the_docs_parses(page: str) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize(("redirected", "code", "says"), [
     (">&-", 0, ""), ("2>&-", 0, ""), ("> /dev/full", 1, "A disk is full: that of what it prints, or"),
+    ("--json > /dev/full", 1, "A disk is full: that of what it prints, or"),
 ])  # fmt: skip
 def test_a_screen_that_is_closed_or_full_is_no_surprise(tmp_path: Path, redirected: str, code: int, says: str) -> None:
     write_store(tmp_path / "scored", [{"image_id": "a.jpg"}])
     command = f"{shlex.join([*ARTIMUSE, 'status', str(tmp_path / 'scored')])} {redirected}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert (done.returncode, says in done.stderr) == (code, True)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

@@ -16,6 +16,9 @@ import pytest
 from support.score_job import run_artimuse
 from support.scored_stores import unipercept_store, write_store
 
+from jobs.export.xmp.rating import rate
+from jobs.storage.local_place import LocalPlace
+
 DARKTABLE = """<?xml version="1.0" encoding="UTF-8"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="XMP Core 4.4.0-Exiv2">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -179,18 +182,32 @@ def test_undo_waits_for_pictures_that_are_away(tmp_path: Path) -> None:
     photos, away = tmp_path / "photos", tmp_path / "not mounted"
     (photos / "a.jpg.xmp").write_text(DARKTABLE)
     _export(out, "--overwrite")
-    (photos / "b.jpg.xmp").rename(tmp_path / "b.jpg.xmp")
+    (photos / "a.jpg.xmp").rename(tmp_path / "a.jpg.xmp")
     assert _export(out, "--undo")["skipped"] == {"that are not there": 1}
-    assert _sidecars(tmp_path) == {"a.jpg.xmp": DARKTABLE.encode()}
-    _export(out, "--overwrite")
+    assert not _sidecars(tmp_path)
+    _export(out)
     photos.rename(away)
     done = _export(out, "--undo")
     assert (done["files"], done["skipped"]) == (0, {"that are not there": 2})
     away.rename(photos)
-    (tmp_path / "b.jpg.xmp").rename(photos / "b.jpg.xmp")
-    assert _export(out, "--undo")["files"] == 2
+    (tmp_path / "a.jpg.xmp").rename(photos / "a.jpg.xmp")
+    (photos / "b.jpg.xmp").unlink()  # as an undo does that is killed before it has noted it
+    done = _export(out, "--undo")
+    assert (done["files"], done["unchanged"], done["skipped"]) == (1, 1, {})
     assert _sidecars(tmp_path) == {"a.jpg.xmp": DARKTABLE.encode()}
     assert not list((out / "_sidecars").glob("*"))
+
+
+def test_undo_leaves_a_rating_that_a_person_gave_to_two_pictures(tmp_path: Path) -> None:
+    out = _store(tmp_path, {"c.jpg": 50.0, "d.jpg": 50.0})
+    store, photos = LocalPlace(str(out)), tmp_path / "photos"
+    rate(store, [(str(photos / "d.jpg"), False)], 5, overwrite=False)
+    (before,) = _sidecars(tmp_path).values()
+    shutil.rmtree(out / "_sidecars")  # as in a store that was compacted
+    rate(store, [(str(photos / "c.jpg"), False)], 5, overwrite=False)
+    _export(out)
+    _export(out, "--undo")
+    assert _sidecars(tmp_path) == {"d.jpg.xmp": before}
 
 
 def test_undo_finds_what_a_sidecar_was_before_its_folder_was_renamed(tmp_path: Path) -> None:
@@ -207,8 +224,10 @@ def test_undo_finds_what_a_sidecar_was_before_its_folder_was_renamed(tmp_path: P
         rows = [{"image_id": "a.jpg", "uri": str(tmp_path / folder / "a.jpg"), "score": score}]
         write_store(out, rows)
         _export(out, "--overwrite")
-    assert _export(out, "--undo")["files"] == 1
+    done = _export(out, "--undo")
+    assert done["files"] == 1
     assert (tmp_path / "new" / "a.jpg.xmp").read_text() == DARKTABLE
+    assert not list((out / "_sidecars").glob("*"))
 
 
 def test_a_picture_whose_name_is_not_utf_8_has_its_sidecar_too(tmp_path: Path) -> None:
@@ -285,11 +304,14 @@ def test_a_raw_file_that_was_not_scored_keeps_its_sidecar(tmp_path: Path) -> Non
     _export(out)
     assert sorted(_sidecars(tmp_path)) == ["a.jpg.xmp", "a.xmp", "b.xmp"]
     assert (tmp_path / "photos" / "a.xmp").read_text() == DARKTABLE
+    rate(LocalPlace(str(out)), [(str(tmp_path / "photos" / "a.jpg"), False)], 4, overwrite=True)
+    assert (tmp_path / "photos" / "a.xmp").read_text() == DARKTABLE
+    assert _read(tmp_path / "photos" / "a.jpg.xmp")["Xmp.xmp.Rating"] == "4"
     assert _export(out, "--naming", "stem")["skipped"] == {"whose a.xmp may be another picture's": 1}
 
 
 def test_a_picture_with_a_long_name_has_its_sidecar(tmp_path: Path) -> None:
-    name = f"{'ü' * 110}.jpg"
+    name = f"{'写' * 70}.jpg"
     assert _export(_store(tmp_path, {name: 80.0}))["files"] == 1
     assert list(_sidecars(tmp_path)) == [f"{name}.xmp"]
 

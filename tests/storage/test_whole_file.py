@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from artimuse_actor.errors import StoreError
@@ -23,6 +25,13 @@ def test_a_file_appears_when_it_is_complete_and_not_before(tmp_path: Path) -> No
         Path(growing).write_text("new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+@pytest.mark.parametrize("name", ["写" * 80 + ".parquet", "a" + "😀" * 60 + ".parquet"])
+def test_a_file_may_have_a_long_name_in_any_script(tmp_path: Path, name: str) -> None:
+    with write_user_file(str(tmp_path / name)) as growing:
+        pq.write_table(pa.table({"a": [1]}), growing)  # which takes no path that is not UTF-8
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_what_was_there_stays_if_the_new_file_is_not_finished(tmp_path: Path) -> None:

@@ -397,11 +397,12 @@ def _killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         yield
 
 
-def test_what_is_unfinished_in_a_store_is_said_before_it_is_compacted(tmp_path: Path) -> None:
+def test_what_is_unfinished_in_a_store_is_said_when_it_is_compacted(tmp_path: Path) -> None:
     store = open_store(tmp_path / "out")
     plan = plan_for(store, write_manifest(tmp_path / "m.parquet", list("abcdef")), "p", unit_rows=2, shard_rows=4)
-    stage(store, plan, plan.shards[0], [0])
-    said = f"{tmp_path}/out: 6 planned rows are not in the tables, of which 2 are scored and wait for others. Run its"
+    stage(store, plan, plan.shards[0], [0, 1])
+    PlanProgress(store, plan).commit(plan.shards[0])
+    said = f"{tmp_path}/out: 2 planned rows were not in its tables, so they are not here."
     assert said in run_artimuse("compact", tmp_path / "out", "--out", tmp_path / "new").stderr
     assert said in run_artimuse("merge", tmp_path / "out", "--into", tmp_path / "both").stderr
     complete(store, plan)

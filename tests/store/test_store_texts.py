@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,16 @@ def test_texts_that_are_ahead_of_their_scores_are_neither_counted_nor_merged(tmp
     store.place.write(scores, part)  # as if the run had died before it
     assert store.counts() == Counts(ok=2, described=2)
     complete(other, plan_for(other, write_manifest(tmp_path / "other.parquet", ["c"]), "p"))
+    retried, ids = open_store(tmp_path / "retried", TWO), write_manifest(tmp_path / "r.parquet", ["a", "b"])
+    plan = plan_for(retried, ids, "p")
+    stage_with(retried, plan, status=["ok", "error"], error_type=[None, "missing"], retryable=[None, True])
+    PlanProgress(retried, plan).commit(plan.shards[0])
+    (path,) = retried.table_files().scores_paths
+    failed = retried.place.read(path)
+    complete(retried, plan_for(retried, ids, "q"))
+    retried.place.write(path, failed)  # likewise
+    assert retried.counts() == Counts(ok=1, errors=Counter(missing=1), described=1)
+    assert merged("retried") == [["a", "b"], ["a"]]
     assert merged("out") == [["a", "b"]] * 2
     assert merged("out", "other") == [["a", "b", "c"]] * 2
 

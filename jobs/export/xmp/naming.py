@@ -45,7 +45,7 @@ class Folders:
 
         Args:
             picture: its path.
-            is_shared: whether another picture has the same name but for its end.
+            is_shared: whether another picture of the store has the same name but for its end.
         """
         folder, name = os.path.split(picture)
         self._list(folder)
@@ -55,7 +55,7 @@ class Folders:
         naming = self._naming
         if naming == AUTO:
             naming = self._usual
-            if full in self._names or is_shared:
+            if full in self._names or is_shared or self.is_shared(picture):
                 naming = FULL
             elif stem in self._names:
                 naming = STEM

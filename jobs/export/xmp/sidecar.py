@@ -47,12 +47,14 @@ class Change:
         before: its bytes; None if there is none.
         after: its bytes then; None to delete it.
         keeps_rating: whether a person's rating stays.
+        came_from: where it was when it was written, if its folder was renamed since.
     """
 
     path: str
     before: bytes | None
     after: bytes | None
     keeps_rating: bool = False
+    came_from: tuple[str, ...] = ()
 
     @property
     def is_one(self) -> bool:
@@ -164,30 +166,39 @@ def taken_back(path: str, entries: list[Entry], others: Mapping[str, Entry]) -> 
     """
     before = state = read_sidecar(path)
     if before is None:
+        if entries[0].before is None and _has_files(os.path.dirname(path)):  # deleted, by an earlier undo or a person
+            return Change(path, None, None)
         raise SidecarError("that are not there")
-    left, seen = list(entries), set[str]()
+    left, seen, came_from = list(entries), set[str](), list[str]()
     while state is not None:
         digest = digest_of(state)
         last = next((entry for entry in reversed(left) if entry.after == digest), None)
-        if last is None and digest not in seen:
-            last = others.get(digest)
+        if last is None and digest not in seen and _packet(state).names(OURS):
+            last = others.get(digest)  # what a person gave may have the same bytes elsewhere
+            came_from += [last.sidecar] if last else []
         if last is None:
             break
         left = [entry for entry in left if entry is not last]
         seen.add(digest)
         state = last.before
-    if state is None:
-        return Change(path, before, state)
-    packet = _packet(state)
+    packet = Packet() if state is None else _packet(state)
     if not packet.names(OURS):
-        return Change(path, before, state)
+        return Change(path, before, state, came_from=tuple(came_from))
     original = next((old for old in (_packet(entry.before) for entry in entries) if not old.names(OURS)), Packet())
     values: dict[Name, str | None] = dict.fromkeys(packet.names(OURS))
     if packet.get(RATING) == packet.get(_OUR_RATING):
         values[RATING] = original.get(RATING)
     if packet.get(_OUR_DESCRIPTION) is not None and _has_no_description_of_a_person(packet):
         values[DESCRIPTION] = original.get(DESCRIPTION)
-    return Change(path, before, packet.changed(values))
+    return Change(path, before, packet.changed(values), came_from=tuple(came_from))
+
+
+def _has_files(folder: str) -> bool:
+    """Whether a folder is there, and not empty like one whose disk is not mounted."""
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
 
 
 def _has_rating_of_a_person(packet: Packet) -> bool:

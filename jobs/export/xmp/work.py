@@ -76,9 +76,9 @@ class Work:
                     self.skipped[reason] += 1
             found = [one for one in made if isinstance(one, Change)]
             self._kept += sum(one.keeps_rating for one in found)
-            unchanged = [one.path for one in found if not one.is_one]
+            unchanged = [one for one in found if not one.is_one]
             self._unchanged += len(unchanged)
-            self.settled.update(unchanged)
+            self.settled.update(path for one in unchanged for path in (one.path, *one.came_from))
             todo = [one for one in found if one.is_one]
             if self._dry_run:
                 self._diff += [line for one in todo for line in one.diff()]
@@ -90,7 +90,7 @@ class Work:
             for one, reason in zip(todo, pool.map(lambda one: _result(one.write), todo), strict=True):
                 if not isinstance(reason, str):
                     self._written += 1
-                    self.settled.add(one.path)
+                    self.settled.update((one.path, *one.came_from))
                 elif other := elsewhere(one.path):
                     self._kept -= one.keeps_rating
                     others.append(other)
