@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from artimuse_actor.errors import UsageError
 from jobs.curate.candidates import CHOSEN_SCORES
@@ -52,15 +53,14 @@ def keep_best_of_bursts(database: Database, within_s: float) -> Groups:
         f"taken_at <= lag(taken_at) OVER taken + to_microseconds({round(within_s * 1e6)}) THEN 0 ELSE 1 END AS begins "
         f"FROM ({candidates}) WHERE taken_at IS NOT NULL WINDOW taken AS (ORDER BY camera, taken_at, image_id))"
     )
-    counted = f"SELECT *, count(*) OVER (PARTITION BY burst) AS size FROM ({numbered})"
     table = database.table(
-        f"SELECT row, burst, phash FROM ({counted}) WHERE size BETWEEN 2 AND {LARGEST} "
+        f"SELECT row, burst, phash, count(*) OVER (PARTITION BY burst) AS size FROM ({numbered}) QUALIFY size > 1 "
         "ORDER BY burst, points DESC, image_id"
     )
     ((without,),) = database.rows(f"SELECT count(*) FROM ({candidates}) WHERE taken_at IS NULL")
     notes = [f"{without:,} rows have no taken_at, and are of no burst."] if without else []
-    ((large,),) = database.rows(f"SELECT count(*) FROM ({counted}) WHERE size > {LARGEST}")
-    if large:
+    found, table = len(table), table.filter(pc.less_equal(table["size"], LARGEST))
+    if large := found - len(table):
         notes.append(
             f"{large:,} rows are more than {LARGEST:,} in a row, as scans of one time are, and are of no burst."
         )

@@ -89,8 +89,8 @@ class Target:
             for name in () if _is_funnel(place, self.funnel) else (self.name, self.groups, self.funnel):
                 if exists(place, name):
                     raise CurationError(
-                        f"{place.uri(name)}: is there already and no curation wrote it ({self.funnel} of one is not "
-                        "beside it). Nothing was written. Choose another --out, or move it away."
+                        f"{place.uri(name)}: is there already and no curation wrote it (there is no {self.funnel} of "
+                        "one). Nothing was written. Choose another --out, or move it away."
                     )
             return
         if (path := place.local_path("")) and os.path.isfile(path):

@@ -140,7 +140,7 @@ def write_metrics(evaluation: Evaluation) -> bool:
     name = re.sub(r"[^\w.-]+", "-", f"{evaluation.data_set}-{evaluation.question}")
     table = evaluation.to_table()
     if _is_of_another_truth(store.place, metrics_path(name), table):
-        name += f"-{hashlib.sha256(evaluation.ground_truth.encode()).hexdigest()[:8]}"
+        name += f"-{hashlib.sha256(table['ground_truth'][0].as_py().encode()).hexdigest()[:8]}"
     store.place.write(metrics_path(name), parquet_bytes(table))
     return True
 

@@ -75,7 +75,8 @@ def _count(place: Place, path: str, beside: str | None) -> Counts:
     if beside:
         texts = read_parquet(place, beside, _OUTCOME)
         if len(texts) > ok:  # a run died between the two files
-            texts = with_scores(read_parquet(place, beside), read_parquet(place, path, ["image_id", "status"]))
+            texts = read_parquet(place, beside, ["image_id", *_OUTCOME])
+            texts = with_scores(texts, read_parquet(place, path, ["image_id", "status"]))
         counts.described, found = _outcomes(texts)
         counts.text_errors.update(found)
     return counts

@@ -1,4 +1,4 @@
-"""The paths of a store, relative to its root; other modules know only `_tars` and `_runs/tmp`, which they fill.
+"""The paths of a store, relative to its root; other modules know `_tars`, `_runs/tmp` and the name `_store.json`.
 
     scores/<plan>-<shard>.parquet               committed shards, nothing else, ever
     texts/<plan>-<shard>.parquet                the texts of the same shard

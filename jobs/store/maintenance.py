@@ -53,8 +53,8 @@ def heal(store: Store) -> tuple[TableFiles, list[str]]:
     with ThreadPoolExecutor(READ_THREADS) as pool:
         rows = dict(zip(paths, pool.map(lambda path: _rows_if_whole(place, path), paths), strict=True))
     broken = [path for path, count in rows.items() if count is None]
-    with_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
-    gone = set(files.texts).difference(with_scores, broken)
+    beside_scores = {texts_path(path) for path in files.scores_paths if path not in broken}
+    gone = set(files.texts).difference(beside_scores, broken)
     without_scores = [path for path in gone if rows[path]]
     if (broken or without_scores) and place.local_path("") is None:
         abandon_plan(place)  # it counts their rows, and would not miss the texts of scores that are there again

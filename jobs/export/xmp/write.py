@@ -133,12 +133,11 @@ class _Pictures:
             wanted, uri, path = self._wanted(row), row["uri"], None
             is_file = uri is not None and uri_scheme(uri) == "file" and "#bytes=" not in uri
             picture = os.path.abspath(local_path(uri)) if is_file else ""
-            is_shared = row["is_shared"] or (is_file and folders.is_shared(picture))
-            if self._options.naming == STEM and is_shared:
+            if self._options.naming == STEM and (row["is_shared"] or (is_file and folders.is_shared(picture))):
                 self.skipped["whose a.xmp may be another picture's"] += 1
                 continue
             if is_file:
-                path = folders.sidecar_of(picture, is_shared=is_shared)
+                path = folders.sidecar_of(picture, is_shared=row["is_shared"])
                 if path is None:
                     self.skipped["whose pictures are gone"] += 1
                     continue
